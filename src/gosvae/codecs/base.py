@@ -1,0 +1,54 @@
+"""The codec contract: an image becomes bytes and bytes become an image, whatever is behind it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from gosvae.tensors import ImageArray
+
+
+class ImageCodec(ABC):
+    """A complete image codec. Classical and learned codecs are interchangeable."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """How tables call it."""
+
+    @abstractmethod
+    def compress(self, image_uint8_HW3: ImageArray) -> bytes:
+        """Compress an RGB image, uint8 (H, W, 3), to a complete file: header and payload.
+
+        Raises:
+            ShapeError: the array is not a uint8 RGB image.
+        """
+
+    @abstractmethod
+    def decompress(self, data: bytes) -> ImageArray:
+        """Reconstruct the image, uint8 (H, W, 3), at its original size.
+
+        Raises:
+            BitstreamError: the bytes are damaged, incomplete or of another format.
+            ForeignStreamError: an intact stream that another model made.
+        """
+
+    def payload_bytes(self, data: bytes) -> int:
+        """Bytes of a stream without its header: the coded picture itself."""
+        return len(data)
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of parameters of the networks behind the codec; 0 for a classical codec."""
+        return 0
+
+
+class RateControlledCodec(ImageCodec):
+    """A codec whose rate is a knob that `at_budget` turns."""
+
+    @abstractmethod
+    def compress_to_budget(self, image_uint8_HW3: ImageArray, budget_bytes: int) -> bytes:
+        """The best quality whose stream takes at most `budget_bytes`.
+
+        Raises:
+            RateError: even the lowest quality takes more.
+        """

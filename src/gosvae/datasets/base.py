@@ -1,0 +1,44 @@
+"""The dataset contract: `dataset[i] -> Sample`, one class map and one ignore index for each dataset."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from gosvae.tensors import ImageArray, LabelArray
+
+IGNORE_INDEX = 255
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its labels.
+
+    Attributes:
+        image_uint8_HW3: RGB, uint8, (H, W, 3).
+        labels_uint8_HW: class of every pixel, 255 where it is to be ignored; None where there are no labels.
+        name: unique in its dataset.
+    """
+
+    image_uint8_HW3: ImageArray
+    labels_uint8_HW: LabelArray | None
+    name: str
+
+
+class Dataset(ABC):
+    """A finite, ordered collection of samples."""
+
+    name: str
+    class_names: tuple[str, ...]
+    """The classes of the labels, in order; empty where there are no labels."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether samples carry label maps."""
+        return bool(self.class_names)

@@ -1,0 +1,90 @@
+"""The expert contract: the receiver's frozen perception model, seen as `x -> per-pixel class logits`."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gosvae.errors import ExpertError
+from gosvae.tensors import check_layout
+
+IGNORE_INDEX = 255
+
+
+@dataclass(frozen=True)
+class ExpertInfo:
+    """What is known of an expert beside its weights.
+
+    Attributes:
+        name: how tables call it.
+        class_names: the m classes in the order of the logits.
+        input_height, input_width: the image size it was trained for, in pixels; other sizes are accepted.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    input_height: int
+    input_width: int
+    ignore_index: int = IGNORE_INDEX
+
+
+class Expert(nn.Module, ABC):
+    """A frozen network from RGB in [0, 1] to class logits at every pixel.
+
+    Everything that the network expects (mean, standard deviation, resize, channel order) is inside. `train()` keeps
+    it in evaluation mode and its parameters never require gradients, yet gradients flow to `x`.
+    Softmax over the class axis of the result gives the class probabilities S of Eq. 3.
+    """
+
+    def __init__(self, info: ExpertInfo) -> None:
+        super().__init__()
+        self.info = info
+
+    @abstractmethod
+    def class_logits(self, x_B3HW: Tensor) -> Tensor:
+        """Logits (B, m, H, W), differentiable with respect to `x_B3HW` in [0, 1]."""
+
+    def forward(self, x_B3HW: Tensor) -> Tensor:
+        """Check the layout and return logits (B, m, H, W).
+
+        Raises:
+            ShapeError: `x_B3HW` is not (B, 3, H, W).
+            ExpertError: the network's answer is not (B, m, H, W).
+        """
+        check_layout(x_B3HW, "(B, 3, H, W)", axis_1=3)
+        logits_BmHW = self.class_logits(x_B3HW)
+        expected = (x_B3HW.shape[0], len(self.info.class_names), *x_B3HW.shape[-2:])
+        if tuple(logits_BmHW.shape) != expected:
+            raise ExpertError(
+                f"expert {self.info.name!r} returned {tuple(logits_BmHW.shape)} where {expected} was expected: "
+                f"check the class names ({len(self.info.class_names)}) and the network's output size"
+            )
+        return logits_BmHW
+
+    @torch.inference_mode()
+    def class_map(self, x_B3HW: Tensor) -> Tensor:
+        """The most probable class of every pixel, int64 (B, H, W)."""
+        return self(x_B3HW).argmax(dim=1)
+
+    def train(self, mode: bool = True) -> Expert:
+        """Stay in evaluation mode, whatever the caller asks: the expert is frozen."""
+        del mode
+        return super().train(False)
+
+    def freeze(self) -> Expert:
+        """Evaluation mode and no parameter with a gradient. Every loader calls this last."""
+        self.requires_grad_(False)
+        self.train(False)
+        return self
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hexadecimal) over names, shapes and values of all weights and buffers."""
+        digest = hashlib.sha256(repr((self.info.class_names, self.info.ignore_index)).encode())
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
