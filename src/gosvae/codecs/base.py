@@ -43,7 +43,7 @@ class ImageCodec(ABC):
 
 
 class RateControlledCodec(ImageCodec):
-    """A codec whose rate is a knob that `at_budget` turns."""
+    """A codec whose rate is a knob that can be turned for every image."""
 
     @abstractmethod
     def compress_to_budget(self, image_uint8_HW3: ImageArray, budget_bytes: int) -> bytes:
@@ -52,3 +52,7 @@ class RateControlledCodec(ImageCodec):
         Raises:
             RateError: even the lowest quality takes more.
         """
+
+    @abstractmethod
+    def compress_smallest(self, image_uint8_HW3: ImageArray) -> bytes:
+        """The smallest stream that the knob reaches: what is left where no budget can be met."""
