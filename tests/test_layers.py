@@ -1,0 +1,138 @@
+"""The layers of the package, read from the source: a module imports lower layers only.
+
+A group is a module or a package directly under `gosvae`; inside one package imports are free. Imports within functions
+and under `TYPE_CHECKING` count too.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "gosvae"
+
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors", "units", "tensors", "config", "seeding"),
+    ("nn",),
+    ("images", "encoders", "decoders", "quantizers", "entropy", "bitstream", "channels", "experts", "datasets"),
+    ("losses", "metrics"),
+    ("codecs", "checkpoint"),
+    ("link",),
+    ("training", "evaluation"),
+    ("recipes", "cli", "demo"),
+)
+LAYER_OF = {group: number for number, groups in enumerate(LAYERS) for group in groups}
+ROOT = "gosvae"
+"""The package's own `__init__` and `__main__`: they may import everything and nothing inside imports them."""
+
+SIBLINGS_MAY_IMPORT = {0, 4, 6, 7}
+"""Layers whose members know each other (without cycles); elsewhere one contract never sees another."""
+
+
+def group_of(module: str) -> str:
+    """`gosvae.experts.base` -> `experts`; `gosvae`, `gosvae.__init__` and `gosvae.__main__` -> `gosvae`."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and not parts[1].startswith("__") else ROOT
+
+
+def imported_modules(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Modules of this package that a file imports, with the line; `from gosvae import errors` names `gosvae.errors`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import"
+            module = node.module or ""
+            names = [f"{ROOT}.{alias.name}" for alias in node.names] if module == ROOT else [module]
+        else:
+            continue
+        yield from ((name, node.lineno) for name in names if name.split(".")[0] == ROOT)
+
+
+def violation(importer: str, imported: str) -> str | None:
+    """Why group `importer` may not import group `imported`, or None where it may."""
+    if importer in (imported, ROOT):
+        return None
+    if imported == ROOT:
+        return "the package's root is for users, inside import the module itself"
+    if unlisted := {importer, imported} - LAYER_OF.keys():
+        return f"{sorted(unlisted)} has no layer"
+    low, high = LAYER_OF[imported], LAYER_OF[importer]
+    if low > high:
+        return f"layer {high} may not import layer {low}"
+    if low == high and high not in SIBLINGS_MAY_IMPORT:
+        return f"siblings of layer {high} do not import each other"
+    return None
+
+
+def sources() -> list[tuple[str, Path]]:
+    """All source files with the group that each belongs to."""
+    files = sorted(SOURCE.rglob("*.py"))
+    assert files, f"no sources under {SOURCE}"
+    return [(group_of(".".join(("gosvae", *file.relative_to(SOURCE).with_suffix("").parts))), file) for file in files]
+
+
+def all_imports() -> list[tuple[str, str, str]]:
+    """(importing group, imported group, file and line) for every import within the package."""
+    found = []
+    for group, file in sources():
+        for module, line in imported_modules(ast.parse(file.read_text(encoding="utf-8"))):
+            place = f"{file.relative_to(SOURCE.parents[1])}:{line}"
+            found.append((group, group_of(module), place))
+    return found
+
+
+def test_every_module_has_a_layer() -> None:
+    unlisted = {group for group, _ in sources() if group not in {*LAYER_OF, ROOT}}
+    assert not unlisted, f"put {sorted(unlisted)} into a layer of LAYERS (and into the table of CONTRIBUTING.md)"
+
+
+def test_modules_import_lower_layers_only() -> None:
+    broken = [
+        f"{place}: {importer} imports {imported}: {why}"
+        for importer, imported, place in all_imports()
+        if (why := violation(importer, imported))
+    ]
+    assert not broken, "\n".join(broken)
+
+
+def test_groups_form_no_cycle() -> None:
+    graph: dict[str, set[str]] = {}
+    for importer, imported, _ in all_imports():
+        if importer != imported:
+            graph.setdefault(importer, set()).add(imported)
+    TopologicalSorter(graph).prepare()  # raises CycleError with the cycle
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("def f():\n    from gosvae.datasets.base import Sample", [("gosvae.datasets.base", 2)]),
+        ("import numpy, gosvae.units", [("gosvae.units", 1)]),
+        ("from gosvae import errors", [("gosvae.errors", 1)]),
+        ("import gosvae_other", []),
+    ],
+)
+def test_imports_are_found_wherever_they_stand(source: str, expected: list[tuple[str, int]]) -> None:
+    assert list(imported_modules(ast.parse(source))) == expected
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported", "allowed"),
+    [
+        ("codecs", "entropy", True),
+        ("entropy", "codecs", False),
+        ("experts", "datasets", False),
+        ("experts", "experts", True),
+        ("losses", "metrics", False),
+        ("training", "evaluation", True),
+        ("units", "gosvae", False),
+        ("gosvae", "cli", True),
+    ],
+)
+def test_the_rule_itself(importer: str, imported: str, allowed: bool) -> None:
+    assert (violation(importer, imported) is None) == allowed
