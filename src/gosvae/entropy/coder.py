@@ -1,0 +1,119 @@
+"""Symbols and integer tables to bytes and back: range coding by constriction.
+
+The bytes are the 32-bit words of the coder, most significant byte first, without the trailing bytes that carry
+nothing: the last word keeps one to four bytes and a decoder reads zeros after the end. Of all the numbers in the
+final interval of the coder the one with the fewest bytes is written, so symbols and bytes determine each other.
+`docs/bitstream.md` has a complete decoder.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import constriction
+import numpy as np
+import numpy.typing as npt
+
+from gosvae.entropy.base import TABLE_BITS, EntropyModel, FrequencyTables, IndexArray, check_indices, check_shape
+from gosvae.entropy.fixed import FixedLength
+from gosvae.errors import BitstreamError, ShapeError
+
+
+def _order(n_symbols: int, tables: FrequencyTables) -> list[tuple[int, slice | IndexArray]]:
+    """Which symbols each table codes: all of table 0 first, then those of table 1, and so on; few calls, no copies."""
+    if tables.table_of_N is None:
+        return [(0, slice(None))]
+    if len(tables.table_of_N) != n_symbols:
+        raise ShapeError(f"expected {n_symbols} table numbers, one for each symbol", tables.table_of_N.shape)
+    by_table = np.argsort(tables.table_of_N, kind="stable")
+    numbers, starts = np.unique(tables.table_of_N[by_table], return_index=True)
+    return list(zip(numbers.tolist(), np.split(by_table, starts[1:]), strict=True))
+
+
+def _last_word(lower: int, span: int) -> bytes:
+    """The fewest bytes (1 to 4) that, followed by zeros, name a 64-bit number in [lower, lower + span)."""
+    carry = (lower + 2**32 - 1) >> 64  # constriction has already added it to the words before
+    for n_bytes in (1, 2, 3):
+        step = 1 << (64 - 8 * n_bytes)
+        number = -(-lower // step) * step
+        if number < lower + span and number >> 64 == carry:
+            break
+    else:
+        n_bytes, number = 4, -(-lower >> 32) << 32  # span is at least 2**32, so this one always fits
+    return (number % 2**64).to_bytes(8, "big")[:n_bytes]
+
+
+def encode(symbols_N: IndexArray, tables: FrequencyTables) -> bytes:
+    """Code integers in [0, K), at least one; a codebook of one index takes no bytes."""
+    if tables.codebook_size == 1:
+        return b""
+    symbols = np.ascontiguousarray(symbols_N, np.int32)
+    encoder = constriction.stream.queue.RangeEncoder()
+    for table, where in _order(len(symbols), tables):
+        encoder.encode(np.ascontiguousarray(symbols[where]), tables.coder_models[table])
+    n_words, (lower, span) = encoder.pos()
+    words: bytes = encoder.get_compressed()[:n_words].astype(">u4").tobytes()
+    return words + _last_word(lower, span)
+
+
+def _least_bits(order: list[tuple[int, Any]], n_symbols: int, tables: FrequencyTables) -> float:
+    """What the symbols take if each is the most probable one."""
+    bits_T = TABLE_BITS - np.log2(tables.weights_TK.max(axis=1))
+    return float(sum(bits_T[t] * (n_symbols if isinstance(where, slice) else len(where)) for t, where in order))
+
+
+def decode(data: bytes, n_symbols: int, tables: FrequencyTables) -> IndexArray:
+    """Inverse of `encode`: int64 (N,), all in [0, K).
+
+    Raises:
+        BitstreamError: `encode` makes these bytes from no `n_symbols` symbols.
+    """
+    error = f"payload of {len(data)} bytes is not a stream of {n_symbols} indices: damaged, or another entropy model's"
+    if tables.codebook_size == 1:
+        if data:
+            raise BitstreamError(error)
+        return np.zeros(n_symbols, np.int64)
+    padded = data + bytes(-len(data) % 4)
+    order = _order(n_symbols, tables)
+    # Before memory is taken for the symbols: can so few bytes hold so many?
+    if not data or _least_bits(order, n_symbols, tables) > 8 * len(padded) + 1:
+        raise BitstreamError(error)
+    symbols_N = np.empty(n_symbols, np.int64)
+    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
+    try:
+        for table, where in order:
+            count = n_symbols if isinstance(where, slice) else len(where)
+            symbols_N[where] = decoder.decode(tables.coder_models[table], count)
+    except AssertionError:  # constriction: bytes that no encoder makes
+        raise BitstreamError(error) from None
+    # Missing, extra or changed bytes that still decode: only the bytes that `encode` makes are a stream.
+    if encode(symbols_N, tables) != data:
+        raise BitstreamError(error)
+    return symbols_N
+
+
+def encode_indices(model: EntropyModel, indices_hw: npt.NDArray[Any]) -> bytes:
+    """The payload of one image: its indices (h, w) in raster order.
+
+    Raises:
+        ShapeError: the indices are not an integer array (h, w), or have a side of 0.
+        BitstreamError: an index is outside [0, K).
+    """
+    symbols_N = check_indices(indices_hw, model.codebook_size)
+    if isinstance(model, FixedLength):
+        return model.pack(symbols_N)
+    height, width = indices_hw.shape
+    return encode(symbols_N, model.tables((height, width)))
+
+
+def decode_indices(model: EntropyModel, data: bytes, shape_hw: tuple[int, int]) -> IndexArray:
+    """Indices (h, w), int64 in [0, K), of a payload.
+
+    Raises:
+        ShapeError: a side of the shape is not positive.
+        BitstreamError: the payload is not a stream of that shape.
+    """
+    n_symbols = check_shape(shape_hw)
+    if isinstance(model, FixedLength):
+        return model.unpack(data, n_symbols).reshape(shape_hw)
+    return decode(data, n_symbols, model.tables(shape_hw)).reshape(shape_hw)

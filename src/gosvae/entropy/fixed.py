@@ -1,0 +1,67 @@
+"""Fixed-length codes: the fallback that needs no statistics. Every index takes ceil(log2 K) bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gosvae.entropy.base import (
+    MAX_CODEBOOK_SIZE,
+    EntropyModel,
+    FrequencyTables,
+    IndexArray,
+    check_indices,
+    check_shape,
+)
+from gosvae.errors import BitstreamError, ConfigError
+
+
+class FixedLength(EntropyModel):
+    """All K indices are taken as equally probable and coded with the same number of bits.
+
+    Raises:
+        ConfigError: K is not in 1..65536.
+    """
+
+    model_id = 0
+    name = "fixed-length"
+
+    def __init__(self, codebook_size: int) -> None:
+        if not 1 <= codebook_size <= MAX_CODEBOOK_SIZE:
+            raise ConfigError(f"codebook size {codebook_size}: expected 1..{MAX_CODEBOOK_SIZE}")
+        self.codebook_size = codebook_size
+        self.bits_per_index = (codebook_size - 1).bit_length()
+
+    def tables(self, shape_hw: tuple[int, int]) -> FrequencyTables:
+        """One table of 2**bits equal counts: what the bits cost, not only what the K indices need."""
+        check_shape(shape_hw)
+        return FrequencyTables(np.ones((1, 2**self.bits_per_index), np.int64))
+
+    def estimated_bits(self, indices_hw: npt.NDArray[Any]) -> float:
+        """Exactly `h * w * ceil(log2 K)`."""
+        return float(check_indices(indices_hw, self.codebook_size).size * self.bits_per_index)
+
+    def pack(self, symbols_N: IndexArray) -> bytes:
+        """The indices as big-endian numbers of `bits_per_index` bits one after the other, zero bits at the end."""
+        bits_N32 = np.unpackbits(symbols_N.astype(">u4").view(np.uint8).reshape(-1, 4), axis=1)
+        return np.packbits(bits_N32[:, 32 - self.bits_per_index :]).tobytes()
+
+    def unpack(self, data: bytes, n_symbols: int) -> IndexArray:
+        """Inverse of `pack`.
+
+        Raises:
+            BitstreamError: wrong length, an index outside [0, K) or bits set after the last index.
+        """
+        n_bits = n_symbols * self.bits_per_index
+        expected = -(-n_bits // 8)
+        if len(data) != expected:
+            raise BitstreamError(f"payload of {len(data)} bytes where {n_symbols} fixed-length indices take {expected}")
+        bits = np.unpackbits(np.frombuffer(data, np.uint8))
+        bits_N32 = np.zeros((n_symbols, 32), np.uint8)
+        bits_N32[:, 32 - self.bits_per_index :] = bits[:n_bits].reshape(n_symbols, self.bits_per_index)
+        symbols_N: IndexArray = np.packbits(bits_N32, axis=1).view(">u4").reshape(-1).astype(np.int64)
+        if bits[n_bits:].any() or symbols_N.max() >= self.codebook_size:
+            raise BitstreamError(f"payload is not {n_symbols} fixed-length indices below {self.codebook_size}: damaged")
+        return symbols_N
