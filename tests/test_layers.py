@@ -16,9 +16,9 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "gosvae"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "units", "tensors", "config", "seeding"),
-    ("nn",),
-    ("images", "encoders", "decoders", "quantizers", "entropy", "bitstream", "channels", "experts", "datasets"),
+    ("errors", "units", "tensors", "config", "seeding", "files"),
+    ("nn", "images"),
+    ("encoders", "decoders", "quantizers", "entropy", "bitstream", "channels", "experts", "datasets"),
     ("losses", "metrics"),
     ("codecs", "checkpoint"),
     ("link",),
