@@ -5,7 +5,6 @@ Axis legend: H and W pixels, 3 RGB channels.
 
 from __future__ import annotations
 
-import os
 import warnings
 from contextlib import suppress
 from io import BytesIO
@@ -16,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gosvae.errors import ImageError
+from gosvae.files import write_atomically
 from gosvae.tensors import ImageArray, check_image
 
 MAX_PIXELS = 64_000_000
@@ -119,7 +119,8 @@ def write_image(path: str | Path, image_uint8_HW3: ImageArray) -> None:
     PNG, BMP, PPM, TIFF and WebP keep every pixel; JPEG and AVIF are written at quality 95.
 
     Raises:
-        ImageError: the suffix is unknown, the format cannot hold the size, or the file cannot be written.
+        ImageError: the suffix is unknown, or the format cannot hold an image of this size.
+        WriteError: the disk is full or the folder cannot be written.
         ShapeError: the array is not a uint8 RGB image.
     """
     path = Path(path)
@@ -128,13 +129,10 @@ def write_image(path: str | Path, image_uint8_HW3: ImageArray) -> None:
         known = ", ".join(sorted(_WRITERS))
         raise ImageError(f"cannot write {path}: unknown suffix {path.suffix!r}, use one of {known}")
     image_format, options = _WRITERS[path.suffix.lower()]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    stream = BytesIO()
     try:
-        with temporary.open("wb") as stream:
-            image.save(stream, format=image_format, **options)
-        temporary.replace(path)
+        image.save(stream, format=image_format, **options)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise ImageError(f"cannot write {path} ({image.width}x{image.height}): {reason}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        size = f"{image.width}x{image.height}"
+        raise ImageError(f"{image_format} cannot hold an image of {size} pixels ({error}): use PNG") from None
+    write_atomically(path, stream.getvalue())

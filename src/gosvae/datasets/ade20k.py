@@ -1,0 +1,69 @@
+"""ADE20K as in the SceneParsing benchmark (ADEChallengeData2016): 150 classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from gosvae.datasets.base import IGNORE_INDEX, Dataset, Sample
+from gosvae.datasets.layout import label_path_of_each, labelled_sample, list_files, read_label_map
+from gosvae.errors import DatasetError, unknown_name
+from gosvae.images import read_image
+
+# The first name of each line of the benchmark's objectInfo150.txt.
+ADE20K_CLASSES = tuple(
+    name.strip()
+    for name in """
+    wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, door,
+    table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug, field,
+    armchair, seat, fence, desk, rock, wardrobe, lamp, bathtub, railing, cushion, base, box, column, signboard,
+    chest of drawers, counter, sand, sink, skyscraper, fireplace, refrigerator, grandstand, path, stairs, runway,
+    case, pool table, pillow, screen door, stairway, river, bridge, bookcase, blind, coffee table, toilet, flower,
+    book, hill, bench, countertop, stove, palm, kitchen island, computer, swivel chair, boat, bar, arcade machine,
+    hovel, bus, towel, light, truck, tower, chandelier, awning, streetlight, booth, television, airplane, dirt
+    track, apparel, pole, land, bannister, escalator, ottoman, bottle, buffet, poster, stage, van, ship, fountain,
+    conveyer belt, canopy, washer, plaything, swimming pool, stool, barrel, basket, waterfall, tent, bag, minibike,
+    cradle, oven, ball, food, step, tank, trade name, microwave, pot, animal, bicycle, lake, dishwasher, screen,
+    blanket, sculpture, hood, sconce, vase, traffic light, tray, ashcan, fan, pier, crt screen, plate, monitor,
+    bulletin board, shower, radiator, glass, clock, flag
+    """.split(",")
+)
+SPLIT_FOLDERS = {"train": "training", "val": "validation"}
+
+
+class ADE20K(Dataset):
+    """Images from `ROOT/images/{training,validation}/*.jpg`, label maps from `ROOT/annotations/...png`.
+
+    Label 0 of the files (other objects) is ignored; label k is class k - 1.
+
+    Args:
+        root: the folder `ADEChallengeData2016`.
+        split: `train` or `val`.
+
+    Raises:
+        DatasetError: an unknown split, or folders that are not laid out so.
+    """
+
+    name = "ade20k"
+    class_names = ADE20K_CLASSES
+
+    def __init__(self, root: Path, split: str) -> None:
+        if split not in SPLIT_FOLDERS:
+            raise DatasetError(unknown_name("split of ade20k", split, SPLIT_FOLDERS))
+        folder = SPLIT_FOLDERS[split]
+        self._images = list_files(root / "images" / folder, "*.jpg", "ADE20K (ADEChallengeData2016)")
+        self._annotations = label_path_of_each(
+            self._images, lambda image: root / "annotations" / folder / f"{image.stem}.png"
+        )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Sample:
+        annotation = self._annotations[index]
+        raw = read_label_map(annotation)
+        if raw.max() > len(ADE20K_CLASSES):
+            raise DatasetError(f"{annotation}: label {raw.max()} found, the SceneParsing benchmark has 0 to 150")
+        labels = np.where(raw == 0, IGNORE_INDEX, raw - 1).astype(np.uint8)
+        return labelled_sample(read_image(self._images[index]), labels, annotation.stem)

@@ -1,0 +1,75 @@
+"""Cityscapes in its official folders: 19 classes, everything else ignored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from gosvae.datasets.base import IGNORE_INDEX, Dataset, Sample
+from gosvae.datasets.layout import label_path_of_each, labelled_sample, list_files, read_label_map
+from gosvae.errors import DatasetError, unknown_name
+from gosvae.images import read_image
+
+# Label id of the files for each train id 0 to 18 (cityscapesScripts, helpers/labels.py).
+CITYSCAPES_LABEL_IDS = {
+    "road": 7,
+    "sidewalk": 8,
+    "building": 11,
+    "wall": 12,
+    "fence": 13,
+    "pole": 17,
+    "traffic light": 19,
+    "traffic sign": 20,
+    "vegetation": 21,
+    "terrain": 22,
+    "sky": 23,
+    "person": 24,
+    "rider": 25,
+    "car": 26,
+    "truck": 27,
+    "bus": 28,
+    "train": 31,
+    "motorcycle": 32,
+    "bicycle": 33,
+}
+CITYSCAPES_CLASSES = tuple(CITYSCAPES_LABEL_IDS)
+SPLITS = ("train", "val", "test")
+
+_TRAIN_ID_OF_LABEL_ID = np.full(256, IGNORE_INDEX, dtype=np.uint8)
+_TRAIN_ID_OF_LABEL_ID[list(CITYSCAPES_LABEL_IDS.values())] = np.arange(len(CITYSCAPES_CLASSES))
+
+
+class Cityscapes(Dataset):
+    """Images `ROOT/leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png` with `ROOT/gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png`.
+
+    The published label maps of `test` are empty: every pixel of them is ignored.
+
+    Raises:
+        DatasetError: an unknown split, or folders that are not laid out so.
+    """
+
+    name = "cityscapes"
+    class_names = CITYSCAPES_CLASSES
+
+    def __init__(self, root: Path, split: str) -> None:
+        if split not in SPLITS:
+            raise DatasetError(unknown_name("split of cityscapes", split, SPLITS))
+        self._images = list_files(root / "leftImg8bit" / split, "*/*_leftImg8bit.png", "Cityscapes")
+        labels = root / "gtFine" / split
+        self._annotations = label_path_of_each(
+            self._images, lambda image: labels / image.parent.name / f"{_frame(image)}_gtFine_labelIds.png"
+        )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = self._images[index]
+        labels = _TRAIN_ID_OF_LABEL_ID[read_label_map(self._annotations[index])]
+        return labelled_sample(read_image(image), labels, _frame(image))
+
+
+def _frame(image: Path) -> str:
+    """City, sequence and frame, such as `aachen_000000_000019`."""
+    return image.name.removesuffix("_leftImg8bit.png")

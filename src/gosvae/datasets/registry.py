@@ -1,0 +1,99 @@
+"""Datasets by name: `NAME[:PATH][@SPLIT]` on the command line becomes a `Dataset`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from gosvae.datasets.ade20k import ADE20K
+from gosvae.datasets.base import Dataset
+from gosvae.datasets.camvid import CamVid
+from gosvae.datasets.cityscapes import Cityscapes
+from gosvae.datasets.folder import ImageFolder
+from gosvae.datasets.geometry import GeometryConfig
+from gosvae.errors import DatasetError, unknown_name
+
+DATASETS = {
+    "ade20k": "ADE20K SceneParsing (ADEChallengeData2016), 150 classes: ade20k:PATH[@train|val]",
+    "camvid": "CamVid in SegNet's folders, 11 classes: camvid:PATH[@train|val|test]",
+    "cityscapes": "Cityscapes in its official folders, 19 classes: cityscapes:PATH[@train|val|test]",
+    "folder": "images of any kind, without labels: folder:PATH, or just the path",
+    "streets": "generated driving scenes with CamVid's classes, needs no files: streets[:COUNT][@train|val|test]",
+}
+"""One line on each dataset, with the way to name it."""
+
+# The paper's size for both (Section IV-A); CamVid, 480x360, keeps its aspect ratio and loses sky and bonnet.
+_PAPER_SIZE = GeometryConfig(resize_height=256, resize_width=512)
+_GEOMETRIES = {
+    "ade20k": _PAPER_SIZE,
+    "camvid": GeometryConfig(resize_height=384, resize_width=512, crop_height=256, crop_width=512),
+    "cityscapes": _PAPER_SIZE,
+    "folder": GeometryConfig(),
+    "streets": GeometryConfig(),
+}
+_STREETS_COUNTS = {"train": 1000, "val": 100, "test": 100}
+
+
+def default_geometry(name: str) -> GeometryConfig:
+    """The geometry in which a dataset (by `Dataset.name`) is used unless a recipe says otherwise.
+
+    Raises:
+        DatasetError: the name is unknown.
+    """
+    if name not in _GEOMETRIES:
+        raise DatasetError(unknown_name("dataset", name, _GEOMETRIES))
+    return _GEOMETRIES[name]
+
+
+def load_dataset(spec: str, *, default_split: str) -> Dataset:
+    """A dataset from `NAME[:PATH][@SPLIT]`, or from the bare path of an image or a folder of images.
+
+    A known name wins over a path of that name: write `./camvid` for the folder.
+
+    Args:
+        spec: for example `camvid:data/camvid@val`, `streets:200`, `photos/`.
+        default_split: the split where `spec` names none.
+
+    Raises:
+        DatasetError: the name or split is unknown, the path is missing, or the folder is laid out otherwise.
+    """
+    name, _, rest = spec.partition(":")
+    plain_name, _, plain_split = name.partition("@")
+    if plain_name not in DATASETS:
+        if Path(spec).expanduser().exists():
+            return ImageFolder(Path(spec).expanduser())
+        if "/" in spec or "\\" in spec:
+            raise DatasetError(f"no such file or folder: {spec}; expected a path, or one of {', '.join(DATASETS)}")
+        raise DatasetError(unknown_name("dataset", plain_name, DATASETS))
+    argument, split = (rest, None) if plain_split == "" else ("", plain_split)
+    found = re.fullmatch(r"(.*)@([A-Za-z]+)", rest)
+    if found and not Path(rest).expanduser().exists():
+        argument, split = found[1], found[2]
+    if plain_name == "streets":
+        return _streets(argument, split or default_split)
+    if not argument:
+        raise DatasetError(f"dataset {spec!r} needs a path: {DATASETS[plain_name]}")
+    return _from_path(plain_name, Path(argument).expanduser(), split, default_split)
+
+
+def _from_path(name: str, path: Path, split: str | None, default_split: str) -> Dataset:
+    """A dataset whose files lie under a path."""
+    if name == "folder":
+        if split is not None:
+            raise DatasetError(f"a plain folder has no splits, got @{split}: give the path of the images themselves")
+        return ImageFolder(path)
+    kinds: dict[str, type[ADE20K] | type[CamVid] | type[Cityscapes]]
+    kinds = {"ade20k": ADE20K, "camvid": CamVid, "cityscapes": Cityscapes}
+    return kinds[name](path, split or default_split)
+
+
+def _streets(count: str, split: str) -> Dataset:
+    """Generated scenes; every split has a seed of its own."""
+    if split not in _STREETS_COUNTS:
+        raise DatasetError(unknown_name("split of streets", split, _STREETS_COUNTS))
+    if count and not (count.isdecimal() and int(count) > 0):
+        raise DatasetError(f"streets:{count}: expected a number of scenes, for example streets:200")
+    from gosvae.datasets.streets import Streets
+
+    seed = list(_STREETS_COUNTS).index(split)
+    return Streets(int(count) if count else _STREETS_COUNTS[split], seed)
