@@ -1,0 +1,88 @@
+"""Quantizers: latents to indices and back. `build_quantizer` makes any of them from its configuration."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from gosvae.config import Config
+from gosvae.quantizers.base import CodebookUsage, Quantized, Quantizer, codebook_usage
+from gosvae.quantizers.ema import EmaVectorQuantizer
+from gosvae.quantizers.fsq import FiniteScalarQuantizer
+from gosvae.quantizers.vq import VectorQuantizer
+
+MAX_CODEBOOK_SIZE = 2**16
+
+CodebookSize = Annotated[int, Field(ge=2, le=MAX_CODEBOOK_SIZE)]
+CodeDim = Annotated[int, Field(ge=1, le=1024)]
+
+
+class VqConfig(Config):
+    """`VectorQuantizer`: K codes of D channels, trained by gradients."""
+
+    kind: Literal["vq"] = "vq"
+    codebook_size: CodebookSize = 512
+    code_dim: CodeDim = 64
+    cosine: bool = False
+
+
+class VqEmaConfig(Config):
+    """`EmaVectorQuantizer`: K codes of D channels, moved by averages; `revive_below` 0 never revives a code."""
+
+    kind: Literal["vq-ema"] = "vq-ema"
+    codebook_size: CodebookSize = 512
+    code_dim: CodeDim = 64
+    decay: float = Field(0.99, gt=0, lt=1)
+    epsilon: float = Field(1e-5, gt=0, le=1e-2)
+    kmeans_iterations: int = Field(5, ge=0, le=100)
+    revive_below: float = Field(0.03, ge=0, lt=1)
+    seed: int = Field(0, ge=0)
+
+
+class FsqConfig(Config):
+    """`FiniteScalarQuantizer`: one channel for each number of levels, K their product."""
+
+    kind: Literal["fsq"] = "fsq"
+    levels: tuple[Annotated[int, Field(ge=3, le=256)], ...] = Field((8, 8, 8), min_length=1, max_length=16)
+
+    @field_validator("levels")
+    @classmethod
+    def _bounded(cls, levels: tuple[int, ...]) -> tuple[int, ...]:
+        if math.prod(levels) > MAX_CODEBOOK_SIZE:
+            raise ValueError(
+                f"the product of the levels is {math.prod(levels)}, at most {MAX_CODEBOOK_SIZE} is possible"
+            )
+        return levels
+
+
+QuantizerConfig = Annotated[VqConfig | VqEmaConfig | FsqConfig, Field(discriminator="kind")]
+
+
+def build_quantizer(config: VqConfig | VqEmaConfig | FsqConfig) -> Quantizer:
+    """The quantizer that a configuration describes, newly initialised from PyTorch's global generator."""
+    arguments = config.model_dump(exclude={"kind"})
+    match config:
+        case VqConfig():
+            return VectorQuantizer(**arguments)
+        case VqEmaConfig():
+            return EmaVectorQuantizer(**arguments)
+        case FsqConfig():
+            return FiniteScalarQuantizer(**arguments)
+
+
+__all__ = [
+    "CodebookUsage",
+    "EmaVectorQuantizer",
+    "FiniteScalarQuantizer",
+    "FsqConfig",
+    "Quantized",
+    "Quantizer",
+    "QuantizerConfig",
+    "VectorQuantizer",
+    "VqConfig",
+    "VqEmaConfig",
+    "build_quantizer",
+    "codebook_usage",
+]

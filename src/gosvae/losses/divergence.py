@@ -1,0 +1,131 @@
+"""Imitation losses: how far the expert's class distributions on the reconstruction are from those on the original.
+
+Axis legend: B images, m classes, H and W pixels. S = softmax(logits) over m (Eq. 3), S_hat from the reconstruction.
+Every loss is a mean over images and pixels, in nats (natural logarithm). The original is a fixed target: gradients go
+to `logits_hat` alone, by the closed form, in few passes, since these run at every training step. Logits of -inf
+(probability 0) and of any finite size give finite values and gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gosvae.errors import ConfigError, ShapeError, unknown_name
+
+ImitationKind = Literal["jsd", "kld", "ce"]
+
+LOG_FLOOR = -104.0  # exp(-104) is 0 in float32: the logarithm of an impossible class stays finite
+
+
+class _ClosedForm(torch.autograd.Function):
+    """A value whose gradient with respect to `logits_hat` is already known."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_hat: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        ctx.dtype = logits_hat.dtype
+        return value
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return (gradient * grad_value).to(ctx.dtype), None, None
+
+
+def _log_probabilities(logits_BmHW: Tensor) -> Tensor:
+    logits = logits_BmHW.detach()
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return F.log_softmax(logits, dim=1).clamp_(min=LOG_FLOOR)
+
+
+def _check(logits_BmHW: Tensor, logits_hat_BmHW: Tensor) -> int:
+    """Pixels in the batch, B H W."""
+    if logits_BmHW.ndim != 4 or logits_BmHW.shape != logits_hat_BmHW.shape:
+        expected = f"expected logits (B, m, H, W) of one shape, the original's is {tuple(logits_BmHW.shape)}"
+        raise ShapeError(expected, got=logits_hat_BmHW.shape)
+    return logits_BmHW.numel() // logits_BmHW.shape[1]
+
+
+def jensen_shannon(logits_BmHW: Tensor, logits_hat_BmHW: Tensor) -> Tensor:
+    """D_JS(S || S_hat) of Eq. 5, a scalar in [0, ln 2] nats.
+
+    Raises:
+        ShapeError: the logits are not (B, m, H, W) of one shape.
+    """
+    n_pixels = _check(logits_BmHW, logits_hat_BmHW)
+    with torch.no_grad():
+        log_s, log_s_hat = _log_probabilities(logits_BmHW), _log_probabilities(logits_hat_BmHW)
+        s, s_hat = log_s.exp(), log_s_hat.exp()
+        difference = log_s.sub_(log_s_hat)
+        # M = (S + S_hat) / 2, so log(S_hat / M) = ln 2 - softplus(log S - log S_hat); log(S / M) is that + difference.
+        log_ratio_hat = math.log(2.0) - F.softplus(difference)
+        weighted_hat = s_hat * log_ratio_hat
+        kl_hat_B1HW = weighted_hat.sum(dim=1, keepdim=True)
+        value = 0.5 * (kl_hat_B1HW.sum() + (s * difference.add_(log_ratio_hat)).sum()) / n_pixels
+        gradient = weighted_hat.addcmul_(s_hat, kl_hat_B1HW, value=-1.0).mul_(0.5 / n_pixels)
+    return _attach(logits_hat_BmHW, value, gradient)
+
+
+def kullback_leibler(logits_BmHW: Tensor, logits_hat_BmHW: Tensor) -> Tensor:
+    """D_KL(S || S_hat) of Eq. 7, a scalar >= 0 in nats; at most 104 at a pixel that S_hat holds impossible.
+
+    Raises:
+        ShapeError: the logits are not (B, m, H, W) of one shape.
+    """
+    n_pixels = _check(logits_BmHW, logits_hat_BmHW)
+    with torch.no_grad():
+        log_s, log_s_hat = _log_probabilities(logits_BmHW), _log_probabilities(logits_hat_BmHW)
+        s = log_s.exp()
+        value = (s * log_s.sub_(log_s_hat)).sum() / n_pixels
+        gradient = log_s_hat.exp_().sub_(s).div_(n_pixels)
+    return _attach(logits_hat_BmHW, value, gradient)
+
+
+def cross_entropy(logits_BmHW: Tensor, logits_hat_BmHW: Tensor) -> Tensor:
+    """CE(S || S_hat) of Eq. 6, a scalar >= 0 in nats, with the most probable class of S as the target.
+
+    The paper does not define CE further; section III-D sets the distribution that KLD learns from against "the one-hot
+    label in Cross-Entropy", hence the argmax. With S itself as the target, CE would be KLD plus a constant: the same
+    gradients, while the paper's results differ.
+
+    Raises:
+        ShapeError: the logits are not (B, m, H, W) of one shape.
+    """
+    n_pixels = _check(logits_BmHW, logits_hat_BmHW)
+    with torch.no_grad():
+        target_B1HW = logits_BmHW.argmax(dim=1, keepdim=True)
+        log_s_hat = _log_probabilities(logits_hat_BmHW)
+        value = -log_s_hat.gather(1, target_B1HW).sum() / n_pixels
+        gradient = log_s_hat.exp_().scatter_add_(1, target_B1HW, -torch.ones_like(log_s_hat[:, :1])).div_(n_pixels)
+    return _attach(logits_hat_BmHW, value, gradient)
+
+
+def _attach(logits_hat_BmHW: Tensor, value: Tensor, gradient_BmHW: Tensor) -> Tensor:
+    result: Tensor = _ClosedForm.apply(logits_hat_BmHW, value, gradient_BmHW)  # type: ignore[no-untyped-call]
+    return result
+
+
+def imitation_loss(kind: ImitationKind, logits_BmHW: Tensor, logits_hat_BmHW: Tensor) -> Tensor:
+    """The imitation loss named `kind`: `jsd` (Eq. 5), `kld` (Eq. 7) or `ce` (Eq. 6).
+
+    Raises:
+        ConfigError: an unknown kind.
+        ShapeError: the logits are not (B, m, H, W) of one shape.
+    """
+    losses = {"jsd": jensen_shannon, "kld": kullback_leibler, "ce": cross_entropy}
+    if kind not in losses:
+        raise ConfigError(unknown_name("imitation loss", kind, losses))
+    return losses[kind](logits_BmHW, logits_hat_BmHW)
+
+
+def mean_squared_error(x_B3HW: Tensor, x_hat_B3HW: Tensor) -> Tensor:
+    """The first term of Eq. 4: the mean over all images, channels and pixels, on the [0, 1] scale."""
+    if x_B3HW.shape != x_hat_B3HW.shape:
+        raise ShapeError(f"expected a reconstruction of shape {tuple(x_B3HW.shape)}", got=x_hat_B3HW.shape)
+    return F.mse_loss(x_hat_B3HW, x_B3HW)

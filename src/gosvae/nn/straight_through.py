@@ -1,0 +1,14 @@
+"""Straight-through estimators (Bengio et al. 2013): a step without a useful gradient passes the gradient on."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def straight_through(z: Tensor, z_hat: Tensor) -> Tensor:
+    """The values of `z_hat`, bit for bit, with the gradient of `z`; both of one shape.
+
+    Written as `z_hat + (z - sg[z])`: the usual `z + sg[z_hat - z]` rounds, so a receiver that looks codes up would
+    not see the values that the decoder was trained on.
+    """
+    return z_hat.detach() + (z - z.detach())

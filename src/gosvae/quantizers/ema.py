@@ -1,0 +1,151 @@
+"""Vector quantisation with a moving-average codebook (van den Oord et al. 2017, appendix A.1).
+
+Axis legend: B images, D latent channels, h and w latent positions, N = B h w vectors, K codes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.nn import functional as F
+
+from gosvae.nn.straight_through import straight_through
+from gosvae.quantizers.base import Quantized, Quantizer
+from gosvae.quantizers.vq import lookup_codes, nearest_codes, search_latent, to_vectors
+from gosvae.seeding import torch_generator
+from gosvae.tensors import check_layout
+
+
+def _sum_over_devices(x: Tensor) -> Tensor:
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(x)
+    return x
+
+
+def _from_first_device(x: Tensor) -> Tensor:
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast(x, src=0)
+    return x
+
+
+def _assigned(z_ND: Tensor, indices_N: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
+    """For each code, over all devices: how many vectors chose it (K,) and their sum (K, D)."""
+    counts_K = torch.bincount(indices_N, minlength=codebook_size).to(z_ND.dtype)
+    sums_KD = z_ND.new_zeros(codebook_size, z_ND.shape[1])
+    sums_KD.scatter_add_(0, indices_N.unsqueeze(1).expand_as(z_ND), z_ND)
+    return _sum_over_devices(counts_K), _sum_over_devices(sums_KD)
+
+
+class EmaVectorQuantizer(Quantizer):
+    """Nearest code by Euclidean distance; each code follows the moving average of the vectors that chose it.
+
+    The first training batch starts the codebook by k-means. At every training step, a code whose moving count is below
+    `revive_below` times the mean count of a code is replaced by a random vector of the batch; a revived code starts
+    with the mean count, so it has about `log(revive_below) / log(decay)` steps to prove itself.
+
+    One term, unweighted: `commitment` = ||z_e - sg[e]||^2, the mean over all elements. The codebook changes in every
+    `forward` in training mode (after the batch is quantised) and in no other case.
+
+    All state is in buffers, the random draws depend on `seed` and the step count alone: a resumed run goes on bit for
+    bit. With `torch.distributed`, counts and sums are added over the devices, draws come from device 0.
+    """
+
+    codebook_KD: Tensor
+    counts_K: Tensor
+    sums_KD: Tensor
+    steps: Tensor
+
+    def __init__(
+        self,
+        codebook_size: int,
+        code_dim: int,
+        *,
+        decay: float = 0.99,
+        epsilon: float = 1e-5,
+        kmeans_iterations: int = 5,
+        revive_below: float = 0.03,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.codebook_size = codebook_size
+        self.code_dim = code_dim
+        self.decay = decay
+        self.epsilon = epsilon
+        self.kmeans_iterations = kmeans_iterations
+        self.revive_below = revive_below
+        self.seed = seed
+        bound = 1.0 / codebook_size
+        codebook_KD = torch.empty(codebook_size, code_dim).uniform_(-bound, bound)
+        self.register_buffer("codebook_KD", codebook_KD)
+        self.register_buffer("counts_K", torch.ones(codebook_size))
+        self.register_buffer("sums_KD", codebook_KD.clone())
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, z_BDhw: Tensor) -> Quantized:
+        """See `Quantizer.forward`; term `commitment`. In training mode the codebook moves afterwards."""
+        z_BDhw = self._checked(z_BDhw)
+        if self.training and self.kmeans_iterations and int(self.steps) == 0:
+            self._start(to_vectors(z_BDhw.detach()))
+        indices_Bhw = search_latent(z_BDhw, self.codebook_KD)
+        e_BDhw = lookup_codes(indices_Bhw, self.codebook_KD)
+        if self.training:
+            self._update(to_vectors(z_BDhw.detach()), indices_Bhw.reshape(-1))
+        terms = {"commitment": F.mse_loss(z_BDhw, e_BDhw)}
+        return Quantized(straight_through(z_BDhw, e_BDhw), indices_Bhw, terms)
+
+    @torch.no_grad()
+    def encode(self, z_BDhw: Tensor) -> Tensor:
+        """Indices (B, h, w) alone, without gradients; the codebook stays as it is."""
+        return search_latent(self._checked(z_BDhw), self.codebook_KD)
+
+    def lookup(self, indices_Bhw: Tensor) -> Tensor:
+        """Vectors (B, D, h, w) of the indices."""
+        return lookup_codes(indices_Bhw, self.codebook_KD)
+
+    def _checked(self, z_BDhw: Tensor) -> Tensor:
+        check_layout(z_BDhw, "a latent (B, D, h, w)", axis_1=self.code_dim)
+        return z_BDhw.to(self.codebook_KD.dtype)
+
+    @torch.no_grad()
+    def _draw(self, z_ND: Tensor, number: int, purpose: str) -> Tensor:
+        """`number` random vectors of the batch, different ones as long as there are enough."""
+        generator = torch_generator(self.seed, purpose, int(self.steps))
+        order = torch.randperm(z_ND.shape[0], generator=generator)
+        chosen = order[torch.arange(number) % len(order)].to(z_ND.device)
+        return _from_first_device(z_ND[chosen])
+
+    @torch.no_grad()
+    def _start(self, z_ND: Tensor) -> None:
+        """Lloyd's k-means from random vectors of the batch; a code that nothing chose keeps its place."""
+        centres_KD = self._draw(z_ND, self.codebook_size, "k-means")
+        for _ in range(self.kmeans_iterations):
+            counts_K, sums_KD = _assigned(z_ND, nearest_codes(z_ND, centres_KD), self.codebook_size)
+            means_KD = sums_KD / counts_K.clamp(min=1).unsqueeze(1)
+            centres_KD = torch.where(counts_K.unsqueeze(1) > 0, means_KD, centres_KD)
+        self.codebook_KD.copy_(centres_KD)
+        self.counts_K.copy_(counts_K)
+        self.sums_KD.copy_(centres_KD * counts_K.unsqueeze(1))
+
+    @torch.no_grad()
+    def _update(self, z_ND: Tensor, indices_N: Tensor) -> None:
+        counts_K, sums_KD = _assigned(z_ND, indices_N, self.codebook_size)
+        self.counts_K.lerp_(counts_K, 1 - self.decay)
+        self.sums_KD.lerp_(sums_KD, 1 - self.decay)
+        # Laplace smoothing: no division by a count of zero.
+        total = self.counts_K.sum()
+        smoothed_K = (self.counts_K + self.epsilon) / (total + self.codebook_size * self.epsilon) * total
+        self.codebook_KD.copy_(self.sums_KD / smoothed_K.unsqueeze(1))
+        self._revive(z_ND)
+        self.steps += 1
+
+    @torch.no_grad()
+    def _revive(self, z_ND: Tensor) -> None:
+        mean_count = self.counts_K.mean()
+        dead_K = self.counts_K < self.revive_below * mean_count
+        number = int(dead_K.sum())
+        if number:
+            vectors = self._draw(z_ND, number, "revival")
+            self.codebook_KD[dead_K] = vectors
+            self.sums_KD[dead_K] = vectors * mean_count
+            self.counts_K[dead_K] = mean_count
