@@ -8,12 +8,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# pip's long talk, cut down to what is fetched (with its size) and what is done.
+# pip's long talk, cut down to the large files that it fetches and to what is done.
 define install
 	@echo "Installing $(1) into $(VENV): several hundred MB, a few minutes the first time"
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off \
 	    -c constraints.txt -e "$(1)" \
-	  | awk '/^ *(Downloading|Using cached)/ && !/\.metadata/ {print "  " $$2, $$3, $$4; fflush()} \
+	  | awk '/^ *(Downloading|Using cached)/ && /[MG]B\)$$/ {print "  " $$2, $$3, $$4; fflush()} \
 	         /^Installing collected/ {print "  unpacking", NF - 3, "packages"; fflush()}'
 	@touch $@
 endef
