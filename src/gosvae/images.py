@@ -38,7 +38,7 @@ _WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def read_image(source: str | Path | BinaryIO) -> ImageArray:
-    """Read an image file or binary stream as RGB, uint8 (H, W, 3).
+    """Read an image file or a binary stream (from its beginning) as RGB, uint8 (H, W, 3).
 
     Grey, palette, 1-bit and CMYK images become RGB, 16-bit values are scaled to 8 bits, transparent pixels are laid
     over white (as browsers and printers show them), and the EXIF orientation is applied. Of an animation, the first
@@ -64,14 +64,13 @@ def _read_stream(stream: BinaryIO, label: str) -> ImageArray:
     """Decode a stream that `label` names in errors."""
     if not stream.seekable():
         stream = BytesIO(stream.read())
-    start = stream.tell()
+    stream.seek(0)
     if not stream.read(1):
         raise ImageError(f"{label} is empty (0 bytes): copy or download the image again")
-    stream.seek(start)
     try:
         with warnings.catch_warnings():
-            # Pillow's own limit is higher than ours and is told as a warning on the way to our error.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of too many pixels, an error below, and of damaged metadata beside pixels that are good.
+            warnings.simplefilter("ignore")
             with Image.open(stream) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ImageError(_too_large(label, f"{image.width}x{image.height} pixels"))
@@ -96,13 +95,12 @@ def _too_large(label: str, found: str) -> str:
 
 def _to_rgb(image: Image.Image, label: str) -> Image.Image:
     """Upright 8-bit RGB from any mode of Pillow."""
-    with suppress(Exception), warnings.catch_warnings():  # damaged EXIF data: the pixels are still good
-        warnings.simplefilter("ignore")
+    with suppress(Exception):  # damaged EXIF data: the pixels are still good
         image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ImageError(f"{label} holds floating-point values, expected 8 or 16 bits: convert it first")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image).astype(np.int32)
         if values.min() < 0 or values.max() > 65535:
             raise ImageError(f"{label} holds 32-bit or negative values, expected 8 or 16 bits: convert it first")
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 / 255 = 257, rounded

@@ -22,7 +22,7 @@ DATASETS = {
 }
 """One line on each dataset, with the way to name it."""
 
-# The paper's size for both (Section IV-A); CamVid, 480x360, keeps its aspect ratio and loses sky and bonnet.
+# The paper's size for both (Section III-A1); CamVid, 480x360, keeps its aspect ratio and loses sky and bonnet.
 _PAPER_SIZE = GeometryConfig(resize_height=256, resize_width=512)
 _GEOMETRIES = {
     "ade20k": _PAPER_SIZE,
