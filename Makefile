@@ -52,7 +52,7 @@ env: $(VENV)/.dev $(VENV)/.docs ## make the whole environment
 
 clean: ## remove what was built; runs/ and the environment stay
 	@rm -rf build dist site demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	@find $(wildcard src tests docs benchmarks) -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("gosvae needs Python 3.11 or later, and \
