@@ -148,9 +148,9 @@ def header_bytes(data: bytes) -> int:
 
 
 def check_fingerprint(header: Header, expected: bytes) -> None:
-    """Raise `ForeignStreamError` unless the stream was made by the codec with the fingerprint `expected`."""
-    if header.fingerprint != expected:
+    """Raise `ForeignStreamError` unless the codec whose SHA-256 begins with or is `expected` made the stream."""
+    if header.fingerprint != expected[:FINGERPRINT_BYTES]:
         raise ForeignStreamError(
             f"made by another codec: the stream's fingerprint is {header.fingerprint.hex()}, this codec's is "
-            f"{expected.hex()}; decode with the checkpoint that made it"
+            f"{expected[:FINGERPRINT_BYTES].hex()}; decode with the checkpoint that made it"
         )
