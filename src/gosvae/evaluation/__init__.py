@@ -1,0 +1,17 @@
+"""From codecs, images and an expert to numbers, tables, plots and pictures."""
+
+from gosvae.evaluation.protocol import CodecEntry, evaluate
+from gosvae.evaluation.results import load_evaluation, save_evaluation
+from gosvae.evaluation.rows import Evaluation, ImageRow, KeptImage, Provenance, Row
+
+__all__ = [
+    "CodecEntry",
+    "Evaluation",
+    "ImageRow",
+    "KeptImage",
+    "Provenance",
+    "Row",
+    "evaluate",
+    "load_evaluation",
+    "save_evaluation",
+]

@@ -1,0 +1,308 @@
+"""The evaluation protocol: every codec on every image, real files, one confusion matrix over the data set.
+
+The expert's map of an original is made once and shared by all codecs. Batch size is 1, so images may differ in size.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from statistics import fmean, median
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from gosvae.codecs.base import ImageCodec, RateControlledCodec
+from gosvae.datasets.base import Dataset, Sample
+from gosvae.errors import ConfigError, RateError, unknown_name
+from gosvae.evaluation.results import gather_provenance
+from gosvae.evaluation.rows import (
+    UNCOMPRESSED,
+    ClassMapArray,
+    Evaluation,
+    ImageRow,
+    KeptImage,
+    Reconstruction,
+    Row,
+)
+from gosvae.experts.base import Expert
+from gosvae.metrics import ConfusionMatrix, PerceptualMetric, mean_squared_error
+from gosvae.tensors import ImageArray, image_to_tensor
+from gosvae.units import psnr_db, rate_bpp
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class ReportsZeroOrderBytes(Protocol):
+    """A codec that can tell what its indices would take at their own zero-order entropy."""
+
+    def zero_order_bytes(self, data: bytes) -> float:
+        """Bytes (an estimate, no header) of the indices in a stream; see `metrics.zero_order_bits`."""
+
+
+@dataclass(frozen=True)
+class CodecEntry:
+    """A codec at one setting.
+
+    Attributes:
+        label: what tables call it; unique in an evaluation.
+        budget_bytes: bytes that each image's file may take; the codec's quality is searched for every image.
+        match: label of an earlier entry whose file length, image by image, is the budget.
+        curve: entries with the same curve are rate points of one codec, joined in plots and for BD-rate.
+    """
+
+    label: str
+    codec: ImageCodec
+    budget_bytes: int | None = None
+    match: str | None = None
+    curve: str | None = None
+
+
+def evaluate(
+    codecs: Sequence[CodecEntry],
+    dataset: Dataset,
+    expert: Expert,
+    *,
+    perceptual: PerceptualMetric | None = None,
+    use_labels: bool = True,
+    keep_images: Sequence[int] = (),
+    progress: bool | None = None,
+) -> Evaluation:
+    """Measure codecs on a data set, in one pass over its images.
+
+    The rows begin with the uncompressed reference: the expert on the originals.
+
+    Args:
+        codecs: in the order of the table; an entry that matches another comes after it.
+        perceptual: distance of images in [0, 1], such as LPIPS.
+        use_labels: compare with the labels if there are any; the agreement with the expert's own map always is.
+        keep_images: indices of images whose pixels and class maps are kept for pictures.
+        progress: show a bar on stderr; None shows it on a terminal only.
+
+    Raises:
+        ConfigError: an empty data set, entries that do not fit together, or classes of labels and expert that differ.
+    """
+    _check_entries(codecs)
+    _check_indices(dataset, keep_images)
+    if use_labels and dataset.has_labels:
+        _check_classes(dataset, expert)
+    viewer = _Viewer(expert, perceptual)
+    reference = _TaskCounts(viewer.class_count)
+    tallies = {entry.label: _Tally(entry, viewer) for entry in codecs}
+    kept: dict[int, KeptImage] = {}
+    sizes: list[tuple[int, int]] = []
+    hidden = None if progress is None else not progress
+    for index in tqdm(range(len(dataset)), desc="evaluate", unit="image", disable=hidden, file=sys.stderr):
+        sample = dataset[index]
+        if not use_labels:
+            sample = replace(sample, labels_uint8_HW=None)
+        original = viewer.view(sample.image_uint8_HW3)
+        reference.update(original.class_map_HW, sample, original)
+        reconstructions = []
+        for tally in tallies.values():
+            match = tally.entry.match
+            budget = tally.entry.budget_bytes if match is None else tallies[match].rows[-1].total_bytes
+            reconstructions.append(tally.measure(sample, original, budget))
+        sizes.append((sample.image_uint8_HW3.shape[0], sample.image_uint8_HW3.shape[1]))
+        if index in keep_images:
+            kept[index] = KeptImage(sample.name, sample.image_uint8_HW3, original.class_map_HW, tuple(reconstructions))
+    return Evaluation(
+        provenance=gather_provenance(dataset, expert, sizes, perceptual.name if perceptual else None),
+        rows=(
+            Row(UNCOMPRESSED, UNCOMPRESSED, len(dataset), **reference.values()),
+            *(tally.row() for tally in tallies.values()),
+        ),
+        images=tuple(row for rows in zip(*(t.rows for t in tallies.values()), strict=True) for row in rows),
+        kept=tuple(kept[index] for index in keep_images),
+    )
+
+
+@dataclass(frozen=True)
+class _View:
+    """An image as tensor and as the expert sees it."""
+
+    x_B3HW: Tensor
+    class_map_HW: ClassMapArray
+
+
+class _Viewer:
+    """The expert and the perceptual metric, on the device of the expert."""
+
+    def __init__(self, expert: Expert, perceptual: PerceptualMetric | None) -> None:
+        self.expert = expert
+        self.perceptual = perceptual
+        self.class_count = len(expert.info.class_names)
+        self.device = next(chain(expert.parameters(), expert.buffers()), torch.empty(0)).device
+
+    def view(self, image_uint8_HW3: ImageArray) -> _View:
+        writable = np.require(image_uint8_HW3, requirements="W")  # PyTorch warns of arrays that are not
+        x_B3HW = image_to_tensor(writable).to(self.device)
+        return _View(x_B3HW, self.expert.class_map(x_B3HW)[0].cpu().numpy().astype(np.int16))
+
+    @torch.inference_mode()
+    def distance(self, view: _View, other: _View) -> float | None:
+        return None if self.perceptual is None else float(self.perceptual(view.x_B3HW, other.x_B3HW).item())
+
+
+class _TaskCounts:
+    """Both confusion matrices of one codec: against the labels and against the expert's map of the original."""
+
+    def __init__(self, class_count: int) -> None:
+        self.labels = ConfusionMatrix(class_count)
+        self.agreement = ConfusionMatrix(class_count)
+
+    def update(self, class_map_HW: ClassMapArray, sample: Sample, original: _View) -> None:
+        self.agreement.update(class_map_HW, original.class_map_HW)
+        if sample.labels_uint8_HW is not None:
+            self.labels.update(class_map_HW, sample.labels_uint8_HW)
+
+    def values(self) -> dict[str, Any]:
+        """The task columns of a `Row`."""
+        miou, agreement = self.labels.mean_iou(), self.agreement.mean_iou()
+        return {
+            "miou": miou and miou.value,
+            "miou_classes": miou and miou.class_count,
+            "class_iou": self.labels.per_class_iou() if miou else None,
+            "pixel_accuracy": self.labels.pixel_accuracy(),
+            "agreement_miou": agreement and agreement.value,
+            "agreement_classes": agreement and agreement.class_count,
+            "agreement_accuracy": self.agreement.pixel_accuracy(),
+        }
+
+
+class _Tally:
+    """One codec entry and what it has gathered so far."""
+
+    def __init__(self, entry: CodecEntry, viewer: _Viewer) -> None:
+        self.entry = entry
+        self.viewer = viewer
+        self.counts = _TaskCounts(viewer.class_count)
+        self.rows: list[ImageRow] = []
+        self.zero_order_bytes: list[float] = []
+        self.encode_ms: list[float] = []
+        self.decode_ms: list[float] = []
+
+    def measure(self, sample: Sample, original: _View, budget_bytes: int | None) -> Reconstruction:
+        """Through the codec and back, then look at what came out."""
+        codec = self.entry.codec
+        data, over_budget = self._encode(sample.image_uint8_HW3, budget_bytes)
+        image = _timed(self.decode_ms, lambda: codec.decompress(data))
+        if isinstance(codec, ReportsZeroOrderBytes):
+            self.zero_order_bytes.append(codec.zero_order_bytes(data))
+        mse = mean_squared_error(sample.image_uint8_HW3, image)
+        seen = self.viewer.view(image)
+        self.counts.update(seen.class_map_HW, sample, original)
+        agreement = ConfusionMatrix(self.viewer.class_count)
+        agreement.update(seen.class_map_HW, original.class_map_HW)
+        miou = agreement.mean_iou()
+        assert miou is not None  # an image has pixels, and none of them is ignored here
+        row = ImageRow(
+            label=self.entry.label,
+            image=sample.name,
+            height=image.shape[0],
+            width=image.shape[1],
+            total_bytes=len(data),
+            payload_bytes=codec.payload_bytes(data),
+            agreement_accuracy=agreement.pixel_accuracy() or 0.0,
+            agreement_miou=miou.value,
+            mse=mse,
+            psnr_db=psnr_db(mse),
+            lpips=self.viewer.distance(original, seen),
+            over_budget=over_budget,
+        )
+        self.rows.append(row)
+        return Reconstruction(self.entry.label, image, seen.class_map_HW, row)
+
+    @torch.inference_mode()
+    def _encode(self, image: ImageArray, budget_bytes: int | None) -> tuple[bytes, bool]:
+        """The file, and whether it is above the budget although it is the smallest that the codec can make."""
+        codec = self.entry.codec
+        if budget_bytes is None:
+            return _timed(self.encode_ms, lambda: codec.compress(image)), False
+        assert isinstance(codec, RateControlledCodec)  # _check_entries has seen to it
+        try:
+            return codec.compress_to_budget(image, budget_bytes), False
+        except RateError:
+            return codec.compress_smallest(image), True
+
+    def row(self) -> Row:
+        rows, zero_order = self.rows, self.zero_order_bytes
+        distances = [row.lpips for row in rows if row.lpips is not None]
+        return Row(
+            label=self.entry.label,
+            codec=self.entry.codec.name,
+            image_count=len(rows),
+            curve=self.entry.curve,
+            total_bytes=fmean(row.total_bytes for row in rows),
+            payload_bytes=fmean(row.payload_bytes for row in rows),
+            zero_order_bytes=fmean(zero_order) if zero_order else None,
+            bpp=fmean(rate_bpp(row.total_bytes, row.height, row.width) for row in rows),
+            **self.counts.values(),
+            mse=fmean(row.mse for row in rows),
+            psnr_db=fmean(row.psnr_db for row in rows),
+            lpips=fmean(distances) if distances else None,
+            parameters=self.entry.codec.parameter_count,
+            encode_ms=median(self.encode_ms) if self.encode_ms else None,
+            decode_ms=median(self.decode_ms),
+            over_budget_images=sum(row.over_budget for row in rows),
+        )
+
+
+@torch.inference_mode()
+def _timed(times_ms: list[float], call: Callable[[], T]) -> T:
+    start = time.perf_counter()
+    result = call()
+    times_ms.append(1000.0 * (time.perf_counter() - start))
+    return result
+
+
+def _check_entries(codecs: Sequence[CodecEntry]) -> None:
+    """Refuse what would fail, or mean nothing, only after minutes of work."""
+    earlier: list[str] = []
+    for entry in codecs:
+        if entry.label in (*earlier, UNCOMPRESSED):
+            raise ConfigError(f"two rows are called {entry.label!r}: give each codec entry a label of its own")
+        if entry.match is not None and entry.match not in earlier:
+            raise ConfigError(
+                f"{entry.label!r} comes after what it matches: {unknown_name('label', entry.match, earlier)}"
+            )
+        if entry.match is not None and entry.budget_bytes is not None:
+            raise ConfigError(f"{entry.label!r} has a budget and matches {entry.match!r}: choose one of them")
+        searched = entry.match is not None or entry.budget_bytes is not None
+        if searched and not isinstance(entry.codec, RateControlledCodec):
+            raise ConfigError(f"{entry.label!r} has a byte budget, but the rate of {entry.codec.name!r} is fixed")
+        earlier.append(entry.label)
+
+
+def _check_indices(dataset: Dataset, keep_images: Sequence[int]) -> None:
+    if len(dataset) == 0:
+        raise ConfigError(f"data set {dataset.name!r} has no images: nothing to evaluate")
+    outside = [index for index in keep_images if not 0 <= index < len(dataset)]
+    if outside:
+        raise ConfigError(f"image {outside[0]} cannot be kept: {dataset.name!r} has images 0 to {len(dataset) - 1}")
+
+
+def _check_classes(dataset: Dataset, expert: Expert) -> None:
+    """Compare class names without regard to case, spaces and punctuation; their order is the meaning of the labels."""
+
+    def plain(names: Iterable[str]) -> list[str]:
+        return ["".join(c for c in name.lower() if c.isalnum()) for name in names]
+
+    given, expected = plain(dataset.class_names), plain(expert.info.class_names)
+    if given != expected:
+        what = f"{len(given)} classes against {len(expected)}"
+        for name, other, a, b in zip(dataset.class_names, expert.info.class_names, given, expected, strict=False):
+            if a != b:
+                what += f", first {name!r} against {other!r}"
+                break
+        raise ConfigError(
+            f"labels of {dataset.name!r} and expert {expert.info.name!r} have other classes ({what}): "
+            "take an expert for these classes, or evaluate without labels"
+        )

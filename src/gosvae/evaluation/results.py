@@ -1,0 +1,177 @@
+"""Results on disk: a complete `evaluation.json`, and for each codec a file that CompressAI's plot tool reads."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from gosvae.datasets.base import Dataset
+from gosvae.errors import ConfigError
+from gosvae.evaluation.rows import Evaluation, ImageRow, Provenance, Row
+from gosvae.experts.base import Expert
+from gosvae.files import write_atomically, write_json
+
+SCHEMA = 1
+EVALUATION_FILE = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """The content of `evaluation.json`."""
+
+    schema: int
+    provenance: Provenance
+    rows: tuple[Row, ...]
+    images: tuple[ImageRow, ...]
+
+
+def save_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
+    """Write `evaluation.json` and one CompressAI result file for each curve; return their paths, the former first.
+
+    An infinite PSNR (an exact image) is the string "Infinity" in the former and null in the latter.
+
+    Raises:
+        WriteError: the folder cannot be written; each file is either the old or the new one.
+    """
+    saved = _Saved(SCHEMA, evaluation.provenance, evaluation.rows, evaluation.images)
+    paths = [folder / EVALUATION_FILE]
+    write_atomically(paths[0], TypeAdapter(_Saved).dump_json(saved, indent=1) + b"\n")
+    for name, rows in evaluation.curves().items():
+        stem = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "codec"
+        path, number = folder / f"{stem}.json", 2
+        while path in paths:
+            path, number = folder / f"{stem}-{number}.json", number + 1
+        write_json(path, compressai_result(name, rows, evaluation.provenance))
+        paths.append(path)
+    return paths
+
+
+def load_evaluation(path: Path) -> Evaluation:
+    """Read what `save_evaluation` wrote, from the folder or from its `evaluation.json` (pictures are not saved).
+
+    Raises:
+        ConfigError: the file is missing, is not an evaluation, or is of another schema version.
+    """
+    file = path / EVALUATION_FILE if path.is_dir() else path
+    try:
+        saved = TypeAdapter(_Saved).validate_json(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}; expected what `gosvae evaluate` wrote") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{file} is not an evaluation: {where or 'the whole'}: {first['msg']}") from None
+    if saved.schema != SCHEMA:
+        raise ConfigError(f"{file} has schema version {saved.schema}, this version of gosvae reads {SCHEMA}")
+    return Evaluation(saved.provenance, saved.rows, saved.images)
+
+
+def compressai_result(name: str, rows: Sequence[Row], provenance: Provenance) -> dict[str, Any]:
+    """The tree that CompressAI's plot tool reads: `name`, `description` and `results`, lists aligned by rate point.
+
+    `bpp` counts complete files; times are seconds as CompressAI has them. A quantity that no point has is left out.
+    """
+
+    def seconds(milliseconds: float | None) -> float | None:
+        return None if milliseconds is None else milliseconds / 1000.0
+
+    columns: dict[str, Callable[[Row], float | None]] = {
+        "bpp": lambda row: row.bpp,
+        "psnr-rgb": lambda row: row.psnr_db,
+        "mse-rgb": lambda row: row.mse,
+        "miou": lambda row: row.miou,
+        "pixel-accuracy": lambda row: row.pixel_accuracy,
+        "agreement-miou": lambda row: row.agreement_miou,
+        "agreement-accuracy": lambda row: row.agreement_accuracy,
+        f"{(provenance.perceptual or 'lpips').lower()}": lambda row: row.lpips,
+        "total-bytes": lambda row: row.total_bytes,
+        "payload-bytes": lambda row: row.payload_bytes,
+        "zero-order-bytes": lambda row: row.zero_order_bytes,
+        "encoding_time": lambda row: seconds(row.encode_ms),
+        "decoding_time": lambda row: seconds(row.decode_ms),
+    }
+    results: dict[str, list[float | None]] = {}
+    for key, value_of in columns.items():
+        values = [value_of(row) for row in rows]
+        finite = [value if value is not None and math.isfinite(value) else None for value in values]
+        if any(value is not None for value in finite):
+            results[key] = finite
+    description = (
+        f"{rows[0].codec} on {provenance.dataset} ({provenance.image_count} images, {provenance.geometry}), "
+        f"task: {provenance.expert}; bpp of complete files, batch 1, {provenance.hardware}"
+    )
+    return {"name": name, "description": description, "results": results}
+
+
+def gather_provenance(
+    dataset: Dataset, expert: Expert, sizes: Sequence[tuple[int, int]], perceptual: str | None
+) -> Provenance:
+    """All that one must know to repeat an evaluation. `sizes` are (height, width) of all images."""
+    smallest, largest = min(sizes), max(sizes)
+    geometry = f"{smallest[0]}x{smallest[1]}"
+    return Provenance(
+        dataset=dataset.name,
+        image_count=len(sizes),
+        geometry=geometry if smallest == largest else f"{geometry} to {largest[0]}x{largest[1]}",
+        class_names=expert.info.class_names,
+        expert=expert.info.name,
+        expert_fingerprint=expert.fingerprint(),
+        perceptual=perceptual,
+        versions=_versions(),
+        revision=_revision(),
+        hardware=_hardware(),
+        threads=torch.get_num_threads(),
+        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        date_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("gosvae", "torch", "numpy", "pillow", "imagecodecs", "constriction"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _revision() -> str | None:
+    """Git revision of the source tree that this module was imported from, if it is one."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        done = subprocess.run(command, cwd=source.parent, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    source = Path(__file__)
+    try:
+        git("ls-files", "--error-unmatch", source.name)  # not some repository that an environment happens to lie in
+        return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty") or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _hardware() -> str:
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    except OSError:  # not Linux
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{model}, {cores} cores{gpu}"

@@ -1,0 +1,135 @@
+"""Task, distortion and rate metrics. Counts are gathered over a whole data set, never averaged over images.
+
+Axis legend: H and W pixels, m classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gosvae.datasets.base import IGNORE_INDEX
+from gosvae.errors import ConfigError, DatasetError, ShapeError
+from gosvae.quantizers.base import codebook_usage
+from gosvae.tensors import ImageArray
+
+ClassMap = Tensor | npt.NDArray[np.integer[Any]]
+"""Class of every pixel, integers of shape (H, W)."""
+
+
+class PerceptualMetric(Protocol):
+    """A perceptual distance such as LPIPS, named for the network behind it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, x_B3HW: Tensor, x_hat_B3HW: Tensor) -> Tensor:
+        """Distances (B,) of images in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class MeanIou:
+    """A mean intersection over union, in [0, 1], and over how many classes it was taken."""
+
+    value: float
+    class_count: int
+
+
+def _flat(class_map: ClassMap) -> npt.NDArray[np.int64]:
+    array = class_map.detach().cpu().numpy() if isinstance(class_map, Tensor) else class_map
+    return array.reshape(-1).astype(np.int64)
+
+
+class ConfusionMatrix:
+    """Integer pixel counts of (label, prediction) over any number of images of any size.
+
+    Attributes:
+        counts_mm: int64 (m, m); row: the label, column: the prediction.
+    """
+
+    def __init__(self, class_count: int, ignore_index: int = IGNORE_INDEX) -> None:
+        if class_count < 1:
+            raise ConfigError(f"a confusion matrix needs at least one class, got {class_count}")
+        self.class_count = class_count
+        self.ignore_index = ignore_index
+        self.counts_mm: npt.NDArray[np.int64] = np.zeros((class_count, class_count), dtype=np.int64)
+
+    def update(self, predicted_HW: ClassMap, labels_HW: ClassMap) -> None:
+        """Count one image; pixels whose label is the ignore index do not count.
+
+        Raises:
+            ShapeError: the two maps differ in shape.
+            DatasetError: a class outside [0, m) that is not the ignore index.
+        """
+        if tuple(predicted_HW.shape) != tuple(labels_HW.shape):
+            raise ShapeError(f"expected a prediction of the labels' shape {tuple(labels_HW.shape)}", predicted_HW.shape)
+        labels, predicted = _flat(labels_HW), _flat(predicted_HW)
+        counted = labels != self.ignore_index
+        labels, predicted = labels[counted], predicted[counted]
+        for kind, values in (("label", labels), ("predicted class", predicted)):
+            wrong = values[(values < 0) | (values >= self.class_count)]
+            if wrong.size:
+                raise DatasetError(
+                    f"{kind} {wrong[0]} found where classes 0 to {self.class_count - 1} were expected (as a label also "
+                    f"{self.ignore_index}, ignored): check that data set and expert have the same class map"
+                )
+        cells = np.bincount(labels * self.class_count + predicted, minlength=self.class_count**2)
+        self.counts_mm += cells.reshape(self.class_count, self.class_count)
+
+    def merge(self, other: ConfusionMatrix) -> None:
+        """Add the counts of another matrix, as if its images had been counted here.
+
+        Raises:
+            ConfigError: the other matrix has other classes.
+        """
+        if (other.class_count, other.ignore_index) != (self.class_count, self.ignore_index):
+            raise ConfigError(
+                f"cannot merge a confusion matrix of {other.class_count} classes (ignore index {other.ignore_index}) "
+                f"into one of {self.class_count} (ignore index {self.ignore_index})"
+            )
+        self.counts_mm += other.counts_mm
+
+    def per_class_iou(self) -> tuple[float | None, ...]:
+        """Intersection over union of every class; None for a class in neither labels nor predictions."""
+        intersections_m = self.counts_mm.diagonal()
+        unions_m = self.counts_mm.sum(axis=0) + self.counts_mm.sum(axis=1) - intersections_m
+        return tuple(float(i / u) if u else None for i, u in zip(intersections_m, unions_m, strict=True))
+
+    def mean_iou(self) -> MeanIou | None:
+        """Mean over the classes that occur in labels or predictions; None before the first counted pixel."""
+        present = [iou for iou in self.per_class_iou() if iou is not None]
+        return MeanIou(float(np.mean(present)), len(present)) if present else None
+
+    def pixel_accuracy(self) -> float | None:
+        """Share of counted pixels with the right class; None before the first counted pixel."""
+        total = int(self.counts_mm.sum())
+        return int(self.counts_mm.trace()) / total if total else None
+
+
+def mean_squared_error(image_uint8_HW3: ImageArray, other_uint8_HW3: ImageArray) -> float:
+    """Mean squared error of two 8-bit images on the [0, 1] scale (`units.psnr_db` makes a PSNR of it).
+
+    Raises:
+        ShapeError: the images differ in size.
+    """
+    if image_uint8_HW3.shape != other_uint8_HW3.shape:
+        raise ShapeError(f"expected an image of shape {image_uint8_HW3.shape}", other_uint8_HW3.shape)
+    difference = image_uint8_HW3.astype(np.int32) - other_uint8_HW3
+    return float(np.mean(difference**2)) / 255.0**2
+
+
+def zero_order_bits(indices: Tensor) -> float:
+    """Bits that integer `indices` (any shape) take at the entropy of their own histogram.
+
+    A bound for coders without context that know the histogram, and an estimate: it counts neither the histogram's own
+    cost nor any header. With one call for each image every image has its own histogram.
+    """
+    if indices.numel() == 0:
+        return 0.0
+    compact = torch.unique(indices, return_inverse=True)[1]
+    return codebook_usage(compact, int(compact.max()) + 1).entropy_bits * indices.numel()
