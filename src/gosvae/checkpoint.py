@@ -1,0 +1,121 @@
+"""Finished models on disk: a folder with `config.json`, `weights.safetensors` and `provenance.json`.
+
+The fingerprint (SHA-256 over configuration and weights) names a model; its first 8 bytes stand in every stream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from gosvae.codecs.model import ModelConfig
+from gosvae.config import Config, parse, to_tree
+from gosvae.errors import CheckpointError
+from gosvae.files import write_atomically, write_json
+
+SCHEMA_VERSION = 1
+COUNTS_KEY = "entropy.counts"
+"""Name of the static frequency table among the weights; the networks' weights begin with `model.`."""
+
+
+class CodecCard(Config):
+    """What `config.json` of a codec holds: all that is needed to build it, nothing guessed from weights."""
+
+    kind: Literal["codec"] = "codec"
+    schema_version: Literal[1] = 1
+    name: str
+    recipe: str
+    model: ModelConfig
+
+
+@dataclass(frozen=True)
+class CodecCheckpoint:
+    """A codec as it lies on disk.
+
+    Attributes:
+        card: configuration.
+        weights: state dict of the `VqAutoencoder`, in the precision of the file.
+        counts_K: int64 index counts of the training images, for the static entropy model.
+        provenance: revision, versions, data, steps and minutes; free form.
+    """
+
+    card: CodecCard
+    weights: dict[str, Tensor]
+    counts_K: Tensor
+    provenance: dict[str, Any]
+
+    def fingerprint(self) -> bytes:
+        """SHA-256 over the configuration without its names, the weights and the table: 32 bytes."""
+        digest = hashlib.sha256(json.dumps(to_tree(self.card.model), sort_keys=True).encode())
+        for name, value in sorted({**self.weights, COUNTS_KEY: self.counts_K}.items()):
+            flat = value.detach().cpu().contiguous().view(-1)
+            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+        return digest.digest()
+
+
+def save_codec(folder: Path, checkpoint: CodecCheckpoint, *, half: bool = False) -> None:
+    """Write a checkpoint; each file is replaced as a whole, the weights last.
+
+    With `half`, floating-point weights are stored in float16 (about 3 decimal digits), half the size.
+
+    Raises:
+        WriteError: no space or no permission; files that stood there are intact.
+    """
+    weights = checkpoint.weights
+    if half:
+        weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+    tensors = {f"model.{k}": v.detach().cpu().contiguous() for k, v in weights.items()}
+    tensors[COUNTS_KEY] = checkpoint.counts_K.to(torch.int64)
+    write_json(folder / "provenance.json", checkpoint.provenance)
+    write_json(folder / "config.json", to_tree(checkpoint.card))
+    write_atomically(folder / "weights.safetensors", save(tensors))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a checkpoint.
+
+    Raises:
+        CheckpointError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}; is {path.parent} a checkpoint folder?") from None
+    except ValueError:
+        raise CheckpointError(f"{path} is not valid JSON: the checkpoint is damaged") from None
+
+
+def load_codec_checkpoint(folder: Path) -> CodecCheckpoint:
+    """Read a codec's folder.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or was written by a newer gosvae.
+        ConfigError: `config.json` has unknown keys or impossible values.
+    """
+    tree = read_json(folder / "config.json")
+    if isinstance(tree, dict) and tree.get("kind") == "expert":
+        raise CheckpointError(f"{folder} holds an expert, a codec was expected: pass it as --expert")
+    if isinstance(tree, dict) and isinstance(tree.get("schema_version"), int) and tree["schema_version"] > SCHEMA_VERSION:
+        raise CheckpointError(f"{folder} has schema {tree['schema_version']}, this gosvae reads {SCHEMA_VERSION}: upgrade")
+    card = parse(CodecCard, tree, source=str(folder / "config.json"))
+    weights_path = folder / "weights.safetensors"
+    try:
+        tensors = load_file(weights_path)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {weights_path}: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{weights_path} is damaged: {error}") from None
+    if COUNTS_KEY not in tensors:
+        raise CheckpointError(f"{weights_path} has no frequency table {COUNTS_KEY!r}: it is not a finished codec")
+    counts_K = tensors.pop(COUNTS_KEY)
+    weights = {k.removeprefix("model."): v for k, v in tensors.items()}
+    return CodecCheckpoint(card, weights, counts_K, read_json(folder / "provenance.json"))

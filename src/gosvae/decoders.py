@@ -1,0 +1,96 @@
+"""Decoders: a quantised latent `z_q_BDhw` to the reconstruction `x_hat_B3HW`, the mirror of `gosvae.encoders`."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gosvae.nn.autoencoder import UNSHUFFLE, AutoencoderConfig, stage_widths
+from gosvae.nn.blocks import Residual, ShallowResidual
+from gosvae.tensors import check_layout
+
+
+class ShallowDecoder(nn.Module):
+    """A 3x3 convolution, shallow residual blocks and strided 4x4 transposed convolutions."""
+
+    def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
+        super().__init__()
+        width = config.decoder_width or config.width
+        widths = [width] * config.depth + [3]
+        if config.depth > 1:
+            widths[-2] = width // 2
+        self.from_latent = nn.Conv2d(code_dim, width, 3, padding=1)
+        self.blocks = nn.Sequential(
+            *(ShallowResidual(width, config.hidden_width) for _ in range(_decoder_blocks(config)))
+        )
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(self, z_q_BDhw: Tensor) -> Tensor:
+        x = self.blocks(self.from_latent(z_q_BDhw))
+        for up in self.ups:
+            x = up(F.relu(x))
+        return x + 0.5
+
+
+class ResidualDecoder(nn.Module):
+    """`blocks` residual blocks on the latent grid, then one at every stride on the way up."""
+
+    def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
+        super().__init__()
+        widths = stage_widths(config.decoder_width or config.width, config.depth)[::-1]
+        layers: list[nn.Module] = [nn.Conv2d(code_dim, widths[0], 3, padding=1)]
+        layers += [Residual(widths[0]) for _ in range(_decoder_blocks(config))]
+        for a, b in zip(widths[:-1], widths[1:], strict=True):
+            layers += [Residual(a), nn.ConvTranspose2d(a, b, 4, stride=2, padding=1)]
+        self.body = nn.Sequential(*layers)
+        self.to_image = nn.Conv2d(widths[-1], 3, 3, padding=1)
+
+    def forward(self, z_q_BDhw: Tensor) -> Tensor:
+        image: Tensor = self.to_image(F.relu(self.body(z_q_BDhw)))
+        return image + 0.5
+
+
+class CompactDecoder(nn.Module):
+    """Dense 3x3 residual blocks on the latent grid and on the grid of stride 4, pixel-shuffle to the image."""
+
+    def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
+        super().__init__()
+        width = config.decoder_width or config.width
+        halvings = config.depth - (UNSHUFFLE.bit_length() - 1)
+        layers: list[nn.Module] = [nn.Conv2d(code_dim, width, 3, padding=1)]
+        layers += [Residual(width) for _ in range(_decoder_blocks(config))]
+        last = width
+        for i in range(halvings):
+            a, last = last, width if i < halvings - 1 else width // 2
+            layers += [nn.ReLU(), nn.Conv2d(a, 4 * last, 3, padding=1), nn.PixelShuffle(2), Residual(last)]
+        self.body = nn.Sequential(*layers)
+        self.to_image = nn.Sequential(nn.Conv2d(last, 3 * UNSHUFFLE**2, 3, padding=1), nn.PixelShuffle(UNSHUFFLE))
+
+    def forward(self, z_q_BDhw: Tensor) -> Tensor:
+        image: Tensor = self.to_image(F.relu(self.body(z_q_BDhw)))
+        return image + 0.5
+
+
+def _decoder_blocks(config: AutoencoderConfig) -> int:
+    return config.blocks if config.decoder_blocks is None else config.decoder_blocks
+
+
+class Decoder(nn.Module):
+    """`z_q_BDhw` to `x_hat_B3HW`, nominally in [0, 1] and not clamped.
+
+    Raises:
+        ShapeError: the latent does not have `code_dim` channels.
+    """
+
+    def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
+        super().__init__()
+        self.code_dim = code_dim
+        networks = {"shallow": ShallowDecoder, "residual": ResidualDecoder, "compact": CompactDecoder}
+        self.network: nn.Module = networks[config.architecture](config, code_dim)
+
+    def forward(self, z_q_BDhw: Tensor) -> Tensor:
+        check_layout(z_q_BDhw, "(B, D, h, w)", axis_1=self.code_dim)
+        x_hat_B3HW: Tensor = self.network(z_q_BDhw)
+        return x_hat_B3HW

@@ -1,0 +1,63 @@
+"""Configuration of a training: stages in order, each with its terms, schedule and batches."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from gosvae.config import Config
+
+
+class BatchConfig(Config):
+    """How batches are drawn: `batch_size` images for each device, cropped and flipped at random."""
+
+    batch_size: int = Field(default=4, ge=1)
+    crop_height: int | None = Field(default=None, ge=16)
+    crop_width: int | None = Field(default=None, ge=16)
+    flip: bool = True
+    brightness: float = Field(default=0.0, ge=0, lt=1)
+    """Brightness and contrast are multiplied by a factor in [1 - brightness, 1 + brightness]."""
+    scale: float = Field(default=0.0, ge=0, lt=1)
+    """Size is multiplied by a factor in [1 - scale, 1 + scale] before the crop."""
+
+
+class StageConfig(Config):
+    """One stage of a training.
+
+    Attributes:
+        name: its name in logs and folders.
+        weights: loss terms by name and their weights; terms that are not named are not computed.
+        ramp_steps: the imitation terms (jsd, kld, ce) grow from zero to their weight over so many steps.
+        steps: optimiser steps.
+        learning_rate: of AdamW, reached after `warmup_steps`, then cosine decay to `final_rate` times itself.
+        clip_norm: largest norm of the gradient.
+        ema_decay: of the moving average of the weights, which is what is kept; 0 keeps the last weights.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    weights: dict[str, float]
+    steps: int = Field(ge=1)
+    ramp_steps: int = Field(default=0, ge=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    final_rate: float = Field(default=0.01, ge=0, le=1)
+    warmup_steps: int = Field(default=100, ge=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    clip_norm: float = Field(default=1.0, gt=0)
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    batches: BatchConfig = BatchConfig()
+
+
+class RunConfig(Config):
+    """What does not change the mathematics: devices, precision, how often to log and to save."""
+
+    seed: int = Field(default=0, ge=0)
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int = Field(default=1, ge=1)
+    precision: Literal["32", "bf16"] = "bf16"
+    workers: int = Field(default=0, ge=0)
+    cache_mib: int = Field(default=1024, ge=0)
+    """Memory for decoded images."""
+    log_steps: int = Field(default=10, ge=1)
+    save_minutes: float = Field(default=3.0, gt=0)
+    tensorboard: bool = True

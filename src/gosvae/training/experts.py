@@ -1,0 +1,90 @@
+"""Trains a compact expert on labelled images and writes it as a folder that `load_expert` reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from gosvae.config import Config, to_tree
+from gosvae.datasets.base import Dataset
+from gosvae.datasets.geometry import GeometryConfig, Prepared
+from gosvae.datasets.loader import TrainingBatches
+from gosvae.errors import DatasetError
+from gosvae.experts.compact import CompactConfig, CompactSegmenter, ExpertCard, balanced_class_weights
+from gosvae.files import write_atomically, write_json
+from gosvae.seeding import seed_everything
+from gosvae.training.config import RunConfig, StageConfig
+from gosvae.training.expert_task import ExpertTask, label_counts
+from gosvae.training.loop import Outcome, Trainer
+from gosvae.training.provenance import provenance
+
+
+class ExpertRecipe(Config):
+    """How a compact expert is trained."""
+
+    kind: Literal["expert"] = "expert"
+    name: str
+    description: str
+    widths: tuple[int, int, int, int] = (32, 64, 96, 128)
+    blocks: tuple[int, int, int] = (2, 2, 3)
+    stages: tuple[StageConfig, ...]
+
+
+def train_expert(
+    recipe: ExpertRecipe,
+    dataset: Dataset,
+    geometry: GeometryConfig,
+    run: RunConfig,
+    folder: Path,
+    *,
+    max_minutes: float | None = None,
+    progress: bool = True,
+) -> Outcome:
+    """Train, then write `config.json`, `weights.safetensors` (float16) and `provenance.json` to `folder`.
+
+    `geometry` is what the expert is used at; training sees the images before the centre crop.
+
+    Raises:
+        DatasetError: the dataset has no labels.
+        TrainingError, CheckpointError, WriteError: as `Trainer.train`.
+    """
+    if not dataset.has_labels:
+        raise DatasetError(f"dataset {dataset.name!r} has no labels: training an expert needs them")
+    whole = GeometryConfig(resize_height=geometry.resize_height, resize_width=geometry.resize_width)
+    prepared = Prepared(dataset, whole, cache_bytes=run.cache_mib * 2**20)
+    seed_everything(run.seed)
+    config = CompactConfig(widths=recipe.widths, blocks=recipe.blocks, class_count=len(dataset.class_names))
+    task = ExpertTask(CompactSegmenter(config), balanced_class_weights(label_counts(prepared)))
+
+    def batches(stage: StageConfig, rank: int, world_size: int) -> TrainingBatches:
+        return TrainingBatches(
+            prepared,
+            **to_tree(stage.batches),
+            seed=run.seed,
+            workers=run.workers,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def keep(stage: StageConfig, network: nn.Module, minutes: float) -> None:
+        first = prepared[0].image_uint8_HW3
+        card = ExpertCard(
+            name=recipe.name,
+            class_names=dataset.class_names,
+            input_height=geometry.crop_height or first.shape[0],
+            input_width=geometry.crop_width or first.shape[1],
+            network=config,
+        )
+        halves = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
+        notes = provenance(dataset, recipe=to_tree(recipe), seed=run.seed, stage=stage.name, minutes=round(minutes, 2))
+        write_json(folder / "provenance.json", notes)
+        write_json(folder / "config.json", to_tree(card))
+        write_atomically(folder / "weights.safetensors", save({k: v.cpu().contiguous() for k, v in halves.items()}))
+
+    with torch.random.fork_rng(devices=[]):
+        trainer = Trainer(task, recipe.stages, run, folder)
+        return trainer.train(batches, keep, max_minutes=max_minutes, progress=progress)

@@ -1,0 +1,54 @@
+"""Logs of a training: one JSON line for each logged step, and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from gosvae.files import write_atomically
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class Records:
+    """Appends to `log.jsonl` and TensorBoard; on resume, what lies after the resumed step is dropped."""
+
+    def __init__(self, folder: Path, *, from_step: int, tensorboard: bool) -> None:
+        self._path = folder / "log.jsonl"
+        if self._path.exists():
+            kept = [line for line in self._path.read_text().splitlines() if _step_of(line) in range(from_step + 1)]
+            write_atomically(self._path, "".join(f"{line}\n" for line in kept).encode())
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("a", encoding="utf-8")
+        self._writer: SummaryWriter | None = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter  # imported here: it is slow to load
+
+            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1)
+
+    def write(self, step: int, stage: str, values: dict[str, float]) -> None:
+        """Record the values of one step; `step` counts through all stages."""
+        self._file.write(json.dumps({"step": step, "stage": stage, **values}) + "\n")
+        self._file.flush()
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(f"{stage}/{name}", value, step)
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _step_of(line: str) -> int:
+    """Step of a logged line; -1 for a line that was cut by a crash."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return -1

@@ -1,0 +1,65 @@
+"""The state of a running training: written often, checked when read, the one before kept as a fallback."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gosvae.errors import CheckpointError
+from gosvae.files import write_atomically
+
+log = logging.getLogger(__name__)
+KEPT = 2
+_NAME = re.compile(r"^(\d{2})-(\d{9})\.state$")
+
+
+def _states(folder: Path) -> list[Path]:
+    """Files of states, the newest first; their names sort by stage and step."""
+    return sorted((p for p in folder.glob("*.state") if _NAME.match(p.name)), reverse=True)
+
+
+def save_state(folder: Path, stage: int, step: int, state: dict[str, Any]) -> Path:
+    """Write a state behind its own SHA-256, then remove all but the newest two.
+
+    Raises:
+        WriteError: no space or no permission; earlier states are intact.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getvalue()
+    path = folder / f"{stage:02d}-{step:09d}.state"
+    write_atomically(path, hashlib.sha256(payload).digest() + payload)
+    for old in _states(folder)[KEPT:]:
+        old.unlink()
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    if hashlib.sha256(data[32:]).digest() != data[:32]:
+        raise CheckpointError(f"{path} is damaged")
+    state: dict[str, Any] = torch.load(io.BytesIO(data[32:]), map_location="cpu", weights_only=True)
+    return state
+
+
+def load_newest_state(folder: Path) -> dict[str, Any] | None:
+    """The newest intact state, or None where no training has been saved.
+
+    Raises:
+        CheckpointError: there are states and all are damaged.
+    """
+    paths = _states(folder)
+    for path in paths:
+        try:
+            return _read(path)
+        except (CheckpointError, OSError, RuntimeError) as error:
+            log.warning("%s cannot be used (%s): falling back to the one before", path.name, error)
+    if paths:
+        raise CheckpointError(f"all states in {folder} are damaged: remove the folder to start again")
+    return None
