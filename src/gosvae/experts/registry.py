@@ -1,0 +1,78 @@
+"""One string names any expert: `embedded`, `hf:ORGANISATION/MODEL`, or the path of a folder or file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+
+from gosvae.errors import ExpertError
+from gosvae.experts import exported
+from gosvae.experts.base import Expert
+from gosvae.experts.compact import load_compact_expert
+from gosvae.experts.exported import load_exported_expert
+from gosvae.experts.huggingface import load_huggingface_expert
+
+EXPERTS: Mapping[str, str] = MappingProxyType(
+    {
+        "embedded": "the compact network that ships in the package (CamVid's 11 classes)",
+        "hf:ID": "a transformers segmentation model of the Hugging Face hub (OneFormer, Mask2Former, SegFormer, ...)",
+        "FOLDER": "a transformers model saved to a folder, or what gosvae train-expert wrote",
+        "FILE.pt2": "one's own network as a torch.export file with FILE.json beside it",
+        "FILE.pt": "one's own network as a TorchScript file (also .ts) with FILE.json beside it",
+    }
+)
+"""The ways to name an expert, and what each is."""
+
+
+def load_expert(spec: str | Path) -> Expert:
+    """Load the expert that a string names; `EXPERTS` lists the ways.
+
+    Raises:
+        ExpertError: the string names no expert, or what it names is not a usable one.
+        ConfigError: the configuration beside the weights has unknown keys or impossible values.
+        MissingDependencyError: `transformers` is needed and not installed.
+    """
+    text = str(spec)
+    if text == "embedded":
+        return load_compact_expert(_embedded_folder())
+    if text.startswith("hf:"):
+        return load_huggingface_expert(text.removeprefix("hf:"))
+    path = Path(text).expanduser()
+    if path.suffix in exported.SUFFIXES:
+        return load_exported_expert(path)
+    if path.is_dir():
+        return _load_folder(path)
+    hint = f"no file or folder {text!r}" if text else "the name is empty"
+    if text.count("/") == 1 and not text.startswith((".", "/", "~")):
+        hint += f" (did you mean hf:{text}?)"
+    raise ExpertError(f"unknown expert: {hint}; expected one of {', '.join(EXPERTS)}")
+
+
+def _load_folder(folder: Path) -> Expert:
+    """A transformers model says its `model_type`; a compact expert says its `kind`."""
+    path = folder / "config.json"
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ExpertError(f"{folder} holds no expert: cannot read {path.name} ({error.strerror})") from None
+    except ValueError:
+        raise ExpertError(f"{path} is not valid JSON") from None
+    if isinstance(tree, dict) and "model_type" in tree:
+        return load_huggingface_expert(folder)
+    if isinstance(tree, dict) and tree.get("kind") == "expert":
+        return load_compact_expert(folder)
+    raise ExpertError(
+        f'{path} describes no expert: expected "kind": "expert" or the "model_type" of a transformers model'
+    )
+
+
+def _embedded_folder() -> Path:
+    folder = Path(str(resources.files("gosvae"))) / "models" / "expert-camvid"
+    if not folder.is_dir():
+        raise ExpertError(
+            f"this installation has no embedded expert at {folder}: install gosvae again, or give another"
+        )
+    return folder
