@@ -1,0 +1,41 @@
+"""Recipes by name: the YAML files beside this one, and one's own files."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from gosvae.config import apply_overrides, load_yaml, parse
+from gosvae.errors import ConfigError, unknown_name
+from gosvae.training.codecs import CodecRecipe
+from gosvae.training.experts import ExpertRecipe
+
+Recipe = CodecRecipe | ExpertRecipe
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes in the package."""
+    folder = Path(str(resources.files(__name__)))
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
+    """Load a recipe of the package by name, or a YAML file by path, with `key=value` overrides.
+
+    Raises:
+        ConfigError: an unknown name, unknown keys, or values that are not possible.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml", ".json"):
+        if name_or_path not in recipe_names():
+            raise ConfigError(unknown_name("recipe", name_or_path, recipe_names()))
+        path = Path(str(resources.files(__name__))) / f"{name_or_path}.yaml"
+    tree: Any = load_yaml(path)
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} is not a recipe: expected keys and values")
+    tree = apply_overrides(tree, overrides or [])
+    kind = tree.get("kind", "codec")
+    if kind == "expert":
+        return parse(ExpertRecipe, tree, source=f"recipe {path.stem!r}")
+    return parse(CodecRecipe, tree, source=f"recipe {path.stem!r}")

@@ -11,7 +11,6 @@ from torch import nn
 
 from gosvae.config import Config, to_tree
 from gosvae.datasets.base import Dataset
-from gosvae.datasets.geometry import GeometryConfig, Prepared
 from gosvae.datasets.loader import TrainingBatches
 from gosvae.errors import DatasetError
 from gosvae.experts.compact import CompactConfig, CompactSegmenter, ExpertCard, balanced_class_weights
@@ -36,8 +35,8 @@ class ExpertRecipe(Config):
 
 def train_expert(
     recipe: ExpertRecipe,
-    dataset: Dataset,
-    geometry: GeometryConfig,
+    seen: Dataset,
+    input_size: tuple[int, int],
     run: RunConfig,
     folder: Path,
     *,
@@ -46,23 +45,23 @@ def train_expert(
 ) -> Outcome:
     """Train, then write `config.json`, `weights.safetensors` (float16) and `provenance.json` to `folder`.
 
-    `geometry` is what the expert is used at; training sees the images before the centre crop.
+    Args:
+        seen: labelled images; crops are drawn from them.
+        input_size: height and width that the expert is used at, for its card.
 
     Raises:
         DatasetError: the dataset has no labels.
         TrainingError, CheckpointError, WriteError: as `Trainer.train`.
     """
-    if not dataset.has_labels:
-        raise DatasetError(f"dataset {dataset.name!r} has no labels: training an expert needs them")
-    whole = GeometryConfig(resize_height=geometry.resize_height, resize_width=geometry.resize_width)
-    prepared = Prepared(dataset, whole, cache_bytes=run.cache_mib * 2**20)
+    if not seen.has_labels:
+        raise DatasetError(f"dataset {seen.name!r} has no labels: training an expert needs them")
     seed_everything(run.seed)
-    config = CompactConfig(widths=recipe.widths, blocks=recipe.blocks, class_count=len(dataset.class_names))
-    task = ExpertTask(CompactSegmenter(config), balanced_class_weights(label_counts(prepared)))
+    config = CompactConfig(widths=recipe.widths, blocks=recipe.blocks, class_count=len(seen.class_names))
+    task = ExpertTask(CompactSegmenter(config), balanced_class_weights(label_counts(seen)))
 
     def batches(stage: StageConfig, rank: int, world_size: int) -> TrainingBatches:
         return TrainingBatches(
-            prepared,
+            seen,
             **to_tree(stage.batches),
             seed=run.seed,
             workers=run.workers,
@@ -71,16 +70,15 @@ def train_expert(
         )
 
     def keep(stage: StageConfig, network: nn.Module, minutes: float) -> None:
-        first = prepared[0].image_uint8_HW3
         card = ExpertCard(
             name=recipe.name,
-            class_names=dataset.class_names,
-            input_height=geometry.crop_height or first.shape[0],
-            input_width=geometry.crop_width or first.shape[1],
+            class_names=seen.class_names,
+            input_height=input_size[0],
+            input_width=input_size[1],
             network=config,
         )
         halves = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
-        notes = provenance(dataset, recipe=to_tree(recipe), seed=run.seed, stage=stage.name, minutes=round(minutes, 2))
+        notes = provenance(seen, recipe=to_tree(recipe), seed=run.seed, stage=stage.name, minutes=round(minutes, 2))
         write_json(folder / "provenance.json", notes)
         write_json(folder / "config.json", to_tree(card))
         write_atomically(folder / "weights.safetensors", save({k: v.cpu().contiguous() for k, v in halves.items()}))

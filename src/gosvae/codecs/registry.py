@@ -1,0 +1,84 @@
+"""One string names any codec: a model of the package, a checkpoint folder, or a classical codec."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import torch
+
+from gosvae import bitstream
+from gosvae.checkpoint import read_json
+from gosvae.codecs.base import ImageCodec
+from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
+from gosvae.codecs.learned import EntropyChoice, LearnedCodec
+from gosvae.errors import ConfigError, ForeignStreamError, unknown_name
+
+DEFAULT_CODEC = "gosvae-compact-camvid"
+"""The model that `gosvae compress` takes where none is named."""
+
+
+def models_folder() -> Path:
+    """Folder of the models that ship in the package."""
+    return Path(str(resources.files("gosvae"))) / "models"
+
+
+def embedded_codecs() -> list[str]:
+    """Names of the learned codecs that ship in the package."""
+    folders = models_folder().glob("*/config.json")
+    return sorted(path.parent.name for path in folders if read_json(path).get("kind") == "codec")
+
+
+def load_learned_codec(
+    name_or_folder: str | Path, *, entropy: EntropyChoice = "static", device: str | torch.device = "cpu"
+) -> LearnedCodec:
+    """Load a model of the package by name, or any checkpoint by its folder.
+
+    Raises:
+        ConfigError: neither a known name nor a folder.
+        CheckpointError: the folder is not a finished, intact codec.
+    """
+    folder = Path(name_or_folder).expanduser()
+    if str(name_or_folder) in embedded_codecs():
+        folder = models_folder() / str(name_or_folder)
+    elif not folder.is_dir():
+        known = [*embedded_codecs(), *CLASSICAL_CODECS]
+        raise ConfigError(f"{unknown_name('codec', str(name_or_folder), known)}, and it is not a checkpoint folder")
+    return LearnedCodec.load(folder, entropy=entropy, device=device)
+
+
+def load_codec(
+    spec: str | Path = DEFAULT_CODEC, *, entropy: EntropyChoice = "static", device: str | torch.device = "cpu"
+) -> ImageCodec:
+    """Load any codec: a model of the package, a checkpoint folder, or `jpeg`, `webp`, `avif`, `jpegxl`.
+
+    A classical codec takes its quality behind a colon: `jpeg:30`.
+
+    Raises:
+        ConfigError: an unknown name or an impossible quality.
+        CheckpointError: the folder is not a finished, intact codec.
+    """
+    name, separator, quality = str(spec).partition(":")
+    if name in CLASSICAL_CODECS:
+        if separator and not quality.isdigit():
+            raise ConfigError(f"quality of {name!r} must be a whole number, got {quality!r}; for example {name}:50")
+        return load_classical(name, int(quality) if separator else None)
+    return load_learned_codec(spec, entropy=entropy, device=device)
+
+
+def codec_of_stream(data: bytes) -> LearnedCodec:
+    """The model of the package that made a stream, found by its fingerprint.
+
+    Raises:
+        BitstreamError: the bytes are no intact stream.
+        ForeignStreamError: no model of the package made it.
+    """
+    fingerprint = bitstream.unpack(data)[0].fingerprint
+    for name in embedded_codecs():
+        codec = load_learned_codec(name)
+        if codec.fingerprint == fingerprint:
+            return codec
+    raise ForeignStreamError(
+        f"no model of this package has the stream's fingerprint {fingerprint.hex()}: "
+        "name the checkpoint that made it with --codec"
+    )

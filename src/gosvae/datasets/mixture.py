@@ -1,0 +1,67 @@
+"""Datasets at the size that a codec sees, alone or several as one: `camvid:PATH+streets:200`."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+from gosvae.datasets.base import Dataset, Sample
+from gosvae.datasets.geometry import GeometryConfig, Prepared
+from gosvae.datasets.registry import default_geometry, load_dataset
+from gosvae.errors import DatasetError
+
+
+class Mixture(Dataset):
+    """Several datasets of the same classes, one after the other.
+
+    Raises:
+        DatasetError: the parts do not have the same classes.
+    """
+
+    def __init__(self, parts: Sequence[Dataset]) -> None:
+        for part in parts[1:]:
+            if part.class_names != parts[0].class_names:
+                raise DatasetError(f"{parts[0].name!r} and {part.name!r} have other classes: they cannot be mixed")
+        self.name = "+".join(f"{part.name} ({len(part)})" if len(parts) > 1 else part.name for part in parts)
+        self.class_names = parts[0].class_names
+        self._parts = tuple(parts)
+        self._ends = list(accumulate(len(part) for part in parts))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} is outside 0..{len(self) - 1}")
+        part = bisect_right(self._ends, index)
+        return self._parts[part][index - (self._ends[part - 1] if part else 0)]
+
+
+def load_prepared(
+    spec: str,
+    *,
+    default_split: str,
+    geometry: GeometryConfig | None = None,
+    centre_crop: bool = True,
+    cache_bytes: int = 0,
+) -> Dataset:
+    """Load what a string names (see `load_dataset`; parts joined by `+`), each part at its own default geometry.
+
+    Args:
+        geometry: of all parts, in place of their defaults.
+        centre_crop: False leaves out the final crop, so that training sees whole frames.
+        cache_bytes: memory for decoded samples, for all parts together.
+
+    Raises:
+        DatasetError: as `load_dataset`, or parts with other classes.
+    """
+    parts = []
+    names = spec.split("+")
+    for name in names:
+        dataset = load_dataset(name, default_split=default_split)
+        size = geometry or default_geometry(dataset.name)
+        if not centre_crop:
+            size = GeometryConfig(resize_height=size.resize_height, resize_width=size.resize_width)
+        parts.append(Prepared(dataset, size, cache_bytes=cache_bytes // len(names)))
+    return Mixture(parts)

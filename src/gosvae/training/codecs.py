@@ -1,0 +1,145 @@
+"""Trains a codec against an expert and writes a checkpoint folder at the end of every stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from gosvae.checkpoint import CodecCard, CodecCheckpoint, load_codec_checkpoint, save_codec
+from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.model import ModelConfig, VqAutoencoder
+from gosvae.config import Config, to_tree
+from gosvae.datasets.base import Dataset
+from gosvae.datasets.loader import TrainingBatches
+from gosvae.entropy.static import StaticHistogram
+from gosvae.errors import ConfigError
+from gosvae.experts.base import Expert
+from gosvae.losses.perceptual import PerceptualLoss
+from gosvae.seeding import seed_everything
+from gosvae.training.codec_task import IMITATION, CodecTask
+from gosvae.training.config import RunConfig, StageConfig
+from gosvae.training.loop import Outcome, Trainer
+from gosvae.training.provenance import provenance
+
+
+class CodecRecipe(Config):
+    """How a codec is trained: a model and the stages of its training.
+
+    Attributes:
+        name: of the recipe and of the codec that it makes.
+        description: one line for `gosvae list`.
+        reference: the row of the paper that it stands for, or None.
+    """
+
+    kind: Literal["codec"] = "codec"
+    name: str
+    description: str
+    reference: str | None = None
+    model: ModelConfig
+    stages: tuple[StageConfig, ...]
+
+    @property
+    def wanted_terms(self) -> frozenset[str]:
+        """Loss terms of all stages."""
+        return frozenset(name for stage in self.stages for name in stage.weights)
+
+
+def count_indices(codec: LearnedCodec, dataset: Dataset, most: int = 400) -> torch.Tensor:
+    """Index counts (K,), int64 and at least 1, over up to `most` evenly spaced images: the static histogram."""
+    every = max(1, len(dataset) // most)
+    images = (dataset[i].image_uint8_HW3 for i in range(0, len(dataset), every))
+    histogram = StaticHistogram.fit((codec.indices(image) for image in images), codec.model.quantizer.codebook_size)
+    return torch.from_numpy(np.asarray(histogram.counts_K))
+
+
+def _initialise(network: VqAutoencoder, folder: Path) -> None:
+    """Start from the weights of a finished codec of the same shape."""
+    source = load_codec_checkpoint(folder)
+    if source.card.model != network.config:
+        raise ConfigError(f"--init {folder}: its model is not the recipe's; train with the same model settings")
+    network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in source.weights.items()})
+
+
+def train_codec(
+    recipe: CodecRecipe,
+    seen: Dataset,
+    used: Dataset,
+    expert: Expert | None,
+    perceptual: PerceptualLoss | None,
+    run: RunConfig,
+    folder: Path,
+    *,
+    init: Path | None = None,
+    max_minutes: float | None = None,
+    progress: bool = True,
+) -> Outcome:
+    """Train the recipe's stages; the codec of every stage is in `folder/stages/NAME`, the last one in `folder` too.
+
+    Args:
+        seen: what training draws its crops from, such as whole frames.
+        used: the same images at the size at which the codec is used; the static histogram is counted there.
+        expert, perceptual: needed by the terms `jsd`, `kld`, `ce` and by `lpips`.
+        init: checkpoint folder of a codec with the same model to start from.
+
+    Raises:
+        ConfigError: a term without the network that it needs, or an `init` of another model.
+        TrainingError, CheckpointError, WriteError, DatasetError: as `Trainer.train`.
+    """
+    if recipe.wanted_terms & set(IMITATION) and expert is None:
+        raise ConfigError(f"recipe {recipe.name!r} imitates an expert: give one with --expert")
+    if "lpips" in recipe.wanted_terms and perceptual is None:
+        raise ConfigError(f"recipe {recipe.name!r} has an LPIPS term: give its weights, see gosvae train --help")
+
+    def batches(stage: StageConfig, rank: int, world_size: int) -> TrainingBatches:
+        options = to_tree(stage.batches)
+        return TrainingBatches(
+            seen, **options, seed=run.seed, workers=run.workers, rank=rank, world_size=world_size
+        )
+
+    def keep(stage: StageConfig, network: nn.Module, minutes: float) -> None:
+        last = stage is recipe.stages[-1]
+        name = recipe.name if last else f"{recipe.name}-{stage.name}"
+        card = CodecCard(name=name, recipe=recipe.name, model=recipe.model)
+        weights = {k: v.detach().cpu() for k, v in network.state_dict().items()}
+        blank = torch.ones(network.get_submodule("quantizer").codebook_size, dtype=torch.int64)  # type: ignore[arg-type]
+        counts_K = count_indices(LearnedCodec(CodecCheckpoint(card, weights, blank, {})), used)
+        notes = provenance(
+            used, **_story(recipe, run, stage, minutes, expert, perceptual, init)
+        )
+        for target in [folder / "stages" / stage.name, *([folder] if last else [])]:
+            save_codec(target, CodecCheckpoint(card, weights, counts_K, notes))
+
+    with torch.random.fork_rng(devices=[]):
+        seed_everything(run.seed)
+        network = VqAutoencoder(recipe.model)
+        if init is not None:
+            _initialise(network, init)
+        trainer = Trainer(CodecTask(network, expert, perceptual), recipe.stages, run, folder)
+        return trainer.train(batches, keep, max_minutes=max_minutes, progress=progress)
+
+
+def _story(
+    recipe: CodecRecipe,
+    run: RunConfig,
+    stage: StageConfig,
+    minutes: float,
+    expert: Expert | None,
+    perceptual: PerceptualLoss | None,
+    init: Path | None,
+) -> dict[str, Any]:
+    """What was trained, with what and for how long."""
+    stages: Sequence[StageConfig] = recipe.stages[: recipe.stages.index(stage) + 1]
+    return {
+        "recipe": to_tree(recipe),
+        "stages": {s.name: s.steps for s in stages},
+        "run": to_tree(run),
+        "minutes_of_stage": round(minutes, 2),
+        "expert": None if expert is None else {"name": expert.info.name, "fingerprint": expert.fingerprint()},
+        "perceptual": None if perceptual is None else perceptual.name,
+        "init": None if init is None else init.name,
+    }
