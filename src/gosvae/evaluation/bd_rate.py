@@ -1,0 +1,130 @@
+"""Bjontegaard delta rate: how many more or fewer bytes a codec needs for the same quality, on average.
+
+Source: G. Bjontegaard, VCEG-M33, 2001; computed by the library `bjontegaard` (FAU Erlangen-Nuremberg).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gosvae.errors import ConfigError, unknown_name
+from gosvae.evaluation.rows import Evaluation, Row
+
+MIN_POINTS = 4
+GOOD_POINTS = 6
+GOOD_OVERLAP = 0.75
+
+QUALITIES = {
+    "miou": lambda row: row.miou,
+    "agreement_miou": lambda row: row.agreement_miou,
+    "pixel_accuracy": lambda row: row.pixel_accuracy,
+    "psnr_db": lambda row: row.psnr_db,
+}
+"""What a BD-rate can be taken on; more is better in each of them."""
+
+
+@dataclass(frozen=True)
+class BdRate:
+    """Result of a comparison.
+
+    Attributes:
+        percent: mean difference in bytes at equal quality; negative where the test codec needs fewer.
+        quality_from, quality_to: the range of quality that both curves reach, over which the mean was taken.
+        notes: what weakens the number, one sentence each.
+    """
+
+    percent: float
+    quality_from: float
+    quality_to: float
+    notes: tuple[str, ...]
+
+
+def bd_rate(evaluation: Evaluation, curve: str, anchor: str, *, quality: str = "miou") -> BdRate:
+    """BD-rate of a curve against an anchor, by the mean bytes of complete files.
+
+    Raises:
+        ConfigError: an unknown curve or quality, a point without the quality, or what `bd_rate_of_points` refuses.
+    """
+    if quality not in QUALITIES:
+        raise ConfigError(unknown_name("quality", quality, QUALITIES))
+    curves = evaluation.curves()
+    for name in (curve, anchor):
+        if name not in curves:
+            raise ConfigError(unknown_name("curve", name, curves))
+
+    def points(rows: Sequence[Row]) -> list[tuple[float, float]]:
+        found = []
+        for row in rows:
+            value = QUALITIES[quality](row)
+            if value is None or row.total_bytes is None or not np.isfinite(value):
+                raise ConfigError(f"{row.label!r} has no finite {quality}: choose another of {', '.join(QUALITIES)}")
+            found.append((row.total_bytes, value))
+        return found
+
+    return bd_rate_of_points(points(curves[curve]), points(curves[anchor]), names=(curve, anchor))
+
+
+def bd_rate_of_points(
+    test: Sequence[tuple[float, float]],
+    anchor: Sequence[tuple[float, float]],
+    *,
+    names: tuple[str, str] = ("test", "anchor"),
+) -> BdRate:
+    """BD-rate of `(rate, quality)` points (any unit of rate, the same for both).
+
+    Task curves need not rise everywhere, but log rate must be a function of quality. So each curve is reduced to its
+    upper envelope: a point that costs as much as another, or more, without a higher quality is left out, since nobody
+    would use it. On a noisy curve that flatters the codec a little; a note says how many points it was. Between the
+    points runs a monotone cubic (PCHIP). The mean is taken over the range of quality that both envelopes reach;
+    nothing is extrapolated.
+
+    Raises:
+        ConfigError: fewer than 4 points left on a curve, a rate that is not positive, or no common range of quality.
+    """
+    from bjontegaard import bd_rate as library_bd_rate  # imports SciPy and matplotlib
+
+    notes: list[str] = []
+    envelopes = []
+    for name, points in zip(names, (test, anchor), strict=True):
+        envelope = upper_envelope(points)
+        if len(envelope) < MIN_POINTS:
+            raise ConfigError(
+                f"BD-rate needs {MIN_POINTS} rate points at least, {name!r} has {len(envelope)} on its upper envelope "
+                f"(of {len(points)}): evaluate it at more rates"
+            )
+        if len(envelope) < len(points):
+            notes.append(f"{len(points) - len(envelope)} of {len(points)} points of {name} lie below its envelope.")
+        if len(envelope) < GOOD_POINTS:
+            notes.append(f"{name} has {len(envelope)} points; {GOOD_POINTS} or more are good practice.")
+        envelopes.append(np.array(envelope))
+    low = max(envelope[0, 1] for envelope in envelopes)
+    high = min(envelope[-1, 1] for envelope in envelopes)
+    if high <= low:
+        ranges = ", ".join(f"{n!r} {e[0, 1]:.4g} to {e[-1, 1]:.4g}" for n, e in zip(names, envelopes, strict=True))
+        raise ConfigError(f"BD-rate needs a common range of quality, got {ranges}: evaluate at rates that overlap")
+    share = (high - low) / (max(e[-1, 1] for e in envelopes) - min(e[0, 1] for e in envelopes))
+    if share < GOOD_OVERLAP:
+        notes.append(f"The curves share {share:.0%} of their range of quality.")
+    (rate, quality), (anchor_rate, anchor_quality) = (envelope.T for envelope in envelopes)
+    percent = library_bd_rate(
+        anchor_rate, anchor_quality, rate, quality, method="pchip", require_matching_points=False, min_overlap=0
+    )
+    return BdRate(float(percent), float(low), float(high), tuple(notes))
+
+
+def upper_envelope(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those `(rate, quality)` points that no cheaper or equally cheap point reaches, by rising rate.
+
+    Raises:
+        ConfigError: a rate that is not positive.
+    """
+    envelope: list[tuple[float, float]] = []
+    for rate, quality in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not rate > 0:
+            raise ConfigError(f"BD-rate needs positive rates (it takes their logarithm), got {rate}")
+        if not envelope or quality > envelope[-1][1]:
+            envelope.append((rate, quality))
+    return envelope

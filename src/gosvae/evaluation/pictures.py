@@ -1,0 +1,142 @@
+"""The picture of an evaluation: originals and reconstructions, and under each what the expert sees on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from gosvae.errors import ConfigError
+from gosvae.evaluation.palettes import class_palette
+from gosvae.evaluation.rows import ClassMapArray, Evaluation, KeptImage
+from gosvae.tensors import ImageArray
+from gosvae.units import kib
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+_BACKGROUND = (255, 255, 255)
+_INK = (20, 20, 20)
+_GREY = (95, 95, 95)
+_MARGIN = 16
+_GAP = 8
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """One cell of the grid: an image over its class map, with two lines of text above."""
+
+    title: str
+    detail: str
+    image_uint8_HW3: ImageArray
+    class_map_HW: ClassMapArray
+
+
+def draw_pictures(evaluation: Evaluation, path: Path, *, tile_width: int = 384, columns: int = 4) -> None:
+    """Write the kept images of an evaluation as one PNG.
+
+    For each image: the original and its reconstructions in the order of the codecs, `columns` beside each other, under
+    each the expert's class map in colours, above each the KiB (1024 bytes) and the share of pixels where the expert
+    sees the same class as on the original. A legend names the colours that occur.
+
+    Args:
+        tile_width: width of an image in pixels, however wide it really is.
+
+    Raises:
+        ConfigError: no image was kept (`evaluate(..., keep_images=[0])` keeps the first).
+    """
+    if not evaluation.kept:
+        raise ConfigError("no image was kept for pictures: evaluate with keep_images, for example keep_images=[0]")
+    palette_m3 = class_palette(evaluation.provenance.class_names)
+    columns = min(columns, 1 + max(len(kept.reconstructions) for kept in evaluation.kept))
+    width = 2 * _MARGIN + columns * tile_width + (columns - 1) * _GAP
+    font_height = max(13, tile_width // 22)
+    parts: list[Image.Image] = []
+    for kept in evaluation.kept:
+        tiles = [_drawn_tile(tile, palette_m3, tile_width, font_height) for tile in _tiles(kept)]
+        parts += [_beside(tiles[start : start + columns], width) for start in range(0, len(tiles), columns)]
+    parts.append(_legend(evaluation, palette_m3, width, font_height))
+    page = Image.new("RGB", (width, sum(part.height + _MARGIN for part in parts) + _MARGIN), _BACKGROUND)
+    y = _MARGIN
+    for part in parts:
+        page.paste(part, (0, y))
+        y += part.height + _MARGIN
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.save(path, format="PNG", optimize=True)
+
+
+def _tiles(kept: KeptImage) -> list[_Tile]:
+    tiles = [_Tile("original", kept.name, kept.image_uint8_HW3, kept.class_map_HW)]
+    for made in kept.reconstructions:
+        detail = f"{kib(made.row.total_bytes):.2f} KiB, agreement {100 * made.row.agreement_accuracy:.1f} %"
+        if made.row.over_budget:
+            detail += ", over budget"
+        tiles.append(_Tile(made.label, detail, made.image_uint8_HW3, made.class_map_HW))
+    return tiles
+
+
+def _drawn_tile(tile: _Tile, palette_m3: npt.NDArray[np.uint8], width: int, font_height: int) -> Image.Image:
+    height = max(1, round(width * tile.image_uint8_HW3.shape[0] / tile.image_uint8_HW3.shape[1]))
+    text_height = round(2.7 * font_height)
+    drawn = Image.new("RGB", (width, text_height + 2 * height + 2), _BACKGROUND)
+    draw = ImageDraw.Draw(drawn)
+    title_font = _font(round(1.15 * font_height))
+    draw.text((0, 0), _fitted(tile.title, title_font, width), fill=_INK, font=title_font)
+    font = _font(font_height)
+    draw.text((0, round(1.35 * font_height)), _fitted(tile.detail, font, width), fill=_GREY, font=font)
+    picture = Image.fromarray(np.ascontiguousarray(tile.image_uint8_HW3))
+    drawn.paste(picture.resize((width, height), Image.Resampling.LANCZOS), (0, text_height))
+    class_map = Image.fromarray(palette_m3[tile.class_map_HW])
+    drawn.paste(class_map.resize((width, height), Image.Resampling.NEAREST), (0, text_height + height + 2))
+    return drawn
+
+
+def _beside(tiles: Sequence[Image.Image], width: int) -> Image.Image:
+    line = Image.new("RGB", (width, max(tile.height for tile in tiles)), _BACKGROUND)
+    for column, tile in enumerate(tiles):
+        line.paste(tile, (_MARGIN + column * (tile.width + _GAP), 0))
+    return line
+
+
+def _legend(evaluation: Evaluation, palette_m3: npt.NDArray[np.uint8], width: int, font_height: int) -> Image.Image:
+    """Colours of the classes that occur in the maps, and a line that says what stands above the images."""
+    maps = [kept.class_map_HW for kept in evaluation.kept]
+    maps += [made.class_map_HW for kept in evaluation.kept for made in kept.reconstructions]
+    occurring = np.unique(np.concatenate([class_map.reshape(-1) for class_map in maps]))
+    font = _font(font_height)
+    line_height = round(1.6 * font_height)
+    entries: list[tuple[int, int, int]] = []
+    x, y = _MARGIN, 0
+    for index in occurring:
+        entry_width = round(font.getlength(evaluation.provenance.class_names[index])) + 3 * font_height
+        if x + entry_width > width and x > _MARGIN:
+            x, y = _MARGIN, y + line_height
+        entries.append((int(index), x, y))
+        x += entry_width
+    note = f"Expert: {evaluation.provenance.expert}. Agreement: pixels where it sees the same class as on the original."
+    drawn = Image.new("RGB", (width, y + 2 * line_height), _BACKGROUND)
+    draw = ImageDraw.Draw(drawn)
+    for index, left, top in entries:
+        red, green, blue = (int(value) for value in palette_m3[index])
+        draw.rectangle((left, top, left + font_height, top + font_height), fill=(red, green, blue), outline=_GREY)
+        name = evaluation.provenance.class_names[index]
+        draw.text((left + round(1.4 * font_height), top), name, fill=_INK, font=font)
+    draw.text((_MARGIN, y + line_height), _fitted(note, font, width - 2 * _MARGIN), fill=_GREY, font=font)
+    return drawn
+
+
+def _font(height: int) -> Font:
+    """Pillow's own font, so that pictures are alike on every machine."""
+    return ImageFont.load_default(height)
+
+
+def _fitted(text: str, font: Font, width: int) -> str:
+    """The text, cut with an ellipsis where it is too wide."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."

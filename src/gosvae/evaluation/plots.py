@@ -1,0 +1,102 @@
+"""The rate-task plot: quality of the task against bytes, one curve for each codec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gosvae.errors import ConfigError, unknown_name
+from gosvae.evaluation.rows import Evaluation, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, told apart by colour-blind readers too; markers repeat the difference without colour.
+_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+_AXES = {
+    "miou": "mIoU against labels",
+    "pixel_accuracy": "pixel accuracy against labels",
+    "agreement_miou": "agreement (mIoU against the expert's map of the original)",
+    "agreement_accuracy": "share of pixels where the expert sees the same as on the original",
+    "psnr_db": "PSNR (dB)",
+    "lpips": "perceptual distance (lower is better)",
+}
+
+
+def plot_rate_task(evaluation: Evaluation, paths: Sequence[Path], *, quality: str | None = None) -> None:
+    """Write the plot to each path; the ending (`.png`, `.svg`, `.pdf`) is the format.
+
+    Rate is the mean KiB of complete files on a logarithmic axis. The uncompressed reference is a dashed line, the
+    points of a curve are joined, a hollow marker stands for a point that is over its budget on some images.
+
+    Args:
+        quality: a value of `Row`: miou, pixel_accuracy, agreement_miou, agreement_accuracy, psnr_db or lpips;
+            None takes mIoU if there are labels, else the agreement.
+
+    Raises:
+        ConfigError: an unknown quality, or one that no codec has.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    quality = quality or ("miou" if evaluation.reference.miou is not None else "agreement_miou")
+    if quality not in _AXES:
+        raise ConfigError(unknown_name("quality", quality, _AXES))
+    if all(getattr(row, quality) is None for row in evaluation.rows[1:]):
+        raise ConfigError(f"no codec has a value for {quality}: choose another of {', '.join(_AXES)}")
+    with rc_context({"font.size": 10, "svg.hashsalt": "gosvae", "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
+        axes = figure.add_subplot()
+        _draw_curves(axes, evaluation, quality)
+        _draw_reference(axes, getattr(evaluation.reference, quality))
+        _label_axes(axes, evaluation, quality)
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _draw_curves(axes: Axes, evaluation: Evaluation, quality: str) -> None:
+    for number, (name, rows) in enumerate(evaluation.curves().items()):
+        points: list[tuple[float, float, Row]] = [
+            (row.total_kib, getattr(row, quality), row)
+            for row in rows
+            if row.total_kib is not None and getattr(row, quality) is not None
+        ]
+        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+        axes.plot([p[0] for p in points], [p[1] for p in points], color=colour, linewidth=1.6)
+        axes.plot([], [], color=colour, marker=marker, linewidth=1.6 if len(points) > 1 else 0, label=name)
+        for rate_kib, value, row in points:
+            face = "white" if row.over_budget_images else colour
+            axes.plot(rate_kib, value, marker, color=colour, markerfacecolor=face, markersize=6.5, zorder=3)
+    if any(row.over_budget_images for row in evaluation.rows):
+        axes.plot([], [], "o", color="grey", markerfacecolor="white", label="over budget on some images")
+
+
+def _draw_reference(axes: Axes, value: float | None) -> None:
+    if value is not None:
+        axes.axhline(value, color="#555555", linestyle="--", linewidth=1.2, label=f"uncompressed ({value:.3f})")
+
+
+def _label_axes(axes: Axes, evaluation: Evaluation, quality: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    source = evaluation.provenance
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    # A range below a decade has hardly a power of ten in it: label 1, 2, 5 as well.
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low > 4 else (1.0, 1.5, 2, 3, 4, 5, 6, 8)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("KiB per image (1 KiB = 1024 bytes, headers included)")
+    axes.set_ylabel(f"{source.perceptual} (lower is better)" if quality == "lpips" else _AXES[quality])
+    axes.set_title(
+        f"{source.dataset}, {source.image_count} images, {source.geometry}; expert: {source.expert}",
+        fontsize=10,
+        loc="left",
+    )
+    axes.grid(which="major", color="#DDDDDD", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, loc="best", fontsize=9)

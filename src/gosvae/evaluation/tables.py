@@ -1,0 +1,102 @@
+"""An evaluation as a table: Markdown for pages, plain text for terminals."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+
+from gosvae.evaluation.rows import Evaluation, Row
+from gosvae.units import kib
+
+_EMPTY = "-"
+
+
+def markdown_table(evaluation: Evaluation, *, details: bool = False) -> str:
+    """A Markdown table with aligned columns and its caption, ending in a newline.
+
+    Columns without any value are left out; `details` adds bytes without headers, the zero-order entropy and times.
+    """
+    header, *lines = _cells(evaluation, details)
+    widths = _widths([header, *lines])
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    table = "\n".join("| " + " | ".join(_padded(cells, widths)) + " |" for cells in [header, rule, *lines])
+    return f"{table}\n\n{caption(evaluation, details=details)}\n"
+
+
+def terminal_table(evaluation: Evaluation, *, details: bool = False) -> str:
+    """The same for a terminal: columns two spaces apart under a rule."""
+    header, *lines = _cells(evaluation, details)
+    widths = _widths([header, *lines])
+    rule = ["-" * width for width in widths]
+    table = "\n".join("  ".join(_padded(cells, widths)).rstrip() for cells in [header, rule, *lines])
+    return f"{table}\n\n{textwrap.fill(caption(evaluation, details=details), max(80, sum(widths)))}\n"
+
+
+def caption(evaluation: Evaluation, *, details: bool = False) -> str:
+    """What the numbers of a table mean, on one line: images, expert, how bytes and classes are counted."""
+    source, reference = evaluation.provenance, evaluation.reference
+    plural = "image" if source.image_count == 1 else "images"
+    parts = [
+        f"{source.dataset}, {source.image_count} {plural} of {source.geometry} pixels; expert: {source.expert}",
+        "KiB (1024 bytes) and bpp: mean of complete files, headers included",
+    ]
+    if reference.miou_classes is not None:
+        parts.append(f"mIoU: one confusion matrix over all images, {reference.miou_classes} classes, void ignored")
+    parts.append("agreement: the same mIoU against the expert's own map of the original")
+    if details:
+        parts.append("payload: without headers; zero-order: estimate from each image's own histogram of indices")
+        parts.append(f"ms: median of single images, PyTorch threads: {source.threads}, {source.hardware}")
+    return "; ".join(parts) + "."
+
+
+def _cells(evaluation: Evaluation, details: bool) -> list[list[str]]:
+    """Header and lines as text, without empty columns."""
+    columns: dict[str, Callable[[Row], str]] = {
+        "codec": _name,
+        "KiB": lambda row: _number(row.total_kib, 2),
+        "bpp": lambda row: _number(row.bpp, 3),
+        "mIoU": lambda row: _number(row.miou, 3),
+        "pixel accuracy": lambda row: _number(row.pixel_accuracy, 3),
+        "agreement": lambda row: _number(row.agreement_miou, 3),
+        evaluation.provenance.perceptual or "LPIPS": lambda row: _number(row.lpips, 3),
+        "PSNR (dB)": lambda row: _number(row.psnr_db, 2),
+        "parameters": lambda row: _parameters(row.parameters),
+    }
+    if details:
+        columns["payload KiB"] = lambda row: _number(_kib(row.payload_bytes), 2)
+        columns["zero-order KiB"] = lambda row: _number(_kib(row.zero_order_bytes), 2)
+        columns["encode (ms)"] = lambda row: _number(row.encode_ms, 1)
+        columns["decode (ms)"] = lambda row: _number(row.decode_ms, 1)
+    table = [[title, *(cell(row) for row in evaluation.rows)] for title, cell in columns.items()]
+    filled = [column for column in table if any(cell != _EMPTY for cell in column[1:])]
+    return [list(line) for line in zip(*filled, strict=True)]
+
+
+def _name(row: Row) -> str:
+    if not row.over_budget_images:
+        return row.label
+    return f"{row.label} (over budget on {row.over_budget_images} of {row.image_count} images)"
+
+
+def _kib(n_bytes: float | None) -> float | None:
+    return None if n_bytes is None else kib(n_bytes)
+
+
+def _number(value: float | None, digits: int) -> str:
+    if value is None:
+        return _EMPTY
+    return f"{value:.{digits}f}" if math.isfinite(value) else "inf"
+
+
+def _parameters(count: int | None) -> str:
+    return f"{count / 1e6:.2f} M" if count else _EMPTY
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+
+
+def _padded(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """The first column to the left, numbers to the right."""
+    return [cells[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))]
