@@ -66,13 +66,12 @@ class Streets(Dataset):
         stage = Stage(make_background(dice, camera, height, width, zenith, horizon), camera, light, dice)
         texture_ground(dice, camera, stage.shade)
         Scene(stage, make_plan(dice)).draw()
-        canvas = np.asarray(stage.canvas)
-        if dice.chance(0.5):  # half of the world drives on the left
-            canvas = canvas[:, ::-1]
-        labels_HW = np.ascontiguousarray(canvas[::SUPERSAMPLING, ::SUPERSAMPLING, 3])
-        sums = canvas.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING, 4)[..., :3].astype(np.float32).sum(axis=(1, 3))
-        image = expose(dice, sums / np.float32(SUPERSAMPLING**2), labels_HW, light)
-        return Sample(image, labels_HW, f"streets-{self.seed}-{index:06d}")
+        labels_HW = np.asarray(stage.canvas.getchannel(3))[::SUPERSAMPLING, ::SUPERSAMPLING]
+        rgb_HW3 = np.asarray(stage.canvas.convert("RGB").reduce(SUPERSAMPLING))
+        if dice.chance(0.5):  # half of the scenes drive on the left
+            labels_HW, rgb_HW3 = labels_HW[:, ::-1], rgb_HW3[:, ::-1]
+        image = expose(dice, rgb_HW3.astype(np.float32), labels_HW, light)
+        return Sample(image, np.ascontiguousarray(labels_HW), f"streets-{self.seed}-{index:06d}")
 
 
 def _make_camera(dice: Dice, height: int, width: int) -> Camera:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from gosvae.datasets.streets.stage import POLE, SIGN, TREE, Rgb, Stage, mix
 
 LEAVES: dict[str, tuple[Rgb, ...]] = {
@@ -10,14 +12,14 @@ LEAVES: dict[str, tuple[Rgb, ...]] = {
     "spring": ((104, 130, 60), (88, 116, 54), (120, 136, 74), (74, 102, 52)),
 }
 # Outlines of leaf clusters, by hand: jagged, about of radius 1.
-CLUSTERS: tuple[tuple[tuple[float, float], ...], ...] = (
+CLUSTERS = np.array((
     ((1, 0), (0.6, 0.35), (0.75, 0.8), (0.1, 0.7), (-0.3, 1), (-0.5, 0.5), (-1, 0.3), (-0.7, -0.2), (-0.8, -0.7),
      (-0.2, -0.65), (0.2, -1), (0.5, -0.6), (0.9, -0.6)),
-    ((0.9, 0.3), (0.4, 0.5), (0.3, 1), (-0.2, 0.6), (-0.8, 0.7), (-0.7, 0.1), (-1, -0.4), (-0.4, -0.5), (-0.1, -1),
+    ((0.9, 0.3), (0.4, 0.5), (0.3, 1), (-0.2, 0.6), (-0.8, 0.7), (-0.7, 0.1), (-1, -0.4), (-0.4, -0.5), (-0.3, -0.8), (-0.1, -1),
      (0.3, -0.6), (0.9, -0.8), (0.65, -0.2)),
     ((1, -0.2), (0.7, 0.2), (0.9, 0.7), (0.3, 0.6), (0, 0.95), (-0.4, 0.55), (-0.95, 0.6), (-0.65, 0), (-1, -0.5),
      (-0.45, -0.6), (-0.2, -0.95), (0.25, -0.7), (0.6, -0.9)),
-)  # fmt: skip
+))  # fmt: skip
 
 
 def draw_crown(stage: Stage, u: float, v: float, ru: float, rv: float, z: float, rgb: Rgb, *, cone: bool) -> None:
@@ -25,26 +27,25 @@ def draw_crown(stage: Stage, u: float, v: float, ru: float, rv: float, z: float,
     generator, light = stage.dice.generator, stage.light
     if u + ru * 1.4 < 0 or u - ru * 1.4 > stage.width:
         return
-    n = int(min(90, max(8, ru * 1.1)))
+    n = int(min(72, max(8, ru * 0.8)))
     if cone:
         base = [(u - ru, v + rv), (u, v - rv * 1.1), (u + ru, v + rv)]
         stage.shape(base, mix(rgb, (20, 30, 20), 0.5), z, TREE)
     else:
         stage.disc(u, v, ru * 0.8, rv * 0.8, mix(rgb, (20, 30, 20), 0.5), z, TREE)
-    spots = []
-    for a, b, c, d in generator.random((n, 4)).tolist():
-        dx, dy = (a + b - 1.0) * 1.25, (c + d - 1.0) * 1.25
-        if cone:
-            dx *= (dy + 1.25) * 0.5
-        spots.append((dx * light.sun[0] - dy * 0.8 + (a - b) * 0.7, dx, dy, 0.5 + c * 0.5))
-    spots.sort()
-    contrast = 0.3 + 0.35 * light.direct
-    size = 0.42 if n < 20 else 0.3
-    for number, (lit, dx, dy, s) in enumerate(spots):
-        cu, cv, r = u + dx * ru, v + dy * rv, s * size * (ru + rv) * 0.5
-        flip = 1 if number % 2 else -1
-        points = [(cu + p * flip * r, cv + q * r) for p, q in CLUSTERS[number % 3]]
-        stage.shape(points, rgb, z, TREE, min(1.5, max(0.45, 0.92 + lit * contrast)))
+    a, b, c, d = generator.random((4, n))
+    dx, dy = (a + b - 1.0) * 1.25, (c + d - 1.0) * 1.25
+    if cone:
+        dx = dx * (dy + 1.25) * 0.5
+    lit = dx * light.sun[0] - dy * 0.8 + (a - b) * 0.7
+    radius = (0.5 + c * 0.5) * (0.42 if n < 20 else 0.3) * (ru + rv) * 0.5
+    number = np.arange(n)
+    outline = CLUSTERS[number % 3] * radius[:, None, None]
+    outline[..., 0] *= 1 - 2 * (number % 2)[:, None]
+    outline += np.stack((u + dx * ru, v + dy * rv), axis=-1)[:, None]
+    order = np.argsort(lit, kind="stable")  # the brightest leaves lie in front
+    level = np.clip(9.2 + lit * (3.0 + 3.5 * light.direct), 4.5, 15.0).astype(int)
+    stage.scatter(outline[order].reshape(n, -1).tolist(), level[order].tolist(), rgb, z, TREE)
 
 
 def draw_tree(stage: Stage, x: float, z: float, height: float, rgb: Rgb, *, cone: bool) -> None:

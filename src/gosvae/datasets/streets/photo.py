@@ -38,25 +38,28 @@ def make_light(dice: Dice) -> tuple[Light, Rgb, Rgb]:
 def noise(dice: Dice, height: int, width: int, rows: int, columns: int) -> FloatArray:
     """Smooth value noise in [-1, 1], shape (height, width), from a grid of rows x columns random values."""
     grid = dice.generator.integers(0, 256, (rows, columns), dtype=np.uint8)
-    smooth = Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(smooth, np.float32) / np.float32(127.5) - np.float32(1)
+    if (rows, columns) != (height, width):
+        grid = np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
+    return grid.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
 
 
 def make_background(dice: Dice, camera: Camera, height: int, width: int, zenith: Rgb, horizon: Rgb) -> Image.Image:
     """A supersampled RGBA canvas of sky: a gradient with clouds, class 0 in the fourth channel."""
-    horizon_row = max(1.0, camera.v0 / SUPERSAMPLING)
-    t = np.clip(np.arange(height, dtype=np.float32)[:, None, None] / np.float32(horizon_row), 0, 1)
+    rows, columns = height // 2, width // 2  # clouds are soft: a coarse sky is enough
+    t = np.clip(np.arange(rows, dtype=np.float32)[:, None, None] * np.float32(2 * SUPERSAMPLING / camera.v0), 0, 1)
     sky = np.array(zenith, np.float32) * (1 - t) + np.array(horizon, np.float32) * t
     stretch = dice.pick((1, 2, 3))
-    clouds = np.zeros((height, width), np.float32)
+    clouds = np.zeros((rows, columns), np.float32)
     for octave, weight in ((3, 0.5), (6, 0.3), (13, 0.15), (29, 0.08)):
-        clouds += np.float32(weight) * noise(dice, height, width, octave * stretch, octave * 2)
+        clouds += np.float32(weight) * noise(dice, rows, columns, octave * stretch, octave * 2)
     cover = np.clip((clouds + np.float32(dice.between(-0.3, 0.25))) * np.float32(2.5), 0, 1)[..., None]
     cover *= np.float32(dice.between(0.2, 0.9))
     cloud_rgb = np.array(mix(horizon, (250, 248, 246), 0.6), np.float32) * (1 + np.float32(0.1) * clouds[..., None])
-    rgba = np.zeros((height, width, 4), np.uint8)
-    rgba[..., :3] = np.clip(sky + (cloud_rgb - sky) * cover, 0, 255)
-    return Image.fromarray(rgba).resize((width * SUPERSAMPLING, height * SUPERSAMPLING), Image.Resampling.NEAREST)
+    rgb = np.clip(sky + (cloud_rgb - sky) * cover, 0, 255).astype(np.uint8)
+    size = (width * SUPERSAMPLING, height * SUPERSAMPLING)
+    canvas = Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR)
+    canvas.putalpha(SKY)
+    return canvas
 
 
 def texture_ground(dice: Dice, camera: Camera, shade: Image.Image) -> None:
@@ -71,7 +74,7 @@ def texture_ground(dice: Dice, camera: Camera, shade: Image.Image) -> None:
     grain = coarse[(z * 6).astype(np.int32) & 255, (x * 14).astype(np.int32) & 255] * np.float32(0.06)
     near = np.float32(8) / (np.float32(8) + z)
     grain += fine[(z * 24).astype(np.int32) & 255, (x * 24).astype(np.int32) & 255] * near * np.float32(0.12)
-    level = (np.float32(230) * (1 + grain)).astype(np.uint8)
+    level = np.clip(np.float32(222) * (1 + grain), 0, 255).astype(np.uint8)
     rgba = np.full((height, width, 4), 255, np.uint8)
     rgba[first:, :, :3] = level[..., None]
     shade.paste(Image.fromarray(rgba))
@@ -81,7 +84,7 @@ def expose(dice: Dice, rgb_HW3: FloatArray, labels_HW: npt.NDArray[np.uint8], li
     """Texture, sun glare, white balance, exposure, contrast, vignetting, blur and sensor noise; uint8 (H, W, 3)."""
     height, width = labels_HW.shape
     strength = _TEXTURE[labels_HW]
-    fine = noise(dice, height, width, height, width)
+    fine = noise(dice, height, width, height, width)  # one value a pixel
     coarse = noise(dice, height, width, max(2, height // 6), max(2, width // 6))
     image = rgb_HW3 * (1 + strength[..., 0] * fine + strength[..., 1] * coarse)[..., None]
     v = (np.arange(height, dtype=np.float32)[:, None] / height - np.float32(0.5)) * 2

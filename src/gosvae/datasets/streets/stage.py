@@ -29,7 +29,8 @@ T = TypeVar("T")
 
 def mix(a: Rgb, b: Rgb, weight: float) -> Rgb:
     """`a` where weight is 0, `b` where it is 1."""
-    return tuple(p + (q - p) * weight for p, q in zip(a, b, strict=True))  # type: ignore[return-value]
+    rest = 1.0 - weight
+    return a[0] * rest + b[0] * weight, a[1] * rest + b[1] * weight, a[2] * rest + b[2] * weight
 
 
 class Dice:
@@ -145,6 +146,12 @@ class Stage:
         """A polygon in canvas pixels."""
         self._draw.polygon(points, fill=(*self.light.paint(rgb, z, level), label))
 
+    def scatter(self, polygons: list[list[float]], levels: list[int], rgb: Rgb, z: float, label: int) -> None:
+        """Many polygons (flat lists u, v, u, v, ...) of one colour at different brightness, in tenths."""
+        inks = {level: (*self.light.paint(rgb, z, level / 10.0), label) for level in set(levels)}
+        for points, level in zip(polygons, levels, strict=True):
+            self._draw.polygon(points, fill=inks[level])
+
     def disc(self, u: float, v: float, ru: float, rv: float, rgb: Rgb, z: float, label: int) -> None:
         """An ellipse in canvas pixels, half axes `ru` and `rv`."""
         self._draw.ellipse((u - ru, v - rv, u + ru, v + rv), fill=(*self.light.paint(rgb, z), label))
@@ -195,8 +202,13 @@ class Stage:
 
     def settle_ground(self) -> None:
         """Multiply the ground drawn so far with its texture and shadows; call once, before anything upright."""
-        shade = self.shade.resize(self.canvas.size, Image.Resampling.BILINEAR)
-        self.canvas.paste(ImageChops.multiply(self.canvas, shade))
+        top = max(0, int(self.camera.v0 / SUPERSAMPLING))
+        shade = self.shade.crop((0, top, *self.shade.size)).convert("RGB")
+        top *= SUPERSAMPLING
+        shade = shade.resize((self.width, self.height - top), Image.Resampling.BILINEAR)
+        shade.putalpha(255)  # leaves the classes as they are
+        ground = self.canvas.crop((0, top, self.width, self.height))
+        self.canvas.paste(ImageChops.multiply(ground, shade), (0, top))
 
     def pixels_per_metre(self, z: float) -> float:
         return self.camera.focal / max(z, NEAR_M)
