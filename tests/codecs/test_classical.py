@@ -1,0 +1,96 @@
+"""What is particular to JPEG, WebP, AVIF and JPEG XL; the shared behaviour is in `contracts/test_codecs.py`."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gosvae.codecs.classical import CLASSICAL_CODECS, ClassicalCodec, Jpeg, WebP, load_classical
+from gosvae.errors import BitstreamError, ConfigError, ImageError
+from gosvae.tensors import ImageArray
+
+NAMES = ["jpeg", "webp", "avif", "jpegxl"]
+
+
+def luma_mse(a: ImageArray, b: ImageArray) -> float:
+    """Of the brightness alone: at 4:2:0 the sharp colours of the test picture are lost at any quality."""
+    return float((((a.astype(float) - b.astype(float)) @ [0.299, 0.587, 0.114]) ** 2).mean())
+
+
+def test_the_four_codecs_by_name() -> None:
+    assert list(CLASSICAL_CODECS) == NAMES
+    assert [load_classical(name).name for name in NAMES] == NAMES
+    with pytest.raises(ConfigError, match=r"unknown classical codec 'jpegx'; did you mean 'jpegxl'\?"):
+        load_classical("jpegx")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_quality_has_a_range(name: str) -> None:
+    codec_type = CLASSICAL_CODECS[name]
+    for quality in (codec_type.min_quality - 1, codec_type.max_quality + 1):
+        with pytest.raises(ConfigError, match=f"quality {quality}: expected a whole number in"):
+            load_classical(name, quality)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_higher_quality_is_larger_and_nearer(name: str, tiny_image: ImageArray) -> None:
+    low, high = load_classical(name, 10), load_classical(name, 90)
+    small, large = low.compress(tiny_image), high.compress(tiny_image)
+    assert len(small) < len(large)
+    assert luma_mse(low.decompress(small), tiny_image) > luma_mse(high.decompress(large), tiny_image)
+    assert luma_mse(high.decompress(large), tiny_image) < 20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_budget_is_used_up_to_one_step_of_quality(name: str, tiny_image: ImageArray) -> None:
+    codec_type = CLASSICAL_CODECS[name]
+    sizes = {
+        quality: len(codec_type(quality).compress(tiny_image))
+        for quality in range(codec_type.min_quality, codec_type.max_quality + 1)
+    }
+    budget_bytes = (min(sizes.values()) + sizes[75]) // 2
+    data = codec_type().compress_to_budget(tiny_image, budget_bytes)
+    # Bisection ends where a quality fits and the next does not.
+    assert any(
+        size == len(data) and sizes.get(quality + 1, budget_bytes + 1) > budget_bytes for quality, size in sizes.items()
+    )
+
+
+def test_jpeg_takes_the_smaller_of_baseline_and_progressive(tiny_image: ImageArray) -> None:
+    sizes = []
+    for progressive in (False, True):
+        buffer = io.BytesIO()
+        options = {"quality": 40, "optimize": True, "subsampling": 2, "progressive": progressive}
+        Image.fromarray(tiny_image).save(buffer, "JPEG", **options)
+        sizes.append(len(buffer.getvalue()))
+    assert len(Jpeg(40).compress(tiny_image)) == min(sizes)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "webp", "avif"])
+def test_files_carry_no_metadata(name: str, tiny_image: ImageArray) -> None:
+    with Image.open(io.BytesIO(load_classical(name).compress(tiny_image))) as image:
+        assert not image.getexif()
+        assert "icc_profile" not in image.info
+        assert not {"xmp", "comment"} & {key for key, value in image.info.items() if value}
+
+
+@pytest.mark.parametrize(("codec", "side"), [(WebP(), 16384), (Jpeg(), 65501)])
+def test_sides_beyond_the_format_are_an_error_of_one_line(codec: ClassicalCodec, side: int) -> None:
+    image = np.zeros((1, side, 3), np.uint8)
+    with pytest.raises(ImageError, match=f"at most {side - 1} pixels a side, got 1x{side}"):
+        codec.compress(image)
+    assert codec.decompress(codec.compress(image[:, 1:])).shape == (1, side - 1, 3)
+
+
+def test_a_foreign_file_is_named_by_its_first_bytes() -> None:
+    with pytest.raises(BitstreamError, match="not a JPEG file: it begins with 89 50 4e 47"):
+        Jpeg().decompress(b"\x89PNG\r\n\x1a\n")
+
+
+def test_a_grey_jpeg_of_another_program_is_read_as_rgb() -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (8, 6), 77).save(buffer, "JPEG")
+    assert Jpeg().decompress(buffer.getvalue()).shape == (6, 8, 3)
