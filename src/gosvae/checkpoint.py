@@ -104,8 +104,14 @@ def load_codec_checkpoint(folder: Path) -> CodecCheckpoint:
     tree = read_json(folder / "config.json")
     if isinstance(tree, dict) and tree.get("kind") == "expert":
         raise CheckpointError(f"{folder} holds an expert, a codec was expected: pass it as --expert")
-    if isinstance(tree, dict) and isinstance(tree.get("schema_version"), int) and tree["schema_version"] > SCHEMA_VERSION:
-        raise CheckpointError(f"{folder} has schema {tree['schema_version']}, this gosvae reads {SCHEMA_VERSION}: upgrade")
+    if (
+        isinstance(tree, dict)
+        and isinstance(tree.get("schema_version"), int)
+        and tree["schema_version"] > SCHEMA_VERSION
+    ):
+        raise CheckpointError(
+            f"{folder} has schema {tree['schema_version']}, this gosvae reads {SCHEMA_VERSION}: upgrade"
+        )
     card = parse(CodecCard, tree, source=str(folder / "config.json"))
     weights_path = folder / "weights.safetensors"
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,15 +25,14 @@ class ShallowDecoder(nn.Module):
         self.blocks = nn.Sequential(
             *(ShallowResidual(width, config.hidden_width) for _ in range(_decoder_blocks(config)))
         )
-        self.ups = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(widths))
 
     def forward(self, z_q_BDhw: Tensor) -> Tensor:
         x = self.blocks(self.from_latent(z_q_BDhw))
         for up in self.ups:
             x = up(F.relu(x))
-        return x + 0.5
+        image: Tensor = x + 0.5
+        return image
 
 
 class ResidualDecoder(nn.Module):
@@ -42,7 +43,7 @@ class ResidualDecoder(nn.Module):
         widths = stage_widths(config.decoder_width or config.width, config.depth)[::-1]
         layers: list[nn.Module] = [nn.Conv2d(code_dim, widths[0], 3, padding=1)]
         layers += [Residual(widths[0]) for _ in range(_decoder_blocks(config))]
-        for a, b in zip(widths[:-1], widths[1:], strict=True):
+        for a, b in pairwise(widths):
             layers += [Residual(a), nn.ConvTranspose2d(a, b, 4, stride=2, padding=1)]
         self.body = nn.Sequential(*layers)
         self.to_image = nn.Conv2d(widths[-1], 3, 3, padding=1)

@@ -6,6 +6,8 @@ power of two and sets the depth.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +16,7 @@ from gosvae.nn.autoencoder import UNSHUFFLE, AutoencoderConfig, stage_widths
 from gosvae.nn.blocks import Residual, ShallowResidual
 from gosvae.tensors import check_layout
 
+
 class ShallowEncoder(nn.Module):
     """Strided 4x4 convolutions, a 3x3 convolution, shallow residual blocks, 1x1 to D (van den Oord et al. 2017)."""
 
@@ -21,9 +24,7 @@ class ShallowEncoder(nn.Module):
         super().__init__()
         width, half = config.width, config.width // 2
         widths = [3, half] + [width] * (config.depth - 1)
-        self.downs = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(widths))
         self.mix = nn.Conv2d(widths[-1], width, 3, padding=1)
         self.blocks = nn.Sequential(*(ShallowResidual(width, config.hidden_width) for _ in range(config.blocks)))
         self.to_latent = nn.Conv2d(width, code_dim, 1)
@@ -43,7 +44,7 @@ class ResidualEncoder(nn.Module):
         super().__init__()
         widths = stage_widths(config.width, config.depth)
         layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 3, padding=1)]
-        for a, b in zip(widths[:-1], widths[1:], strict=True):
+        for a, b in pairwise(widths):
             layers += [nn.Conv2d(a, b, 4, stride=2, padding=1), Residual(b)]
         layers += [Residual(widths[-1]) for _ in range(config.blocks)]
         self.body = nn.Sequential(*layers)

@@ -55,8 +55,11 @@ class LearnedCodec(ImageCodec):
             model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in checkpoint.weights.items()})
         except RuntimeError as error:
             first = str(error).splitlines()[-1].strip()
-            raise CheckpointError(f"the weights of {checkpoint.card.name!r} do not fit its configuration: {first}") from None
-        self.model = model.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            raise CheckpointError(
+                f"the weights of {checkpoint.card.name!r} do not fit its configuration: {first}"
+            ) from None
+        model.eval().requires_grad_(False).to(self.device)
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         size = self.model.quantizer.codebook_size
         if checkpoint.counts_K.shape != (size,):
             raise CheckpointError(f"the frequency table has {tuple(checkpoint.counts_K.shape)} entries, not {size}")
@@ -79,7 +82,8 @@ class LearnedCodec(ImageCodec):
     def parameter_count(self) -> int:
         """Parameters of encoder, codebook and decoder (a codebook that averages move counts too)."""
         averaged = dict(self.model.quantizer.named_buffers()).get("codebook_KD")
-        return sum(p.numel() for p in self.model.parameters()) + (0 if averaged is None else averaged.numel())
+        learned = sum(p.numel() for p in self.model.parameters())
+        return learned if averaged is None else learned + averaged.numel()
 
     def indices(self, image_uint8_HW3: ImageArray) -> npt.NDArray[np.int64]:
         """The image's code numbers, int64 (h, w): the transform and quantizer alone.
@@ -119,7 +123,9 @@ class LearnedCodec(ImageCodec):
         bitstream.check_fingerprint(header, self.fingerprint)
         model = self._readers.get(header.entropy_model_id)
         if model is None:
-            raise BitstreamError(f"unknown entropy model {header.entropy_model_id}: this gosvae knows {sorted(self._readers)}")
+            raise BitstreamError(
+                f"unknown entropy model {header.entropy_model_id}: this gosvae knows {sorted(self._readers)}"
+            )
         shape_hw = (-(-header.height // self.model.stride), -(-header.width // self.model.stride))
         return decode_indices(model, payload, shape_hw), header.height, header.width
 

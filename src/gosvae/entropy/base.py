@@ -65,7 +65,7 @@ class FrequencyTables:
         return int(self.counts_TK.shape[1])
 
     @cached_property
-    def weights_TK(self) -> IndexArray:  # noqa: N802 - tensor names carry their axes
+    def weights_TK(self) -> IndexArray:
         """The tables as the coder uses them: int64 (T, K), at least 1 each, 2**24 in each row.
 
         The left cumulative weight of index i is `floor(C_i * (2**24 - K) / S) + i`, with C_i the sum of the counts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ _INK = (20, 20, 20)
 _GREY = (95, 95, 95)
 _MARGIN = 16
 _GAP = 8
+_MAX_ASPECT = 1.5
+"""A tile is at most so many times as high as wide; higher images are made narrower."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,12 @@ class _Tile:
 def draw_pictures(evaluation: Evaluation, path: Path, *, tile_width: int = 384, columns: int = 4) -> None:
     """Write the kept images of an evaluation as one PNG.
 
-    For each image: the original and its reconstructions in the order of the codecs, `columns` beside each other, under
+    For each image: the original and its reconstructions in the order of the codecs, at most `columns` beside each other, under
     each the expert's class map in colours, above each the KiB (1024 bytes) and the share of pixels where the expert
     sees the same class as on the original. A legend names the colours that occur.
 
     Args:
-        tile_width: width of an image in pixels, however wide it really is.
+        tile_width: width of an image in pixels, however wide it really is (very high ones are narrower).
 
     Raises:
         ConfigError: no image was kept (`evaluate(..., keep_images=[0])` keeps the first).
@@ -51,7 +54,8 @@ def draw_pictures(evaluation: Evaluation, path: Path, *, tile_width: int = 384, 
     if not evaluation.kept:
         raise ConfigError("no image was kept for pictures: evaluate with keep_images, for example keep_images=[0]")
     palette_m3 = class_palette(evaluation.provenance.class_names)
-    columns = min(columns, 1 + max(len(kept.reconstructions) for kept in evaluation.kept))
+    count = 1 + len(evaluation.kept[0].reconstructions)
+    columns = math.ceil(count / math.ceil(count / columns))  # 5 tiles in lines of at most 4 are 3 and 2
     width = 2 * _MARGIN + columns * tile_width + (columns - 1) * _GAP
     font_height = max(13, tile_width // 22)
     parts: list[Image.Image] = []
@@ -71,7 +75,7 @@ def draw_pictures(evaluation: Evaluation, path: Path, *, tile_width: int = 384, 
 def _tiles(kept: KeptImage) -> list[_Tile]:
     tiles = [_Tile("original", kept.name, kept.image_uint8_HW3, kept.class_map_HW)]
     for made in kept.reconstructions:
-        detail = f"{kib(made.row.total_bytes):.2f} KiB, agreement {100 * made.row.agreement_accuracy:.1f} %"
+        detail = f"{kib(made.row.total_bytes):.2f} KiB, {100 * made.row.agreement_accuracy:.1f} % of pixels agree"
         if made.row.over_budget:
             detail += ", over budget"
         tiles.append(_Tile(made.label, detail, made.image_uint8_HW3, made.class_map_HW))
@@ -79,7 +83,9 @@ def _tiles(kept: KeptImage) -> list[_Tile]:
 
 
 def _drawn_tile(tile: _Tile, palette_m3: npt.NDArray[np.uint8], width: int, font_height: int) -> Image.Image:
-    height = max(1, round(width * tile.image_uint8_HW3.shape[0] / tile.image_uint8_HW3.shape[1]))
+    true_height, true_width = tile.image_uint8_HW3.shape[:2]
+    scale = min(width / true_width, _MAX_ASPECT * width / true_height)
+    height, picture_width = max(1, round(scale * true_height)), max(1, round(scale * true_width))
     text_height = round(2.7 * font_height)
     drawn = Image.new("RGB", (width, text_height + 2 * height + 2), _BACKGROUND)
     draw = ImageDraw.Draw(drawn)
@@ -88,9 +94,9 @@ def _drawn_tile(tile: _Tile, palette_m3: npt.NDArray[np.uint8], width: int, font
     font = _font(font_height)
     draw.text((0, round(1.35 * font_height)), _fitted(tile.detail, font, width), fill=_GREY, font=font)
     picture = Image.fromarray(np.ascontiguousarray(tile.image_uint8_HW3))
-    drawn.paste(picture.resize((width, height), Image.Resampling.LANCZOS), (0, text_height))
+    drawn.paste(picture.resize((picture_width, height), Image.Resampling.LANCZOS), (0, text_height))
     class_map = Image.fromarray(palette_m3[tile.class_map_HW])
-    drawn.paste(class_map.resize((width, height), Image.Resampling.NEAREST), (0, text_height + height + 2))
+    drawn.paste(class_map.resize((picture_width, height), Image.Resampling.NEAREST), (0, text_height + height + 2))
     return drawn
 
 
@@ -116,7 +122,7 @@ def _legend(evaluation: Evaluation, palette_m3: npt.NDArray[np.uint8], width: in
             x, y = _MARGIN, y + line_height
         entries.append((int(index), x, y))
         x += entry_width
-    note = f"Expert: {evaluation.provenance.expert}. Agreement: pixels where it sees the same class as on the original."
+    note = f"Expert: {evaluation.provenance.expert}. Pixels agree where it sees the same class as on the original."
     drawn = Image.new("RGB", (width, y + 2 * line_height), _BACKGROUND)
     draw = ImageDraw.Draw(drawn)
     for index, left, top in entries:

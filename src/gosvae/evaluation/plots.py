@@ -93,7 +93,7 @@ def _label_axes(axes: Axes, evaluation: Evaluation, quality: str) -> None:
     axes.set_xlabel("KiB per image (1 KiB = 1024 bytes, headers included)")
     axes.set_ylabel(f"{source.perceptual} (lower is better)" if quality == "lpips" else _AXES[quality])
     axes.set_title(
-        f"{source.dataset}, {source.image_count} images, {source.geometry}; expert: {source.expert}",
+        f"{source.dataset}, images: {source.image_count} of {source.geometry}; expert: {source.expert}",
         fontsize=10,
         loc="left",
     )

@@ -68,7 +68,8 @@ class Expert(nn.Module, ABC):
     @torch.inference_mode()
     def class_map(self, x_B3HW: Tensor) -> Tensor:
         """The most probable class of every pixel, int64 (B, H, W)."""
-        return self(x_B3HW).argmax(dim=1)
+        classes_BHW: Tensor = self(x_B3HW).argmax(dim=1)
+        return classes_BHW
 
     def train(self, mode: bool = True) -> Expert:
         """Stay in evaluation mode, whatever the caller asks: the expert is frozen."""

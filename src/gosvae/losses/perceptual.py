@@ -223,12 +223,13 @@ def load_perceptual(name: str, weights: Path | None = None) -> PerceptualLoss:
     if heads_path is None:
         raise MissingDependencyError(f"no LPIPS heads for {name}: {source.advice}")
     heads = _heads(_read(heads_path))
-    network = source.network()
+    with torch.device("meta"):  # no random start, which would cost time and move the global generator
+        network = source.network()
     if [head.numel() for head in heads] != list(network.channels):
         raise MissingDependencyError(f"{heads_path} does not hold the LPIPS heads for {name}: {source.advice}")
     trunk = _read(trunk_path) if trunk_path else _download(name, source)
     try:
-        network.layers.load_state_dict(_trunk_state(trunk))
+        network.layers.load_state_dict(_trunk_state(trunk), assign=True)
     except RuntimeError:
         where = trunk_path or source.url
         raise MissingDependencyError(f"{where} does not hold the network of {name}: {source.advice}") from None

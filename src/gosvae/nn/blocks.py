@@ -19,7 +19,8 @@ class ShallowResidual(nn.Module):
         self.expand = nn.Conv2d(hidden_channels, channels, 1, bias=False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return x_BCHW + self.expand(F.relu(self.reduce(F.relu(x_BCHW))))
+        change: Tensor = self.expand(F.relu(self.reduce(F.relu(x_BCHW))))
+        return x_BCHW + change
 
 
 class Residual(nn.Module):
@@ -32,11 +33,12 @@ class Residual(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        for parameter in self.second.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return x_BCHW + self.second(F.relu(self.first(F.relu(x_BCHW))))
+        change: Tensor = self.second(F.relu(self.first(F.relu(x_BCHW))))
+        return x_BCHW + change
 
 
 class NormalisedResidual(nn.Module):

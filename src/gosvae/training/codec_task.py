@@ -9,8 +9,8 @@ from gosvae.codecs.model import VqAutoencoder
 from gosvae.experts.base import Expert
 from gosvae.losses.divergence import ImitationKind, imitation_loss, mean_squared_error
 from gosvae.losses.perceptual import PerceptualLoss
-from gosvae.tensors import pad_to_multiple
 from gosvae.quantizers import codebook_usage
+from gosvae.tensors import pad_to_multiple
 from gosvae.training.task import TrainingTask
 
 IMITATION: tuple[ImitationKind, ...] = ("jsd", "kld", "ce")
@@ -22,6 +22,8 @@ class CodecTask(TrainingTask):
     Terms: `mse` (pixels in [0, 1]), `lpips`, `jsd`, `kld`, `ce` (nats), and the quantizer's `codebook` and
     `commitment`. The expert sees the original once for all of them.
     """
+
+    network: VqAutoencoder
 
     def __init__(self, network: VqAutoencoder, expert: Expert | None, perceptual: PerceptualLoss | None) -> None:
         super().__init__()

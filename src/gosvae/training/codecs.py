@@ -97,26 +97,23 @@ def train_codec(
 
     def batches(stage: StageConfig, rank: int, world_size: int) -> TrainingBatches:
         options = to_tree(stage.batches)
-        return TrainingBatches(
-            seen, **options, seed=run.seed, workers=run.workers, rank=rank, world_size=world_size
-        )
+        return TrainingBatches(seen, **options, seed=run.seed, workers=run.workers, rank=rank, world_size=world_size)
 
     def keep(stage: StageConfig, network: nn.Module, minutes: float) -> None:
         last = stage is recipe.stages[-1]
         name = recipe.name if last else f"{recipe.name}-{stage.name}"
         card = CodecCard(name=name, recipe=recipe.name, model=recipe.model)
         weights = {k: v.detach().cpu() for k, v in network.state_dict().items()}
-        blank = torch.ones(network.get_submodule("quantizer").codebook_size, dtype=torch.int64)  # type: ignore[arg-type]
+        blank = torch.ones(codebook_size, dtype=torch.int64)
         counts_K = count_indices(LearnedCodec(CodecCheckpoint(card, weights, blank, {})), used)
-        notes = provenance(
-            used, **_story(recipe, run, stage, minutes, expert, perceptual, init)
-        )
+        notes = provenance(used, **_story(recipe, run, stage, minutes, expert, perceptual, init))
         for target in [folder / "stages" / stage.name, *([folder] if last else [])]:
             save_codec(target, CodecCheckpoint(card, weights, counts_K, notes))
 
     with torch.random.fork_rng(devices=[]):
         seed_everything(run.seed)
         network = VqAutoencoder(recipe.model)
+        codebook_size = network.quantizer.codebook_size
         if init is not None:
             _initialise(network, init)
         trainer = Trainer(CodecTask(network, expert, perceptual), recipe.stages, run, folder)

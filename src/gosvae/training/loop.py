@@ -132,7 +132,10 @@ class Trainer:
             if self._progress.stage >= len(self._stages):
                 self._task.network.load_state_dict(state["network"])
         done_before = sum(s.steps for s in self._stages[: self._progress.stage]) + self._progress.step
-        with self._signals(), Records(self._folder, from_step=done_before, tensorboard=self._run.tensorboard) as records:
+        with (
+            self._signals(),
+            Records(self._folder, from_step=done_before, tensorboard=self._run.tensorboard) as records,
+        ):
             while self._progress.stage < len(self._stages):
                 if not self._run_stage(fabric, state, batches_of, on_stage_end, deadline, progress, records):
                     return self._outcome(complete=False)
@@ -166,7 +169,7 @@ class Trainer:
                 weight_decay=stage.weight_decay,
             ),
         )
-        averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(stage.ema_decay))
+        averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(stage.ema_decay))  # type: ignore[no-untyped-call]
         if state is not None and state["averaged"] is not None:
             averaged.load_state_dict(state["averaged"])
             optimizer.load_state_dict(state["optimizer"])

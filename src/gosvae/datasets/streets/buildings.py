@@ -57,13 +57,11 @@ def _windows(stage: Stage, wall: Wall, y0: float, y1: float, rgb: Rgb, level: fl
         stage.face(wall.quad(0, 1, y - 0.12, y + 0.12), mix(rgb, (255, 255, 255), 0.3), BUILDING, level)
     for column in range(columns):
         t0, t1 = (column + 0.5 - wide / 2) / columns, (column + 0.5 + wide / 2) / columns
-        u0, v0 = stage.camera.at(*wall.at(t0, y0))
-        u1, v1 = stage.camera.at(*wall.at(t1, y0))
-        left, right = min(u0, u1), max(u0, u1)
+        left, right = sorted((stage.camera.at(*wall.at(t0, y0))[0], stage.camera.at(*wall.at(t1, y0))[0]))
         if right < 0 or left > stage.width or right - left < 1.2:
             continue
         large = right - left > 7
-        edge = 0.06 / pitch * wall.length / wall.length / columns * pitch
+        edge = 0.06 / columns
         for floor in range(floors):
             low = y0 + (floor + rise) * storey
             high = low + tall * storey
@@ -102,6 +100,9 @@ def _ground_floor(stage: Stage, wall: Wall, top: float, rgb: Rgb, level: float) 
 def draw_building(stage: Stage, wall: Wall, height: float, depth: float, *, pitched: bool) -> None:
     """A house behind `wall`: facade with windows, the end wall that faces the camera, and a roof."""
     dice, side = stage.dice, wall.side
+    ends = [stage.camera.at(x, 0, z)[0] for x, z in (wall.near, wall.far, (wall.near[0] + side * depth, wall.near[1]))]
+    if max(ends) < 0 or min(ends) > stage.width:
+        return
     rgb = dice.tint(dice.pick(FACADES), 16)
     front, end = stage.light.on(-side, 0, 0), stage.light.on(0, 0, -1)
     x, z = wall.near

@@ -82,9 +82,11 @@ def draw_lamp(stage: Stage, x: float, z: float, height: float, reach: float) -> 
     top = v - height * m
     stage.stroke([(u, v), (u, top)], 0.17 * m, rgb, z, POLE)
     stage.stroke([(u, v), (u, v - 1.2 * m)], 0.26 * m, rgb, z, POLE)
-    stage.stroke([(u, top), (u + reach * 0.4 * m, top - 0.3 * m), (u + reach * m, top - 0.35 * m)], 0.12 * m, rgb, z, POLE)
+    tip, way = u + reach * m, (0.6 if reach > 0 else -0.6)
+    arm = [(u, top), (u + reach * 0.4 * m, top - 0.3 * m), (tip, top - 0.35 * m)]
+    stage.stroke(arm, 0.12 * m, rgb, z, POLE)
     head = (255, 236, 180) if stage.light.dusk > 0.5 else (196, 198, 196)
-    stage.stroke([(u + reach * m, top - 0.33 * m), (u + (reach + 0.6 * reach / abs(reach)) * m, top - 0.33 * m)], 0.22 * m, head, z, POLE)
+    stage.stroke([(tip, top - 0.33 * m), (tip + way * m, top - 0.33 * m)], 0.22 * m, head, z, POLE)
 
 
 def draw_traffic_light(stage: Stage, x: float, z: float) -> None:
@@ -92,8 +94,8 @@ def draw_traffic_light(stage: Stage, x: float, z: float) -> None:
     m, (u, v), dice = stage.pixels_per_metre(z), stage.camera.at(x, 0, z), stage.dice
     height = dice.between(3.0, 3.6)
     stage.stroke([(u, v), (u, v - height * m)], 0.16 * m, (92, 94, 96), z, POLE)
-    low, high = v - (height - 1.0) * m, v - (height + 0.05) * m
-    stage.shape([(u - 0.25 * m, low), (u - 0.25 * m, high), (u + 0.25 * m, high), (u + 0.25 * m, low)], (24, 26, 26), z, SIGN)
+    high = v - (height + 0.05) * m
+    _bar(stage, u, high + 0.53 * m, 0.25 * m, 0.53 * m, (24, 26, 26), z)
     on = dice.pick((0, 0, 1, 2, 2))
     for i, rgb in enumerate(((255, 60, 40), (255, 180, 40), (60, 240, 140))):
         dim = rgb if i == on else mix(rgb, (20, 20, 20), 0.82)

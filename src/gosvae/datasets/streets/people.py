@@ -40,12 +40,12 @@ def draw_pedestrian(stage: Stage, x: float, z: float, height: float) -> None:
     )  # fmt: skip
     sleeve = mix(coat, (0, 0, 0), 0.2)
     for sign, reach in ((-1, -swing), (1, swing)):
-        hand = at(sign * broad + reach, 0.86)
-        stage.stroke([at(sign * broad, 1.36), at(sign * (broad + 0.04) + reach * 0.3, 1.1), hand], 0.1 * m, sleeve, z, PEDESTRIAN)
+        hand, elbow = at(sign * broad + reach, 0.86), at(sign * (broad + 0.04) + reach * 0.3, 1.1)
+        stage.stroke([at(sign * broad, 1.36), elbow, hand], 0.1 * m, sleeve, z, PEDESTRIAN)
         stage.disc(*hand, 0.045 * m, 0.05 * m, skin, z, PEDESTRIAN)
     if dice.chance(0.3):
-        bag = dice.pick(CLOTHES)
-        stage.shape([at(-broad, 0.7), at(-broad, 1.0), at(-broad - 0.2, 1.0), at(-broad - 0.2, 0.7)], bag, z, PEDESTRIAN)
+        bag = [at(-broad, 0.7), at(-broad, 1.0), at(-broad - 0.2, 1.0), at(-broad - 0.2, 0.7)]
+        stage.shape(bag, dice.pick(CLOTHES), z, PEDESTRIAN)
     stage.stroke([at(0, 1.44), at(0, 1.56)], 0.11 * m, skin, z, PEDESTRIAN)
     _head(stage, at(0, 1.62), m, z, PEDESTRIAN, skin, hair)
 

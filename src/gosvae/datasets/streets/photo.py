@@ -29,10 +29,12 @@ def make_light(dice: Dice) -> tuple[Light, Rgb, Rgb]:
     if weather == "overcast":
         zenith = dice.tint((190, 196, 204), 26)
         horizon = mix(zenith, (236, 236, 236), 0.5)
-        return Light(sun, dice.between(0.0, 0.09), horizon, dice.between(160, 400), dice.between(0, 0.45)), zenith, horizon
+        light = Light(sun, dice.between(0.0, 0.09), horizon, dice.between(160, 400), dice.between(0, 0.45))
+        return light, zenith, horizon
     zenith, horizon = dice.tint((96, 104, 146), 16), dice.tint((232, 186, 150), 18)
     low_sun = unit(sun[0], 0.3, sun[2])
-    return Light(low_sun, dice.between(0.1, 0.3), horizon, dice.between(160, 400), dice.between(0.5, 1.0)), zenith, horizon
+    light = Light(low_sun, dice.between(0.1, 0.3), horizon, dice.between(160, 400), dice.between(0.5, 1.0))
+    return light, zenith, horizon
 
 
 def noise(dice: Dice, height: int, width: int, rows: int, columns: int) -> FloatArray:
@@ -86,7 +88,11 @@ def expose(dice: Dice, rgb_HW3: FloatArray, labels_HW: npt.NDArray[np.uint8], li
     strength = _TEXTURE[labels_HW]
     fine = noise(dice, height, width, height, width)  # one value a pixel
     coarse = noise(dice, height, width, max(2, height // 6), max(2, width // 6))
-    image = rgb_HW3 * (1 + strength[..., 0] * fine + strength[..., 1] * coarse)[..., None]
+    fine *= strength[..., 0]
+    coarse *= strength[..., 1]
+    fine += coarse
+    fine += np.float32(1)
+    image = rgb_HW3 * fine[..., None]
     v = (np.arange(height, dtype=np.float32)[:, None] / height - np.float32(0.5)) * 2
     u = (np.arange(width, dtype=np.float32)[None] / width - np.float32(0.5)) * 2
     if light.sun[2] > 0.4 and light.direct > 0.3:
@@ -98,11 +104,11 @@ def expose(dice: Dice, rgb_HW3: FloatArray, labels_HW: npt.NDArray[np.uint8], li
     image *= gains * (1 - np.float32(dice.between(0.02, 0.16)) * (u * u + v * v))[..., None]
     # A tone curve of +, -, *, / only: raises the mid tones and rolls the lights off.
     bend = np.float32(dice.between(0.0, 0.35))
-    scaled = np.clip(image, 0, 255) / np.float32(255)
-    scaled = scaled * (1 + bend) / (1 + bend * scaled)
-    contrast = np.float32(dice.between(-0.1, 0.45))
-    scaled += contrast * scaled * (1 - scaled) * (2 * scaled - 1)
-    picture = np.clip(scaled * 255, 0, 255).astype(np.uint8)
+    levels = np.arange(256, dtype=np.float32) / np.float32(255)
+    levels = levels * (1 + bend) / (1 + bend * levels)
+    levels += np.float32(dice.between(-0.1, 0.45)) * levels * (1 - levels) * (2 * levels - 1)
+    curve = np.clip(levels * 255 + np.float32(0.5), 0, 255).astype(np.uint8)
+    picture = curve[np.clip(image, 0, 255, out=image).astype(np.uint8)]
     return _sensor(dice, _blur(dice, picture), light)
 
 
@@ -116,7 +122,8 @@ def _blur(dice: Dice, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         moved = wide.copy()
         moved[:, 1:] += wide[:, :-1]
         moved[:, :1] += wide[:, :1]
-        return (moved >> 1).astype(np.uint8)
+        moved >>= 1
+        return moved.astype(np.uint8)
     return picture
 
 
@@ -124,6 +131,9 @@ def _sensor(dice: Dice, picture: npt.NDArray[np.uint8], light: Light) -> npt.NDA
     """Add noise: the sum of two uniform variables, nearly Gaussian and exact on every machine."""
     height, width, _ = picture.shape
     amount = np.float32(dice.between(0.5, 3.0) * (1 + 1.2 * light.dusk) / 104.0)
-    grains = dice.generator.integers(0, 256, (2, height, width, 3), dtype=np.uint8).astype(np.int16)
-    noisy = picture + (grains[0] - grains[1]).astype(np.float32) * amount + np.float32(0.5)
-    return np.clip(noisy, 0, 255).astype(np.uint8)
+    grains = dice.generator.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+    noisy = np.subtract(grains[0], grains[1], dtype=np.float32)
+    noisy *= amount
+    noisy += picture
+    noisy += np.float32(0.5)
+    return np.clip(noisy, 0, 255, out=noisy).astype(np.uint8)

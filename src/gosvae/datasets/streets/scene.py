@@ -128,7 +128,7 @@ class Scene:
         garden = PAVEMENT if plan.style == "city" else TREE
         z0 = 1.0
         while z0 < 400:
-            z1 = z0 * 1.2 + 0.2
+            z1 = z0 * 1.27 + 0.2
             for side in (-1, 1):
                 edge, i = plan.edge(side), side > 0
                 back = edge + side * plan.paving[i]
@@ -193,8 +193,8 @@ class Scene:
     def _backdrop(self) -> None:
         """Far houses and trees where the street ends."""
         dice, shift = self.dice, self.plan.shift
-        x = -260.0
-        while x < 260:
+        x = -200.0
+        while x < 200:
             wide = dice.between(8, 26)
             z = dice.between(190, 230)
             if dice.chance(0.5):
@@ -202,8 +202,8 @@ class Scene:
                 height = dice.between(6, 14)
                 self._add(z, partial(draw_building, self.stage, wall, height, 8.0, pitched=dice.chance(0.5)))
             else:
-                tree = partial(draw_tree, self.stage, shift(x, 175), z, dice.between(7, 14), dice.pick(self.plan.leaves))
-                self._add(z, partial(tree, cone=False))
+                tree = partial(draw_tree, self.stage, shift(x, 175), z, dice.between(7, 14))
+                self._add(z, partial(tree, dice.pick(self.plan.leaves), cone=False))
             x += wide * 0.6
 
     def _line_with_lots(self, side: int) -> None:
@@ -212,8 +212,9 @@ class Scene:
         built = {"city": 0.93, "suburb": 0.72, "park": 0.25}[plan.style]
         tall = {"city": dice.between(9, 20), "suburb": dice.between(5, 8), "park": dice.between(5, 9)}[plan.style]
         line, z = plan.line(side), dice.between(-6, 3)
-        fence_style, fence_rgb = dice.pick((0, 1, 2, 2, 3)), dice.pick(
-            ((60, 66, 64), (46, 72, 58), (150, 120, 88), (122, 96, 70), (190, 192, 190))
+        fence_style, fence_rgb = (
+            dice.pick((0, 1, 2, 2, 3)),
+            dice.pick(((60, 66, 64), (46, 72, 58), (150, 120, 88), (122, 96, 70), (190, 192, 190))),
         )
         while z < FAR_M:
             length = dice.between(8, 22) if plan.style == "city" else dice.between(8, 15)
@@ -367,8 +368,8 @@ class Scene:
     def _people(self, side: int) -> None:
         dice, plan = self.dice, self.plan
         edge, wide = plan.edge(side), plan.paving[side > 0]
-        for _ in range(int(dice.between(0, 4) * dice.pick((0.3, 1.0, 1.6)))):
-            z = dice.between(7, 45)
+        for _ in range(int(dice.between(0, 5) * dice.pick((0.4, 1.0, 2.0)))):
+            z = dice.between(6, 35)
             self._walker(edge + side * dice.between(0.7, max(0.9, wide - 0.3)), z)
             if dice.chance(0.3):
                 self._walker(edge + side * dice.between(0.7, max(0.9, wide - 0.3)), z + dice.between(-0.5, 0.8))

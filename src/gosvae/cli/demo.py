@@ -1,0 +1,78 @@
+"""`gosvae demo`: the whole way on images that are always at hand, or on one's own."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from gosvae.cli.evaluate import First, write_results
+from gosvae.cli.options import Commands
+from gosvae.codecs.classical import load_classical
+from gosvae.codecs.registry import embedded_codecs, load_learned_codec
+from gosvae.datasets.base import Dataset, Sample
+from gosvae.datasets.folder import ImageFolder
+from gosvae.datasets.mixture import load_prepared
+from gosvae.evaluation.protocol import CodecEntry, evaluate
+from gosvae.evaluation.tables import terminal_table
+from gosvae.experts.registry import load_expert
+
+LONGEST_SIDE = 1024
+"""Larger pictures are scaled down to it in the demo, so that it stays quick."""
+
+
+@dataclass
+class _Shrunk(Dataset):
+    """Pictures scaled down to at most LONGEST_SIDE pixels on a side."""
+
+    dataset: Dataset
+
+    def __post_init__(self) -> None:
+        self.name, self.class_names = self.dataset.name, self.dataset.class_names
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.dataset[index]
+        picture = Image.fromarray(sample.image_uint8_HW3)
+        picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BICUBIC)
+        return Sample(np.array(picture), None, sample.name)
+
+
+def add_commands(commands: Commands, formatter: Any) -> None:
+    """Add the command of this module."""
+    parser = commands.add_parser(
+        "demo", help="compare the models of the package with JPEG, WebP, AVIF, JPEG XL", formatter_class=formatter
+    )
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="your own pictures; default: generated streets")
+    parser.add_argument("--count", type=int, default=12, help="how many pictures")
+    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="FOLDER", help="where the results go")
+    parser.set_defaults(run=run_demo)
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """Evaluate the package's models and classical codecs at like bytes; print a table, write a picture."""
+    dataset: Dataset
+    if options.images is None:
+        dataset = load_prepared(f"streets:{options.count}", default_split="test")
+    else:
+        dataset = First(_Shrunk(ImageFolder(options.images)), options.count)
+    learned = [load_learned_codec(name) for name in embedded_codecs()]
+    learned.sort(key=lambda codec: codec.model.stride, reverse=True)
+    entries = [CodecEntry(codec.name, codec) for codec in learned]
+    entries += [
+        CodecEntry(f"{name} at {codec.name}", load_classical(name), match=codec.name)
+        for codec in (learned[0], learned[-1])
+        for name in ("avif", "jpegxl", "webp", "jpeg")
+    ]
+    evaluation = evaluate(entries, dataset, load_expert("embedded"), keep_images=[0, 1][: len(dataset)])
+    print(terminal_table(evaluation), end="")
+    print(f"\n'avif at X' has for every image at most the bytes that X takes. The pictures are in {options.out}:")
+    for path in write_results(evaluation, options.out):
+        print(f"  {path}")
+    return 0

@@ -1,0 +1,180 @@
+"""`gosvae evaluate`: codecs against an expert on a data set, with classical codecs at like bytes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gosvae.cli.options import (
+    DATA_HELP,
+    EXPERT_HELP,
+    Commands,
+    add_geometry,
+    add_perceptual,
+    geometry_of,
+    perceptual_of,
+)
+from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
+from gosvae.codecs.registry import DEFAULT_CODEC, load_codec
+from gosvae.datasets.base import Dataset, Sample
+from gosvae.datasets.mixture import load_prepared
+from gosvae.errors import ConfigError, GosvaeError
+from gosvae.evaluation.bd_rate import bd_rate
+from gosvae.evaluation.pictures import draw_pictures
+from gosvae.evaluation.plots import plot_rate_task
+from gosvae.evaluation.protocol import CodecEntry, evaluate
+from gosvae.evaluation.results import save_evaluation
+from gosvae.evaluation.rows import Evaluation
+from gosvae.evaluation.tables import markdown_table, terminal_table
+from gosvae.experts.registry import load_expert
+from gosvae.files import write_atomically
+
+EXAMPLE = """examples:
+  gosvae evaluate gosvae-camvid --data camvid:PATH --baselines jpeg avif --out results
+  gosvae evaluate runs/mine avif:30 --data folder:my-images --expert my-network.pt2
+  gosvae evaluate gosvae-compact-camvid --data streets:50 --sweep jpeg avif --anchor jpeg
+"""
+
+SWEEPS = {
+    "jpeg": (3, 5, 8, 12, 20, 35, 60),
+    "webp": (0, 5, 15, 30, 50, 75),
+    "avif": (1, 5, 10, 20, 30, 40, 50, 60, 70),
+    "jpegxl": (1, 5, 10, 20, 35, 50, 70),
+}
+"""Qualities of the rate points of a classical codec's curve."""
+
+
+@dataclass
+class First(Dataset):
+    """The first `count` samples of a dataset, evenly spaced over it."""
+
+    dataset: Dataset
+    count: int
+
+    def __post_init__(self) -> None:
+        self.name, self.class_names = self.dataset.name, self.dataset.class_names
+        self.count = min(self.count, len(self.dataset))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        return self.dataset[index * len(self.dataset) // self.count]
+
+
+def add_commands(commands: Commands, formatter: Any) -> None:
+    """Add the command of this module."""
+    parser = commands.add_parser(
+        "evaluate", help="measure codecs: bytes, task quality, distortion", epilog=EXAMPLE, formatter_class=formatter
+    )
+    parser.add_argument(
+        "codecs", nargs="*", default=[DEFAULT_CODEC], help="names of gosvae list, checkpoint folders, or jpeg:QUALITY"
+    )
+    parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
+    parser.add_argument(
+        "--baselines", nargs="*", default=[], choices=list(CLASSICAL_CODECS), metavar="CODEC",
+        help="classical codecs (jpeg webp avif jpegxl) at the bytes that --match takes, image by image",
+    )  # fmt: skip
+    parser.add_argument(
+        "--match", nargs="*", metavar="CODEC", help="codecs whose bytes are matched; default: the first"
+    )
+    parser.add_argument(
+        "--sweep", nargs="*", default=[], choices=list(CLASSICAL_CODECS), metavar="CODEC",
+        help="classical codecs over their range of qualities, as curves for the plot",
+    )  # fmt: skip
+    parser.add_argument("--anchor", choices=list(CLASSICAL_CODECS), help="print the BD-rate of curves against this one")
+    parser.add_argument("--limit", type=int, metavar="N", help="only N images, evenly spaced")
+    parser.add_argument("--no-labels", action="store_true", help="measure the agreement with the expert only")
+    parser.add_argument("--pictures", nargs="*", type=int, default=[0], metavar="INDEX", help="images for the picture")
+    parser.add_argument("--details", action="store_true", help="more columns: payload, zero-order entropy, times")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write results, table, picture and plot here")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_geometry(parser)
+    add_perceptual(parser, default="none")
+    parser.set_defaults(run=run_evaluate)
+
+
+def entries_of(options: argparse.Namespace) -> list[CodecEntry]:
+    """Codecs, matched baselines and sweeps as entries of an evaluation.
+
+    Raises:
+        ConfigError: `--match` names no codec of the evaluation.
+    """
+    entries = []
+    for spec in options.codecs:
+        codec = load_codec(spec)
+        entries.append(CodecEntry(spec if ":" in spec else codec.name, codec))
+    by_spec = dict(zip(options.codecs, entries, strict=True))
+    matches = options.match if options.match is not None else options.codecs[:1]
+    for match in matches:
+        if match not in by_spec:
+            raise ConfigError(f"--match {match}: it is not among the codecs {', '.join(options.codecs)}")
+        label = by_spec[match].label
+        entries += [
+            CodecEntry(f"{name} at {label}" if len(matches) > 1 else name, load_classical(name), match=label)
+            for name in options.baselines
+        ]
+    for name in options.sweep:
+        entries += [CodecEntry(f"{name}:{q}", load_classical(name, q), curve=name) for q in SWEEPS[name]]
+    return entries
+
+
+def write_results(evaluation: Evaluation, folder: Path, *, details: bool = False) -> list[Path]:
+    """Write result JSONs, the table, the picture and the plot; return what a person opens first."""
+    save_evaluation(evaluation, folder)
+    paths = [folder / "table.md"]
+    write_atomically(paths[0], markdown_table(evaluation, details=details).encode())
+    if evaluation.kept:
+        paths.append(folder / "pictures.png")
+        draw_pictures(evaluation, paths[-1])
+    if len(evaluation.rows) > 2:
+        paths.append(folder / "rate-task.png")
+        plot_rate_task(evaluation, [paths[-1], folder / "rate-task.svg"])
+    return paths
+
+
+def run_evaluate(options: argparse.Namespace) -> int:
+    """Evaluate and print the table."""
+    if options.anchor and options.anchor not in options.sweep:
+        raise ConfigError(f"--anchor {options.anchor} needs its curve: add --sweep {options.anchor}")
+    if options.limit is not None and options.limit < 1:
+        raise ConfigError(f"--limit must be at least 1, got {options.limit}")
+    dataset = load_prepared(options.data, default_split="val", geometry=geometry_of(options))
+    if options.limit is not None:
+        dataset = First(dataset, options.limit)
+    evaluation = evaluate(
+        entries_of(options),
+        dataset,
+        load_expert(options.expert),
+        perceptual=perceptual_of(options),
+        use_labels=not options.no_labels,
+        keep_images=[i for i in options.pictures if i < len(dataset)] if options.out else (),
+        progress=False if options.quiet else None,
+    )
+    print(terminal_table(evaluation, details=options.details), end="")
+    if options.anchor:
+        _print_bd_rates(evaluation, options.anchor)
+    if options.out:
+        for path in write_results(evaluation, options.out, details=options.details):
+            print(f"written: {path}")
+    return 0
+
+
+def _print_bd_rates(evaluation: Evaluation, anchor: str) -> None:
+    quality = "miou" if evaluation.reference.miou is not None else "agreement_miou"
+    for name, rows in evaluation.curves().items():
+        if name == anchor or len(rows) == 1:
+            continue
+        try:
+            found = bd_rate(evaluation, name, anchor, quality=quality)
+        except GosvaeError as error:
+            print(f"BD-rate of {name} against {anchor}: none ({error})", file=sys.stderr)
+            continue
+        span = f"{quality} {found.quality_from:.3f} to {found.quality_to:.3f}"
+        print(f"BD-rate of {name} against {anchor}: {found.percent:+.1f} % ({span}). {' '.join(found.notes)}")

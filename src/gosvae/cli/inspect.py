@@ -1,0 +1,131 @@
+"""`gosvae info` and `gosvae list`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from gosvae import bitstream
+from gosvae.checkpoint import read_json
+from gosvae.cli.options import Commands
+from gosvae.cli.streams import read_stream
+from gosvae.codecs.classical import CLASSICAL_CODECS
+from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, embedded_codecs, load_learned_codec, models_folder
+from gosvae.datasets.registry import DATASETS
+from gosvae.errors import CheckpointError, ForeignStreamError
+from gosvae.experts.compact import count_parameters
+from gosvae.experts.registry import EXPERTS, load_expert
+from gosvae.recipes import load_recipe, recipe_names
+from gosvae.units import kib, rate_bpp
+
+
+def add_commands(commands: Commands, formatter: Any) -> None:
+    """Add the commands of this module."""
+    info = commands.add_parser("info", help="describe a stream, a checkpoint or a model", formatter_class=formatter)
+    info.add_argument("what", help="a .gos file, a checkpoint folder, or the name of a model of the package")
+    info.set_defaults(run=run_info)
+    listing = commands.add_parser("list", help="recipes, experts, data sets and codecs", formatter_class=formatter)
+    listing.add_argument("kind", nargs="?", choices=("recipes", "experts", "datasets", "codecs"), help="only these")
+    listing.set_defaults(run=run_list)
+
+
+def _print_table(rows: dict[str, str]) -> None:
+    width = max(map(len, rows))
+    for name, text in rows.items():
+        print(f"  {name:<{width}}  {text}")
+
+
+def run_info(options: argparse.Namespace) -> int:
+    """Describe a file or a checkpoint."""
+    path = Path(options.what)
+    if path.is_file():
+        return _info_stream(path)
+    folder = path if path.is_dir() else models_folder() / options.what
+    if (folder / "config.json").is_file() and read_json(folder / "config.json").get("kind") == "expert":
+        return _info_expert(folder)
+    return _info_codec(options.what)
+
+
+def _info_stream(path: Path) -> int:
+    data = read_stream(path)
+    header, payload = bitstream.unpack(data)
+    try:
+        maker = codec_of_stream(data).name
+    except ForeignStreamError:
+        maker = "not a model of this package"
+    model = {0: "fixed-length", 1: "static histogram"}.get(header.entropy_model_id, "unknown to this version")
+    rate = rate_bpp(len(data), header.height, header.width)
+    rows = {
+        "format": f"gosvae stream, version {data[4]}, checksum correct",
+        "image": f"{header.width}x{header.height} pixels",
+        "file": f"{len(data)} bytes = {kib(len(data)):.2f} KiB = {rate:.3f} bpp",
+        "payload": f"{len(payload)} bytes, header and checksum {len(data) - len(payload)}",
+        "entropy model": f"{header.entropy_model_id} ({model})",
+        "codec": f"{header.fingerprint.hex()} ({maker})",
+    }
+    _print_table(rows)
+    return 0
+
+
+def _info_codec(what: str) -> int:
+    codec = load_learned_codec(what)
+    card, notes = codec.checkpoint.card, codec.checkpoint.provenance
+    size = card.model.autoencoder
+    parts = {name: count_parameters(getattr(codec.model, name)) for name in ("encoder", "decoder")}
+    rows = {
+        "codec": f"{card.name} (recipe {card.recipe})",
+        "fingerprint": codec.fingerprint.hex(),
+        "architecture": f"{size.architecture}, stride {size.stride}",
+        "quantizer": f"{card.model.quantizer.kind}, K = {codec.model.quantizer.codebook_size}, "
+        f"D = {codec.model.quantizer.code_dim}",
+        "parameters": f"{codec.parameter_count / 1e6:.2f} M (encoder {parts['encoder'] / 1e6:.2f} M, "
+        f"decoder {parts['decoder'] / 1e6:.2f} M)",
+    }
+    for key in ("dataset", "images", "stages", "minutes_of_stage", "hardware", "perceptual", "revision", "date"):
+        if notes.get(key) is not None:
+            rows[key.replace("_", " ")] = str(notes[key])
+    if isinstance(notes.get("expert"), dict):
+        rows["expert"] = f"{notes['expert']['name']} ({notes['expert']['fingerprint'][:16]})"
+    _print_table(rows)
+    return 0
+
+
+def _info_expert(folder: Path) -> int:
+    expert = load_expert(folder)
+    notes = read_json(folder / "provenance.json") if (folder / "provenance.json").is_file() else {}
+    if not isinstance(notes, dict):
+        raise CheckpointError(f"{folder / 'provenance.json'} is damaged: expected keys and values")
+    rows = {
+        "expert": expert.info.name,
+        "fingerprint": expert.fingerprint()[:16],
+        "classes": f"{len(expert.info.class_names)}: {', '.join(expert.info.class_names)}",
+        "input": f"{expert.info.input_width}x{expert.info.input_height} pixels",
+        "parameters": f"{count_parameters(expert) / 1e6:.2f} M",
+    }
+    for key in ("dataset", "images", "minutes", "hardware", "revision", "date"):
+        if notes.get(key) is not None:
+            rows[key] = str(notes[key])
+    _print_table(rows)
+    return 0
+
+
+def run_list(options: argparse.Namespace) -> int:
+    """List what can be named."""
+    sections: dict[str, dict[str, str]] = {}
+    recipes = {name: load_recipe(name) for name in recipe_names()}
+    sections["recipes"] = {name: recipe.description for name, recipe in recipes.items()}
+    sections["experts"] = dict(EXPERTS)
+    sections["datasets"] = dict(DATASETS)
+    learned = {name: load_learned_codec(name) for name in embedded_codecs()}
+    sections["codecs"] = {
+        name: f"learned, {codec.parameter_count / 1e6:.2f} M parameters, stride {codec.model.stride}"
+        + (" (the default)" if name == DEFAULT_CODEC else "")
+        for name, codec in learned.items()
+    }
+    sections["codecs"] |= {f"{name}[:QUALITY]": "classical" for name in CLASSICAL_CODECS}
+    for title, rows in sections.items():
+        if options.kind in (None, title):
+            print(f"{title}:")
+            _print_table(rows)
+    return 0

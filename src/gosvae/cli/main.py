@@ -1,0 +1,49 @@
+"""The `gosvae` command: parses, dispatches, and turns errors into one line and exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import gosvae
+from gosvae.cli import demo, evaluate, inspect, streams, train
+from gosvae.errors import GosvaeError
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults behind every option, and examples as they are written."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(prog="gosvae", description=(gosvae.__doc__ or "").splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"gosvae {gosvae.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (demo, train, evaluate, streams, inspect):
+        module.add_commands(commands, _HelpFormatter)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0 done, 2 an error that the user can mend, 130 interrupted."""
+    logging.basicConfig(level=logging.WARNING, format="gosvae: %(message)s")
+    options = make_parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except GosvaeError as error:
+        print(f"gosvae: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gosvae: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, such as `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

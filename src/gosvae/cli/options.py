@@ -1,0 +1,69 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from gosvae.datasets.geometry import GeometryConfig
+from gosvae.losses.perceptual import PERCEPTUAL_NAMES, PerceptualLoss, default_perceptual, load_perceptual
+
+Commands = Any
+"""What `ArgumentParser.add_subparsers` returns; argparse gives it no public type."""
+
+DATA_HELP = (
+    "images, as NAME[:PATH][@SPLIT]: camvid:PATH, cityscapes:PATH, ade20k:PATH, folder:PATH, streets[:COUNT]; "
+    "a plain path is a folder of images; parts joined by + are mixed"
+)
+EXPERT_HELP = (
+    "the perception model: embedded, hf:ORGANISATION/MODEL, a folder (transformers, or gosvae train-expert), "
+    "or a .pt2 or .pt file with a .json beside it"
+)
+
+
+def add_geometry(parser: argparse.ArgumentParser) -> None:
+    """`--resize` and `--crop`."""
+    parser.add_argument("--resize", type=_size, metavar="HxW", help="resize images; default: what suits the data set")
+    parser.add_argument("--crop", type=_size, metavar="HxW", help="then cut out the centre")
+
+
+def geometry_of(options: argparse.Namespace) -> GeometryConfig | None:
+    """The geometry that was asked for; None leaves each dataset its own."""
+    if options.resize is None and options.crop is None:
+        return None
+    resize, crop = options.resize or (None, None), options.crop or (None, None)
+    return GeometryConfig(resize_height=resize[0], resize_width=resize[1], crop_height=crop[0], crop_width=crop[1])
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None or "0" in match.groups():
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH such as 256x512, got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def add_perceptual(parser: argparse.ArgumentParser, *, default: str) -> None:
+    """`--lpips` and `--weights`."""
+    parser.add_argument(
+        "--lpips", choices=("auto", "none", *PERCEPTUAL_NAMES), default=default, help="perceptual distance to use"
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FOLDER",
+        help="folder with the weights of perceptual distances; default: the environment's GOSVAE_WEIGHTS",
+    )
+
+
+def perceptual_of(options: argparse.Namespace, *, needed: bool = True) -> PerceptualLoss | None:
+    """The perceptual distance that was asked for.
+
+    Raises:
+        MissingDependencyError: its weights are not at hand.
+    """
+    if options.lpips == "none" or not needed:
+        return None
+    name = default_perceptual(options.weights) if options.lpips == "auto" else options.lpips
+    return load_perceptual(name, options.weights)

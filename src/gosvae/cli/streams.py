@@ -1,0 +1,111 @@
+"""`gosvae compress` and `gosvae decompress`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gosvae.cli.options import Commands
+from gosvae.codecs.base import ImageCodec
+from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
+from gosvae.errors import BitstreamError, ConfigError
+from gosvae.files import write_atomically
+from gosvae.images import read_image, write_image
+from gosvae.units import kib, rate_bpp
+
+SUFFIX = ".gos"
+"""Of files that a learned codec makes."""
+
+
+def add_commands(commands: Commands, formatter: Any) -> None:
+    """Add the commands of this module."""
+    compress = commands.add_parser("compress", help="compress images", formatter_class=formatter)
+    compress.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG, WebP, AVIF, TIFF, ...")
+    compress.add_argument(
+        "-o", "--out", type=Path, help="file, or folder for several images; default: beside the image"
+    )
+    compress.add_argument("--codec", default=DEFAULT_CODEC, help="a name of gosvae list, jpeg:QUALITY, or a checkpoint")
+    compress.add_argument(
+        "--entropy",
+        choices=("static", "fixed"),
+        default="static",
+        help="static: the shorter of histogram and fixed length",
+    )
+    compress.set_defaults(run=run_compress)
+
+    decompress = commands.add_parser("decompress", help="reconstruct images", formatter_class=formatter)
+    decompress.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what gosvae compress wrote")
+    decompress.add_argument("-o", "--out", type=Path, help="file, or folder for several; default: PNG beside the file")
+    decompress.add_argument(
+        "--codec", help="the checkpoint that made it; models of the package are found by themselves"
+    )
+    decompress.set_defaults(run=run_decompress)
+
+
+def _target(source: Path, out: Path | None, suffix: str, count: int) -> Path:
+    """Where the result of one of `count` sources goes."""
+    if out is None:
+        return source.with_suffix(suffix)
+    if count > 1 and out.exists() and not out.is_dir():
+        raise ConfigError(f"{count} files cannot go into the one file {out}: give a folder")
+    if count > 1 or out.is_dir():
+        return out / source.with_suffix(suffix).name
+    return out
+
+
+def _pairs(sources: Iterable[Path], out: Path | None, suffix: str) -> list[tuple[Path, Path]]:
+    """Sources and targets; refuses to write over a source or to write one target twice."""
+    sources = list(sources)
+    pairs = [(source, _target(source, out, suffix, len(sources))) for source in sources]
+    seen: set[Path] = set()
+    for source, target in pairs:
+        if target.resolve() == source.resolve():
+            raise ConfigError(f"{target} would be written over itself: give another name with -o")
+        if target in seen:
+            raise ConfigError(f"two files would be written to {target}: compress them one by one with -o")
+        seen.add(target)
+    return pairs
+
+
+def run_compress(options: argparse.Namespace) -> int:
+    """Compress images to files."""
+    codec = load_codec(options.codec, entropy=options.entropy)
+    name = options.codec.partition(":")[0]
+    suffix = {"jpeg": ".jpg", "webp": ".webp", "avif": ".avif", "jpegxl": ".jxl"}.get(name, SUFFIX)
+    for source, target in _pairs(options.images, options.out, suffix):
+        image = read_image(source)
+        data = codec.compress(image)
+        write_atomically(target, data)
+        height, width = image.shape[:2]
+        rate = f"{kib(len(data)):.2f} KiB, {rate_bpp(len(data), height, width):.3f} bpp"
+        print(f"{source} -> {target}: {width}x{height}, {rate} ({codec.name})")
+    return 0
+
+
+def read_stream(path: Path) -> bytes:
+    """Bytes of a file.
+
+    Raises:
+        BitstreamError: the file cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BitstreamError(f"cannot read {path}: {error.strerror}") from None
+
+
+def run_decompress(options: argparse.Namespace) -> int:
+    """Reconstruct images from files."""
+    codec: ImageCodec | None = load_codec(options.codec) if options.codec else None
+    for source, target in _pairs(options.files, options.out, ".png"):
+        data = read_stream(source)
+        try:
+            maker = codec or codec_of_stream(data)
+            image = maker.decompress(data)
+        except BitstreamError as error:
+            raise type(error)(f"{source}: {error}") from None
+        write_image(target, image)
+        print(f"{source} -> {target}: {image.shape[1]}x{image.shape[0]} ({maker.name})")
+    return 0

@@ -1,0 +1,167 @@
+"""`gosvae train`, `gosvae train-expert` and `gosvae export`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gosvae.checkpoint import load_codec_checkpoint, save_codec
+from gosvae.cli.options import (
+    DATA_HELP,
+    EXPERT_HELP,
+    Commands,
+    add_geometry,
+    add_perceptual,
+    geometry_of,
+    perceptual_of,
+)
+from gosvae.config import parse
+from gosvae.datasets.base import Dataset
+from gosvae.datasets.mixture import load_prepared
+from gosvae.errors import ConfigError
+from gosvae.experts.registry import load_expert
+from gosvae.recipes import load_recipe
+from gosvae.training.codec_task import IMITATION
+from gosvae.training.codecs import CodecRecipe, train_codec
+from gosvae.training.config import RunConfig
+from gosvae.training.experts import ExpertRecipe, train_expert
+from gosvae.training.loop import Outcome
+
+TRAIN_EXAMPLE = """example:
+  gosvae train gosvae --data camvid:PATH --expert embedded --out runs/mine
+  gosvae train gosvae --data folder:my-images --expert hf:shi-labs/oneformer_cityscapes_swin_large
+
+Stop it at any moment; the same command continues it.
+"""
+
+
+def add_commands(commands: Commands, formatter: Any) -> None:
+    """Add the commands of this module."""
+    train = commands.add_parser(
+        "train", help="train a codec against an expert", epilog=TRAIN_EXAMPLE, formatter_class=formatter
+    )
+    train.add_argument("recipe", help="name of a recipe (see gosvae list) or a YAML file")
+    _add_run_options(train)
+    train.add_argument("--expert", metavar="EXPERT", help=EXPERT_HELP)
+    train.add_argument("--init", type=Path, metavar="CHECKPOINT", help="start from the weights of this codec")
+    add_perceptual(train, default="auto")
+    train.set_defaults(run=run_train)
+
+    expert = commands.add_parser(
+        "train-expert", help="train the compact expert on labelled images", formatter_class=formatter
+    )
+    expert.add_argument("recipe", nargs="?", default="expert-compact", help="name of a recipe or a YAML file")
+    _add_run_options(expert)
+    expert.set_defaults(run=run_train_expert)
+
+    export = commands.add_parser(
+        "export", help="copy a finished codec without its training state", formatter_class=formatter
+    )
+    export.add_argument("checkpoint", type=Path, help="folder of a finished codec, such as runs/mine/stages/pixels")
+    export.add_argument("out", type=Path, help="new folder")
+    export.add_argument("--name", help="new name of the codec; its fingerprint stays the same")
+    export.set_defaults(run=run_export)
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run; default: runs/NAME")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="change a value of the recipe, such as model.autoencoder.stride=8 or stages.0.steps=100; repeatable",
+    )  # fmt: skip
+    add_geometry(parser)
+    parser.add_argument("--max-minutes", type=float, help="stop cleanly after so long; the same command continues")
+    parser.add_argument("--seed", type=int, default=0, help="of initial weights, order and augmentation")
+    parser.add_argument("--accelerator", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to train")
+    parser.add_argument("--devices", type=int, default=1, help="how many of them")
+    parser.add_argument("--precision", choices=("32", "bf16"), default="bf16", help="of the arithmetic in training")
+    parser.add_argument("--workers", type=int, default=0, help="processes that decode images")
+    parser.add_argument("--cache-mib", type=int, default=1024, help="memory for decoded images")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _run_config(options: argparse.Namespace) -> RunConfig:
+    tree = {
+        name: getattr(options, name) for name in ("seed", "accelerator", "devices", "precision", "workers", "cache_mib")
+    }
+    return parse(RunConfig, tree, source="options")
+
+
+def _data(options: argparse.Namespace, *, centre_crop: bool) -> Dataset:
+    return load_prepared(
+        options.data,
+        default_split="train",
+        geometry=geometry_of(options),
+        centre_crop=centre_crop,
+        cache_bytes=0 if centre_crop else options.cache_mib * 2**20,
+    )
+
+
+def _report(outcome: Outcome, folder: Path) -> int:
+    if outcome.complete:
+        print(f"finished: {folder}")
+    else:
+        print(f"stopped at step {outcome.step}; the same command continues: {folder}")
+    return 0
+
+
+def run_train(options: argparse.Namespace) -> int:
+    """Train a codec."""
+    recipe = load_recipe(options.recipe, options.overrides)
+    if not isinstance(recipe, CodecRecipe):
+        raise ConfigError(f"recipe {options.recipe!r} makes an expert: use gosvae train-expert")
+    folder = options.out or Path("runs") / recipe.name
+    imitates = bool(recipe.wanted_terms & set(IMITATION))
+    if imitates and options.expert is None:
+        raise ConfigError(
+            f"recipe {recipe.name!r} imitates an expert: name it with --expert, for example --expert embedded"
+        )
+    expert = load_expert(options.expert) if imitates else None
+    perceptual = perceptual_of(options, needed="lpips" in recipe.wanted_terms)
+    outcome = train_codec(
+        recipe,
+        _data(options, centre_crop=False),
+        _data(options, centre_crop=True),
+        expert,
+        perceptual,
+        _run_config(options),
+        folder,
+        init=options.init,
+        max_minutes=options.max_minutes,
+        progress=not options.quiet,
+    )
+    return _report(outcome, folder)
+
+
+def run_train_expert(options: argparse.Namespace) -> int:
+    """Train the compact expert."""
+    recipe = load_recipe(options.recipe, options.overrides)
+    if not isinstance(recipe, ExpertRecipe):
+        raise ConfigError(f"recipe {options.recipe!r} makes a codec: use gosvae train")
+    folder = options.out or Path("runs") / recipe.name
+    used = _data(options, centre_crop=True)[0].image_uint8_HW3
+    outcome = train_expert(
+        recipe,
+        _data(options, centre_crop=False),
+        (used.shape[0], used.shape[1]),
+        _run_config(options),
+        folder,
+        max_minutes=options.max_minutes,
+        progress=not options.quiet,
+    )
+    return _report(outcome, folder)
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Copy a finished codec."""
+    checkpoint = load_codec_checkpoint(options.checkpoint)
+    if options.name:
+        checkpoint = replace(checkpoint, card=checkpoint.card.model_copy(update={"name": options.name}))
+    save_codec(options.out, checkpoint)
+    size = (options.out / "weights.safetensors").stat().st_size
+    mark = checkpoint.fingerprint()[:8].hex()
+    print(f"{checkpoint.card.name}: {options.out} ({size / 2**20:.2f} MiB, fingerprint {mark})")
+    return 0
