@@ -22,6 +22,8 @@ from gosvae.errors import CheckpointError
 from gosvae.files import write_atomically, write_json
 
 SCHEMA_VERSION = 1
+HALF_LIMIT = 6e4
+"""float16 ends at 65504."""
 COUNTS_KEY = "entropy.counts"
 """Name of the static frequency table among the weights; the networks' weights begin with `model.`."""
 
@@ -62,18 +64,23 @@ class CodecCheckpoint:
         return digest.digest()
 
 
-def save_codec(folder: Path, checkpoint: CodecCheckpoint, *, half: bool = False) -> None:
-    """Write a checkpoint; each file is replaced as a whole, the weights last.
+def half_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights on the CPU, in float16 wherever it holds their range (about 3 decimal digits, half the size)."""
 
-    With `half`, floating-point weights are stored in float16 (about 3 decimal digits), half the size.
+    def half(value: Tensor) -> Tensor:
+        fits = value.is_floating_point() and bool(value.abs().max() < HALF_LIMIT)
+        return (value.half() if fits else value).cpu().contiguous()
+
+    return {name: half(value.detach()) for name, value in weights.items()}
+
+
+def save_codec(folder: Path, checkpoint: CodecCheckpoint) -> None:
+    """Write a checkpoint; each file is replaced as a whole, the weights last.
 
     Raises:
         WriteError: no space or no permission; files that stood there are intact.
     """
-    weights = checkpoint.weights
-    if half:
-        weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-    tensors = {f"model.{k}": v.detach().cpu().contiguous() for k, v in weights.items()}
+    tensors = {f"model.{k}": v.detach().cpu().contiguous() for k, v in checkpoint.weights.items()}
     tensors[COUNTS_KEY] = checkpoint.counts_K.to(torch.int64)
     write_json(folder / "provenance.json", checkpoint.provenance)
     write_json(folder / "config.json", to_tree(checkpoint.card))

@@ -82,7 +82,7 @@ class LearnedCodec(ImageCodec):
     def parameter_count(self) -> int:
         """Parameters of encoder, codebook and decoder (a codebook that averages move counts too)."""
         averaged = dict(self.model.quantizer.named_buffers()).get("codebook_KD")
-        learned = sum(p.numel() for p in self.model.parameters())
+        learned: int = sum(p.numel() for p in self.model.parameters())
         return learned if averaged is None else learned + averaged.numel()
 
     def indices(self, image_uint8_HW3: ImageArray) -> npt.NDArray[np.int64]:

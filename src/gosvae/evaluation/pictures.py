@@ -41,9 +41,9 @@ class _Tile:
 def draw_pictures(evaluation: Evaluation, path: Path, *, tile_width: int = 384, columns: int = 4) -> None:
     """Write the kept images of an evaluation as one PNG.
 
-    For each image: the original and its reconstructions in the order of the codecs, at most `columns` beside each other, under
-    each the expert's class map in colours, above each the KiB (1024 bytes) and the share of pixels where the expert
-    sees the same class as on the original. A legend names the colours that occur.
+    For each image: the original and its reconstructions in the order of the codecs, at most `columns` beside each
+    other, under each the expert's class map in colours, above each the KiB (1024 bytes) and the share of pixels where
+    the expert sees the same class as on the original. A legend names the colours that occur.
 
     Args:
         tile_width: width of an image in pixels, however wide it really is (very high ones are narrower).

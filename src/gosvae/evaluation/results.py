@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,7 @@ from gosvae.errors import ConfigError
 from gosvae.evaluation.rows import Evaluation, ImageRow, Provenance, Row
 from gosvae.experts.base import Expert
 from gosvae.files import write_atomically, write_json
+from gosvae.provenance import hardware, revision, versions
 
 SCHEMA = 1
 EVALUATION_FILE = "evaluation.json"
@@ -130,48 +127,10 @@ def gather_provenance(
         expert=expert.info.name,
         expert_fingerprint=expert.fingerprint(),
         perceptual=perceptual,
-        versions=_versions(),
-        revision=_revision(),
-        hardware=_hardware(),
+        versions=versions(),
+        revision=revision(),
+        hardware=hardware(),
         threads=torch.get_num_threads(),
         command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         date_utc=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("gosvae", "torch", "numpy", "pillow", "imagecodecs", "constriction"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _revision() -> str | None:
-    """Git revision of the source tree that this module was imported from, if it is one."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", *arguments]
-        done = subprocess.run(command, cwd=source.parent, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-
-    source = Path(__file__)
-    try:
-        git("ls-files", "--error-unmatch", source.name)  # not some repository that an environment happens to lie in
-        return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty") or None
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _hardware() -> str:
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
-    except OSError:  # not Linux
-        pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{model}, {cores} cores{gpu}"

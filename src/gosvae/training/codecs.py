@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gosvae.checkpoint import CodecCard, CodecCheckpoint, load_codec_checkpoint, save_codec
+from gosvae.checkpoint import CodecCard, CodecCheckpoint, half_weights, load_codec_checkpoint, save_codec
 from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.model import ModelConfig, VqAutoencoder
 from gosvae.config import Config, to_tree
@@ -103,7 +103,7 @@ def train_codec(
         last = stage is recipe.stages[-1]
         name = recipe.name if last else f"{recipe.name}-{stage.name}"
         card = CodecCard(name=name, recipe=recipe.name, model=recipe.model)
-        weights = {k: v.detach().cpu() for k, v in network.state_dict().items()}
+        weights = half_weights(network.state_dict())
         blank = torch.ones(codebook_size, dtype=torch.int64)
         counts_K = count_indices(LearnedCodec(CodecCheckpoint(card, weights, blank, {})), used)
         notes = provenance(used, **_story(recipe, run, stage, minutes, expert, perceptual, init))

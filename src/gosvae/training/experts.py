@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from gosvae.checkpoint import half_weights
 from gosvae.config import Config, to_tree
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.loader import TrainingBatches
@@ -77,11 +78,11 @@ def train_expert(
             input_width=input_size[1],
             network=config,
         )
-        halves = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
+        halves = half_weights(network.state_dict())
         notes = provenance(seen, recipe=to_tree(recipe), seed=run.seed, stage=stage.name, minutes=round(minutes, 2))
         write_json(folder / "provenance.json", notes)
         write_json(folder / "config.json", to_tree(card))
-        write_atomically(folder / "weights.safetensors", save({k: v.cpu().contiguous() for k, v in halves.items()}))
+        write_atomically(folder / "weights.safetensors", save(halves))
 
     with torch.random.fork_rng(devices=[]):
         trainer = Trainer(task, recipe.stages, run, folder)

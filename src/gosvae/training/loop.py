@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import math
 import signal
 import time
@@ -70,6 +71,7 @@ def make_fabric(run: RunConfig) -> Fabric:
     """Fabric with the run's devices and precision, launched."""
     from lightning_fabric import Fabric  # imported here: it takes seconds to load
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision at every start
     precision: Any = "bf16-mixed" if run.precision == "bf16" else "32-true"
     strategy = "ddp" if run.devices > 1 else "auto"
     fabric = Fabric(accelerator=run.accelerator, devices=run.devices, precision=precision, strategy=strategy)

@@ -1,58 +1,13 @@
-"""Where a result comes from: code revision, versions, hardware, data."""
+"""Where a trained model comes from."""
 
 from __future__ import annotations
 
 import hashlib
-import platform
-import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import torch
-
 from gosvae.datasets.base import Dataset
-
-
-def hardware() -> str:
-    """Processor (or accelerator) and its cores, in words."""
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{torch.get_num_threads()} threads of {model}"
-
-
-def revision() -> str | None:
-    """Git revision of the source tree that this code runs from, with `-dirty` for local changes; None outside one."""
-    here = Path(__file__).parent
-    try:
-        head = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip()
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that decide a result."""
-    found = {"python": platform.python_version()}
-    for name in ("gosvae", "torch", "numpy", "constriction", "pillow"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+from gosvae.provenance import hardware, revision, versions
 
 
 def data_hash(dataset: Dataset, most: int = 16) -> str:

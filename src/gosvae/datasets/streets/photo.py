@@ -72,6 +72,7 @@ def texture_ground(dice: Dice, camera: Camera, shade: Image.Image) -> None:
     rows = np.arange(first, height, dtype=np.float32)[:, None] * s
     z = np.float32(camera.focal * camera.height_m) / (rows - np.float32(camera.v0))
     x = (np.arange(width, dtype=np.float32)[None] * s - np.float32(camera.u0)) * z / np.float32(camera.focal)
+    x += np.float32(1024)  # so that truncation rounds down on both sides
     coarse, fine = noise(dice, 256, 256, 40, 40), noise(dice, 256, 256, 256, 256)
     grain = coarse[(z * 6).astype(np.int32) & 255, (x * 14).astype(np.int32) & 255] * np.float32(0.06)
     near = np.float32(8) / (np.float32(8) + z)
@@ -136,4 +137,5 @@ def _sensor(dice: Dice, picture: npt.NDArray[np.uint8], light: Light) -> npt.NDA
     noisy *= amount
     noisy += picture
     noisy += np.float32(0.5)
-    return np.clip(noisy, 0, 255, out=noisy).astype(np.uint8)
+    picture = np.clip(noisy, 0, 255, out=noisy).astype(np.uint8)
+    return picture

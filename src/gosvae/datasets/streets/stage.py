@@ -185,10 +185,10 @@ class Stage:
         if self.light.direct < 0.1:
             return
         sx, sy, sz = self.light.sun
-        for _ in range(14):
+        for _ in range(24):
             cx = x - sx / sy * height + self.dice.between(-radius, radius)
             cz = max(2.0, z - sz / sy * height + self.dice.between(-radius, radius) * 1.3)
-            r = radius * self.dice.between(0.2, 0.5)
+            r = radius * self.dice.between(0.1, 0.32)
             u, v = self._on_ground(cx, cz)
             ru = self.camera.focal * r / cz / SUPERSAMPLING
             rv = ru * self.camera.height_m / cz
