@@ -7,8 +7,8 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
-import gosvae
 from gosvae.cli import demo, evaluate, inspect, streams, train
 from gosvae.errors import GosvaeError
 
@@ -19,8 +19,11 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(prog="gosvae", description=(gosvae.__doc__ or "").splitlines()[0])
-    parser.add_argument("--version", action="version", version=f"gosvae {gosvae.__version__}")
+    parser = argparse.ArgumentParser(
+        prog="gosvae",
+        description="A goal-oriented image codec: sends what a perception model needs, in a fraction of the bytes.",
+    )
+    parser.add_argument("--version", action="version", version=f"gosvae {version('gosvae')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in (demo, train, evaluate, streams, inspect):
         module.add_commands(commands, _HelpFormatter)
