@@ -16,7 +16,10 @@ from gosvae.errors import ConfigError, unknown_name
 
 
 class Config(BaseModel):
-    """Base of all configurations: frozen, no unknown keys, no silent conversions of type."""
+    """Base of all configurations: frozen, no unknown keys, no conversion that loses anything.
+
+    Text that is a number counts as one, since YAML takes `1e-3` (without a dot) for text.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -24,16 +27,30 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
-def _fields_at(config_type: Any, path: tuple[Any, ...]) -> list[str]:
-    """Names of the fields that a configuration type knows at a path, as far as its types can be followed."""
-    current: Any = config_type
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The configuration types in an annotation: itself, members of a union, items of a tuple."""
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    return [a for a in candidates if isinstance(a, type) and issubclass(a, BaseModel)]
+
+
+def _kind(model: type[BaseModel]) -> Any:
+    """What tells a member of a union from the others, or None."""
+    field = model.model_fields.get("kind")
+    return None if field is None else field.default
+
+
+def _follow(config_type: type[BaseModel], path: tuple[Any, ...]) -> tuple[list[str], str]:
+    """Fields known at a path of pydantic's, and the path as a user writes it: without the kinds of unions."""
+    models, written = [config_type], []
     for part in path:
-        fields = getattr(current, "model_fields", None)
-        if fields is not None and part in fields:
-            current = fields[part].annotation
-        candidates = [a for a in [current, *getattr(current, "__args__", ())] if hasattr(a, "model_fields")]
-        current = candidates[0] if candidates else current
-    return list(getattr(current, "model_fields", {}))
+        fields = next((m.model_fields for m in models if part in m.model_fields), {})
+        if part in fields:
+            models = _models_in(fields[part].annotation)
+        elif len(models) > 1 and any(part == _kind(m) for m in models):
+            models = [m for m in models if part == _kind(m)]
+            continue
+        written.append(str(part))
+    return sorted({name for m in models for name in m.model_fields}), ".".join(written)
 
 
 def parse(config_type: type[C], tree: Any, *, source: str = "configuration") -> C:
@@ -49,10 +66,15 @@ def parse(config_type: type[C], tree: Any, *, source: str = "configuration") -> 
     except ValidationError as error:
         first = error.errors()[0]
         path = tuple(first["loc"])
-        where = ".".join(str(part) for part in path)
+        where = _follow(config_type, path)[1]
         if first["type"] == "extra_forbidden":
-            known = _fields_at(config_type, path[:-1])
-            raise ConfigError(f"{source}: {unknown_name('key', where.split('.')[-1], known)} at {where!r}") from None
+            known = _follow(config_type, path[:-1])[0]
+            raise ConfigError(f"{source}: {where}: {unknown_name('key', str(path[-1]), known)}") from None
+        if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            kinds = first["ctx"].get("expected_tags", "").replace("'", "").split(", ")
+            given = first["ctx"].get("tag")
+            reason = unknown_name("kind", given, kinds) if given else "expected a mapping with a 'kind'"
+            raise ConfigError(f"{source}: {where}: {reason}") from None
         message = first["msg"].removeprefix("Value error, ")
         given = "" if first["type"] == "missing" else f", got {str(first['input'])[:80]!r}"
         raise ConfigError(f"{source}: {where or 'the whole'}: {message}{given}") from None
@@ -74,7 +96,10 @@ def load_yaml(path: Path) -> Any:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from None
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f"line {mark.line + 1}: "
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{path} is not valid YAML: {line}{reason}") from None
 
 
 def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -87,14 +112,14 @@ def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
-            raise ConfigError(f"--set {override!r}: expected key=value, for example --set model.stride=8")
+            raise ConfigError(f"--set {override!r}: expected key=value, for example --set stages.0.steps=100")
         parts = key.split(".")
         node: Any = result
         for depth, part in enumerate(parts):
             last = depth == len(parts) - 1
             if isinstance(node, list):
                 if not part.isdigit() or int(part) >= len(node):
-                    raise ConfigError(f"--set {key}: {part!r} is not an index below {len(node)}")
+                    raise ConfigError(f"--set {key}: {part!r} is no position in the list: give 0 to {len(node) - 1}")
                 position: Any = int(part)
             elif isinstance(node, dict):
                 position = part
