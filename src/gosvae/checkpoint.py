@@ -19,7 +19,7 @@ from torch import Tensor
 from gosvae.codecs.model import ModelConfig
 from gosvae.config import Config, parse, to_tree
 from gosvae.errors import CheckpointError
-from gosvae.files import write_atomically, write_json
+from gosvae.files import json_bytes, write_together
 
 SCHEMA_VERSION = 1
 HALF_LIMIT = 6e4
@@ -75,16 +75,20 @@ def half_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_codec(folder: Path, checkpoint: CodecCheckpoint) -> None:
-    """Write a checkpoint; each file is replaced as a whole, the weights last.
+    """Write a checkpoint; its files are replaced together, when all of them are on the disk.
 
     Raises:
         WriteError: no space or no permission; files that stood there are intact.
     """
     tensors = {f"model.{k}": v.detach().cpu().contiguous() for k, v in checkpoint.weights.items()}
     tensors[COUNTS_KEY] = checkpoint.counts_K.to(torch.int64)
-    write_json(folder / "provenance.json", checkpoint.provenance)
-    write_json(folder / "config.json", to_tree(checkpoint.card))
-    write_atomically(folder / "weights.safetensors", save(tensors))
+    write_together(
+        {
+            folder / "provenance.json": json_bytes(checkpoint.provenance),
+            folder / "config.json": json_bytes(to_tree(checkpoint.card)),
+            folder / "weights.safetensors": save(tensors),
+        }
+    )
 
 
 def read_json(path: Path) -> Any:
@@ -131,4 +135,7 @@ def load_codec_checkpoint(folder: Path) -> CodecCheckpoint:
         raise CheckpointError(f"{weights_path} has no frequency table {COUNTS_KEY!r}: it is not a finished codec")
     counts_K = tensors.pop(COUNTS_KEY)
     weights = {k.removeprefix("model."): v for k, v in tensors.items()}
-    return CodecCheckpoint(card, weights, counts_K, read_json(folder / "provenance.json"))
+    provenance = read_json(folder / "provenance.json")
+    if not isinstance(provenance, dict):
+        raise CheckpointError(f"{folder / 'provenance.json'} is damaged: expected keys and values")
+    return CodecCheckpoint(card, weights, counts_K, provenance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -22,25 +23,56 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         WriteError: the disk is full or the folder cannot be written; the old file is untouched.
     """
-    temporary: str | None = None
+    write_together({path: data})
+
+
+def write_together(files: dict[Path, bytes]) -> None:
+    """Write several files: none is replaced, in the given order, before all are on the disk.
+
+    Raises:
+        WriteError: the disk is full or a folder cannot be written; the old files are untouched.
+    """
+    temporary: dict[Path, Path] = {}
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        for path, data in files.items():
+            if path.exists() and not path.is_file():  # a folder, or a device such as /dev/null
+                raise OSError(errno.EEXIST, "it is not a regular file")
+            temporary[path] = _write_beside(path, data)
+        for path, written in temporary.items():
+            written.replace(path)
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror}; what stood there before is intact") from None
+    finally:
+        for written in temporary.values():
+            with contextlib.suppress(OSError):
+                written.unlink(missing_ok=True)
+
+
+def _write_beside(path: Path, data: bytes) -> Path:
+    """A temporary file in the folder of `path`, complete and on the disk; nothing is left of one that failed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink(missing_ok=True)
-        raise WriteError(f"cannot write {path}: {error.strerror}; what stood there before is intact") from None
+        Path(name).chmod(0o666 & ~umask)
+    except BaseException:  # Ctrl-C too
+        with contextlib.suppress(OSError):
+            Path(name).unlink(missing_ok=True)
+        raise
+    return Path(name)
+
+
+def json_bytes(tree: Any) -> bytes:
+    """Indented JSON."""
+    return (json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=True) + "\n").encode()
 
 
 def write_json(path: Path, tree: Any) -> None:
     """Write indented JSON atomically."""
-    write_atomically(path, (json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=True) + "\n").encode())
+    write_atomically(path, json_bytes(tree))
