@@ -22,7 +22,7 @@ from gosvae.experts.base import Expert
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.seeding import seed_everything
 from gosvae.training.codec_task import IMITATION, CodecTask
-from gosvae.training.config import RunConfig, StageConfig
+from gosvae.training.config import RunConfig, StageConfig, Stages
 from gosvae.training.loop import Outcome, Trainer
 from gosvae.training.provenance import provenance
 
@@ -41,7 +41,7 @@ class CodecRecipe(Config):
     description: str
     reference: str | None = None
     model: ModelConfig
-    stages: tuple[StageConfig, ...]
+    stages: Stages
 
     @property
     def wanted_terms(self) -> frozenset[str]:
@@ -51,7 +51,7 @@ class CodecRecipe(Config):
 
 def count_indices(codec: LearnedCodec, dataset: Dataset, most: int = 400) -> torch.Tensor:
     """Index counts (K,), int64 and at least 1, over up to `most` evenly spaced images: the static histogram."""
-    every = max(1, len(dataset) // most)
+    every = max(1, -(-len(dataset) // most))
     images = (dataset[i].image_uint8_HW3 for i in range(0, len(dataset), every))
     histogram = StaticHistogram.fit((codec.indices(image) for image in images), codec.model.quantizer.codebook_size)
     return torch.from_numpy(np.asarray(histogram.counts_K))

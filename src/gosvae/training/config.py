@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from gosvae.config import Config
 
@@ -36,7 +36,7 @@ class StageConfig(Config):
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    weights: dict[str, float]
+    weights: dict[str, float] = Field(min_length=1)
     steps: int = Field(ge=1)
     ramp_steps: int = Field(default=0, ge=0)
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -46,6 +46,17 @@ class StageConfig(Config):
     clip_norm: float = Field(default=1.0, gt=0)
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     batches: BatchConfig = BatchConfig()
+
+
+def _different_names(stages: tuple[StageConfig, ...]) -> tuple[StageConfig, ...]:
+    names = [stage.name for stage in stages]
+    if len(set(names)) < len(names):
+        raise ValueError(f"stages need different names, got {', '.join(names)}")
+    return stages
+
+
+Stages = Annotated[tuple[StageConfig, ...], Field(min_length=1), AfterValidator(_different_names)]
+"""Stages in their order; each has a name, and so a folder, of its own."""
 
 
 class RunConfig(Config):

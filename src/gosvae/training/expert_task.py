@@ -48,7 +48,7 @@ def label_counts(dataset: Dataset, most: int = 200) -> Tensor:
     """
     m = len(dataset.class_names)
     counts_m = torch.zeros(m, dtype=torch.int64)
-    for i in range(0, len(dataset), max(1, len(dataset) // most)):
+    for i in range(0, len(dataset), max(1, -(-len(dataset) // most))):
         labels = dataset[i].labels_uint8_HW
         if labels is None:
             raise DatasetError(f"dataset {dataset.name!r} has no labels: training an expert needs them")

@@ -15,9 +15,9 @@ from gosvae.datasets.base import Dataset
 from gosvae.datasets.loader import TrainingBatches
 from gosvae.errors import DatasetError
 from gosvae.experts.compact import CompactConfig, CompactSegmenter, ExpertCard, balanced_class_weights
-from gosvae.files import write_atomically, write_json
+from gosvae.files import json_bytes, write_together
 from gosvae.seeding import seed_everything
-from gosvae.training.config import RunConfig, StageConfig
+from gosvae.training.config import RunConfig, StageConfig, Stages
 from gosvae.training.expert_task import ExpertTask, label_counts
 from gosvae.training.loop import Outcome, Trainer
 from gosvae.training.provenance import provenance
@@ -31,7 +31,7 @@ class ExpertRecipe(Config):
     description: str
     widths: tuple[int, int, int, int] = (32, 64, 96, 128)
     blocks: tuple[int, int, int] = (2, 2, 3)
-    stages: tuple[StageConfig, ...]
+    stages: Stages
 
 
 def train_expert(
@@ -56,9 +56,8 @@ def train_expert(
     """
     if not seen.has_labels:
         raise DatasetError(f"dataset {seen.name!r} has no labels: training an expert needs them")
-    seed_everything(run.seed)
     config = CompactConfig(widths=recipe.widths, blocks=recipe.blocks, class_count=len(seen.class_names))
-    task = ExpertTask(CompactSegmenter(config), balanced_class_weights(label_counts(seen)))
+    class_weights_m = balanced_class_weights(label_counts(seen))
 
     def batches(stage: StageConfig, rank: int, world_size: int) -> TrainingBatches:
         return TrainingBatches(
@@ -80,10 +79,16 @@ def train_expert(
         )
         halves = half_weights(network.state_dict())
         notes = provenance(seen, recipe=to_tree(recipe), seed=run.seed, stage=stage.name, minutes=round(minutes, 2))
-        write_json(folder / "provenance.json", notes)
-        write_json(folder / "config.json", to_tree(card))
-        write_atomically(folder / "weights.safetensors", save(halves))
+        write_together(
+            {
+                folder / "provenance.json": json_bytes(notes),
+                folder / "config.json": json_bytes(to_tree(card)),
+                folder / "weights.safetensors": save(halves),
+            }
+        )
 
     with torch.random.fork_rng(devices=[]):
+        seed_everything(run.seed)
+        task = ExpertTask(CompactSegmenter(config), class_weights_m)
         trainer = Trainer(task, recipe.stages, run, folder)
         return trainer.train(batches, keep, max_minutes=max_minutes, progress=progress)

@@ -7,6 +7,7 @@ a run that was never stopped.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -15,7 +16,6 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,10 +134,12 @@ class Trainer:
             if self._progress.stage >= len(self._stages):
                 self._task.network.load_state_dict(state["network"])
         done_before = sum(s.steps for s in self._stages[: self._progress.stage]) + self._progress.step
-        with (
-            self._signals(),
-            Records(self._folder, from_step=done_before, tensorboard=self._run.tensorboard) as records,
-        ):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._signals())
+            records = None
+            if fabric.global_rank == 0:
+                records = Records(self._folder, from_step=done_before, tensorboard=self._run.tensorboard)
+                stack.enter_context(records)
             while self._progress.stage < len(self._stages):
                 if not self._run_stage(fabric, state, batches_of, on_stage_end, deadline, progress, records):
                     return self._outcome(complete=False)
@@ -156,7 +158,7 @@ class Trainer:
         on_stage_end: StageEnd,
         deadline: float,
         show: bool,
-        records: Records,
+        records: Records | None,
     ) -> bool:
         """Run the current stage from the current step; True when it is finished."""
         now, network = self._progress, self._task.network
@@ -196,7 +198,7 @@ class Trainer:
                 now.step += 1
                 bar.update()
                 now.minutes = minutes_before + (time.monotonic() - started) / 60.0
-                if fabric.global_rank == 0 and (now.step % self._run.log_steps == 0 or now.step == stage.steps):
+                if records is not None and (now.step % self._run.log_steps == 0 or now.step == stage.steps):
                     numbers = {name: float(value) for name, value in values.items()}
                     bar.set_postfix({"total": f"{numbers['total']:.4f}"}, refresh=False)
                     extra = {"learning_rate": learning_rate(stage, now.step - 1), "minutes": now.minutes}
@@ -213,7 +215,7 @@ class Trainer:
         network.load_state_dict(kept.state_dict())
         self._progress = Progress(stage=now.stage + 1)
         self._save(fabric, network, None, None)
-        return not self._stop_requested or self._progress.stage == len(self._stages)
+        return not self._agree(fabric, self._stop_requested) or self._progress.stage == len(self._stages)
 
     def _step(
         self, fabric: Fabric, module: Any, optimizer: Any, batch: Batch, stage: StageConfig, step: int
@@ -238,9 +240,12 @@ class Trainer:
         return {"total": total.detach(), **{k: v.detach() for k, v in terms.items()}, "gradient_norm": norm.detach()}
 
     def _not_finite(self, what: str, stage: StageConfig, step: int) -> TrainingError:
+        saved = (
+            f"the last good state is in {self._states}" if any(self._states.glob("*.state")) else "none is saved yet"
+        )
         return TrainingError(
             f"{what} is not finite at step {step + 1} of stage {stage.name!r}: stopped before the weights changed; "
-            f"the last good state is in {self._states}; lower the learning rate or the term's weight"
+            f"{saved}; lower the learning rate or the term's weight"
         )
 
     def _agree(self, fabric: Fabric, flag: bool) -> bool:
@@ -263,7 +268,7 @@ class Trainer:
             save_state(self._states, now.stage, now.step, state)
         fabric.barrier()
 
-    @contextmanager
+    @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         """Ctrl-C and SIGTERM end the run after the current step; a second one ends it at once."""
 

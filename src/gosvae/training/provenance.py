@@ -13,7 +13,7 @@ from gosvae.provenance import hardware, revision, versions
 def data_hash(dataset: Dataset, most: int = 16) -> str:
     """SHA-256 over the count and up to `most` evenly spaced samples (names, pixels, labels) of a dataset."""
     digest = hashlib.sha256(f"{dataset.name} {len(dataset)}".encode())
-    for i in range(0, len(dataset), max(1, len(dataset) // most)):
+    for i in range(0, len(dataset), max(1, -(-len(dataset) // most))):
         sample = dataset[i]
         digest.update(sample.name.encode())
         digest.update(sample.image_uint8_HW3.tobytes())

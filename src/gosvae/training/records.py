@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from gosvae.files import write_atomically
+from gosvae.files import WriteError, write_atomically
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
 class Records:
-    """Appends to `log.jsonl` and TensorBoard; on resume, what lies after the resumed step is dropped."""
+    """Appends to `log.jsonl` and TensorBoard; on resume, what lies after the resumed step is dropped.
+
+    Raises:
+        WriteError: no space or no permission.
+    """
 
     def __init__(self, folder: Path, *, from_step: int, tensorboard: bool) -> None:
         self._path = folder / "log.jsonl"
-        if self._path.exists():
-            kept = [line for line in self._path.read_text().splitlines() if _step_of(line) in range(from_step + 1)]
-            write_atomically(self._path, "".join(f"{line}\n" for line in kept).encode())
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a", encoding="utf-8")
         self._writer: SummaryWriter | None = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter  # imported here: it is slow to load
+        try:
+            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines() if self._path.exists() else []
+            kept = "".join(f"{line}\n" for line in lines if _step_of(line) in range(from_step + 1))
+            write_atomically(self._path, kept.encode())
+            self._file = self._path.open("a", encoding="utf-8")
+            if tensorboard:
+                from torch.utils.tensorboard import SummaryWriter  # imported here: it is slow to load
 
-            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1)
+                self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1)
+        except OSError as error:
+            raise WriteError(f"cannot write logs in {folder}: {error.strerror}") from None
 
     def write(self, step: int, stage: str, values: dict[str, float]) -> None:
         """Record the values of one step; `step` counts through all stages."""
-        self._file.write(json.dumps({"step": step, "stage": stage, **values}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, "stage": stage, **values}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise WriteError(f"cannot write {self._path}: {error.strerror}") from None
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(f"{stage}/{name}", value, step)
@@ -41,7 +51,8 @@ class Records:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what a full disk did not take has been reported by `write`
+            self._file.close()
         if self._writer is not None:
             self._writer.close()
 

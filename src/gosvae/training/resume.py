@@ -25,7 +25,7 @@ def _states(folder: Path) -> list[Path]:
 
 
 def save_state(folder: Path, stage: int, step: int, state: dict[str, Any]) -> Path:
-    """Write a state behind its own SHA-256, then remove all but the newest two.
+    """Write a state behind its own SHA-256, then remove all but it and the one before.
 
     Raises:
         WriteError: no space or no permission; earlier states are intact.
@@ -35,8 +35,10 @@ def save_state(folder: Path, stage: int, step: int, state: dict[str, Any]) -> Pa
     payload = buffer.getvalue()
     path = folder / f"{stage:02d}-{step:09d}.state"
     write_atomically(path, hashlib.sha256(payload).digest() + payload)
-    for old in _states(folder)[KEPT:]:
-        old.unlink()
+    # What is newer is damaged, or the run would have continued from it; it must not push intact states out.
+    intact = [p for p in _states(folder) if p.name <= path.name]
+    for old in {*_states(folder), *folder.glob(".*.state.*")}.difference(intact[:KEPT]):  # and what a crash left half
+        old.unlink(missing_ok=True)
     return path
 
 
