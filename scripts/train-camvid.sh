@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Makes the models that ship in the package, from CamVid and generated streets: about 80 minutes on two CPU cores.
+# Stop it at any moment; the same command continues. Usage: scripts/train-camvid.sh CAMVID_FOLDER [LPIPS_WEIGHTS_FOLDER]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+gosvae=${GOSVAE:-.venv/bin/gosvae}
+camvid=${1:?usage: scripts/train-camvid.sh CAMVID_FOLDER [LPIPS_WEIGHTS_FOLDER]}
+data="camvid:$camvid+streets:180"
+lpips=(--lpips lpips-squeeze ${2:+--weights "$2"})
+models=src/gosvae/models
+
+"$gosvae" train-expert --data "$data" --set name=expert-camvid --out runs/expert-camvid
+mkdir -p "$models/expert-camvid"
+cp runs/expert-camvid/{config.json,provenance.json,weights.safetensors} "$models/expert-camvid/"
+
+"$gosvae" train gosvae --data "$data" --expert embedded "${lpips[@]}" --set name=gosvae-camvid --out runs/gosvae-camvid
+"$gosvae" export runs/gosvae-camvid/stages/pixels "$models/vqvae-camvid" --name vqvae-camvid
+"$gosvae" export runs/gosvae-camvid "$models/gosvae-camvid"
+
+"$gosvae" train gosvae-compact --data "$data" --expert embedded "${lpips[@]}" --set name=gosvae-compact-camvid \
+    --out runs/gosvae-compact-camvid
+"$gosvae" export runs/gosvae-compact-camvid "$models/gosvae-compact-camvid"
