@@ -43,7 +43,7 @@ def load_expert(spec: str | Path) -> Expert:
     path = Path(text).expanduser()
     if path.suffix in exported.SUFFIXES:
         return load_exported_expert(path)
-    if path.is_dir():
+    if text and path.is_dir():
         return _load_folder(path)
     hint = f"no file or folder {text!r}" if text else "the name is empty"
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):

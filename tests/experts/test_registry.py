@@ -1,0 +1,65 @@
+"""One string names any expert."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from experts.tiny_models import TinySegmenter, save_tiny_transformer, write_card
+from gosvae.errors import ExpertError
+from gosvae.experts.compact import CompactExpert
+from gosvae.experts.exported import ExportedExpert
+from gosvae.experts.huggingface import HuggingFaceExpert
+from gosvae.experts.registry import EXPERTS, load_expert
+
+
+def test_a_transformers_folder_by_path_and_by_prefix(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="needs gosvae[huggingface]")
+    save_tiny_transformer("segformer", tmp_path)
+    by_path, by_prefix = load_expert(str(tmp_path)), load_expert(f"hf:{tmp_path}")
+    assert isinstance(by_path, HuggingFaceExpert)
+    assert by_path.fingerprint() == by_prefix.fingerprint()
+
+
+def test_an_exported_file(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(TinySegmenter().eval(), (torch.rand(1, 3, 32, 64),)), path)
+    write_card(path)
+    assert isinstance(load_expert(path), ExportedExpert)
+
+
+def test_the_embedded_expert_is_an_expert_or_says_that_it_is_missing() -> None:
+    try:
+        expert = load_expert("embedded")
+    except ExpertError as error:
+        assert "has no embedded expert" in str(error)  # noqa: PT017 - either outcome is complete.
+    else:
+        assert isinstance(expert, CompactExpert)
+
+
+def test_what_names_no_expert(tmp_path: Path) -> None:
+    for spec in ("", "embeded", str(tmp_path / "absent")):
+        with pytest.raises(ExpertError) as caught:
+            load_expert(spec)
+        assert all(way in str(caught.value) for way in EXPERTS)
+    with pytest.raises(ExpertError, match=r"did you mean hf:shi-labs/oneformer\?"):
+        load_expert("shi-labs/oneformer")
+
+
+def test_folders_that_hold_no_expert(tmp_path: Path) -> None:
+    with pytest.raises(ExpertError, match=r"cannot read config\.json"):
+        load_expert(str(tmp_path))
+    config = tmp_path / "config.json"
+    config.write_text("{")
+    with pytest.raises(ExpertError, match="not valid JSON"):
+        load_expert(str(tmp_path))
+    for tree in ({"kind": "codec"}, ["expert"]):
+        config.write_text(json.dumps(tree))
+        with pytest.raises(ExpertError, match="describes no expert"):
+            load_expert(str(tmp_path))
+    config.write_text('{"kind": "expert"}')
+    with pytest.raises(ExpertError, match=r"weights\.safetensors is missing"):
+        load_expert(str(tmp_path))
