@@ -17,6 +17,7 @@ from gosvae.codecs.registry import embedded_codecs, load_learned_codec
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.datasets.folder import ImageFolder
 from gosvae.datasets.mixture import load_prepared
+from gosvae.errors import ConfigError
 from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.evaluation.tables import terminal_table
 from gosvae.experts.registry import load_expert
@@ -58,10 +59,14 @@ def add_commands(commands: Commands, formatter: Any) -> None:
 def run_demo(options: argparse.Namespace) -> int:
     """Evaluate the package's models and classical codecs at like bytes; print a table, write a picture."""
     dataset: Dataset
+    if options.count < 1:
+        raise ConfigError(f"--count must be at least 1, got {options.count}")
     if options.images is None:
         dataset = load_prepared(f"streets:{options.count}", default_split="test")
     else:
         dataset = First(_Shrunk(ImageFolder(options.images)), options.count)
+    if not embedded_codecs():
+        raise ConfigError("this installation has no models of its own: install gosvae again, or use gosvae evaluate")
     learned = [load_learned_codec(name) for name in embedded_codecs()]
     learned.sort(key=lambda codec: codec.model.stride, reverse=True)
     entries = [CodecEntry(codec.name, codec) for codec in learned]

@@ -106,10 +106,11 @@ def entries_of(options: argparse.Namespace) -> list[CodecEntry]:
     Raises:
         ConfigError: `--match` names no codec of the evaluation.
     """
-    entries = []
+    entries: list[CodecEntry] = []
     for spec in options.codecs:
         codec = load_codec(spec)
-        entries.append(CodecEntry(spec if ":" in spec else codec.name, codec))
+        taken = codec.name in [entry.label for entry in entries]  # two runs of one recipe have one name
+        entries.append(CodecEntry(spec if ":" in spec or taken else codec.name, codec))
     by_spec = dict(zip(options.codecs, entries, strict=True))
     matches = options.match if options.match is not None else options.codecs[:1]
     for match in matches:

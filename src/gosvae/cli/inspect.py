@@ -13,7 +13,7 @@ from gosvae.cli.streams import read_stream
 from gosvae.codecs.classical import CLASSICAL_CODECS
 from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, embedded_codecs, load_learned_codec, models_folder
 from gosvae.datasets.registry import DATASETS
-from gosvae.errors import CheckpointError, ForeignStreamError
+from gosvae.errors import BitstreamError, CheckpointError, ForeignStreamError
 from gosvae.experts.compact import count_parameters
 from gosvae.experts.registry import EXPERTS, load_expert
 from gosvae.recipes import load_recipe, recipe_names
@@ -42,14 +42,18 @@ def run_info(options: argparse.Namespace) -> int:
     if path.is_file():
         return _info_stream(path)
     folder = path if path.is_dir() else models_folder() / options.what
-    if (folder / "config.json").is_file() and read_json(folder / "config.json").get("kind") == "expert":
+    tree = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if isinstance(tree, dict) and (tree.get("kind") == "expert" or "model_type" in tree):
         return _info_expert(folder)
     return _info_codec(options.what)
 
 
 def _info_stream(path: Path) -> int:
     data = read_stream(path)
-    header, payload = bitstream.unpack(data)
+    try:
+        header, payload = bitstream.unpack(data)
+    except BitstreamError as error:
+        raise type(error)(f"{path}: {error}") from None
     try:
         maker = codec_of_stream(data).name
     except ForeignStreamError:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import NoReturn
 
 from gosvae.cli import demo, evaluate, inspect, streams, train
 from gosvae.errors import GosvaeError
@@ -17,9 +18,16 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
     """Defaults behind every option, and examples as they are written."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, without the whole usage before it; commands inherit it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="gosvae",
         description="A goal-oriented image codec: sends what a perception model needs, in a fraction of the bytes.",
     )
@@ -45,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, such as `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # the file system's own word on a path, such as a missing permission
+        print(f"gosvae: error: {error.filename or 'file system'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     return status
 
 

@@ -64,7 +64,7 @@ def _pairs(sources: Iterable[Path], out: Path | None, suffix: str) -> list[tuple
         if target.resolve() == source.resolve():
             raise ConfigError(f"{target} would be written over itself: give another name with -o")
         if target in seen:
-            raise ConfigError(f"two files would be written to {target}: compress them one by one with -o")
+            raise ConfigError(f"two files would be written to {target}: take them one by one, each with its own -o")
         seen.add(target)
     return pairs
 

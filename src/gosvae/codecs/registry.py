@@ -42,6 +42,8 @@ def load_learned_codec(
     if str(name_or_folder) in embedded_codecs():
         folder = models_folder() / str(name_or_folder)
     elif not folder.is_dir():
+        if len(folder.parts) > 1 or folder.suffix:
+            raise ConfigError(f"no such checkpoint folder: {name_or_folder}; gosvae list codecs shows the names")
         known = [*embedded_codecs(), *CLASSICAL_CODECS]
         raise ConfigError(f"{unknown_name('codec', str(name_or_folder), known)}, and it is not a checkpoint folder")
     return LearnedCodec.load(folder, entropy=entropy, device=device)

@@ -36,6 +36,8 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe
         raise ConfigError(f"{path} is not a recipe: expected keys and values")
     tree = apply_overrides(tree, overrides or [])
     kind = tree.get("kind", "codec")
+    if kind not in ("codec", "expert"):
+        raise ConfigError(f"recipe {path.stem!r}: {unknown_name('kind', str(kind), ('codec', 'expert'))}")
     if kind == "expert":
         return parse(ExpertRecipe, tree, source=f"recipe {path.stem!r}")
     return parse(CodecRecipe, tree, source=f"recipe {path.stem!r}")
