@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
+from pathlib import Path
 
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.datasets.geometry import GeometryConfig, Prepared
@@ -57,7 +58,8 @@ def load_prepared(
         DatasetError: as `load_dataset`, or parts with other classes.
     """
     parts = []
-    names = spec.split("+")
+    is_one_path = any(Path(text).expanduser().exists() for text in (spec, spec.partition(":")[2]) if text)
+    names = [spec] if is_one_path else spec.split("+")
     for name in names:
         dataset = load_dataset(name, default_split=default_split)
         size = geometry or default_geometry(dataset.name)
