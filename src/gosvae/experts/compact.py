@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,6 +43,12 @@ class ExpertCard(Config):
     input_height: int = Field(gt=0)
     input_width: int = Field(gt=0)
     network: CompactConfig
+
+    @model_validator(mode="after")
+    def _a_name_for_each_class(self) -> ExpertCard:
+        if len(self.class_names) != self.network.class_count:
+            raise ValueError(f"{len(self.class_names)} class_names, but network.class_count {self.network.class_count}")
+        return self
 
 
 def _down(in_channels: int, out_channels: int) -> nn.Sequential:
