@@ -90,6 +90,11 @@ def test_a_foreign_file_is_named_by_its_first_bytes() -> None:
         Jpeg().decompress(b"\x89PNG\r\n\x1a\n")
 
 
+def test_a_file_of_magic_alone_is_damaged() -> None:
+    with pytest.raises(BitstreamError, match="JPEG file of 3 bytes is truncated or damaged: its header cannot be read"):
+        Jpeg().decompress(b"\xff\xd8\xff")
+
+
 def test_a_grey_jpeg_of_another_program_is_read_as_rgb() -> None:
     buffer = io.BytesIO()
     Image.new("L", (8, 6), 77).save(buffer, "JPEG")

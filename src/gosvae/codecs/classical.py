@@ -12,7 +12,7 @@ from abc import abstractmethod
 
 import imagecodecs
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from gosvae.codecs.base import RateControlledCodec
 from gosvae.errors import BitstreamError, ConfigError, ImageError, RateError, unknown_name
@@ -116,6 +116,8 @@ class ClassicalCodec(RateControlledCodec):
             return check_image(self._decode(data))
         except Exception as error:  # decoders of damaged bytes raise nearly everything
             reason = next(iter(str(error).splitlines()), type(error).__name__)
+            if isinstance(error, UnidentifiedImageError):
+                reason = "its header cannot be read"  # Pillow names a buffer in memory
             raise BitstreamError(f"{self.title} file of {len(data)} bytes is truncated or damaged: {reason}") from error
 
     def _checked(self, image_uint8_HW3: ImageArray) -> ImageArray:
