@@ -133,9 +133,9 @@ def _sensor(dice: Dice, picture: npt.NDArray[np.uint8], light: Light) -> npt.NDA
     height, width, _ = picture.shape
     amount = np.float32(dice.between(0.5, 3.0) * (1 + 1.2 * light.dusk) / 104.0)
     grains = dice.generator.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
-    noisy = np.subtract(grains[0], grains[1], dtype=np.float32)
+    noisy: FloatArray = np.subtract(grains[0], grains[1], dtype=np.float32)
     noisy *= amount
     noisy += picture
     noisy += np.float32(0.5)
-    picture = np.clip(noisy, 0, 255, out=noisy).astype(np.uint8)
-    return picture
+    np.clip(noisy, 0, 255, out=noisy)
+    return noisy.astype(np.uint8)
