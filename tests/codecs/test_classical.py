@@ -44,7 +44,7 @@ def test_higher_quality_is_larger_and_nearer(name: str, tiny_image: ImageArray) 
     assert luma_mse(high.decompress(large), tiny_image) < 20
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["jpeg", "webp"])  # the search is the same for all, these two are quick
 def test_the_budget_is_used_up_to_one_step_of_quality(name: str, tiny_image: ImageArray) -> None:
     codec_type, image = CLASSICAL_CODECS[name], tiny_image[:16, :24]
     sizes = {
