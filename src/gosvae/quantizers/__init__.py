@@ -20,12 +20,15 @@ CodeDim = Annotated[int, Field(ge=1, le=1024)]
 
 
 class VqConfig(Config):
-    """`VectorQuantizer`: K codes of D channels, trained by gradients."""
+    """`VectorQuantizer`: K codes of D channels, trained by gradients; `revive_below` 0 never moves a dead code."""
 
     kind: Literal["vq"] = "vq"
     codebook_size: CodebookSize = 512
     code_dim: CodeDim = 64
     cosine: bool = False
+    revive_below: float = Field(0.0, ge=0, lt=1)
+    usage_decay: float = Field(0.98, gt=0, lt=1)
+    seed: int = Field(0, ge=0)
 
 
 class VqEmaConfig(Config):

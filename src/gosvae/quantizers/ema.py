@@ -7,34 +7,21 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
 from torch.nn import functional as F
 
 from gosvae.nn.straight_through import straight_through
 from gosvae.quantizers.base import Quantized, Quantizer
+from gosvae.quantizers.batch_statistics import count_codes, draw_vectors, sum_over_devices
 from gosvae.quantizers.vq import lookup_codes, nearest_codes, search_latent, to_vectors
-from gosvae.seeding import torch_generator
 from gosvae.tensors import check_layout
-
-
-def _sum_over_devices(x: Tensor) -> Tensor:
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(x)
-    return x
-
-
-def _from_first_device(x: Tensor) -> Tensor:
-    if dist.is_available() and dist.is_initialized():
-        dist.broadcast(x, src=0)
-    return x
 
 
 def _assigned(z_ND: Tensor, indices_N: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
     """For each code, over all devices: how many vectors chose it (K,) and their sum (K, D)."""
-    counts_K = torch.bincount(indices_N, minlength=codebook_size).to(z_ND.dtype)
+    counts_K = count_codes(indices_N, codebook_size)
     sums_KD = z_ND.new_zeros(codebook_size, z_ND.shape[1])
     sums_KD.scatter_add_(0, indices_N.unsqueeze(1).expand_as(z_ND), z_ND)
-    return _sum_over_devices(counts_K), _sum_over_devices(sums_KD)
+    return counts_K, sum_over_devices(sums_KD)
 
 
 class EmaVectorQuantizer(Quantizer):
@@ -108,17 +95,9 @@ class EmaVectorQuantizer(Quantizer):
         return z_BDhw.to(self.codebook_KD.dtype)
 
     @torch.no_grad()
-    def _draw(self, z_ND: Tensor, number: int, purpose: str) -> Tensor:
-        """`number` random vectors of the batch, different ones as long as there are enough."""
-        generator = torch_generator(self.seed, purpose, int(self.steps))
-        order = torch.randperm(z_ND.shape[0], generator=generator)
-        chosen = order[torch.arange(number) % len(order)].to(z_ND.device)
-        return _from_first_device(z_ND[chosen])
-
-    @torch.no_grad()
     def _start(self, z_ND: Tensor) -> None:
         """Lloyd's k-means from random vectors of the batch; a code that nothing chose keeps its place."""
-        centres_KD = self._draw(z_ND, self.codebook_size, "k-means")
+        centres_KD = draw_vectors(z_ND, self.codebook_size, self.seed, "k-means", int(self.steps))
         for _ in range(self.kmeans_iterations):
             counts_K, sums_KD = _assigned(z_ND, nearest_codes(z_ND, centres_KD), self.codebook_size)
             means_KD = sums_KD / counts_K.clamp(min=1).unsqueeze(1)
@@ -145,7 +124,7 @@ class EmaVectorQuantizer(Quantizer):
         dead_K = self.counts_K < self.revive_below * mean_count
         number = int(dead_K.sum())
         if number:
-            vectors = self._draw(z_ND, number, "revival")
+            vectors = draw_vectors(z_ND, number, self.seed, "revival", int(self.steps))
             self.codebook_KD[dead_K] = vectors
             self.sums_KD[dead_K] = vectors * mean_count
             self.counts_K[dead_K] = mean_count

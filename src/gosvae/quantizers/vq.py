@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from gosvae.errors import ShapeError
 from gosvae.nn.straight_through import straight_through
 from gosvae.quantizers.base import Quantized, Quantizer
+from gosvae.quantizers.batch_statistics import count_codes, draw_vectors
 from gosvae.tensors import check_layout
 
 SEARCH_BYTES = 16 * 1024 * 1024
@@ -66,16 +67,36 @@ class VectorQuantizer(Quantizer):
     With `cosine`, latents and codes are scaled to unit length first (Yu et al. 2022), which suits a small `code_dim`;
     the straight-through gradient then arrives at the scaled latent.
 
+    With `revive_below` above 0, a code whose moving share of the indices falls below that fraction of the mean share
+    is moved to a random latent of the batch before the batch is quantised (Dhariwal et al. 2020, Jukebox). The paper
+    does not do this; without it a short training uses a handful of codes only.
+
     `z_q` has the data type of the codebook, also under autocast.
     """
 
-    def __init__(self, codebook_size: int, code_dim: int, *, cosine: bool = False) -> None:
+    usage_K: Tensor
+    steps: Tensor
+
+    def __init__(
+        self,
+        codebook_size: int,
+        code_dim: int,
+        *,
+        cosine: bool = False,
+        revive_below: float = 0.0,
+        usage_decay: float = 0.98,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.codebook_size = codebook_size
         self.code_dim = code_dim
         self.cosine = cosine
         bound = 1.0 / codebook_size
         self.codebook_KD = nn.Parameter(torch.empty(codebook_size, code_dim).uniform_(-bound, bound))
+        self.revive_below, self.usage_decay, self.seed = revive_below, usage_decay, seed
+        if revive_below > 0:
+            self.register_buffer("usage_K", torch.ones(codebook_size))
+            self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def codes(self) -> Tensor:
         """The codes (K, D) that indices stand for."""
@@ -89,14 +110,30 @@ class VectorQuantizer(Quantizer):
     def forward(self, z_BDhw: Tensor) -> Quantized:
         """See `Quantizer.forward`; terms `codebook` and `commitment`."""
         z_BDhw = self._prepared(z_BDhw)
+        revives = self.training and self.revive_below > 0
+        if revives:
+            self._revive(to_vectors(z_BDhw.detach()))
         codes_KD = self.codes()
         indices_Bhw = search_latent(z_BDhw, codes_KD)
+        if revives:
+            counts_K = count_codes(indices_Bhw.reshape(-1), self.codebook_size)
+            self.usage_K.lerp_(counts_K / counts_K.mean(), 1 - self.usage_decay)
+            self.steps += 1
         e_BDhw = lookup_codes(indices_Bhw, codes_KD)
         terms = {
             "codebook": F.mse_loss(e_BDhw, z_BDhw.detach()),  # Eq. 4, second term: the gradient stops at the encoder.
             "commitment": F.mse_loss(z_BDhw, e_BDhw.detach()),  # Eq. 4, third term: the gradient stops at the codes.
         }
         return Quantized(straight_through(z_BDhw, e_BDhw), indices_Bhw, terms)
+
+    @torch.no_grad()
+    def _revive(self, z_ND: Tensor) -> None:
+        """Move dead codes to random latents; each then has the mean usage and some steps to prove itself."""
+        dead_K = self.usage_K < self.revive_below
+        number = int(dead_K.sum())
+        if number:
+            self.codebook_KD[dead_K] = draw_vectors(z_ND, number, self.seed, "revive", int(self.steps))
+            self.usage_K[dead_K] = 1.0
 
     @torch.no_grad()
     def encode(self, z_BDhw: Tensor) -> Tensor:
