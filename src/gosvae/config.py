@@ -102,13 +102,20 @@ def load_yaml(path: Path) -> Any:
         raise ConfigError(f"{path} is not valid YAML: {line}{reason}") from None
 
 
+def _copy(tree: Any) -> Any:
+    """A copy in which nothing is shared: a change in one place must not reach what a YAML alias repeats elsewhere."""
+    if isinstance(tree, dict):
+        return {key: _copy(value) for key, value in tree.items()}
+    return [_copy(value) for value in tree] if isinstance(tree, list) else tree
+
+
 def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """Apply `a.b.0.c=value` overrides (YAML values) to a tree and return the new tree; the given one is unchanged.
 
     Raises:
         ConfigError: an override without `=`, an index out of range, or a path through a plain value.
     """
-    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(tree))
+    result: dict[str, Any] = _copy(tree)
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
