@@ -1,0 +1,79 @@
+"""Files are the old ones or the new ones, whatever happens in between."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from gosvae.files import WriteError, write_atomically, write_json, write_together
+
+
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_made_with_its_folders_and_the_usual_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "c.bin"
+    write_atomically(path, b"123")
+    write_atomically(path, b"4")
+    assert path.read_bytes() == b"4"
+    assert names(path.parent) == ["c.bin"]
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c.json"
+    write_json(path, {"old": True})
+    old = path.read_bytes()
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(WriteError, match=r"c\.json: No space left on device; what stood there before is intact"):
+        write_json(path, {"new": True})
+    assert path.read_bytes() == old
+    assert names(tmp_path) == ["c.json"]
+
+
+def test_files_that_belong_together_change_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    write_together({one: b"old 1", two: b"old 2"})
+    calls = iter([None, OSError(errno.ENOSPC, "No space left on device")])
+
+    def second_fails(_: int) -> None:
+        if error := next(calls):
+            raise error
+
+    monkeypatch.setattr(os, "fsync", second_fails)
+    with pytest.raises(WriteError, match="two: No space"):
+        write_together({one: b"new 1", two: b"new 2"})
+    assert (one.read_bytes(), two.read_bytes()) == (b"old 1", b"old 2")
+    assert names(tmp_path) == ["one", "two"]
+
+
+def test_an_interrupted_write_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "x", b"1")
+    assert names(tmp_path) == []
+
+
+def test_folders_and_devices_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "pipe"):
+        with pytest.raises(WriteError, match="not a regular file"):
+            write_atomically(tmp_path / name, b"1")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    with pytest.raises(WriteError, match="File exists|Not a directory"):
+        write_atomically(tmp_path / "pipe" / "below", b"1")

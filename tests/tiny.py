@@ -1,0 +1,105 @@
+"""Small models, data and judges that train in milliseconds: what tests of training, recipes and commands share."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from gosvae.checkpoint import CodecCard, CodecCheckpoint, half_weights
+from gosvae.codecs.model import ModelConfig, VqAutoencoder
+from gosvae.config import parse
+from gosvae.datasets.geometry import GeometryConfig, Prepared
+from gosvae.datasets.streets import Streets
+from gosvae.experts.compact import CompactExpert, random_compact_expert
+from gosvae.losses.backbones import FeatureNetwork
+from gosvae.losses.perceptual import PerceptualLoss
+from gosvae.seeding import seed_everything
+from gosvae.training.codecs import CodecRecipe
+from gosvae.training.config import RunConfig
+
+QUANTIZERS: dict[str, dict[str, Any]] = {
+    "vq": {"kind": "vq", "codebook_size": 16, "code_dim": 4},
+    "vq-ema": {"kind": "vq-ema", "codebook_size": 16, "code_dim": 4},
+    "fsq": {"kind": "fsq", "levels": [4, 4]},
+}
+
+
+@cache
+def streets(count: int = 4) -> Prepared:
+    """Scenes of 64x96 pixels, drawn once."""
+    return Prepared(Streets(count, seed=7, height=64, width=96), GeometryConfig(), cache_bytes=2**20)
+
+
+def expert() -> CompactExpert:
+    """An untrained expert for the classes of `streets`, the same at every call."""
+    seed_everything(11)
+    return random_compact_expert(streets().class_names, height=64, width=96)
+
+
+def perceptual() -> PerceptualLoss:
+    """A stand-in for LPIPS: the features of one random convolution."""
+    seed_everything(12)
+    network = FeatureNetwork([nn.Conv2d(3, 4, 3, padding=1), nn.ReLU()], taps=(1,), channels=(4,), min_side=1)
+    return PerceptualLoss("tiny", network, [torch.ones(4)])
+
+
+def autoencoder(**more: Any) -> dict[str, Any]:
+    """Settings of a small autoencoder, shallow and of stride 4 unless said otherwise."""
+    return {"stride": 4, "width": 8, "hidden_width": 4, "blocks": 1, **more}
+
+
+def model_config(quantizer: str = "vq", **more: Any) -> ModelConfig:
+    """A small model with one of `QUANTIZERS`."""
+    return parse(ModelConfig, {"autoencoder": autoencoder(**more), "quantizer": QUANTIZERS[quantizer]})
+
+
+def checkpoint(model: ModelConfig | None = None, *, seed: int = 0, name: str = "tiny") -> CodecCheckpoint:
+    """A codec with random weights that uses many of its codes."""
+    model = model or model_config()
+    seed_everything(seed)
+    network = VqAutoencoder(model)
+    with torch.no_grad():
+        for parameter in network.encoder.network.get_submodule("to_latent").parameters():
+            parameter.mul_(20.0)
+        if "codebook_KD" in network.quantizer.state_dict():
+            network.quantizer.state_dict()["codebook_KD"].normal_()
+    counts_K = torch.randint(1, 1000, (network.quantizer.codebook_size,))
+    card = CodecCard(name=name, recipe="none", model=model)
+    return CodecCheckpoint(card, half_weights(network.state_dict()), counts_K, {"dataset": "none"})
+
+
+def recipe_tree(quantizer: str = "vq", *, steps: tuple[int, int] = (4, 3)) -> dict[str, Any]:
+    """Two short stages, pixels and imitation, as they stand in a recipe's file."""
+    own = {} if quantizer == "fsq" else {"commitment": 0.25} | ({"codebook": 1.0} if quantizer == "vq" else {})
+    common = {"learning_rate": 0.01, "warmup_steps": 2, "ema_decay": 0.5}
+    batches = {"batch_size": 2, "crop_height": 32, "crop_width": 48}
+    return {
+        "name": "tiny",
+        "description": "for tests",
+        "model": {"autoencoder": autoencoder(), "quantizer": QUANTIZERS[quantizer]},
+        "stages": [
+            {"name": "pixels", "weights": {"mse": 1.0, **own}, "steps": steps[0], "batches": batches, **common},
+            {
+                "name": "imitation",
+                "weights": {"mse": 1.0, "lpips": 1.0, "jsd": 1.0, **own},
+                "steps": steps[1],
+                "ramp_steps": 2,
+                "batches": batches,
+                **common,
+            },
+        ],
+    }
+
+
+def recipe(quantizer: str = "vq", *, steps: tuple[int, int] = (4, 3)) -> CodecRecipe:
+    """The recipe of `recipe_tree`."""
+    return parse(CodecRecipe, recipe_tree(quantizer, steps=steps))
+
+
+def run_config(**more: Any) -> RunConfig:
+    """On the CPU, every step logged, no TensorBoard."""
+    defaults = {"accelerator": "cpu", "precision": "32", "log_steps": 1, "tensorboard": False}
+    return parse(RunConfig, {**defaults, **more})
