@@ -45,14 +45,14 @@ def expert(request: pytest.FixtureRequest, folders: dict[str, Path]) -> HuggingF
 
 
 def _picture(height: int, width: int) -> ImageArray:
-    coarse = numpy_generator(5, height, width).random((1, 3, 8, 12))
+    coarse = numpy_generator(5).random((1, 3, 8, 12))
     fine = F.interpolate(torch.from_numpy(coarse), (height, width), mode="bicubic").clamp(0, 1)
     image: ImageArray = (fine[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     return image
 
 
-def _library_map(folder: Path, image: ImageArray, target: tuple[int, int]) -> torch.Tensor:
-    """The map that a user of `transformers` gets: processor, model, the processor's own post-processing."""
+def _library_result(folder: Path, image: ImageArray, target: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Map and scores that a user of `transformers` gets: processor, model, the processor's own post-processing."""
     from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, AutoModelForUniversalSegmentation
 
     kind = json.loads((folder / "config.json").read_text())["model_type"]
@@ -72,8 +72,10 @@ def _library_map(folder: Path, image: ImageArray, target: tuple[int, int]) -> to
         inputs = processor(image, return_tensors="pt")
     with torch.no_grad():
         outputs = network(**inputs)
-    label_map: torch.Tensor = processor.post_process_semantic_segmentation(outputs, target_sizes=[target])[0]
-    return label_map
+    (result,) = processor.post_process_semantic_segmentation(
+        outputs, target_sizes=[target], return_segmentation_scores=True
+    )
+    return result.segmentation, result.segmentation_scores
 
 
 @pytest.mark.parametrize("kind", TRANSFORMERS_KINDS)
@@ -81,10 +83,18 @@ def _library_map(folder: Path, image: ImageArray, target: tuple[int, int]) -> to
 def test_map_is_that_of_the_library(folders: dict[str, Path], kind: str, size: tuple[int, int]) -> None:
     image = _picture(*size)
     ours = load_huggingface_expert(folders[kind]).class_map(image_to_tensor(image))[0]
-    theirs = _library_map(folders[kind], image, size)
+    theirs, _ = _library_result(folders[kind], image, size)
     assert len(torch.unique(theirs)) > 1, "a map of one class would agree with anything"
     # At the network's own size only ties may differ; elsewhere Pillow rounds the resized picture to 8 bits, we do not.
     assert (ours == theirs).float().mean() >= (0.999 if size == (HEIGHT, WIDTH) else 0.98)
+
+
+@pytest.mark.parametrize("kind", ["mask2former", "oneformer"])
+def test_probabilities_are_the_normalised_scores_of_the_library(folders: dict[str, Path], kind: str) -> None:
+    image = _picture(HEIGHT, WIDTH)
+    ours = load_huggingface_expert(folders[kind])(image_to_tensor(image)).softmax(dim=1)[0]
+    _, scores = _library_result(folders[kind], image, (HEIGHT, WIDTH))
+    torch.testing.assert_close(ours, scores / scores.sum(dim=0), atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", [*TRANSFORMERS_KINDS, "mobilevit"])
@@ -99,9 +109,8 @@ def test_preprocessing_is_that_of_the_image_processor(
     image = _picture(*size)
     theirs = processor(image, return_tensors="pt")["pixel_values"]
     ours = load_huggingface_expert(folders[kind]).preprocess(image_to_tensor(image))
-    one_level = (
-        1.0 / 255 / (0.224 if kind != "mobilevit" else 1.0)
-    )  # Pillow rounds to 8 bits after each of its two passes.
+    # Pillow rounds to 8 bits after each of its two passes.
+    one_level = 1.0 / 255 / (0.224 if kind != "mobilevit" else 1.0)
     assert ours.shape == theirs.shape
     assert (ours - theirs).abs().max() < (1e-5 if size == (HEIGHT, WIDTH) else 1.5 * one_level)
 

@@ -108,7 +108,7 @@ def _randomise(network: nn.Module) -> None:
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             # What makes the queries of a network differ: their features and what is predicted from them.
-            gain = 4.0 if any(part in name for part in ("quer", "class", "mask_embed")) else 1.0
+            gain = 20.0 if "class" in name else 4.0 if any(part in name for part in ("quer", "mask_embed")) else 1.0
             scale = 0.7 / max(parameter[0].numel(), 1) ** 0.5 if parameter.ndim > 1 else 0.1
             parameter.add_(torch.randn(parameter.shape, generator=generator) * gain * scale)
         _balance_classes(network.eval(), generator)

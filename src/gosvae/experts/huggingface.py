@@ -32,6 +32,7 @@ _SMALLEST_SCORE = 1e-20
 _RESAMPLING = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
 """Pillow's filter numbers, which image processors store, and the filters of `interpolate`."""
 _TYPICAL_IMAGE = (512, 512)
+_HALF_LEVEL = 0.5 / 255
 
 
 class HuggingFaceExpert(Expert):
@@ -94,6 +95,9 @@ class HuggingFaceExpert(Expert):
             mode = _RESAMPLING[int(self._processor.resample)]
             smooth = mode != "nearest-exact"
             x = F.interpolate(x, size, mode=mode, align_corners=False if smooth else None, antialias=smooth)
+            if mode == "bicubic":
+                # Pillow clips overshoots; half a level of room keeps the gradient of plain black and white alive.
+                x = x.clamp(-_HALF_LEVEL, 1.0 + _HALF_LEVEL)
         if getattr(self._processor, "do_flip_channel_order", False):
             x = x.flip(1)
         return (x * self.gain_3[:, None, None] - self.mean_3[:, None, None]) / self.std_3[:, None, None]
