@@ -37,7 +37,7 @@ def check_layout(x: Tensor, layout: str, *, axis_1: int | None = None) -> None:
 
 def image_to_tensor(image_uint8_HW3: ImageArray) -> Tensor:
     """uint8 (H, W, 3) to float32 (1, 3, H, W) in [0, 1]."""
-    image = np.ascontiguousarray(check_image(image_uint8_HW3))
+    image = np.require(check_image(image_uint8_HW3), requirements=["C", "W"])  # PyTorch warns of read-only arrays
     return torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0).float() / 255.0
 
 

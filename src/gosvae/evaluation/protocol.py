@@ -142,8 +142,7 @@ class _Viewer:
         self.device = next(chain(expert.parameters(), expert.buffers()), torch.empty(0)).device
 
     def view(self, image_uint8_HW3: ImageArray) -> _View:
-        writable = np.require(image_uint8_HW3, requirements="W")  # PyTorch warns of arrays that are not
-        x_B3HW = image_to_tensor(writable).to(self.device)
+        x_B3HW = image_to_tensor(image_uint8_HW3).to(self.device)
         return _View(x_B3HW, self.expert.class_map(x_B3HW)[0].cpu().numpy().astype(np.int16))
 
     @torch.inference_mode()

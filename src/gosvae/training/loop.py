@@ -46,7 +46,6 @@ class Outcome:
 
     complete: bool
     step: int
-    minutes: float
 
 
 @dataclass
@@ -148,7 +147,7 @@ class Trainer:
 
     def _outcome(self, *, complete: bool) -> Outcome:
         done = sum(s.steps for s in self._stages[: self._progress.stage]) + self._progress.step
-        return Outcome(complete=complete, step=done, minutes=self._progress.minutes)
+        return Outcome(complete=complete, step=done)
 
     def _run_stage(
         self,
