@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import recipe_tree
 
 from gosvae.config import apply_overrides, load_yaml, parse, to_tree
 from gosvae.errors import ConfigError
 from gosvae.recipes import load_recipe
 from gosvae.training.codecs import CodecRecipe
 from gosvae.training.config import RunConfig, StageConfig
+from tiny import recipe_tree
 
 
 def refusal(tree: Any, *overrides: str) -> str:

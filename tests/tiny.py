@@ -16,7 +16,9 @@ from gosvae.datasets.streets import Streets
 from gosvae.experts.compact import CompactExpert, random_compact_expert
 from gosvae.losses.backbones import FeatureNetwork
 from gosvae.losses.perceptual import PerceptualLoss
+from gosvae.nn.blocks import Residual
 from gosvae.seeding import seed_everything
+from gosvae.tensors import image_to_tensor
 from gosvae.training.codecs import CodecRecipe
 from gosvae.training.config import RunConfig
 
@@ -62,8 +64,16 @@ def checkpoint(model: ModelConfig | None = None, *, seed: int = 0, name: str = "
     seed_everything(seed)
     network = VqAutoencoder(model)
     with torch.no_grad():
-        for parameter in network.encoder.network.get_submodule("to_latent").parameters():
-            parameter.mul_(20.0)
+        for module in network.modules():
+            if isinstance(module, Residual):  # these start as the identity: let them do something
+                module.second.weight.normal_(std=0.1)
+        last = network.encoder.network.get_submodule("to_latent")
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
+        z_BDhw = network.encoder(image_to_tensor(streets()[0].image_uint8_HW3))
+        mean_D, deviation_D = z_BDhw.mean(dim=(0, 2, 3)), z_BDhw.std(dim=(0, 2, 3))
+        last.weight.div_(deviation_D.view(-1, 1, 1, 1))
+        last.bias.sub_(mean_D).div_(deviation_D)
         if "codebook_KD" in network.quantizer.state_dict():
             network.quantizer.state_dict()["codebook_KD"].normal_()
     counts_K = torch.randint(1, 1000, (network.quantizer.codebook_size,))

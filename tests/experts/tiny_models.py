@@ -88,9 +88,11 @@ _MAKERS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
 }
 
 
-def save_tiny_transformer(kind: str, folder: Path) -> Path:
+def save_tiny_transformer(kind: str, folder: Path, *, seed: int = 3) -> Path:
     """Make a tiny model with its image processor (and tokenizer) and save all of it to a folder."""
-    network, processor_type = _MAKERS[kind]()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network, processor_type = _MAKERS[kind]()
     _randomise(network)
     network.save_pretrained(folder)
     processor_type(

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from test_resume import losses, states, train
-from tiny import expert, perceptual, recipe, recipe_tree, run_config, streets
 from torch import Tensor
 
 from gosvae.checkpoint import load_codec_checkpoint, save_codec
@@ -19,6 +18,7 @@ from gosvae.files import WriteError
 from gosvae.training import codec_task
 from gosvae.training.codecs import CodecRecipe, count_indices, train_codec
 from gosvae.training.loop import learning_rate
+from tiny import expert, perceptual, recipe, recipe_tree, run_config, streets
 
 
 def changed(*overrides: str) -> CodecRecipe:
@@ -163,9 +163,8 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
 
 
 def test_the_histogram_takes_at_most_so_many_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tiny import checkpoint
-
     from gosvae.codecs.learned import LearnedCodec
+    from tiny import checkpoint
 
     codec = LearnedCodec(checkpoint())
     seen: list[int] = []

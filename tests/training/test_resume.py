@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import QUANTIZERS, expert, perceptual, recipe, run_config, streets
 
 from gosvae.checkpoint import load_codec_checkpoint
 from gosvae.datasets.base import Dataset, Sample
@@ -23,6 +22,7 @@ from gosvae.errors import CheckpointError
 from gosvae.training.codecs import CodecRecipe, train_codec
 from gosvae.training.loop import Outcome
 from gosvae.training.resume import load_newest_state, save_state
+from tiny import QUANTIZERS, expert, perceptual, recipe, run_config, streets
 
 
 @dataclass

@@ -14,7 +14,7 @@ from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.learned import EntropyChoice, LearnedCodec
 from gosvae.errors import ConfigError, ForeignStreamError, unknown_name
 
-DEFAULT_CODEC = "gosvae-compact-camvid"
+DEFAULT_CODEC = "gosvae-camvid"
 """The model that `gosvae compress` takes where none is named."""
 
 

@@ -57,6 +57,8 @@ def load_prepared(
     Raises:
         DatasetError: as `load_dataset`, or parts with other classes.
     """
+    if not all(names):
+        raise DatasetError(f"{spec!r} has an empty part: expected data sets joined by +, such as camvid:PATH+streets")
     parts = []
     is_one_path = any(Path(text).expanduser().exists() for text in (spec, spec.partition(":")[2]) if text)
     names = [spec] if is_one_path else spec.split("+")
