@@ -57,11 +57,11 @@ def load_prepared(
     Raises:
         DatasetError: as `load_dataset`, or parts with other classes.
     """
-    if not all(names):
-        raise DatasetError(f"{spec!r} has an empty part: expected data sets joined by +, such as camvid:PATH+streets")
     parts = []
     is_one_path = any(Path(text).expanduser().exists() for text in (spec, spec.partition(":")[2]) if text)
     names = [spec] if is_one_path else spec.split("+")
+    if not all(names):
+        raise DatasetError(f"{spec!r} has an empty part: expected data sets joined by +, such as camvid:PATH+streets")
     for name in names:
         dataset = load_dataset(name, default_split=default_split)
         size = geometry or default_geometry(dataset.name)
