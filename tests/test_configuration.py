@@ -105,7 +105,7 @@ def test_overrides_change_a_copy_and_read_numbers_as_people_write_them() -> None
 def test_a_configuration_survives_its_file_format() -> None:
     recipe = parse(CodecRecipe, recipe_tree("fsq"))
     assert parse(CodecRecipe, to_tree(recipe)) == recipe
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(ValueError, match=r"frozen"):
         recipe.name = "other"  # type: ignore[misc]
 
 
@@ -120,25 +120,25 @@ def test_a_configuration_survives_its_file_format() -> None:
 def test_damaged_yaml_says_where(tmp_path: Path, text: str, reason: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigError, match="not valid YAML") as caught:
+    with pytest.raises(ConfigError, match=r"not valid YAML") as caught:
         load_yaml(path)
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_or_binary_or_foreign_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="No such file"):
+    with pytest.raises(ConfigError, match=r"No such file"):
         load_yaml(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(ConfigError, match="not valid YAML"):
+    with pytest.raises(ConfigError, match=r"not valid YAML"):
         load_recipe(str(tmp_path / "binary.yaml"))
     (tmp_path / "list.yaml").write_text("- 1\n")
-    with pytest.raises(ConfigError, match="expected keys and values"):
+    with pytest.raises(ConfigError, match=r"expected keys and values"):
         load_recipe(str(tmp_path / "list.yaml"))
-    with pytest.raises(ConfigError, match="expected a mapping of keys to values, got list"):
+    with pytest.raises(ConfigError, match=r"expected a mapping of keys to values, got list"):
         parse(RunConfig, [1])
 
 
 def test_a_missing_key_is_named() -> None:
-    with pytest.raises(ConfigError, match="^stage: steps: Field required$"):
+    with pytest.raises(ConfigError, match=r"^stage: steps: Field required$"):
         parse(StageConfig, {"name": "a", "weights": {"mse": 1.0}}, source="stage")

@@ -16,9 +16,11 @@ from PIL import Image
 
 from gosvae.codecs.base import ImageCodec, RateControlledCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
+from gosvae.codecs.learned import LearnedCodec
 from gosvae.errors import BitstreamError, RateError, ShapeError
 from gosvae.seeding import numpy_generator
 from gosvae.tensors import ImageArray
+from tiny import QUANTIZERS, checkpoint, model_config
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,13 @@ class Case:
 
 def codecs() -> dict[str, Case]:
     """All codecs under the contract, by name."""
-    return {name: Case(partial(load_classical, name), False, True) for name in CLASSICAL_CODECS}
+    classical = {name: Case(partial(load_classical, name), False, True) for name in CLASSICAL_CODECS}
+    return {**classical, **{f"learned-{kind}": Case(partial(learned, kind), True, False) for kind in QUANTIZERS}}
+
+
+def learned(quantizer: str) -> ImageCodec:
+    """A small learned codec with random weights."""
+    return LearnedCodec(checkpoint(model_config(quantizer)))
 
 
 @pytest.fixture(params=sorted(codecs()))

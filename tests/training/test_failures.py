@@ -47,8 +47,8 @@ def test_a_loss_that_is_not_finite_names_the_term_and_keeps_the_last_state(
 
 
 def test_a_first_step_that_fails_promises_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec_task, "mean_squared_error", lambda x, x_hat: (x_hat * float("inf")).mean())
-    with pytest.raises(TrainingError, match="mse is not finite at step 1 .*none is saved yet") as caught:
+    monkeypatch.setattr(codec_task, "mean_squared_error", lambda _, x_hat: (x_hat * float("inf")).mean())
+    with pytest.raises(TrainingError, match=r"mse is not finite at step 1 .*none is saved yet") as caught:
         train(tmp_path, recipe())
     assert "\n" not in str(caught.value)
     assert not states(tmp_path)
@@ -57,30 +57,30 @@ def test_a_first_step_that_fails_promises_no_state(tmp_path: Path, monkeypatch: 
 def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Explodes(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: object, x: Tensor) -> Tensor:
+        def forward(_: object, x: Tensor) -> Tensor:
             return x.clone()
 
         @staticmethod
-        def backward(ctx: object, *gradients: Tensor) -> Tensor:
+        def backward(_: object, *gradients: Tensor) -> Tensor:
             return gradients[0] * float("inf")
 
     real = codec_task.mean_squared_error
     monkeypatch.setattr(codec_task, "mean_squared_error", lambda x, y: Explodes.apply(real(x, y)))
-    with pytest.raises(TrainingError, match="gradient is not finite at step 1"):
+    with pytest.raises(TrainingError, match=r"gradient is not finite at step 1"):
         train(tmp_path, recipe())
 
 
 def test_unknown_terms_are_refused_before_any_training(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="stage 'imitation': unknown loss term 'jsdd'; did you mean 'jsd'?"):
+    with pytest.raises(ConfigError, match=r"stage 'imitation': unknown loss term 'jsdd'; did you mean 'jsd'?"):
         train(tmp_path, changed("stages.1.weights.jsdd=1"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_term_without_its_network_is_refused(tmp_path: Path) -> None:
     run, data = run_config(), streets()
-    with pytest.raises(ConfigError, match="give one with --expert"):
+    with pytest.raises(ConfigError, match=r"give one with --expert"):
         train_codec(recipe(), data, data, None, perceptual(), run, tmp_path)
-    with pytest.raises(ConfigError, match="LPIPS"):
+    with pytest.raises(ConfigError, match=r"LPIPS"):
         train_codec(recipe(), data, data, expert(), None, run, tmp_path)
 
 
@@ -89,9 +89,9 @@ def test_a_start_from_another_codec(tmp_path: Path) -> None:
     train(tmp_path / "second", recipe(steps=(2, 1)), init=tmp_path / "first")
     assert losses(tmp_path / "second")[0]["mse"] < losses(tmp_path / "first")[0]["mse"]
     assert load_codec_checkpoint(tmp_path / "second").provenance["init"] == "first"
-    with pytest.raises(ConfigError, match="train with the same model settings"):
+    with pytest.raises(ConfigError, match=r"train with the same model settings"):
         train(tmp_path / "third", recipe("fsq"), init=tmp_path / "first")
-    with pytest.raises(CheckpointError, match="is .* a checkpoint folder"):
+    with pytest.raises(CheckpointError, match=r"is .* a checkpoint folder"):
         train(tmp_path / "third", recipe(), init=tmp_path / "none")
 
 
@@ -107,7 +107,7 @@ def test_a_full_disk_keeps_what_was_saved(tmp_path: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         calls = iter(range(9))
         patch.setattr(os, "fsync", lambda _: no_space() if next(calls) == 2 else None)  # at the weights, the last file
-        with pytest.raises(WriteError, match="No space left on device; what stood there before is intact"):
+        with pytest.raises(WriteError, match=r"No space left on device; what stood there before is intact"):
             save_codec(tmp_path, other)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
     assert load_codec_checkpoint(tmp_path).fingerprint() == old.fingerprint()

@@ -1,0 +1,181 @@
+"""The learned codec: the same indices on both sides, and never a picture from the wrong bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gosvae import bitstream
+from gosvae.checkpoint import CodecCheckpoint, load_codec_checkpoint, save_codec
+from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.registry import codec_of_stream, load_codec, load_learned_codec
+from gosvae.entropy.fixed import FixedLength
+from gosvae.entropy.static import StaticHistogram
+from gosvae.errors import BitstreamError, CheckpointError, ConfigError, ForeignStreamError, ImageError
+from gosvae.experts.compact import count_parameters
+from gosvae.tensors import ImageArray
+from tiny import checkpoint, model_config, streets
+
+FIXED, STATIC = FixedLength(16).model_id, StaticHistogram(np.ones(16, np.int64)).model_id
+
+
+@pytest.fixture(scope="module")
+def image() -> ImageArray:
+    return streets()[0].image_uint8_HW3
+
+
+@pytest.mark.parametrize("quantizer", ["vq", "vq-ema", "fsq"])
+@pytest.mark.parametrize("size_hw", [(64, 96), (1, 1), (1, 500), (37, 51), (3, 65)])
+def test_the_receiver_gets_the_senders_indices(image: ImageArray, quantizer: str, size_hw: tuple[int, int]) -> None:
+    codec = LearnedCodec(checkpoint(model_config(quantizer)))
+    picture = np.resize(image, (*size_hw, 3))
+    indices_hw = codec.indices(picture)
+    assert indices_hw.shape == (-(-size_hw[0] // 4), -(-size_hw[1] // 4))
+    received_hw, height, width = codec.decode(codec.compress(picture))
+    assert (height, width) == size_hw
+    np.testing.assert_array_equal(received_hw, indices_hw)
+    np.testing.assert_array_equal(
+        codec.decompress(codec.compress(picture)), codec.reconstruct(indices_hw, height, width)
+    )
+    if size_hw == (64, 96):
+        assert len(np.unique(indices_hw)) > 3  # or the test would show little
+
+
+def test_the_longest_side_is_a_limit(image: ImageArray) -> None:
+    codec = LearnedCodec(checkpoint(model_config(stride=32)))
+    line = np.resize(image, (1, 65535, 3))
+    assert codec.decompress(codec.compress(line)).shape == line.shape
+    with pytest.raises(ImageError, match=r"at most 65535 pixels"):
+        codec.compress(np.resize(image, (1, 65536, 3)))
+
+
+def with_counts(counts: list[int] | np.ndarray) -> CodecCheckpoint:
+    made = checkpoint()
+    return CodecCheckpoint(made.card, made.weights, torch.as_tensor(counts, dtype=torch.int64), {})
+
+
+def test_the_shorter_payload_is_sent(image: ImageArray) -> None:
+    own = np.bincount(LearnedCodec(checkpoint()).indices(image).ravel(), minlength=16) + 1
+    for counts, expected in ((own, STATIC), (10**6 // own**3 + 1, FIXED)):
+        codec = LearnedCodec(with_counts(counts))
+        data = codec.compress(image)
+        assert bitstream.unpack(data)[0].entropy_model_id == expected
+        fixed = LearnedCodec(with_counts(counts), entropy="fixed")
+        plain = fixed.compress(image)
+        assert bitstream.unpack(plain)[0].entropy_model_id == FIXED
+        assert len(data) < len(plain) if expected == STATIC else len(data) == len(plain)
+        np.testing.assert_array_equal(codec.decompress(plain), fixed.decompress(data))  # each reads both
+        assert codec.payload_bytes(plain) == 16 * 24 * 4 // 8
+        assert 0 < codec.zero_order_bytes(data) <= codec.payload_bytes(plain)
+
+
+def test_another_models_stream_is_refused(image: ImageArray) -> None:
+    codec = LearnedCodec(checkpoint())
+    data = codec.compress(image)
+    others = [checkpoint(seed=1), checkpoint(model_config("fsq")), with_counts([1] * 16)]
+    for other in others:
+        with pytest.raises(ForeignStreamError, match=codec.fingerprint.hex()):
+            LearnedCodec(other).decompress(data)
+    with pytest.raises(ForeignStreamError, match=r"name the checkpoint that made it with --codec"):
+        codec_of_stream(data)
+    renamed = checkpoint(name="another name")
+    np.testing.assert_array_equal(LearnedCodec(renamed).decompress(data), codec.decompress(data))
+
+
+def test_damaged_and_untrue_streams_are_refused(image: ImageArray) -> None:
+    codec = LearnedCodec(checkpoint())
+    data = codec.compress(image)
+    for position in range(0, len(data), 7):
+        damaged = bytearray(data)
+        damaged[position] ^= 0x10
+        with pytest.raises(BitstreamError):
+            codec.decompress(bytes(damaged))
+    header, payload = bitstream.unpack(data)
+    for height, width, model_id, text in (
+        (65535, 65535, STATIC, "not a stream of"),
+        (65535, 65535, FIXED, "."),
+        (128, 96, STATIC, "not a stream of"),
+        (64, 96, 77, "unknown entropy model 77"),
+    ):
+        untrue = bitstream.pack(bitstream.Header(header.fingerprint, height, width, model_id), payload)
+        with pytest.raises(BitstreamError, match=text):
+            codec.decompress(untrue)
+
+
+def test_a_checkpoint_survives_the_disk(tmp_path: Path, image: ImageArray) -> None:
+    made = checkpoint()
+    save_codec(tmp_path / "model", made)
+    loaded = load_codec_checkpoint(tmp_path / "model")
+    assert loaded.fingerprint() == made.fingerprint()
+    assert (loaded.card, loaded.provenance) == (made.card, made.provenance)
+    codec = load_learned_codec(tmp_path / "model")
+    assert codec.compress(image) == LearnedCodec(made).compress(image)
+    assert codec.name == "tiny"
+    assert codec.parameter_count == count_parameters(codec.model)
+    averaged = LearnedCodec(checkpoint(model_config("vq-ema")))
+    assert averaged.parameter_count == codec.parameter_count  # the codebook counts, whoever moves it
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_codec(tmp_path / "model", checkpoint())
+    return tmp_path / "model"
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        LearnedCodec.load(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_incomplete_and_damaged_checkpoints_are_refused(folder: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "weights.safetensors", "provenance.json"):
+        copy = tmp_path / f"without-{name}"
+        shutil.copytree(folder, copy)
+        (copy / name).unlink()
+        assert f"cannot read {copy / name}" in refusal(copy)
+    weights = folder / "weights.safetensors"
+    data = weights.read_bytes()
+    for part in (data[: len(data) // 2], data[:3], b"", b"\xff" * 100):
+        weights.write_bytes(part)
+        assert "weights.safetensors is damaged" in refusal(folder)
+    weights.write_bytes(data)
+    (folder / "config.json").write_text("{")
+    assert "not valid JSON" in refusal(folder)
+
+
+def test_configurations_that_do_not_fit_are_refused(folder: Path) -> None:
+    path = folder / "config.json"
+    tree = json.loads(path.read_text())
+    path.write_text(json.dumps({**tree, "schema_version": 2}))
+    assert "has schema 2, this gosvae reads 1: upgrade" in refusal(folder)
+    path.write_text(json.dumps({**tree, "kind": "expert"}))
+    assert "pass it as --expert" in refusal(folder)
+    tree["model"]["autoencoder"]["width"] = 16
+    path.write_text(json.dumps(tree))
+    assert "do not fit its configuration" in refusal(folder)
+    tree["model"]["autoencoder"]["widht"] = 16
+    path.write_text(json.dumps(tree))
+    with pytest.raises(ConfigError, match=r"did you mean 'width'?"):
+        LearnedCodec.load(folder)
+    (folder / "provenance.json").write_text("[]")
+
+
+def test_names_of_codecs(folder: Path) -> None:
+    assert load_codec(folder).name == "tiny"
+    assert "jpeg" in load_codec("jpeg:30").name.lower()
+    for spec, message in {
+        "jepg": "unknown codec 'jepg'; did you mean 'jpeg'?",
+        "runs/none": "no such checkpoint folder: runs/none",
+        "jpeg:fine": "must be a whole number, got 'fine'",
+        "none.gos": "no such checkpoint folder",
+    }.items():
+        with pytest.raises(ConfigError) as caught:
+            load_codec(spec)
+        assert message in str(caught.value)

@@ -1,0 +1,83 @@
+"""A picture in tiles is the picture in one piece, and memory stays bounded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gosvae.checkpoint import save_codec
+from gosvae.codecs import tiling
+from gosvae.codecs.learned import LearnedCodec
+from gosvae.datasets.streets import Streets
+from tiny import checkpoint, model_config
+
+
+@pytest.mark.parametrize("architecture", ["shallow", "residual", "compact"])
+@pytest.mark.parametrize("stride", [4, 16])
+def test_tiles_give_the_picture_of_one_piece(architecture: str, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = checkpoint(model_config("vq-ema", architecture=architecture, stride=stride, decoder_blocks=2))
+    codec = LearnedCodec(made)
+    image = Streets(1, seed=3, height=250, width=389)[0].image_uint8_HW3
+    whole_hw = codec.indices(image)
+    picture = codec.reconstruct(whole_hw, 250, 389)
+    monkeypatch.setattr(tiling, "TILE_PIXELS", 96)
+    tiled_hw = codec.indices(image)
+    assert len(np.unique(whole_hw)) > 3
+    assert (tiled_hw == whole_hw).mean() >= 0.999
+    difference = np.abs(codec.reconstruct(whole_hw, 250, 389).astype(int) - picture)
+    assert (difference <= 1).mean() >= 0.9999
+    assert difference.max() <= 2
+
+
+def test_small_pictures_are_one_piece_and_tiles_cover_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiling, "TILE_PIXELS", 16)
+    sizes: list[tuple[int, int]] = []
+
+    def encode(x_B3HW: torch.Tensor) -> torch.Tensor:
+        sizes.append((x_B3HW.shape[-2], x_B3HW.shape[-1]))
+        return x_B3HW[:, 0, ::4, ::4].long()
+
+    x_B3HW = torch.arange(20 * 52).reshape(1, 1, 20, 52).expand(1, 3, 20, 52)
+    indices_1hw = tiling.encode_in_tiles(encode, x_B3HW, stride=4, halo=1)
+    assert torch.equal(indices_1hw, x_B3HW[:, 0, ::4, ::4])
+    assert max(max(size) for size in sizes) <= 16 + 2 * 4
+    sizes.clear()
+    tiling.encode_in_tiles(encode, x_B3HW[..., :16, :16], stride=4, halo=1)
+    assert sizes == [(16, 16)]
+
+
+PHOTO = """
+import resource, sys
+import numpy as np, torch
+torch.set_num_threads(1)
+from gosvae.codecs.learned import LearnedCodec
+image = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
+codec = LearnedCodec.load(sys.argv[1])
+assert codec.decompress(codec.compress(image)).shape == image.shape
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_a_photo_of_12_megapixels_takes_less_than_2_gb(tmp_path: Path) -> None:
+    from gosvae.recipes import load_recipe
+    from gosvae.training.codecs import CodecRecipe
+
+    recipe = load_recipe(os.environ.get("GOSVAE_TEST_RECIPE", "gosvae-compact"))
+    assert isinstance(recipe, CodecRecipe)
+    save_codec(tmp_path, checkpoint(recipe.model))
+    path = [str(Path(__file__).resolve().parents[2] / "src"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    done = subprocess.run(
+        [sys.executable, "-c", PHOTO, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) * 1024 < 2e9

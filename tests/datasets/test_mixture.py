@@ -1,0 +1,70 @@
+"""Several data sets as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gosvae.datasets.base import Dataset, Sample
+from gosvae.datasets.geometry import GeometryConfig
+from gosvae.datasets.mixture import Mixture, load_prepared
+from gosvae.errors import DatasetError
+from gosvae.images import write_image
+from tiny import streets
+
+SMALL = GeometryConfig(resize_height=32, resize_width=64)
+
+
+def test_parts_follow_each_other() -> None:
+    mixture = Mixture([streets(2), streets(3)])
+    assert len(mixture) == 5
+    assert mixture.name == "streets (2)+streets (3)"
+    assert [mixture[i].name for i in range(5)] == [streets(3)[i].name for i in (0, 1, 0, 1, 2)]
+    for index in (-1, 5):
+        with pytest.raises(IndexError, match=r"outside 0..4"):
+            mixture[index]
+    assert Mixture([streets(2)]).name == "streets"
+
+
+def test_other_classes_are_not_mixed(tmp_path: Path) -> None:
+    class Other(Dataset):
+        name, class_names = "other", ("a",)
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> Sample:
+            raise IndexError(index)
+
+    with pytest.raises(DatasetError, match=r"'streets' and 'other' have other classes"):
+        Mixture([streets(), Other()])
+    write_image(tmp_path / "a.png", streets()[0].image_uint8_HW3)
+    with pytest.raises(DatasetError, match=r"'streets' and 'folder' have other classes"):
+        load_prepared(f"streets:2+folder:{tmp_path}", default_split="val")
+
+
+def test_what_a_string_names_comes_at_its_size() -> None:
+    dataset = load_prepared("streets:2@val+streets:1@test", default_split="train", geometry=SMALL, cache_bytes=10**6)
+    assert len(dataset) == 3
+    assert dataset[2].image_uint8_HW3.shape == (32, 64, 3)
+    assert dataset[2] is dataset[2]  # from memory
+    cropped = GeometryConfig(resize_height=32, resize_width=64, crop_height=16, crop_width=16)
+    used = load_prepared("streets:1", default_split="val", geometry=cropped)[0]
+    seen = load_prepared("streets:1", default_split="val", geometry=cropped, centre_crop=False)[0]
+    np.testing.assert_array_equal(seen.image_uint8_HW3[8:24, 24:40], used.image_uint8_HW3)
+
+
+def test_paths_may_hold_a_plus_sign(tmp_path: Path) -> None:
+    folder = tmp_path / "mine+yours"
+    write_image(folder / "a.png", streets()[0].image_uint8_HW3)
+    for spec in (str(folder), f"folder:{folder}"):
+        assert len(load_prepared(spec, default_split="val")) == 1
+
+
+@pytest.mark.parametrize("spec", ["streets:2+", "streets:2+nowhere", "+"])
+def test_a_part_that_names_nothing_is_refused(spec: str) -> None:
+    with pytest.raises(DatasetError) as caught:
+        load_prepared(spec, default_split="val")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,79 @@
+"""Every recipe of the package builds, takes two steps on the CPU, saves, loads and compresses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gosvae.codecs.learned import LearnedCodec
+from gosvae.errors import ConfigError
+from gosvae.experts.registry import load_expert
+from gosvae.recipes import load_recipe, recipe_names
+from gosvae.tensors import image_to_tensor
+from gosvae.training.codecs import CodecRecipe, train_codec
+from gosvae.training.experts import ExpertRecipe, train_expert
+from tiny import expert, perceptual, run_config, streets
+
+BATCHES = "{batch_size: 1, crop_height: 32, crop_width: 32}"
+
+
+def shortened(name: str) -> CodecRecipe | ExpertRecipe:
+    """A recipe with stages of two steps on few pixels; its networks and terms are as they are."""
+    count = len(load_recipe(name).stages)
+    return load_recipe(
+        name, [f"stages.{i}.{change}" for i in range(count) for change in ("steps=2", f"batches={BATCHES}")]
+    )
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_two_steps_from_recipe_to_picture(name: str, tmp_path: Path) -> None:
+    recipe = shortened(name)
+    assert recipe.name == name  # the file's name and the model's are one
+    image = streets()[0].image_uint8_HW3
+    if isinstance(recipe, ExpertRecipe):
+        outcome = train_expert(recipe, streets(2), (64, 96), run_config(), tmp_path, progress=False)
+        assert outcome.complete
+        trained = load_expert(tmp_path)
+        assert trained.info.class_names == streets().class_names
+        assert trained.class_map(image_to_tensor(image)).shape == (1, 64, 96)
+        return
+    outcome = train_codec(
+        recipe, streets(2), streets(2), expert(), perceptual(), run_config(), tmp_path, progress=False
+    )
+    assert (outcome.complete, outcome.step) == (True, 2 * len(recipe.stages))
+    codec = LearnedCodec.load(tmp_path)
+    assert codec.name == name
+    data = codec.compress(image)
+    assert codec.decompress(data).shape == image.shape
+    np.testing.assert_array_equal(codec.decode(data)[0], codec.indices(image))
+    for stage in recipe.stages:
+        assert LearnedCodec.load(tmp_path / "stages" / stage.name).name.startswith(name)
+
+
+def test_descriptions_are_one_line_and_rows_of_the_paper_say_so() -> None:
+    recipes = {name: load_recipe(name) for name in recipe_names()}
+    for recipe in recipes.values():
+        assert 20 < len(recipe.description) < 150
+        assert "\n" not in recipe.description
+    rows = [recipe.reference for recipe in recipes.values() if isinstance(recipe, CodecRecipe) and recipe.reference]
+    assert len(rows) >= 9
+    assert all(row.startswith("Table ") for row in rows)
+
+
+def test_ones_own_recipe_and_unknown_ones(tmp_path: Path) -> None:
+    source = Path(str(load_recipe.__globals__["resources"].files("gosvae.recipes"))) / "vqvae.yaml"
+    path = tmp_path / "mine.yaml"
+    path.write_text(source.read_text())
+    assert load_recipe(str(path), ["name=mine"]).name == "mine"
+    path.write_text("kind: codek\n")
+    for name, message in {
+        "gosva": "unknown recipe 'gosva'; did you mean 'gosvae'?",
+        str(path): "unknown kind 'codek'; did you mean 'codec'?",
+        str(tmp_path / "none.yaml"): "No such file or directory",
+    }.items():
+        with pytest.raises(ConfigError) as caught:
+            load_recipe(name)
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
