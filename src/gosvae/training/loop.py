@@ -67,13 +67,22 @@ def learning_rate(stage: StageConfig, step: int) -> float:
 
 
 def make_fabric(run: RunConfig) -> Fabric:
-    """Fabric with the run's devices and precision, launched."""
+    """Fabric with the run's devices and precision, launched.
+
+    Raises:
+        ConfigError: this machine does not have the devices.
+    """
     from lightning_fabric import Fabric  # imported here: it takes seconds to load
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision at every start
     precision: Any = "bf16-mixed" if run.precision == "bf16" else "32-true"
     strategy = "ddp" if run.devices > 1 else "auto"
-    fabric = Fabric(accelerator=run.accelerator, devices=run.devices, precision=precision, strategy=strategy)
+    try:
+        fabric = Fabric(accelerator=run.accelerator, devices=run.devices, precision=precision, strategy=strategy)
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"cannot train on {run.devices} device(s) of {run.accelerator!r}: {reason}") from None
     fabric.launch()
     return fabric
 
