@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import model_config
 from torch import nn
 
 from gosvae.codecs.model import VqAutoencoder
@@ -15,6 +14,7 @@ from gosvae.experts.compact import count_parameters
 from gosvae.nn.autoencoder import AutoencoderConfig
 from gosvae.recipes import load_recipe
 from gosvae.training.codecs import CodecRecipe
+from tiny import model_config
 
 STRIDES = [("shallow", 2), ("residual", 2)] + [
     (name, stride) for name in ("shallow", "residual", "compact") for stride in (4, 8, 16, 32)
@@ -69,11 +69,11 @@ def test_deeper_is_larger_and_the_decoder_can_outweigh_the_encoder() -> None:
 def test_other_layouts_are_refused() -> None:
     network = VqAutoencoder(model_config())
     for shape in ((1, 1, 32, 32), (3, 32, 32), (1, 4, 32, 32)):
-        with pytest.raises(ShapeError, match="3 channels|expected"):
+        with pytest.raises(ShapeError, match=r"3 channels|expected"):
             network.encoder(torch.zeros(shape))
-    with pytest.raises(ShapeError, match="4 channels"):
+    with pytest.raises(ShapeError, match=r"4 channels"):
         network.decoder(torch.zeros(1, 5, 8, 8))
-    with pytest.raises(ConfigError, match="starts at stride 4, got stride 2"):
+    with pytest.raises(ConfigError, match=r"starts at stride 4, got stride 2"):
         VqAutoencoder(model_config(architecture="compact", stride=2))
 
 

@@ -52,7 +52,7 @@ def test_files_that_belong_together_change_together(tmp_path: Path, monkeypatch:
             raise error
 
     monkeypatch.setattr(os, "fsync", second_fails)
-    with pytest.raises(WriteError, match="two: No space"):
+    with pytest.raises(WriteError, match=r"two: No space"):
         write_together({one: b"new 1", two: b"new 2"})
     assert (one.read_bytes(), two.read_bytes()) == (b"old 1", b"old 2")
     assert names(tmp_path) == ["one", "two"]
@@ -72,8 +72,8 @@ def test_folders_and_devices_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name in ("folder", "pipe"):
-        with pytest.raises(WriteError, match="not a regular file"):
+        with pytest.raises(WriteError, match=r"not a regular file"):
             write_atomically(tmp_path / name, b"1")
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
-    with pytest.raises(WriteError, match="File exists|Not a directory"):
+    with pytest.raises(WriteError, match=r"File exists|Not a directory"):
         write_atomically(tmp_path / "pipe" / "below", b"1")

@@ -1,0 +1,264 @@
+"""The command: what it prints and writes, and one line with exit status 2 for what a user can mend."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from gosvae.checkpoint import load_codec_checkpoint, save_codec
+from gosvae.cli.main import main
+from gosvae.images import read_image, write_image
+from gosvae.recipes import recipe_names
+from tiny import checkpoint, recipe_tree, streets
+
+COMMANDS = ("demo", "train", "train-expert", "export", "evaluate", "compress", "decompress", "info", "list")
+EXPERT = {
+    "kind": "expert",
+    "name": "tiny-expert",
+    "description": "for tests",
+    "widths": [8, 8, 8, 8],
+    "blocks": [1, 1, 1],
+    "stages": [
+        {
+            "name": "supervised",
+            "weights": {"cross_entropy": 1.0},
+            "steps": 2,
+            "batches": {"batch_size": 1, "crop_height": 32, "crop_width": 48},
+        }
+    ],
+}
+QUICK = ("--accelerator", "cpu", "--precision", "32", "--resize", "64x96", "--quiet")
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command that succeeds and return what it prints."""
+
+    def call(*arguments: object) -> str:
+        assert main([str(a) for a in arguments]) == 0
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return captured.out
+
+    return call
+
+
+@pytest.fixture
+def refuse(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command that is refused and return its one line."""
+
+    def call(*arguments: object) -> str:
+        try:
+            status = main([str(a) for a in arguments])
+        except SystemExit as error:  # from argparse
+            status = int(error.code or 0)
+        line = capsys.readouterr().err
+        assert status == 2
+        assert line.startswith("gosvae")
+        assert ": error: " in line
+        assert line.count("\n") == 1, line
+        return line
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("codec") / "tiny"
+    save_codec(folder, checkpoint())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made by the command itself."""
+    folder = tmp_path_factory.mktemp("expert")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(EXPERT))
+    out = folder / "run"
+    command = ["train-expert", str(folder / "recipe.yaml"), "--data", "streets:2", "--out", str(out), *QUICK]
+    assert main(command) == 0
+    return out
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for i in range(2):
+        write_image(folder / f"{i}.png", streets()[i].image_uint8_HW3)
+    return folder
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_help_is_enough_to_start(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert "usage: gosvae" in text
+    if not command:
+        assert all(name in text for name in COMMANDS)
+
+
+def test_list_names_everything(run: Run) -> None:
+    text = run("list")
+    for name in (*recipe_names(), "embedded", "camvid", "streets", "jpeg[:QUALITY]"):
+        assert f"  {name}" in text
+    assert "recipes:" not in run("list", "datasets")
+
+
+def test_there_and_back(run: Run, codec: Path, photos: Path, tmp_path: Path) -> None:
+    stream, back = tmp_path / "a.gos", tmp_path / "a.png"
+    text = run("compress", photos / "0.png", "-o", stream, "--codec", codec)
+    assert "96x64" in text
+    assert "bpp (tiny)" in text
+    assert "96x64 (tiny)" in run("decompress", stream, "-o", back, "--codec", codec)
+    assert read_image(back).shape == (64, 96, 3)
+    text = run("info", stream)
+    for part in ("version 1, checksum correct", "96x64 pixels", "entropy model", "not a model of this package"):
+        assert part in text
+    text = run("info", codec)
+    for part in ("tiny (recipe none)", "shallow, stride 4", "K = 16, D = 4"):
+        assert part in text
+    fixed = tmp_path / "fixed.gos"
+    run("compress", photos / "0.png", "-o", fixed, "--codec", codec, "--entropy", "fixed")
+    run("decompress", fixed, "--codec", codec)
+    np.testing.assert_array_equal(read_image(tmp_path / "fixed.png"), read_image(back))
+
+
+def test_folders_of_results_and_classical_codecs(run: Run, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run("compress", photos / "0.png", photos / "1.png", "-o", out, "--codec", "jpeg:40")
+    assert sorted(path.name for path in out.iterdir()) == ["0.jpg", "1.jpg"]
+    run("decompress", out / "0.jpg", out / "1.jpg", "-o", tmp_path / "back", "--codec", "jpeg")
+    assert read_image(tmp_path / "back" / "1.png").shape == (64, 96, 3)
+
+
+def test_streams_are_refused_in_one_line(refuse: Run, codec: Path, photos: Path, tmp_path: Path) -> None:
+    picture = photos / "0.png"
+    assert "did you mean 'jpeg'?" in refuse("compress", picture, "--codec", "jepg")
+    assert "no such checkpoint folder: runs/none" in refuse("compress", picture, "--codec", "runs/none")
+    assert "written over itself" in refuse("decompress", picture, "--codec", "jpeg")
+    assert f"two files would be written to {photos / '0.gos'}" in refuse("compress", picture, picture, "--codec", codec)
+    (tmp_path / "one").touch()
+    assert "give a folder" in refuse("compress", picture, photos / "1.png", "-o", tmp_path / "one", "--codec", codec)
+    assert "not a regular file" in refuse("compress", picture, "-o", "/dev/null", "--codec", codec)
+    (tmp_path / "not.png").write_text("text")
+    assert str(tmp_path / "not.png") in refuse("compress", tmp_path / "not.png", "--codec", codec)
+    assert "none.png" in refuse("compress", tmp_path / "none.png", "--codec", codec)
+    renamed = Path(shutil.copy(picture, tmp_path / "renamed.gos"))
+    for command in (("decompress", renamed, "--codec", codec), ("decompress", renamed), ("info", renamed)):
+        assert f"{renamed}: not a gosvae stream: it begins with" in refuse(*command)
+    assert "cannot read" in refuse("decompress", tmp_path / "none.gos")
+    assert "no such checkpoint folder" in refuse("info", tmp_path / "none.gos")
+    assert "unknown codec 'nothing'" in refuse("info", "nothing")
+    assert f"is {photos} a checkpoint folder?" in refuse("info", photos)
+
+
+def test_another_models_stream_and_damage_name_the_file(
+    run: Run, refuse: Run, codec: Path, photos: Path, tmp_path: Path
+) -> None:
+    stream = tmp_path / "a.gos"
+    run("compress", photos / "0.png", "-o", stream, "--codec", codec)
+    save_codec(tmp_path / "other", checkpoint(seed=1))
+    assert f"{stream}: made by another codec" in refuse("decompress", stream, "--codec", tmp_path / "other")
+    assert f"{stream}: no model of this package" in refuse("decompress", stream)
+    stream.write_bytes(stream.read_bytes()[:-5])
+    assert f"{stream}: truncated" in refuse("decompress", stream, "--codec", codec)
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_what_argparse_refuses_is_one_line_too(refuse: Run, photos: Path) -> None:
+    assert "see gosvae --help" in refuse()
+    assert "invalid choice: 'compres'" in refuse("compres")
+    assert "--data" in refuse("train", "gosvae")
+    assert "expected HEIGHTxWIDTH" in refuse("evaluate", "--data", photos, "--resize", "big")
+
+
+def test_evaluate_writes_table_numbers_and_picture(
+    run: Run, refuse: Run, codec: Path, expert: Path, tmp_path: Path
+) -> None:
+    second = Path(shutil.copytree(codec, tmp_path / "second"))
+    common = ("--data", "streets:2", "--expert", expert, "--resize", "64x96", "--quiet")
+    text = run("evaluate", codec, second, *common, "--baselines", "jpeg", "--out", tmp_path / "results")
+    for name in ("table.md", "evaluation.json", "pictures.png"):
+        assert (tmp_path / "results" / name).is_file()
+    for part in ("uncompressed", "tiny", "jpeg", str(second)):  # two codecs of one name can be told apart
+        assert part in text
+    assert json.loads((tmp_path / "results" / "evaluation.json").read_text())
+    assert "miou" in run("evaluate", "jpeg:30", *common, "--limit", 1).lower()
+    assert "--limit must be at least 1" in refuse("evaluate", codec, *common, "--limit", 0)
+    assert "add --sweep jpeg" in refuse("evaluate", codec, *common, "--anchor", "jpeg")
+    assert "not among the codecs" in refuse("evaluate", codec, *common, "--match", "other")
+    assert "pass it as --expert" in refuse("evaluate", expert, *common)
+    assert "unknown expert" in refuse("evaluate", codec, "--data", "streets:1", "--expert", "nobody")
+    assert "did you mean 'streets'?" in refuse("evaluate", codec, "--data", "street:2", "--expert", expert)
+
+
+def test_info_of_an_expert(run: Run, expert: Path) -> None:
+    text = run("info", expert)
+    assert "tiny-expert" in text
+    assert "96x64 pixels" in text
+
+
+def test_train_stop_continue_export(run: Run, refuse: Run, expert: Path, tmp_path: Path, photos: Path) -> None:
+    tree = recipe_tree()
+    del tree["stages"][1]["weights"]["lpips"]  # its weights may not be at hand
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(yaml.safe_dump(tree))
+    out = tmp_path / "run"
+    command = ("train", mine, "--data", "streets:3", "--out", out, "--set", "stages.0.steps=2", *QUICK)
+    assert "imitates an expert: name it with --expert" in refuse(*command)
+    command = (*command, "--expert", expert)
+    assert f"stopped at step 1; the same command continues: {out}" in run(*command, "--max-minutes", "0")
+    assert "other settings" in refuse(*command, "--seed", "1")
+    assert f"finished: {out}" in run(*command)
+    assert f"finished: {out}" in run(*command)
+    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert "tiny (recipe tiny)" in run("info", out)
+    text = run("export", out / "stages" / "pixels", tmp_path / "model", "--name", "street-pixels")
+    assert text.startswith(f"street-pixels: {tmp_path / 'model'}")
+    exported, original = load_codec_checkpoint(tmp_path / "model"), load_codec_checkpoint(out / "stages" / "pixels")
+    assert exported.fingerprint() == original.fingerprint()
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "config.json",
+        "provenance.json",
+        "weights.safetensors",
+    ]
+    run("compress", photos / "0.png", "--codec", tmp_path / "model")
+    assert (photos / "0.gos").is_file()
+
+
+def test_trainings_are_refused_in_one_line(refuse: Run, tmp_path: Path) -> None:
+    base = ("--data", "streets:2", "--out", tmp_path / "run", *QUICK)
+    assert "did you mean 'gosvae'?" in refuse("train", "gosva", *base)
+    text = refuse("train", "vqvae", *base, "--set", "model.autoencoder.strid=8")
+    assert "model.autoencoder.strid: unknown key 'strid'; did you mean 'stride'?" in text
+    assert "use gosvae train-expert" in refuse("train", "expert-compact", *base)
+    assert "use gosvae train" in refuse("train-expert", "vqvae", *base)
+    assert "options: devices" in refuse("train", "vqvae", *base, "--devices", "0")
+    text = refuse("train", "vqvae", *base, "--set", "stages.0.weights={mes: 1.0}")
+    assert "unknown loss term 'mes'; did you mean 'mse'?" in text
+    text = refuse("train", "vqvae", *base, "--set", "stages.0.batches.crop_height=500")
+    assert "cannot cut 500x256" in text
+    (tmp_path / "file").touch()
+    text = refuse("train", "vqvae", "--data", "streets:2", "--out", tmp_path / "file" / "run", *QUICK)
+    assert "file" in text
+    assert "cannot read" in refuse("export", tmp_path / "none", tmp_path / "model")
+
+
+def test_an_accelerator_that_is_not_there_is_one_line(refuse: Run, tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has what the test wants to be missing")
+    text = refuse("train", "vqvae", "--data", "streets:2", "--out", tmp_path, "--accelerator", "cuda", "--quiet")
+    assert "cuda" in text

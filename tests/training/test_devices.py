@@ -1,0 +1,74 @@
+"""Two processes train as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gosvae.checkpoint import load_codec_checkpoint
+
+TESTS = Path(__file__).resolve().parents[1]
+
+SCRIPT = """
+import hashlib, json, os, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import tiny
+from gosvae.training import loop
+from gosvae.training.codecs import train_codec
+
+folder, minutes = Path(sys.argv[1]), None if sys.argv[2] == "all" else float(sys.argv[2])
+networks = []
+init = loop.Trainer.__init__
+def watched(self, task, *rest):
+    networks.append(task.network)
+    init(self, task, *rest)
+loop.Trainer.__init__ = watched
+run = tiny.run_config(devices=2)
+outcome = train_codec(tiny.recipe(sys.argv[3]), tiny.streets(), tiny.streets(2), tiny.expert(), tiny.perceptual(),
+                      run, folder, max_minutes=minutes, progress=False)
+digest = hashlib.sha256()
+for name, value in sorted(networks[0].state_dict().items()):
+    digest.update(name.encode() + value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+rank = os.environ.get("LOCAL_RANK", "0")
+(folder / f"rank-{rank}.json").write_text(json.dumps([digest.hexdigest(), outcome.complete, outcome.step]))
+"""
+
+
+def train(tmp_path: Path, folder: Path, minutes: str, quantizer: str = "vq-ema") -> list[list[object]]:
+    """Run the script on two processes and return what each says."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    path = [str(TESTS.parent / "src"), str(TESTS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
+    for name in ("LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"):
+        environment.pop(name, None)
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, str(script), str(folder), minutes, quantizer]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.slow
+def test_two_processes_agree_and_continue(tmp_path: Path) -> None:
+    whole = train(tmp_path, tmp_path / "whole", "all")
+    assert whole[0] == whole[1]  # the same weights, codebook included
+    assert whole[0][1:] == [True, 7]
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 8))  # written once, by one of them
+    stopped = train(tmp_path, tmp_path / "parts", "0")
+    assert stopped[0] == stopped[1]
+    assert stopped[0][1:] == [False, 1]
+    continued = train(tmp_path, tmp_path / "parts", "all")
+    assert continued == whole
+    one, two = (load_codec_checkpoint(tmp_path / name) for name in ("whole", "parts"))
+    assert one.fingerprint() == two.fingerprint()
+    again = [json.loads(line) for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
+    assert [row["total"] for row in again] == [row["total"] for row in rows]
