@@ -94,10 +94,12 @@ class HuggingFaceExpert(Expert):
         if size != tuple(x.shape[-2:]):
             mode = _RESAMPLING[int(self._processor.resample)]
             smooth = mode != "nearest-exact"
-            x = F.interpolate(x, size, mode=mode, align_corners=False if smooth else None, antialias=smooth)
-            if mode == "bicubic":
-                # Pillow clips overshoots; half a level of room keeps the gradient of plain black and white alive.
-                x = x.clamp(-_HALF_LEVEL, 1.0 + _HALF_LEVEL)
+            # Along the width, then the height, as Pillow does: it clips what bicubic overshoots after each.
+            for part in ((x.shape[-2], size[1]), size):
+                x = F.interpolate(x, part, mode=mode, align_corners=False if smooth else None, antialias=smooth)
+                if mode == "bicubic":
+                    # Half a level of room keeps the gradient of plain black and white alive.
+                    x = x.clamp(-_HALF_LEVEL, 1.0 + _HALF_LEVEL)
         if getattr(self._processor, "do_flip_channel_order", False):
             x = x.flip(1)
         return (x * self.gain_3[:, None, None] - self.mean_3[:, None, None]) / self.std_3[:, None, None]
