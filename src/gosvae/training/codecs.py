@@ -24,7 +24,7 @@ from gosvae.seeding import seed_everything
 from gosvae.training.codec_task import IMITATION, CodecTask
 from gosvae.training.config import RunConfig, StageConfig, Stages
 from gosvae.training.loop import Outcome, Trainer
-from gosvae.training.provenance import provenance
+from gosvae.training.provenance import data_hash, provenance
 
 
 class CodecRecipe(Config):
@@ -116,7 +116,9 @@ def train_codec(
         codebook_size = network.quantizer.codebook_size
         if init is not None:
             _initialise(network, init)
-        trainer = Trainer(CodecTask(network, expert, perceptual), recipe.stages, run, folder)
+        task = CodecTask(network, expert, perceptual)
+        inputs = [data_hash(seen), expert and expert.fingerprint(), perceptual and perceptual.name]
+        trainer = Trainer(task, recipe.stages, run, folder, inputs=str(inputs))
         return trainer.train(batches, keep, max_minutes=max_minutes, progress=progress)
 
 

@@ -88,23 +88,30 @@ def make_fabric(run: RunConfig) -> Fabric:
 
 
 class Trainer:
-    """Runs the stages of one training in a folder."""
+    """Runs the stages of one training in a folder.
 
-    def __init__(self, task: TrainingTask, stages: Sequence[StageConfig], run: RunConfig, folder: Path) -> None:
+    `inputs` names the data and the frozen networks, such as their hashes: a run continues with the same ones only.
+    """
+
+    def __init__(
+        self, task: TrainingTask, stages: Sequence[StageConfig], run: RunConfig, folder: Path, *, inputs: str = ""
+    ) -> None:
         for stage in stages:
             for term in stage.weights:
                 if term not in task.known_terms:
                     raise ConfigError(f"stage {stage.name!r}: {unknown_name('loss term', term, task.known_terms)}")
         self._task, self._stages, self._run, self._folder = task, tuple(stages), run, folder
+        self._inputs = inputs
         self._states = folder / "resume"
         self._progress = Progress()
         self._stop_requested = False
 
     @property
     def _key(self) -> str:
-        """What must be the same for a run to continue: the stages, the seed, the precision, the network's shapes."""
+        """What must be the same for a run to continue: inputs, stages, seed, precision, devices, network's shapes."""
         shapes = {name: tuple(value.shape) for name, value in self._task.network.state_dict().items()}
-        what = [[to_tree(s) for s in self._stages], self._run.seed, self._run.precision, self._run.devices, shapes]
+        run = [self._run.seed, self._run.precision, self._run.devices, self._inputs]
+        what = [[to_tree(s) for s in self._stages], run, shapes]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
     def train(
@@ -134,7 +141,7 @@ class Trainer:
         state = load_newest_state(self._states)
         if state is not None and state["key"] != self._key:
             raise CheckpointError(
-                f"{self._folder} holds a run with other settings: give the settings it was started with, "
+                f"{self._folder} holds a run with other settings, data or expert: give those it was started with, "
                 "or another --out folder"
             )
         if state is not None:
