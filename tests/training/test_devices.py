@@ -26,9 +26,9 @@ from gosvae.training.codecs import train_codec
 folder, minutes = Path(sys.argv[1]), None if sys.argv[2] == "all" else float(sys.argv[2])
 networks = []
 init = loop.Trainer.__init__
-def watched(self, task, *rest):
+def watched(self, task, *rest, **named):
     networks.append(task.network)
-    init(self, task, *rest)
+    init(self, task, *rest, **named)
 loop.Trainer.__init__ = watched
 run = tiny.run_config(devices=2)
 outcome = train_codec(tiny.recipe(sys.argv[3]), tiny.streets(), tiny.streets(2), tiny.expert(), tiny.perceptual(),

@@ -24,7 +24,7 @@ from gosvae.seeding import seed_everything
 from gosvae.training.codec_task import IMITATION, CodecTask
 from gosvae.training.config import RunConfig, StageConfig, Stages
 from gosvae.training.loop import Outcome, Trainer
-from gosvae.training.provenance import data_hash, provenance
+from gosvae.training.provenance import provenance
 
 
 class CodecRecipe(Config):
@@ -117,7 +117,7 @@ def train_codec(
         if init is not None:
             _initialise(network, init)
         task = CodecTask(network, expert, perceptual)
-        inputs = [data_hash(seen), expert and expert.fingerprint(), perceptual and perceptual.name]
+        inputs = [seen.name, len(seen), expert and expert.fingerprint(), perceptual and perceptual.name]
         trainer = Trainer(task, recipe.stages, run, folder, inputs=str(inputs))
         return trainer.train(batches, keep, max_minutes=max_minutes, progress=progress)
 

@@ -60,7 +60,7 @@ Stages = Annotated[tuple[StageConfig, ...], Field(min_length=1), AfterValidator(
 
 
 class RunConfig(Config):
-    """What does not change the mathematics: devices, precision, how often to log and to save."""
+    """How a recipe is run: seed, devices, precision of the arithmetic, how often to log and to save."""
 
     seed: int = Field(default=0, ge=0)
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
