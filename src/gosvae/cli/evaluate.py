@@ -42,14 +42,14 @@ SWEEPS = {
     "jpeg": (3, 5, 8, 12, 20, 35, 60),
     "webp": (0, 5, 15, 30, 50, 75),
     "avif": (1, 5, 10, 20, 30, 40, 50, 60, 70),
-    "jpegxl": (1, 5, 10, 20, 35, 50, 70),
+    "jpegxl": (5, 10, 20, 30, 40, 55, 70),
 }
 """Qualities of the rate points of a classical codec's curve."""
 
 
 @dataclass
 class First(Dataset):
-    """The first `count` samples of a dataset, evenly spaced over it."""
+    """At most `count` samples of a dataset, evenly spaced over it."""
 
     dataset: Dataset
     count: int

@@ -168,7 +168,7 @@ class WebP(ClassicalCodec):
     """Lossy WebP of libwebp, slowest and best method."""
 
     format_name, title = "webp", "WebP"
-    default_quality, max_side = 75, 16383
+    min_quality, default_quality, max_side = 0, 75, 16383
 
     def _encode(self, image_uint8_HW3: ImageArray, quality: int) -> bytes:
         return _pillow_encode(image_uint8_HW3, "WEBP", quality=quality, method=6)
