@@ -90,7 +90,7 @@ def make_fabric(run: RunConfig) -> Fabric:
 class Trainer:
     """Runs the stages of one training in a folder.
 
-    `inputs` names the data and the frozen networks, such as their fingerprints: a run continues with the same ones only.
+    `inputs` names the data and the frozen networks, such as fingerprints: a run continues with the same only.
     """
 
     def __init__(
