@@ -13,8 +13,11 @@ models=src/gosvae/models
 mkdir -p "$models/expert-camvid"
 cp runs/expert-camvid/{config.json,provenance.json,weights.safetensors} "$models/expert-camvid/"
 
-"$gosvae" train gosvae --data "$data" --expert embedded "${lpips[@]}" --set name=gosvae-camvid --out runs/gosvae-camvid
-"$gosvae" export runs/gosvae-camvid/stages/pixels "$models/vqvae-camvid" --name vqvae-camvid
+"$gosvae" train vqvae --data "$data" --set name=vqvae-camvid --out runs/vqvae-camvid
+"$gosvae" export runs/vqvae-camvid "$models/vqvae-camvid"
+
+"$gosvae" train gosvae-finetune --data "$data" --expert embedded "${lpips[@]}" --init "$models/vqvae-camvid" \
+    --set name=gosvae-camvid --out runs/gosvae-camvid
 "$gosvae" export runs/gosvae-camvid "$models/gosvae-camvid"
 
 "$gosvae" train gosvae-compact --data "$data" --expert embedded "${lpips[@]}" --set name=gosvae-compact-camvid \
