@@ -55,8 +55,10 @@ class CodecCheckpoint:
     provenance: dict[str, Any]
 
     def fingerprint(self) -> bytes:
-        """SHA-256 over the configuration without its names, the weights and the table: 32 bytes."""
-        digest = hashlib.sha256(json.dumps(to_tree(self.card.model), sort_keys=True).encode())
+        """SHA-256 over the configuration of the model, the weights and the table: 32 bytes."""
+        # Without defaults, so that a setting that a later version adds does not make old streams foreign.
+        model = self.card.model.model_dump(mode="json", exclude_defaults=True)
+        digest = hashlib.sha256(json.dumps(model, sort_keys=True).encode())
         for name, value in sorted({**self.weights, COUNTS_KEY: self.counts_K}.items()):
             flat = value.detach().cpu().contiguous().view(-1)
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())

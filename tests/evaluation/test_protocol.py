@@ -8,6 +8,7 @@ from small_world import CLASSES, BlockCodec, Brightness, Distance, RawCodec, Sce
 
 from gosvae.errors import ConfigError, ShapeError
 from gosvae.evaluation import CodecEntry, evaluate
+from gosvae.evaluation.protocol import check_classes
 from gosvae.metrics import ConfusionMatrix
 from gosvae.tensors import ImageArray, image_to_tensor
 
@@ -155,3 +156,11 @@ def test_the_progress_bar_is_for_terminals_and_who_asks(capfd: pytest.CaptureFix
     assert capfd.readouterr().err == ""
     run([CodecEntry("Raw", RawCodec())], progress=True)
     assert "image" in capfd.readouterr().err
+
+
+def test_other_words_for_the_same_classes_are_taken_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    scenes = Scenes(((16, 24),), ("sky", "building", "pole", "road", "tv"))
+    check_classes(scenes, Brightness(("Sky", "building, edifice", "pole", "road, route", "screen")))
+    assert "'tv' against 'screen'" in caplog.text
+    with pytest.raises(ConfigError, match="other classes"):
+        check_classes(scenes, Brightness(("building", "sky", "pole", "road", "tv")))

@@ -88,6 +88,7 @@ def add_commands(commands: Commands, formatter: Any) -> None:
         "--sweep", nargs="*", default=[], choices=list(CLASSICAL_CODECS), metavar="CODEC",
         help="classical codecs over their range of qualities, as curves for the plot",
     )  # fmt: skip
+    parser.add_argument("--curve", metavar="NAME", help="the codecs are the rate points of one curve")
     parser.add_argument("--anchor", choices=list(CLASSICAL_CODECS), help="print the BD-rate of curves against this one")
     parser.add_argument("--limit", type=int, metavar="N", help="only N images, evenly spaced")
     parser.add_argument("--no-labels", action="store_true", help="measure the agreement with the expert only")
@@ -110,7 +111,7 @@ def entries_of(options: argparse.Namespace) -> list[CodecEntry]:
     for spec in options.codecs:
         codec = load_codec(spec)
         taken = codec.name in [entry.label for entry in entries]  # two runs of one recipe have one name
-        entries.append(CodecEntry(spec if ":" in spec or taken else codec.name, codec))
+        entries.append(CodecEntry(spec if ":" in spec or taken else codec.name, codec, curve=options.curve))
     by_spec = dict(zip(options.codecs, entries, strict=True))
     matches = options.match if options.match is not None else options.codecs[:1]
     for match in matches:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from gosvae import bitstream
-from gosvae.checkpoint import read_json
+from gosvae.checkpoint import load_codec_checkpoint, read_json
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.learned import EntropyChoice, LearnedCodec
@@ -77,9 +77,9 @@ def codec_of_stream(data: bytes) -> LearnedCodec:
     """
     fingerprint = bitstream.unpack(data)[0].fingerprint
     for name in embedded_codecs():
-        codec = load_learned_codec(name)
-        if codec.fingerprint == fingerprint:
-            return codec
+        checkpoint = load_codec_checkpoint(models_folder() / name)
+        if checkpoint.fingerprint()[: bitstream.FINGERPRINT_BYTES] == fingerprint:
+            return LearnedCodec(checkpoint)
     raise ForeignStreamError(
         f"no model of this package has the stream's fingerprint {fingerprint.hex()}: "
         "name the checkpoint that made it with --codec"

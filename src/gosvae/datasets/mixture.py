@@ -57,14 +57,14 @@ def load_prepared(
     Raises:
         DatasetError: as `load_dataset`, or parts with other classes.
     """
-    parts = []
+    parts: list[Dataset] = []
     is_one_path = any(Path(text).expanduser().exists() for text in (spec, spec.partition(":")[2]) if text)
     names = [spec] if is_one_path else spec.split("+")
     if not all(names):
         raise DatasetError(f"{spec!r} has an empty part: expected data sets joined by +, such as camvid:PATH+streets")
     if not all(names):
         raise DatasetError(f"{spec!r} has an empty part: expected data sets joined by +, such as camvid:PATH+streets")
-    parts = []
+    parts: list[Dataset] = []
     for name in names:
         dataset = load_dataset(name, default_split=default_split)
         size = geometry or default_geometry(dataset.name)

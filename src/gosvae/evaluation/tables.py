@@ -45,7 +45,8 @@ def caption(evaluation: Evaluation, *, details: bool = False) -> str:
         parts.append(f"mIoU: one confusion matrix over all images, {reference.miou_classes} classes, void ignored")
     parts.append("agreement: the same mIoU against the expert's own map of the original")
     if details:
-        parts.append("payload: without headers; zero-order: estimate from each image's own histogram of indices")
+        parts.append("payload: without headers (of classical codecs the whole file)")
+        parts.append("zero-order: estimate from each image's own histogram of indices")
         parts.append(f"ms: median of single images, PyTorch threads: {source.threads}, {source.hardware}")
     return "; ".join(parts) + "."
 

@@ -48,7 +48,7 @@ class AutoencoderConfig(Config):
     @property
     def halo(self) -> int:
         """Latent positions beyond a tile that can influence it, an upper bound for encoder and decoder."""
-        return 2 * (max(self.blocks, self.decoder_blocks or 0) + self.depth + 2)
+        return 2 * max(self.blocks, self.decoder_blocks or 0) + 8
 
 
 def stage_widths(width: int, depth: int) -> list[int]:

@@ -49,9 +49,13 @@ class CodecRecipe(Config):
         return frozenset(name for stage in self.stages for name in stage.weights)
 
 
-def count_indices(codec: LearnedCodec, dataset: Dataset, most: int = 400) -> torch.Tensor:
-    """Index counts (K,), int64 and at least 1, over up to `most` evenly spaced images: the static histogram."""
-    every = max(1, -(-len(dataset) // most))
+def count_indices(codec: LearnedCodec, dataset: Dataset, most_pixels: int = 60_000_000) -> torch.Tensor:
+    """Index counts (K,), int64 and at least 1: the static histogram.
+
+    Images are taken evenly spaced over the dataset, as many of the size of the first as `most_pixels` hold.
+    """
+    pixels = dataset[0].image_uint8_HW3[..., 0].size
+    every = -(-len(dataset) * pixels // most_pixels)
     images = (dataset[i].image_uint8_HW3 for i in range(0, len(dataset), every))
     histogram = StaticHistogram.fit((codec.indices(image) for image in images), codec.model.quantizer.codebook_size)
     return torch.from_numpy(np.asarray(histogram.counts_K))
@@ -117,7 +121,9 @@ def train_codec(
         if init is not None:
             _initialise(network, init)
         task = CodecTask(network, expert, perceptual)
-        inputs = [seen.name, len(seen), expert and expert.fingerprint(), perceptual and perceptual.name]
+        judges = [expert and expert.fingerprint(), perceptual and perceptual.name]
+        start = None if init is None else load_codec_checkpoint(init).fingerprint().hex()
+        inputs = [seen.name, len(seen), *judges, start, to_tree(recipe.model)]
         trainer = Trainer(task, recipe.stages, run, folder, inputs=str(inputs))
         return trainer.train(batches, keep, max_minutes=max_minutes, progress=progress)
 
