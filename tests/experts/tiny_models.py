@@ -139,7 +139,7 @@ def _save_clip_tokenizer(folder: Path) -> None:
 def _point_to_another_machine(path: Path) -> None:
     """What `OneFormerProcessor` saves: a class file under an absolute path that exists elsewhere only."""
     tree = json.loads(path.read_text(encoding="utf-8"))
-    tree |= {"repo_path": "/home/somebody/models", "class_info_file": "cityscapes_panoptic.json"}
+    tree |= {"repo_path": str(Path("/", "elsewhere", "models")), "class_info_file": "cityscapes_panoptic.json"}
     path.write_text(json.dumps(tree), encoding="utf-8")
 
 
