@@ -1,0 +1,104 @@
+"""The pages keep to the code: marked Python blocks run, and every command in a shell block is one that parses."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import REPOSITORY
+from gosvae.checkpoint import save_codec
+from gosvae.cli.main import make_parser
+from gosvae.codecs import registry
+from gosvae.recipes import load_recipe, recipe_names
+from gosvae.training.codecs import CodecRecipe
+from tiny import checkpoint, streets
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+FENCE = re.compile(r"^(<!-- tested -->\n+)?```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TESTED = [page for page in PAGES if "<!-- tested -->" in page.read_text(encoding="utf-8")]
+
+
+def blocks(page: Path, language: str, *, marked: bool = False) -> Iterator[tuple[str, str]]:
+    """(what stands behind the language, code) of a page's fenced blocks."""
+    for mark, name, more, code in FENCE.findall(page.read_text(encoding="utf-8")):
+        if name == language and (mark or not marked):
+            yield more.strip(), code
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Words of each command line in a page's shell blocks; continued lines are one."""
+    for _, code in blocks(page, "sh"):
+        for line in code.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                yield words
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with what the pages assume: a photo, a folder of images, the recipe files that they show."""
+    (tmp_path / "images").mkdir()
+    for sample in (streets()[i] for i in range(3)):
+        Image.fromarray(sample.image_uint8_HW3).save(tmp_path / "images" / f"{sample.name}.png")
+    Image.fromarray(np.full((48, 64, 3), 127, np.uint8)).save(tmp_path / "photo.jpg")
+    for page in PAGES:
+        for more, code in blocks(page, "yaml"):
+            title = re.fullmatch(r'title="([\w-]+\.yaml)"', more)
+            if title:
+                (tmp_path / title[1]).write_text(code)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", TESTED, ids=lambda page: page.stem)
+def test_marked_python_runs(page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A small stand-in for the released model: pages are right or wrong whatever its weights are.
+    save_codec(workplace / "models" / registry.DEFAULT_CODEC, checkpoint(name=registry.DEFAULT_CODEC))
+    monkeypatch.setattr(registry, "models_folder", lambda: workplace / "models")
+    before = set(workplace.iterdir())
+    names: dict[str, Any] = {"__name__": "__page__"}  # the blocks of a page are one program
+    code = [code for _, code in blocks(page, "python", marked=True)]
+    assert code
+    for block in code:
+        exec(compile(block, str(page), "exec"), names)
+    assert set(workplace.iterdir()) > before  # each page's program leaves a file
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_parse(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    for words in commands(page):
+        line = " ".join(words)
+        if words[0] == "make":
+            for target in (word for word in words[1:] if "=" not in word):
+                assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE), line
+        if words[0].startswith(("scripts/", ".ci/")):
+            assert (REPOSITORY / words[0]).is_file(), line
+        if words[0].rpartition("/")[2] != "gosvae":
+            continue
+        try:
+            options = make_parser().parse_args(words[1:])
+        except SystemExit:
+            pytest.fail(f"{page.name}: {line}: {capsys.readouterr().err}")
+        if "recipe" in options and "$" not in line:  # a shell variable of a loop is not known here
+            load_recipe(options.recipe, options.overrides)
+
+
+def test_recipes_of_the_table_are_those_of_the_package() -> None:
+    page = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z-]+)` \|[^|\n]*\|[^|\n]*\| ([^|`\n]+) \|$", page, re.MULTILINE)
+    assert sorted(name for name, _ in rows) == recipe_names()
+    for name, cell in rows:
+        terms = [set(stage.split(" + ")) for stage in cell.split(", then ")]
+        recipe = load_recipe(name)
+        assert [set(stage.weights) - {"codebook", "commitment"} for stage in recipe.stages] == terms, name
+        table = re.search(r"Table (I|IV)\b", recipe.reference or "") if isinstance(recipe, CodecRecipe) else None
+        assert table is None or name == "gosvae-finetune" or f"| `{name}` | {table[0]}, " in page, name
