@@ -15,7 +15,11 @@ from gosvae.errors import GosvaeError
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults behind every option, and examples as they are written."""
+    """Defaults behind every option that has one to tell, and examples as they are written."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        plain = action.default is None or action.default is False or action.default == []
+        return action.help if plain else super()._get_help_string(action)
 
 
 class _Parser(argparse.ArgumentParser):
