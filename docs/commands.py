@@ -10,7 +10,7 @@ from mkdocs.structure.files import File, Files
 
 from gosvae.cli.main import make_parser
 
-WIDTH = 100
+WIDTH = 88
 
 
 def page() -> str:
