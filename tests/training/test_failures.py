@@ -175,3 +175,15 @@ def test_the_histogram_takes_at_most_so_many_images(monkeypatch: pytest.MonkeyPa
     assert seen == [0, 0, 2, 4, 6]  # the first one twice: its size says how many fit
     assert counts_K.dtype == torch.int64
     assert int(counts_K.min()) >= 1
+
+
+def test_reduced_precision_leaves_the_images_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, seen = codec_task.CodecTask.forward, []
+
+    def watched(self: codec_task.CodecTask, x_B3HW: Tensor, *rest: object) -> dict[str, Tensor]:
+        seen.append((x_B3HW.dtype, torch.is_autocast_enabled("cpu")))
+        return real(self, x_B3HW, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(codec_task.CodecTask, "forward", watched)
+    train(tmp_path, recipe(), run=run_config(precision="bf16"), max_minutes=0)
+    assert seen == [(torch.float32, True)]

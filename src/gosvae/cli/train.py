@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,8 @@ def _data(options: argparse.Namespace, *, centre_crop: bool) -> Dataset:
 
 
 def _report(outcome: Outcome, folder: Path) -> int:
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # one of several devices speaks for all
+        return 0
     if outcome.complete:
         print(f"finished: {folder}")
     else:

@@ -57,7 +57,6 @@ def load_prepared(
     Raises:
         DatasetError: as `load_dataset`, or parts with other classes.
     """
-    parts: list[Dataset] = []
     is_one_path = any(Path(text).expanduser().exists() for text in (spec, spec.partition(":")[2]) if text)
     names = [spec] if is_one_path else spec.split("+")
     if not all(names):

@@ -11,7 +11,6 @@ import contextlib
 import copy
 import hashlib
 import json
-import logging
 import math
 import signal
 import time
@@ -67,7 +66,7 @@ def learning_rate(stage: StageConfig, step: int) -> float:
 
 
 def make_fabric(run: RunConfig) -> Fabric:
-    """Fabric with the run's devices and precision, launched.
+    """Fabric with the run's devices, launched; the precision is `Trainer`'s, see `_step`.
 
     Raises:
         ConfigError: this machine does not have the devices.
@@ -75,11 +74,9 @@ def make_fabric(run: RunConfig) -> Fabric:
     from lightning_fabric import Fabric  # imported here: it takes seconds to load
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision at every start
-    precision: Any = "bf16-mixed" if run.precision == "bf16" else "32-true"
     strategy = "ddp" if run.devices > 1 else "auto"
     try:
-        fabric = Fabric(accelerator=run.accelerator, devices=run.devices, precision=precision, strategy=strategy)
+        fabric = Fabric(accelerator=run.accelerator, devices=run.devices, precision="32-true", strategy=strategy)
     except (RuntimeError, ValueError, MisconfigurationException) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"cannot train on {run.devices} device(s) of {run.accelerator!r}: {reason}") from None
@@ -238,7 +235,9 @@ class Trainer:
         """One optimiser step; returns the total and every term, detached."""
         x = batch.x_B3HW.to(fabric.device, memory_format=torch.channels_last)
         labels = None if batch.labels_BHW is None else batch.labels_BHW.to(fabric.device)
-        terms = module(x, labels, frozenset(stage.weights))
+        # Not Fabric's "bf16-mixed": it rounds the images too, and they are the targets of the losses.
+        with torch.autocast(fabric.device.type, torch.bfloat16, enabled=self._run.precision == "bf16"):
+            terms = module(x, labels, frozenset(stage.weights))
         ramp = min(1.0, (step + 1) / stage.ramp_steps) if stage.ramp_steps else 1.0
         total = torch.zeros((), device=fabric.device)
         for name, weight in stage.weights.items():
