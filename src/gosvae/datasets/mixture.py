@@ -61,8 +61,6 @@ def load_prepared(
     names = [spec] if is_one_path else spec.split("+")
     if not all(names):
         raise DatasetError(f"{spec!r} has an empty part: expected data sets joined by +, such as camvid:PATH+streets")
-    if not all(names):
-        raise DatasetError(f"{spec!r} has an empty part: expected data sets joined by +, such as camvid:PATH+streets")
     parts: list[Dataset] = []
     for name in names:
         dataset = load_dataset(name, default_split=default_split)
