@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gosvae.experts.base import Expert
     from gosvae.experts.registry import load_expert
     from gosvae.images import read_image, write_image
+    from gosvae.recipes.run import train
 
 _HOMES = {
     "CodecEntry": "gosvae.evaluation.protocol",
@@ -33,6 +34,7 @@ _HOMES = {
     "load_expert": "gosvae.experts.registry",
     "load_prepared": "gosvae.datasets.mixture",
     "read_image": "gosvae.images",
+    "train": "gosvae.recipes.run",
     "write_image": "gosvae.images",
 }
 
@@ -48,6 +50,7 @@ __all__ = [
     "load_expert",
     "load_prepared",
     "read_image",
+    "train",
     "write_image",
 ]
 

@@ -57,13 +57,13 @@ def add_perceptual(parser: argparse.ArgumentParser, *, default: str) -> None:
     )
 
 
-def perceptual_of(options: argparse.Namespace, *, needed: bool = True) -> PerceptualLoss | None:
+def perceptual_of(options: argparse.Namespace) -> PerceptualLoss | None:
     """The perceptual distance that was asked for.
 
     Raises:
         MissingDependencyError: its weights are not at hand.
     """
-    if options.lpips == "none" or not needed:
+    if options.lpips == "none":
         return None
     name = default_perceptual(options.weights) if options.lpips == "auto" else options.lpips
     return load_perceptual(name, options.weights)

@@ -16,16 +16,13 @@ from gosvae.cli.options import (
     add_geometry,
     add_perceptual,
     geometry_of,
-    perceptual_of,
 )
 from gosvae.config import parse
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.mixture import load_prepared
 from gosvae.errors import ConfigError
-from gosvae.experts.registry import load_expert
 from gosvae.recipes import load_recipe
-from gosvae.training.codec_task import IMITATION
-from gosvae.training.codecs import CodecRecipe, train_codec
+from gosvae.recipes.run import train
 from gosvae.training.config import RunConfig
 from gosvae.training.experts import ExpertRecipe, train_expert
 from gosvae.training.loop import Outcome
@@ -40,15 +37,15 @@ Stop it at any moment; the same command continues it.
 
 def add_commands(commands: Commands, formatter: Any) -> None:
     """Add the commands of this module."""
-    train = commands.add_parser(
+    codec = commands.add_parser(
         "train", help="train a codec against an expert", epilog=TRAIN_EXAMPLE, formatter_class=formatter
     )
-    train.add_argument("recipe", help="name of a recipe (see gosvae list) or a YAML file")
-    _add_run_options(train)
-    train.add_argument("--expert", metavar="EXPERT", help=EXPERT_HELP)
-    train.add_argument("--init", type=Path, metavar="CHECKPOINT", help="start from the weights of this codec")
-    add_perceptual(train, default="auto")
-    train.set_defaults(run=run_train)
+    codec.add_argument("recipe", help="name of a recipe (see gosvae list) or a YAML file")
+    _add_run_options(codec)
+    codec.add_argument("--expert", metavar="EXPERT", help=EXPERT_HELP)
+    codec.add_argument("--init", type=Path, metavar="CHECKPOINT", help="start from the weights of this codec")
+    add_perceptual(codec, default="auto")
+    codec.set_defaults(run=run_train)
 
     expert = commands.add_parser(
         "train-expert", help="train the compact expert on labelled images", formatter_class=formatter
@@ -113,26 +110,18 @@ def _report(outcome: Outcome, folder: Path) -> int:
 
 def run_train(options: argparse.Namespace) -> int:
     """Train a codec."""
-    recipe = load_recipe(options.recipe, options.overrides)
-    if not isinstance(recipe, CodecRecipe):
-        raise ConfigError(f"recipe {options.recipe!r} makes an expert: use gosvae train-expert")
-    folder = options.out or Path("runs") / recipe.name
-    imitates = bool(recipe.wanted_terms & set(IMITATION))
-    if imitates and options.expert is None:
-        raise ConfigError(
-            f"recipe {recipe.name!r} imitates an expert: name it with --expert, for example --expert embedded"
-        )
-    expert = load_expert(options.expert) if imitates else None
-    perceptual = perceptual_of(options, needed="lpips" in recipe.wanted_terms)
-    outcome = train_codec(
-        recipe,
-        _data(options, centre_crop=False),
-        _data(options, centre_crop=True),
-        expert,
-        perceptual,
-        _run_config(options),
-        folder,
+    folder = options.out or Path("runs") / load_recipe(options.recipe, options.overrides).name
+    outcome = train(
+        options.recipe,
+        options.data,
+        expert=options.expert,
+        out=folder,
+        overrides=options.overrides,
+        geometry=geometry_of(options),
+        lpips=options.lpips,
+        weights=options.weights,
         init=options.init,
+        run=_run_config(options),
         max_minutes=options.max_minutes,
         progress=not options.quiet,
     )

@@ -1,0 +1,72 @@
+"""Training from names: what `gosvae train` does, for Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gosvae.datasets.geometry import GeometryConfig
+from gosvae.datasets.mixture import load_prepared
+from gosvae.errors import ConfigError
+from gosvae.experts.registry import load_expert
+from gosvae.losses.perceptual import default_perceptual, load_perceptual
+from gosvae.recipes import load_recipe
+from gosvae.training.codec_task import IMITATION
+from gosvae.training.codecs import CodecRecipe, train_codec
+from gosvae.training.config import RunConfig
+from gosvae.training.loop import Outcome
+
+
+def train(
+    recipe: str,
+    data: str,
+    *,
+    expert: str | Path | None = None,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    geometry: GeometryConfig | None = None,
+    lpips: str = "auto",
+    weights: Path | None = None,
+    init: Path | None = None,
+    run: RunConfig | None = None,
+    max_minutes: float | None = None,
+    progress: bool = True,
+) -> Outcome:
+    """Train a codec; the same call continues a run that was stopped.
+
+    Args:
+        recipe: a name of `gosvae list`, or the path of a YAML file.
+        data: images, such as `folder:my-images` or `camvid:PATH` (see `load_prepared`).
+        expert: what `load_expert` takes; needed by recipes that imitate.
+        out: folder of the run and of the finished codec; `runs/NAME` by default.
+        overrides: `key=value` changes of the recipe.
+        geometry: size of the images, in place of the dataset's own.
+        lpips, weights: name of the perceptual distance, and the folder of its weights; `auto` takes what is at hand.
+        init: checkpoint folder of a codec to start from.
+        run: seed, devices, precision, workers.
+        max_minutes: stop cleanly after so long.
+
+    Raises:
+        ConfigError: an unknown recipe or key, an impossible value, or an expert that is needed and not given.
+        GosvaeError: as `load_prepared`, `load_expert`, `load_perceptual` and `train_codec`.
+    """
+    chosen = load_recipe(recipe, list(overrides))
+    if not isinstance(chosen, CodecRecipe):
+        raise ConfigError(f"recipe {recipe!r} makes an expert: use gosvae train-expert")
+    imitates = bool(chosen.wanted_terms & set(IMITATION))
+    if imitates and expert is None:
+        raise ConfigError(
+            f"recipe {chosen.name!r} imitates an expert: name it with --expert, for example --expert embedded"
+        )
+    run = run or RunConfig()
+    frozen = load_expert(expert) if imitates and expert is not None else None
+    judged = "lpips" in chosen.wanted_terms and lpips != "none"
+    name = default_perceptual(weights) if lpips == "auto" and judged else lpips
+    perceptual = load_perceptual(name, weights) if judged else None
+    cache_bytes = run.cache_mib * 2**20
+    seen = load_prepared(data, default_split="train", geometry=geometry, centre_crop=False, cache_bytes=cache_bytes)
+    used = load_prepared(data, default_split="train", geometry=geometry)
+    folder = Path(out) if out is not None else Path("runs") / chosen.name
+    return train_codec(
+        chosen, seen, used, frozen, perceptual, run, folder, init=init, max_minutes=max_minutes, progress=progress
+    )
