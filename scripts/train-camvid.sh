@@ -22,4 +22,4 @@ cp runs/expert-camvid/{config.json,provenance.json,weights.safetensors} "$models
 
 "$gosvae" train gosvae-compact --data "$data" --expert embedded "${lpips[@]}" --set name=gosvae-compact-camvid \
     --out runs/gosvae-compact-camvid
-"$gosvae" export runs/gosvae-compact-camvid "$models/gosvae-compact-camvid"
+"$gosvae" export runs/gosvae-compact-camvid "$models/gosvae-compact-camvid" --eight-bit-decoder

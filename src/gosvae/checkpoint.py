@@ -22,6 +22,8 @@ from gosvae.errors import CheckpointError
 from gosvae.files import json_bytes, write_together
 
 SCHEMA_VERSION = 1
+SCALE_SUFFIX = ".scale"
+"""Of the scales of kernels that are stored in 8 bits."""
 HALF_LIMIT = 6e4
 """float16 ends at 65504."""
 COUNTS_KEY = "entropy.counts"
@@ -76,14 +78,38 @@ def half_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: half(value.detach()) for name, value in weights.items()}
 
 
-def save_codec(folder: Path, checkpoint: CodecCheckpoint) -> None:
+def _in_eight_bits(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The decoder's kernels as int8 with one scale for each slice of axis 0; everything else as it is."""
+    result = dict(tensors)
+    for name, value in tensors.items():
+        if name.startswith("model.decoder.") and value.ndim == 4:
+            scale = value.float().abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12) / 127.0
+            result[name] = (value.float() / scale).round().to(torch.int8)
+            result[name + SCALE_SUFFIX] = scale
+    return result
+
+
+def _from_eight_bits(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse, in float16: one product and one rounding, the same on every machine."""
+    scales = {name.removesuffix(SCALE_SUFFIX): value for name, value in tensors.items() if name.endswith(SCALE_SUFFIX)}
+    plain = {name: value for name, value in tensors.items() if not name.endswith(SCALE_SUFFIX)}
+    return plain | {name: (plain[name].float() * scale).half() for name, scale in scales.items()}
+
+
+def save_codec(folder: Path, checkpoint: CodecCheckpoint, *, eight_bit_decoder: bool = False) -> None:
     """Write a checkpoint; its files are replaced together, when all of them are on the disk.
+
+    With `eight_bit_decoder` the decoder's kernels take half the space. The encoder stays as it is, so images become
+    the same indices; the reconstruction and the fingerprint change.
 
     Raises:
         WriteError: no space or no permission; files that stood there are intact.
     """
     tensors = {f"model.{k}": v.detach().cpu().contiguous() for k, v in checkpoint.weights.items()}
-    tensors[COUNTS_KEY] = checkpoint.counts_K.to(torch.int64)
+    if eight_bit_decoder:
+        tensors = _in_eight_bits(tensors)
+    small = int(checkpoint.counts_K.max()) < 2**31
+    tensors[COUNTS_KEY] = checkpoint.counts_K.to(torch.int32 if small else torch.int64)
     write_together(
         {
             folder / "provenance.json": json_bytes(checkpoint.provenance),
@@ -135,8 +161,8 @@ def load_codec_checkpoint(folder: Path) -> CodecCheckpoint:
         raise CheckpointError(f"{weights_path} is damaged: {error}") from None
     if COUNTS_KEY not in tensors:
         raise CheckpointError(f"{weights_path} has no frequency table {COUNTS_KEY!r}: it is not a finished codec")
-    counts_K = tensors.pop(COUNTS_KEY)
-    weights = {k.removeprefix("model."): v for k, v in tensors.items()}
+    counts_K = tensors.pop(COUNTS_KEY).to(torch.int64)
+    weights = {k.removeprefix("model."): v for k, v in _from_eight_bits(tensors).items()}
     provenance = read_json(folder / "provenance.json")
     if not isinstance(provenance, dict):
         raise CheckpointError(f"{folder / 'provenance.json'} is damaged: expected keys and values")

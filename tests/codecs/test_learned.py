@@ -179,3 +179,16 @@ def test_names_of_codecs(folder: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             load_codec(spec)
         assert message in str(caught.value)
+
+
+def test_a_decoder_in_eight_bits_takes_less_and_decodes_the_same_indices(tmp_path: Path) -> None:
+    full, small = tmp_path / "full", tmp_path / "small"
+    save_codec(full, checkpoint(model_config("fsq")))
+    save_codec(small, checkpoint(model_config("fsq")), eight_bit_decoder=True)
+    assert (small / "weights.safetensors").stat().st_size < (full / "weights.safetensors").stat().st_size
+    one, two = LearnedCodec.load(full), LearnedCodec.load(small)
+    image = streets()[0].image_uint8_HW3
+    np.testing.assert_array_equal(one.indices(image), two.indices(image))
+    assert one.fingerprint != two.fingerprint
+    difference = one.decompress(one.compress(image)).astype(int) - two.decompress(two.compress(image))
+    assert np.abs(difference).mean() < 2
