@@ -13,7 +13,7 @@ from PIL import Image
 from gosvae.cli.evaluate import First, write_results
 from gosvae.cli.options import Commands
 from gosvae.codecs.classical import load_classical
-from gosvae.codecs.registry import embedded_codecs, load_learned_codec
+from gosvae.codecs.registry import DEFAULT_CODEC, embedded_codecs, load_learned_codec
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.datasets.folder import ImageFolder
 from gosvae.datasets.mixture import load_prepared
@@ -68,16 +68,19 @@ def run_demo(options: argparse.Namespace) -> int:
     if not embedded_codecs():
         raise ConfigError("this installation has no models of its own: install gosvae again, or use gosvae evaluate")
     learned = [load_learned_codec(name) for name in embedded_codecs()]
-    learned.sort(key=lambda codec: codec.model.stride, reverse=True)
+    learned.sort(key=lambda codec: (-codec.model.stride, codec.name == DEFAULT_CODEC))
     entries = [CodecEntry(codec.name, codec) for codec in learned]
     entries += [
-        CodecEntry(f"{name} at {codec.name}", load_classical(name), match=codec.name)
-        for codec in (learned[0], learned[-1])
+        CodecEntry(f"{name} at {matched}", load_classical(name), match=matched)
+        for matched in dict.fromkeys((learned[0].name, learned[-1].name))
         for name in ("avif", "jpegxl", "webp", "jpeg")
     ]
     evaluation = evaluate(entries, dataset, load_expert("embedded"), keep_images=[0, 1][: len(dataset)])
     print(terminal_table(evaluation), end="")
-    print(f"\n'avif at X' has for every image at most the bytes that X takes. The pictures are in {options.out}:")
+    print(
+        "\n'avif at X' takes for every image at most the bytes of X; where even its smallest file is larger, that one is"
+        f"\ntaken and counted as over budget. The pictures are in {options.out}:"
+    )
     for path in write_results(evaluation, options.out):
         print(f"  {path}")
     return 0
