@@ -78,7 +78,7 @@ def run_demo(options: argparse.Namespace) -> int:
     evaluation = evaluate(entries, dataset, load_expert("embedded"), keep_images=[0, 1][: len(dataset)])
     print(terminal_table(evaluation), end="")
     print(
-        "\n'avif at X' takes for every image at most the bytes of X; where even its smallest file is larger, that one is"
+        "\n'avif at X' takes for every image at most the bytes of X; where even its smallest is larger, that one is"
         f"\ntaken and counted as over budget. The pictures are in {options.out}:"
     )
     for path in write_results(evaluation, options.out):
