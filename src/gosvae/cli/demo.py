@@ -51,7 +51,7 @@ def add_commands(commands: Commands, formatter: Any) -> None:
         "demo", help="compare the models of the package with JPEG, WebP, AVIF, JPEG XL", formatter_class=formatter
     )
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="your own pictures; default: generated streets")
-    parser.add_argument("--count", type=int, default=12, help="how many pictures")
+    parser.add_argument("--count", type=int, default=8, help="how many pictures")
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="FOLDER", help="where the results go")
     parser.set_defaults(run=run_demo)
 
