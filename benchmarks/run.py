@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -138,8 +139,8 @@ def main() -> int:
     results = []
     context = multiprocessing.get_context("spawn")
     for kind, name in jobs:
-        with context.Pool(1) as pool:
-            result = pool.apply(_child, ((kind, name, options.repeats, options.threads),))
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            result = pool.submit(_child, (kind, name, options.repeats, options.threads)).result()
         results.append(result)
         numbers = {k: v for k, v in result.items() if k not in ("case", "threads")}
         shown = ", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())
