@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-TILE_PIXELS = 1024
+TILE_PIXELS = 512
 """Side of a tile, in pixels. Pictures of up to TILE_PIXELS**2 pixels are computed in one piece."""
 
 
