@@ -55,14 +55,15 @@ class CodecEntry:
 
     Attributes:
         label: what tables call it; unique in an evaluation.
-        budget_bytes: bytes that each image's file may take; the codec's quality is searched for every image.
+        budget_bytes: bytes that each image's file may take; the codec's quality is searched for every image. A
+            sequence holds one number for each image, in the order of the data set.
         match: label of an earlier entry whose file length, image by image, is the budget.
         curve: entries with the same curve are rate points of one codec, joined in plots and for BD-rate.
     """
 
     label: str
     codec: ImageCodec
-    budget_bytes: int | None = None
+    budget_bytes: int | Sequence[int] | None = None
     match: str | None = None
     curve: str | None = None
 
@@ -91,7 +92,7 @@ def evaluate(
     Raises:
         ConfigError: an empty data set, entries that do not fit together, or classes of labels and expert that differ.
     """
-    _check_entries(codecs)
+    _check_entries(codecs, len(dataset))
     _check_indices(dataset, keep_images)
     if use_labels and dataset.has_labels:
         check_classes(dataset, expert)
@@ -109,8 +110,11 @@ def evaluate(
         reference.update(original.class_map_HW, sample, original)
         reconstructions = []
         for tally in tallies.values():
-            match = tally.entry.match
-            budget = tally.entry.budget_bytes if match is None else tallies[match].rows[-1].total_bytes
+            match, budget = tally.entry.match, tally.entry.budget_bytes
+            if match is not None:
+                budget = tallies[match].rows[-1].total_bytes
+            elif isinstance(budget, Sequence):
+                budget = budget[index]
             reconstructions.append(tally.measure(sample, original, budget))
         sizes.append((sample.image_uint8_HW3.shape[0], sample.image_uint8_HW3.shape[1]))
         if index in keep_images:
@@ -264,7 +268,7 @@ def _timed(times_ms: list[float], call: Callable[[], T]) -> T:
     return result
 
 
-def _check_entries(codecs: Sequence[CodecEntry]) -> None:
+def _check_entries(codecs: Sequence[CodecEntry], image_count: int) -> None:
     """Refuse what would fail, or mean nothing, only after minutes of work."""
     earlier: list[str] = []
     for entry in codecs:
@@ -276,6 +280,8 @@ def _check_entries(codecs: Sequence[CodecEntry]) -> None:
             )
         if entry.match is not None and entry.budget_bytes is not None:
             raise ConfigError(f"{entry.label!r} has a budget and matches {entry.match!r}: choose one of them")
+        if isinstance(entry.budget_bytes, Sequence) and len(entry.budget_bytes) != image_count:
+            raise ConfigError(f"{entry.label!r} has {len(entry.budget_bytes)} budgets for {image_count} images")
         searched = entry.match is not None or entry.budget_bytes is not None
         if searched and not isinstance(entry.codec, RateControlledCodec):
             raise ConfigError(f"{entry.label!r} has a byte budget, but the rate of {entry.codec.name!r} is fixed")

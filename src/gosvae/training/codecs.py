@@ -109,7 +109,7 @@ def train_codec(
         card = CodecCard(name=name, recipe=recipe.name, model=recipe.model)
         weights = half_weights(network.state_dict())
         blank = torch.ones(codebook_size, dtype=torch.int64)
-        counts_K = count_indices(LearnedCodec(CodecCheckpoint(card, weights, blank, {})), used)
+        counts_K = count_indices(LearnedCodec(CodecCheckpoint(card, weights, blank, {})), used, run.histogram_pixels)
         notes = provenance(used, **_story(recipe, run, stage, minutes, expert, perceptual, init))
         for target in [folder / "stages" / stage.name, *([folder] if last else [])]:
             save_codec(target, CodecCheckpoint(card, weights, counts_K, notes))

@@ -71,4 +71,6 @@ class RunConfig(Config):
     """Memory for decoded images."""
     log_steps: int = Field(default=10, ge=1)
     save_minutes: float = Field(default=3.0, gt=0)
+    histogram_pixels: int = Field(default=60_000_000, ge=1)
+    """Of the training images, evenly spaced, that the static histogram is counted on at the end of a stage."""
     tensorboard: bool = True
