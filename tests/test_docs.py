@@ -17,7 +17,7 @@ from gosvae.checkpoint import save_codec
 from gosvae.cli.main import make_parser
 from gosvae.codecs import registry
 from gosvae.recipes import load_recipe, recipe_names
-from gosvae.training.codecs import CodecRecipe
+from gosvae.training.codecs import TrainableRecipe
 from tiny import checkpoint, streets
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -100,5 +100,5 @@ def test_recipes_of_the_table_are_those_of_the_package() -> None:
         terms = [set(stage.split(" + ")) for stage in cell.split(", then ")]
         recipe = load_recipe(name)
         assert [set(stage.weights) - {"codebook", "commitment"} for stage in recipe.stages] == terms, name
-        table = re.search(r"Table (I|IV)\b", recipe.reference or "") if isinstance(recipe, CodecRecipe) else None
+        table = re.search(r"Table (I|IV)\b", recipe.reference or "") if isinstance(recipe, TrainableRecipe) else None
         assert table is None or name == "gosvae-finetune" or f"| `{name}` | {table[0]}, " in page, name

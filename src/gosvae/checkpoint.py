@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from gosvae.codecs.model import ModelConfig
 from gosvae.config import Config, parse, to_tree
@@ -30,14 +30,28 @@ COUNTS_KEY = "entropy.counts"
 """Name of the static frequency table among the weights; the networks' weights begin with `model.`."""
 
 
-class CodecCard(Config):
-    """What `config.json` of a codec holds: all that is needed to build it, nothing guessed from weights."""
+class Card(Config):
+    """What `config.json` of a codec holds: all that is needed to build it, nothing guessed from weights.
 
-    kind: Literal["codec"] = "codec"
+    Each kind of codec has a card with its own `kind` and its own `model`.
+    """
+
+    kind: str
     schema_version: Literal[1] = 1
     name: str
     recipe: str
+    model: Config
+
+
+class CodecCard(Card):
+    """A VQ autoencoder."""
+
+    kind: Literal["codec"] = "codec"
     model: ModelConfig
+
+
+CARDS: dict[str, type[Card]] = {"codec": CodecCard}
+"""The card of every kind of codec, by the `kind` in `config.json`."""
 
 
 @dataclass(frozen=True)
@@ -46,26 +60,43 @@ class CodecCheckpoint:
 
     Attributes:
         card: configuration.
-        weights: state dict of the `VqAutoencoder`, in the precision of the file.
-        counts_K: int64 index counts of the training images, for the static entropy model.
+        weights: state dict of the network, in the precision of the file.
+        counts: int64 symbol counts of the training images, for the codec's entropy model; (K,) for a VQ codec.
         provenance: revision, versions, data, steps and minutes; free form.
     """
 
-    card: CodecCard
+    card: Card
     weights: dict[str, Tensor]
-    counts_K: Tensor
+    counts: Tensor
     provenance: dict[str, Any]
 
     def fingerprint(self) -> bytes:
         """SHA-256 over the configuration of the model, the weights and the table: 32 bytes."""
         # Without defaults, so that a setting that a later version adds does not make old streams foreign.
         model = self.card.model.model_dump(mode="json", exclude_defaults=True)
+        if self.card.kind != "codec":  # the first kind has none, and its streams must stay readable
+            model = {"kind": self.card.kind, **model}
         digest = hashlib.sha256(json.dumps(model, sort_keys=True).encode())
-        for name, value in sorted({**self.weights, COUNTS_KEY: self.counts_K}.items()):
+        for name, value in sorted({**self.weights, COUNTS_KEY: self.counts}.items()):
             flat = value.detach().cpu().contiguous().view(-1)
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
             digest.update(flat.view(torch.uint8).numpy().tobytes())
         return digest.digest()
+
+
+def load_weights(network: nn.Module, checkpoint: CodecCheckpoint) -> None:
+    """Put a checkpoint's weights into its network, in float32.
+
+    Raises:
+        CheckpointError: they do not fit.
+    """
+    try:
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in checkpoint.weights.items()})
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise CheckpointError(
+            f"the weights of {checkpoint.card.name!r} do not fit its configuration: {first}"
+        ) from None
 
 
 def half_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -108,8 +139,8 @@ def save_codec(folder: Path, checkpoint: CodecCheckpoint, *, eight_bit_decoder: 
     tensors = {f"model.{k}": v.detach().cpu().contiguous() for k, v in checkpoint.weights.items()}
     if eight_bit_decoder:
         tensors = _in_eight_bits(tensors)
-    small = int(checkpoint.counts_K.max()) < 2**31
-    tensors[COUNTS_KEY] = checkpoint.counts_K.to(torch.int32 if small else torch.int64)
+    small = checkpoint.counts.numel() == 0 or int(checkpoint.counts.max()) < 2**31
+    tensors[COUNTS_KEY] = checkpoint.counts.to(torch.int32 if small else torch.int64)
     write_together(
         {
             folder / "provenance.json": json_bytes(checkpoint.provenance),
@@ -134,7 +165,7 @@ def read_json(path: Path) -> Any:
 
 
 def load_codec_checkpoint(folder: Path) -> CodecCheckpoint:
-    """Read a codec's folder.
+    """Read a codec's folder, whatever its kind.
 
     Raises:
         CheckpointError: a file is missing or damaged, or was written by a newer gosvae.
@@ -151,7 +182,12 @@ def load_codec_checkpoint(folder: Path) -> CodecCheckpoint:
         raise CheckpointError(
             f"{folder} has schema {tree['schema_version']}, this gosvae reads {SCHEMA_VERSION}: upgrade"
         )
-    card = parse(CodecCard, tree, source=str(folder / "config.json"))
+    kind = tree.get("kind", "codec") if isinstance(tree, dict) else "codec"
+    if kind not in CARDS:
+        raise CheckpointError(
+            f"{folder} holds a {str(kind)!r}, this gosvae reads {', '.join(map(repr, CARDS))}: upgrade, or name a codec"
+        )
+    card = parse(CARDS[kind], tree, source=str(folder / "config.json"))
     weights_path = folder / "weights.safetensors"
     try:
         tensors = load_file(weights_path)
@@ -161,9 +197,9 @@ def load_codec_checkpoint(folder: Path) -> CodecCheckpoint:
         raise CheckpointError(f"{weights_path} is damaged: {error}") from None
     if COUNTS_KEY not in tensors:
         raise CheckpointError(f"{weights_path} has no frequency table {COUNTS_KEY!r}: it is not a finished codec")
-    counts_K = tensors.pop(COUNTS_KEY).to(torch.int64)
+    counts = tensors.pop(COUNTS_KEY).to(torch.int64)
     weights = {k.removeprefix("model."): v for k, v in _from_eight_bits(tensors).items()}
     provenance = read_json(folder / "provenance.json")
     if not isinstance(provenance, dict):
         raise CheckpointError(f"{folder / 'provenance.json'} is damaged: expected keys and values")
-    return CodecCheckpoint(card, weights, counts_K, provenance)
+    return CodecCheckpoint(card, weights, counts, provenance)

@@ -63,7 +63,7 @@ def assert_same_run(folder: Path, other: Path) -> None:
     for part in (".", "stages/pixels", "stages/imitation"):
         one, two = load_codec_checkpoint(folder / part), load_codec_checkpoint(other / part)
         assert one.fingerprint() == two.fingerprint()
-        assert torch.equal(one.counts_K, two.counts_K)
+        assert torch.equal(one.counts, two.counts)
 
 
 @pytest.fixture(scope="module")

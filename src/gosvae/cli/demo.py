@@ -13,7 +13,8 @@ from PIL import Image
 from gosvae.cli.evaluate import First, write_results
 from gosvae.cli.options import Commands
 from gosvae.codecs.classical import load_classical
-from gosvae.codecs.registry import DEFAULT_CODEC, embedded_codecs, load_learned_codec
+from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.registry import DEFAULT_CODEC, embedded_codecs, load_trained_codec
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.datasets.folder import ImageFolder
 from gosvae.datasets.mixture import load_prepared
@@ -67,7 +68,7 @@ def run_demo(options: argparse.Namespace) -> int:
         dataset = First(_Shrunk(ImageFolder(options.images)), options.count)
     if not embedded_codecs():
         raise ConfigError("this installation has no models of its own: install gosvae again, or use gosvae evaluate")
-    learned = [load_learned_codec(name) for name in embedded_codecs()]
+    learned = [codec for codec in map(load_trained_codec, embedded_codecs()) if isinstance(codec, LearnedCodec)]
     learned.sort(key=lambda codec: (-codec.model.stride, codec.name == DEFAULT_CODEC))
     entries = [CodecEntry(codec.name, codec) for codec in learned]
     entries += [

@@ -11,7 +11,7 @@ from gosvae.checkpoint import read_json
 from gosvae.cli.options import Commands
 from gosvae.cli.streams import read_stream
 from gosvae.codecs.classical import CLASSICAL_CODECS
-from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, embedded_codecs, load_learned_codec, models_folder
+from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, embedded_codecs, load_trained_codec, models_folder
 from gosvae.datasets.registry import DATASETS
 from gosvae.errors import BitstreamError, CheckpointError, ForeignStreamError
 from gosvae.experts.compact import count_parameters
@@ -73,18 +73,12 @@ def _info_stream(path: Path) -> int:
 
 
 def _info_codec(what: str) -> int:
-    codec = load_learned_codec(what)
+    codec = load_trained_codec(what)
     card, notes = codec.checkpoint.card, codec.checkpoint.provenance
-    size = card.model.autoencoder
-    parts = {name: count_parameters(getattr(codec.model, name)) for name in ("encoder", "decoder")}
     rows = {
         "codec": f"{card.name} (recipe {card.recipe})",
         "fingerprint": codec.fingerprint.hex(),
-        "architecture": f"{size.architecture}, stride {size.stride}",
-        "quantizer": f"{card.model.quantizer.kind}, K = {codec.model.quantizer.codebook_size}, "
-        f"D = {codec.model.quantizer.code_dim}",
-        "parameters": f"{codec.parameter_count / 1e6:.2f} M (encoder {parts['encoder'] / 1e6:.2f} M, "
-        f"decoder {parts['decoder'] / 1e6:.2f} M)",
+        **codec.description,
     }
     for key in ("dataset", "images", "stages", "minutes_of_stage", "hardware", "perceptual", "revision", "date"):
         if notes.get(key) is not None:
@@ -121,9 +115,9 @@ def run_list(options: argparse.Namespace) -> int:
     sections["recipes"] = {name: recipe.description for name, recipe in recipes.items()}
     sections["experts"] = dict(EXPERTS)
     sections["datasets"] = dict(DATASETS)
-    learned = {name: load_learned_codec(name) for name in embedded_codecs()}
+    learned = {name: load_trained_codec(name) for name in embedded_codecs()}
     sections["codecs"] = {
-        name: f"learned, {codec.parameter_count / 1e6:.2f} M parameters, stride {codec.model.stride}"
+        name: f"learned, {codec.parameter_count / 1e6:.2f} M parameters, {codec.description['architecture']}"
         + (" (the default)" if name == DEFAULT_CODEC else "")
         for name, codec in learned.items()
     }

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 
 from gosvae import bitstream
-from gosvae.checkpoint import CodecCheckpoint, load_codec_checkpoint
-from gosvae.codecs.base import ImageCodec
+from gosvae.checkpoint import CodecCard, CodecCheckpoint, load_codec_checkpoint, load_weights
 from gosvae.codecs.model import VqAutoencoder
 from gosvae.codecs.tiling import decode_in_tiles, encode_in_tiles
+from gosvae.codecs.trained import TrainedCodec
 from gosvae.entropy.base import EntropyModel
 from gosvae.entropy.coder import decode_indices, encode_indices
 from gosvae.entropy.fixed import FixedLength
@@ -28,8 +28,8 @@ from gosvae.tensors import ImageArray, check_image, image_to_tensor, pad_to_mult
 EntropyChoice = Literal["static", "fixed"]
 
 
-class LearnedCodec(ImageCodec):
-    """A learned codec on one device, ready to use.
+class LearnedCodec(TrainedCodec):
+    """A VQ codec on one device, ready to use.
 
     Any image from 1x1 to 65535x65535 pixels is padded to the stride inside and cropped again; large ones are
     computed in tiles, so that memory stays bounded.
@@ -41,29 +41,26 @@ class LearnedCodec(ImageCodec):
         device: where the networks run.
 
     Raises:
-        CheckpointError: the weights do not fit the configuration.
+        CheckpointError: a checkpoint of another kind, or weights that do not fit the configuration.
     """
 
     def __init__(
         self, checkpoint: CodecCheckpoint, *, entropy: EntropyChoice = "static", device: str | torch.device = "cpu"
     ) -> None:
-        self.checkpoint = checkpoint
-        self.fingerprint = checkpoint.fingerprint()[: bitstream.FINGERPRINT_BYTES]
+        super().__init__(checkpoint)
+        if not isinstance(checkpoint.card, CodecCard):
+            raise CheckpointError(
+                f"{checkpoint.card.name!r} is of kind {checkpoint.card.kind!r}, a VQ codec (kind 'codec') was expected"
+            )
         self.device = torch.device(device)
         model = VqAutoencoder(checkpoint.card.model)
-        try:
-            model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in checkpoint.weights.items()})
-        except RuntimeError as error:
-            first = str(error).splitlines()[-1].strip()
-            raise CheckpointError(
-                f"the weights of {checkpoint.card.name!r} do not fit its configuration: {first}"
-            ) from None
+        load_weights(model, checkpoint)
         model.eval().requires_grad_(False).to(self.device)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         size = self.model.quantizer.codebook_size
-        if checkpoint.counts_K.shape != (size,):
-            raise CheckpointError(f"the frequency table has {tuple(checkpoint.counts_K.shape)} entries, not {size}")
-        static, fixed = StaticHistogram(checkpoint.counts_K.numpy()), FixedLength(size)
+        if checkpoint.counts.shape != (size,):
+            raise CheckpointError(f"the frequency table has {tuple(checkpoint.counts.shape)} entries, not {size}")
+        static, fixed = StaticHistogram(checkpoint.counts.numpy()), FixedLength(size)
         self._writers: tuple[EntropyModel, ...] = (static, fixed) if entropy == "static" else (fixed,)
         self._readers: dict[int, EntropyModel] = {static.model_id: static, fixed.model_id: fixed}
 
@@ -75,8 +72,18 @@ class LearnedCodec(ImageCodec):
         return cls(load_codec_checkpoint(Path(folder)), entropy=entropy, device=device)
 
     @property
-    def name(self) -> str:
-        return self.checkpoint.card.name
+    def description(self) -> dict[str, str]:
+        model, size = self.model.config, self.model.config.autoencoder
+        encoder, decoder = (
+            sum(p.numel() for p in part.parameters()) for part in (self.model.encoder, self.model.decoder)
+        )
+        return {
+            "architecture": f"{size.architecture}, stride {size.stride}",
+            "quantizer": f"{model.quantizer.kind}, K = {self.model.quantizer.codebook_size}, "
+            f"D = {self.model.quantizer.code_dim}",
+            "parameters": f"{self.parameter_count / 1e6:.2f} M (encoder {encoder / 1e6:.2f} M, "
+            f"decoder {decoder / 1e6:.2f} M)",
+        }
 
     @property
     def parameter_count(self) -> int:
@@ -135,9 +142,6 @@ class LearnedCodec(ImageCodec):
 
     def decompress(self, data: bytes) -> ImageArray:
         return self.reconstruct(*self.decode(data))
-
-    def payload_bytes(self, data: bytes) -> int:
-        return len(bitstream.unpack(data)[1])
 
     def zero_order_bytes(self, data: bytes) -> float:
         """Bytes, an estimate, of the stream's indices at their own zero-order entropy."""

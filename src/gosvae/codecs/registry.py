@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from gosvae import bitstream
-from gosvae.checkpoint import load_codec_checkpoint, read_json
+from gosvae.checkpoint import CARDS, CodecCheckpoint, load_codec_checkpoint, read_json
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.learned import EntropyChoice, LearnedCodec
-from gosvae.errors import ConfigError, ForeignStreamError, unknown_name
+from gosvae.codecs.trained import TrainedCodec
+from gosvae.errors import CheckpointError, ConfigError, ForeignStreamError, unknown_name
 
 DEFAULT_CODEC = "gosvae-camvid"
 """The model that `gosvae compress` takes where none is named."""
@@ -26,18 +27,29 @@ def models_folder() -> Path:
 def embedded_codecs() -> list[str]:
     """Names of the learned codecs that ship in the package."""
     folders = models_folder().glob("*/config.json")
-    return sorted(path.parent.name for path in folders if read_json(path).get("kind") == "codec")
+    return sorted(path.parent.name for path in folders if read_json(path).get("kind") in CARDS)
 
 
-def load_learned_codec(
-    name_or_folder: str | Path, *, entropy: EntropyChoice = "static", device: str | torch.device = "cpu"
-) -> LearnedCodec:
-    """Load a model of the package by name, or any checkpoint by its folder.
+def build_codec(
+    checkpoint: CodecCheckpoint, *, entropy: EntropyChoice = "static", device: str | torch.device = "cpu"
+) -> TrainedCodec:
+    """The codec of a checkpoint, by its kind.
 
     Raises:
-        ConfigError: neither a known name nor a folder.
-        CheckpointError: the folder is not a finished, intact codec.
+        ConfigError: `entropy` for a kind that knows one way to code only.
+        CheckpointError: the weights do not fit the configuration.
     """
+    kind = checkpoint.card.kind
+    if kind != "codec" and entropy != "static":
+        raise ConfigError(f"entropy {entropy!r} is for VQ codecs only, {checkpoint.card.name!r} is of kind {kind!r}")
+    match kind:
+        case "codec":
+            return LearnedCodec(checkpoint, entropy=entropy, device=device)
+    raise CheckpointError(f"{checkpoint.card.name!r} is of the unknown kind {kind!r}: upgrade gosvae")
+
+
+def _folder_of(name_or_folder: str | Path) -> Path:
+    """Folder of a model of the package, or the folder itself."""
     folder = Path(name_or_folder).expanduser()
     if str(name_or_folder) in embedded_codecs():
         folder = models_folder() / str(name_or_folder)
@@ -46,7 +58,26 @@ def load_learned_codec(
             raise ConfigError(f"no such checkpoint folder: {name_or_folder}; gosvae list codecs shows the names")
         known = [*embedded_codecs(), *CLASSICAL_CODECS]
         raise ConfigError(f"{unknown_name('codec', str(name_or_folder), known)}, and it is not a checkpoint folder")
-    return LearnedCodec.load(folder, entropy=entropy, device=device)
+    return folder
+
+
+def load_trained_codec(
+    name_or_folder: str | Path, *, entropy: EntropyChoice = "static", device: str | torch.device = "cpu"
+) -> TrainedCodec:
+    """Load a model of the package by name, or any checkpoint by its folder, whatever its kind.
+
+    Raises:
+        ConfigError: neither a known name nor a folder.
+        CheckpointError: the folder is not a finished, intact codec.
+    """
+    return build_codec(load_codec_checkpoint(_folder_of(name_or_folder)), entropy=entropy, device=device)
+
+
+def load_learned_codec(
+    name_or_folder: str | Path, *, entropy: EntropyChoice = "static", device: str | torch.device = "cpu"
+) -> LearnedCodec:
+    """As `load_trained_codec`, for VQ codecs only; a checkpoint of another kind is a `CheckpointError`."""
+    return LearnedCodec.load(_folder_of(name_or_folder), entropy=entropy, device=device)
 
 
 def load_codec(
@@ -65,10 +96,10 @@ def load_codec(
         if separator and not quality.isdigit():
             raise ConfigError(f"quality of {name!r} must be a whole number, got {quality!r}; for example {name}:50")
         return load_classical(name, int(quality) if separator else None)
-    return load_learned_codec(spec, entropy=entropy, device=device)
+    return load_trained_codec(spec, entropy=entropy, device=device)
 
 
-def codec_of_stream(data: bytes) -> LearnedCodec:
+def codec_of_stream(data: bytes) -> TrainedCodec:
     """The model of the package that made a stream, found by its fingerprint.
 
     Raises:
@@ -79,7 +110,7 @@ def codec_of_stream(data: bytes) -> LearnedCodec:
     for name in embedded_codecs():
         checkpoint = load_codec_checkpoint(models_folder() / name)
         if checkpoint.fingerprint()[: bitstream.FINGERPRINT_BYTES] == fingerprint:
-            return LearnedCodec(checkpoint)
+            return build_codec(checkpoint)
     raise ForeignStreamError(
         f"no model of this package has the stream's fingerprint {fingerprint.hex()}: "
         "name the checkpoint that made it with --codec"

@@ -8,10 +8,12 @@ from typing import Any
 
 from gosvae.config import apply_overrides, load_yaml, parse
 from gosvae.errors import ConfigError, unknown_name
-from gosvae.training.codecs import CodecRecipe
+from gosvae.training.codecs import CodecRecipe, TrainableRecipe
 from gosvae.training.experts import ExpertRecipe
 
-Recipe = CodecRecipe | ExpertRecipe
+Recipe = TrainableRecipe | ExpertRecipe
+RECIPE_KINDS: dict[str, type[TrainableRecipe] | type[ExpertRecipe]] = {"codec": CodecRecipe, "expert": ExpertRecipe}
+"""What the `kind` of a recipe's file makes of it."""
 
 
 def recipe_names() -> list[str]:
@@ -36,8 +38,6 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe
         raise ConfigError(f"{path} is not a recipe: expected keys and values")
     tree = apply_overrides(tree, overrides or [])
     kind = tree.get("kind", "codec")
-    if kind not in ("codec", "expert"):
-        raise ConfigError(f"recipe {path.stem!r}: {unknown_name('kind', str(kind), ('codec', 'expert'))}")
-    if kind == "expert":
-        return parse(ExpertRecipe, tree, source=f"recipe {path.stem!r}")
-    return parse(CodecRecipe, tree, source=f"recipe {path.stem!r}")
+    if kind not in RECIPE_KINDS:
+        raise ConfigError(f"recipe {path.stem!r}: {unknown_name('kind', str(kind), RECIPE_KINDS)}")
+    return parse(RECIPE_KINDS[kind], tree, source=f"recipe {path.stem!r}")

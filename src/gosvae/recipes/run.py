@@ -12,7 +12,7 @@ from gosvae.experts.registry import load_expert
 from gosvae.losses.perceptual import default_perceptual, load_perceptual
 from gosvae.recipes import load_recipe
 from gosvae.training.codec_task import IMITATION
-from gosvae.training.codecs import CodecRecipe, train_codec
+from gosvae.training.codecs import TrainableRecipe, train_codec
 from gosvae.training.config import RunConfig
 from gosvae.training.loop import Outcome
 
@@ -51,7 +51,7 @@ def train(
         GosvaeError: as `load_prepared`, `load_expert`, `load_perceptual` and `train_codec`.
     """
     chosen = load_recipe(recipe, list(overrides))
-    if not isinstance(chosen, CodecRecipe):
+    if not isinstance(chosen, TrainableRecipe):
         raise ConfigError(f"recipe {recipe!r} makes an expert: use gosvae train-expert")
     imitates = bool(chosen.wanted_terms & set(IMITATION))
     if imitates and expert is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +12,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from gosvae.checkpoint import CodecCard, CodecCheckpoint, half_weights, load_codec_checkpoint, save_codec
+from gosvae.checkpoint import (
+    CodecCard,
+    CodecCheckpoint,
+    half_weights,
+    load_codec_checkpoint,
+    load_weights,
+    save_codec,
+)
 from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.model import ModelConfig, VqAutoencoder
 from gosvae.config import Config, to_tree
@@ -21,14 +30,16 @@ from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.seeding import seed_everything
+from gosvae.tensors import ImageArray
 from gosvae.training.codec_task import IMITATION, CodecTask
 from gosvae.training.config import RunConfig, StageConfig, Stages
 from gosvae.training.loop import Outcome, Trainer
 from gosvae.training.provenance import provenance
+from gosvae.training.task import TrainingTask
 
 
-class CodecRecipe(Config):
-    """How a codec is trained: a model and the stages of its training.
+class TrainableRecipe(Config, ABC):
+    """How a codec is trained: a model and the stages of its training. All that depends on its kind is here.
 
     Attributes:
         name: of the recipe and of the codec that it makes.
@@ -36,11 +47,11 @@ class CodecRecipe(Config):
         reference: the row of the paper that it stands for, or None.
     """
 
-    kind: Literal["codec"] = "codec"
+    kind: str
     name: str
     description: str
     reference: str | None = None
-    model: ModelConfig
+    model: Config
     stages: Stages
 
     @property
@@ -48,29 +59,64 @@ class CodecRecipe(Config):
         """Loss terms of all stages."""
         return frozenset(name for stage in self.stages for name in stage.weights)
 
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """The network that is trained, newly initialised from PyTorch's global generator."""
 
-def count_indices(codec: LearnedCodec, dataset: Dataset, most_pixels: int = 60_000_000) -> torch.Tensor:
-    """Index counts (K,), int64 and at least 1: the static histogram.
+    @abstractmethod
+    def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
+        """The loss terms of what `network` returned."""
 
-    Images are taken evenly spaced over the dataset, as many of the size of the first as `most_pixels` hold.
-    """
+    @abstractmethod
+    def finished(self, name: str, network: nn.Module, used: Dataset, most_pixels: int) -> CodecCheckpoint:
+        """The codec of a trained network, with the symbol counts of `spaced_images` and no provenance yet."""
+
+
+class CodecRecipe(TrainableRecipe):
+    """A VQ autoencoder."""
+
+    kind: Literal["codec"] = "codec"
+    model: ModelConfig
+
+    def network(self) -> VqAutoencoder:
+        return VqAutoencoder(self.model)
+
+    def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
+        assert isinstance(network, VqAutoencoder)
+        return CodecTask(network, expert, perceptual)
+
+    def finished(self, name: str, network: nn.Module, used: Dataset, most_pixels: int) -> CodecCheckpoint:
+        assert isinstance(network, VqAutoencoder)
+        card = CodecCard(name=name, recipe=self.name, model=self.model)
+        blank = torch.ones(network.quantizer.codebook_size, dtype=torch.int64)
+        uncounted = CodecCheckpoint(card, half_weights(network.state_dict()), blank, {})
+        return replace(uncounted, counts=count_indices(LearnedCodec(uncounted), used, most_pixels))
+
+
+def spaced_images(dataset: Dataset, most_pixels: int = 60_000_000) -> Iterator[ImageArray]:
+    """Images evenly spaced over the dataset, as many of the size of the first as `most_pixels` hold."""
     pixels = dataset[0].image_uint8_HW3[..., 0].size
     every = -(-len(dataset) * pixels // most_pixels)
-    images = (dataset[i].image_uint8_HW3 for i in range(0, len(dataset), every))
-    histogram = StaticHistogram.fit((codec.indices(image) for image in images), codec.model.quantizer.codebook_size)
+    return (dataset[i].image_uint8_HW3 for i in range(0, len(dataset), every))
+
+
+def count_indices(codec: LearnedCodec, dataset: Dataset, most_pixels: int = 60_000_000) -> torch.Tensor:
+    """Index counts (K,), int64 and at least 1, of `spaced_images`: the static histogram."""
+    indices = (codec.indices(image) for image in spaced_images(dataset, most_pixels))
+    histogram = StaticHistogram.fit(indices, codec.model.quantizer.codebook_size)
     return torch.from_numpy(np.asarray(histogram.counts_K))
 
 
-def _initialise(network: VqAutoencoder, folder: Path) -> None:
+def _initialise(network: nn.Module, recipe: TrainableRecipe, folder: Path) -> None:
     """Start from the weights of a finished codec of the same shape."""
     source = load_codec_checkpoint(folder)
-    if source.card.model != network.config:
+    if (source.card.kind, source.card.model) != (recipe.kind, recipe.model):
         raise ConfigError(f"--init {folder}: its model is not the recipe's; train with the same model settings")
-    network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in source.weights.items()})
+    load_weights(network, source)
 
 
 def train_codec(
-    recipe: CodecRecipe,
+    recipe: TrainableRecipe,
     seen: Dataset,
     used: Dataset,
     expert: Expert | None,
@@ -86,7 +132,7 @@ def train_codec(
 
     Args:
         seen: what training draws its crops from, such as whole frames.
-        used: the same images at the size at which the codec is used; the static histogram is counted there.
+        used: the same images at the size at which the codec is used; frequency tables are counted there.
         expert, perceptual: needed by the terms `jsd`, `kld`, `ce` and by `lpips`.
         init: checkpoint folder of a codec with the same model to start from.
 
@@ -106,21 +152,17 @@ def train_codec(
     def keep(stage: StageConfig, network: nn.Module, minutes: float) -> None:
         last = stage is recipe.stages[-1]
         name = recipe.name if last else f"{recipe.name}-{stage.name}"
-        card = CodecCard(name=name, recipe=recipe.name, model=recipe.model)
-        weights = half_weights(network.state_dict())
-        blank = torch.ones(codebook_size, dtype=torch.int64)
-        counts_K = count_indices(LearnedCodec(CodecCheckpoint(card, weights, blank, {})), used, run.histogram_pixels)
+        finished = recipe.finished(name, network, used, run.histogram_pixels)
         notes = provenance(used, **_story(recipe, run, stage, minutes, expert, perceptual, init))
         for target in [folder / "stages" / stage.name, *([folder] if last else [])]:
-            save_codec(target, CodecCheckpoint(card, weights, counts_K, notes))
+            save_codec(target, replace(finished, provenance=notes))
 
     with torch.random.fork_rng(devices=[]):
         seed_everything(run.seed)
-        network = VqAutoencoder(recipe.model)
-        codebook_size = network.quantizer.codebook_size
+        network = recipe.network()
         if init is not None:
-            _initialise(network, init)
-        task = CodecTask(network, expert, perceptual)
+            _initialise(network, recipe, init)
+        task = recipe.task(network, expert, perceptual)
         judges = [expert and expert.fingerprint(), perceptual and perceptual.name]
         start = None if init is None else load_codec_checkpoint(init).fingerprint().hex()
         inputs = [seen.name, len(seen), *judges, start, to_tree(recipe.model)]
@@ -129,7 +171,7 @@ def train_codec(
 
 
 def _story(
-    recipe: CodecRecipe,
+    recipe: TrainableRecipe,
     run: RunConfig,
     stage: StageConfig,
     minutes: float,
