@@ -7,8 +7,9 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gosvae.nn.autoencoder import UNSHUFFLE, AutoencoderConfig, stage_widths
+from gosvae.nn.autoencoder import UNSHUFFLE, AutoencoderConfig, grid_widths, stage_widths
 from gosvae.nn.blocks import Residual, ShallowResidual
+from gosvae.nn.normalised import DoubleSize, SwishResidual, group_norm, middle
 from gosvae.tensors import check_layout
 
 
@@ -74,6 +75,27 @@ class CompactDecoder(nn.Module):
         return image + 0.5
 
 
+class VqganDecoder(nn.Module):
+    """The mirror of `VqganEncoder`; Esser et al. (2021) give the decoder one block more on every grid."""
+
+    def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
+        super().__init__()
+        widths = grid_widths(config, config.decoder_width or config.width)[::-1]
+        last = widths[0]
+        layers: list[nn.Module] = [nn.Conv2d(code_dim, last, 3, padding=1), *middle(last, attention=config.attention)]
+        for i, width in enumerate(widths):
+            layers += [DoubleSize(last)] if i > 0 else []
+            for _ in range(_decoder_blocks(config)):
+                layers.append(SwishResidual(last, width))
+                last = width
+        self.body = nn.Sequential(*layers, group_norm(last), nn.SiLU())
+        self.to_image = nn.Conv2d(last, 3, 3, padding=1)
+
+    def forward(self, z_q_BDhw: Tensor) -> Tensor:
+        image: Tensor = self.to_image(self.body(z_q_BDhw))
+        return 0.5 * (image + 1.0)
+
+
 def _decoder_blocks(config: AutoencoderConfig) -> int:
     return config.blocks if config.decoder_blocks is None else config.decoder_blocks
 
@@ -88,8 +110,18 @@ class Decoder(nn.Module):
     def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
         super().__init__()
         self.code_dim = code_dim
-        networks = {"shallow": ShallowDecoder, "residual": ResidualDecoder, "compact": CompactDecoder}
+        networks = {
+            "shallow": ShallowDecoder,
+            "residual": ResidualDecoder,
+            "compact": CompactDecoder,
+            "vqgan": VqganDecoder,
+        }
         self.network: nn.Module = networks[config.architecture](config, code_dim)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The kernel that makes the picture: where the gradients of two losses are compared (Esser et al. 2021)."""
+        return [parameter for parameter in self.network.parameters() if parameter.ndim == 4][-1]
 
     def forward(self, z_q_BDhw: Tensor) -> Tensor:
         check_layout(z_q_BDhw, "(B, D, h, w)", axis_1=self.code_dim)

@@ -1,7 +1,7 @@
 """Encoders: `x_B3HW` in [0, 1] to a latent `z_BDhw` with h = H / r, w = W / r.
 
-Three architectures: `shallow` and `residual` are the paper's, `compact` is ours for coarse grids. The stride r is a
-power of two and sets the depth.
+Four architectures: `shallow` and `residual` are the paper's, `vqgan` is that of its VQ-GAN baseline, `compact` is ours
+for coarse grids. The stride r is a power of two and sets the depth.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gosvae.errors import ConfigError
-from gosvae.nn.autoencoder import UNSHUFFLE, AutoencoderConfig, stage_widths
+from gosvae.nn.autoencoder import UNSHUFFLE, AutoencoderConfig, grid_widths, stage_widths
 from gosvae.nn.blocks import Residual, ShallowResidual
+from gosvae.nn.normalised import HalfSize, SwishResidual, group_norm, middle
 from gosvae.tensors import check_layout
 
 
@@ -78,6 +79,31 @@ class CompactEncoder(nn.Module):
         return latent
 
 
+class VqganEncoder(nn.Module):
+    """Normalised residual blocks on every grid, two more on the last one (Esser et al. 2021).
+
+    Theirs ends with a 3x3 and a 1x1 convolution; here they are one, since nothing stands between them.
+    """
+
+    def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
+        super().__init__()
+        widths = grid_widths(config, config.width)
+        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 3, padding=1)]
+        last = widths[0]
+        for i, width in enumerate(widths):
+            layers += [HalfSize(last)] if i > 0 else []
+            for _ in range(config.blocks):
+                layers.append(SwishResidual(last, width))
+                last = width
+        layers += [*middle(last, attention=config.attention), group_norm(last), nn.SiLU()]
+        self.body = nn.Sequential(*layers)
+        self.to_latent = nn.Conv2d(last, code_dim, 3, padding=1)
+
+    def forward(self, x_B3HW: Tensor) -> Tensor:
+        latent: Tensor = self.to_latent(self.body(2.0 * x_B3HW - 1.0))
+        return latent
+
+
 class Encoder(nn.Module):
     """`x_B3HW` in [0, 1] to `z_BDhw`; H and W must be multiples of the stride.
 
@@ -87,7 +113,12 @@ class Encoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
         super().__init__()
-        networks = {"shallow": ShallowEncoder, "residual": ResidualEncoder, "compact": CompactEncoder}
+        networks = {
+            "shallow": ShallowEncoder,
+            "residual": ResidualEncoder,
+            "compact": CompactEncoder,
+            "vqgan": VqganEncoder,
+        }
         self.network: nn.Module = networks[config.architecture](config, code_dim)
 
     def forward(self, x_B3HW: Tensor) -> Tensor:

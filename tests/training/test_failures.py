@@ -17,7 +17,7 @@ from gosvae.errors import CheckpointError, ConfigError, TrainingError
 from gosvae.files import WriteError
 from gosvae.training import codec_task
 from gosvae.training.codecs import CodecRecipe, count_indices, train_codec
-from gosvae.training.loop import learning_rate
+from gosvae.training.stage import learning_rate
 from tiny import expert, perceptual, recipe, recipe_tree, run_config, streets
 
 

@@ -11,8 +11,21 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from gosvae.errors import ImageError
+
 TILE_PIXELS = 512
 """Side of a tile, in pixels. Pictures of up to TILE_PIXELS**2 pixels are computed in one piece."""
+WHOLE_PIXELS = 2**20
+"""Largest picture of a network that cannot work in tiles, so that memory stays bounded there too."""
+
+
+def _check_size(height: int, width: int, halo: int | None) -> None:
+    """Refuse what is too large for one piece where, without a halo, there is no other way."""
+    if halo is None and height * width > WHOLE_PIXELS:
+        raise ImageError(
+            f"this codec normalises over the whole picture and takes at most {WHOLE_PIXELS} pixels, got "
+            f"{height}x{width}: make the picture smaller, cut it, or use a codec that works in tiles"
+        )
 
 
 def _spans(length: int, tile: int, halo: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -27,30 +40,39 @@ def _scaled(span: slice, factor: int) -> slice:
     return slice(span.start * factor, span.stop * factor)
 
 
-def encode_in_tiles(encode: Callable[[Tensor], Tensor], x_13HW: Tensor, stride: int, halo: int) -> Tensor:
-    """Indices (1, h, w) of a picture whose sides are multiples of the stride; `halo` in latent positions."""
+def encode_in_tiles(encode: Callable[[Tensor], Tensor], x_13HW: Tensor, stride: int, halo: int | None) -> Tensor:
+    """Integers (1, h, w) or (1, D, h, w) of a picture whose sides are multiples of the stride; `halo` in latent positions.
+
+    Raises:
+        ImageError: no halo is wide enough (None), and the picture is too large for one piece.
+    """
     height, width = x_13HW.shape[-2] // stride, x_13HW.shape[-1] // stride
-    if x_13HW.shape[-2] * x_13HW.shape[-1] <= TILE_PIXELS**2:
+    _check_size(x_13HW.shape[-2], x_13HW.shape[-1], halo)
+    if halo is None or x_13HW.shape[-2] * x_13HW.shape[-1] <= TILE_PIXELS**2:
         return encode(x_13HW)
     tile = TILE_PIXELS // stride
-    indices_1hw = torch.empty((1, height, width), dtype=torch.int64)
+    latent: Tensor | None = None
     for read_y, keep_y, put_y in _spans(height, tile, halo):
         for read_x, keep_x, put_x in _spans(width, tile, halo):
             part = encode(x_13HW[..., _scaled(read_y, stride), _scaled(read_x, stride)])
-            indices_1hw[:, put_y, put_x] = part[:, keep_y, keep_x].cpu()
-    return indices_1hw
+            if latent is None:
+                latent = torch.empty((*part.shape[:-2], height, width), dtype=part.dtype)
+            latent[..., put_y, put_x] = part[..., keep_y, keep_x].cpu()
+    assert latent is not None  # a picture has at least one tile
+    return latent
 
 
-def decode_in_tiles(decode: Callable[[Tensor], Tensor], indices_1hw: Tensor, stride: int, halo: int) -> Tensor:
-    """Picture (1, 3, H, W) of indices; `halo` in latent positions."""
+def decode_in_tiles(decode: Callable[[Tensor], Tensor], indices_1hw: Tensor, stride: int, halo: int | None) -> Tensor:
+    """Picture (1, 3, H, W) of indices; `halo` in latent positions; errors as `encode_in_tiles`."""
     height, width = indices_1hw.shape[-2:]
-    if height * width * stride**2 <= TILE_PIXELS**2:
+    _check_size(height * stride, width * stride, halo)
+    if halo is None or height * width * stride**2 <= TILE_PIXELS**2:
         return decode(indices_1hw)
     tile = TILE_PIXELS // stride
     x_hat_13HW = torch.empty((1, 3, height * stride, width * stride))
     for read_y, keep_y, put_y in _spans(height, tile, halo):
         for read_x, keep_x, put_x in _spans(width, tile, halo):
-            part = decode(indices_1hw[:, read_y, read_x])
+            part = decode(indices_1hw[..., read_y, read_x])
             kept = part[..., _scaled(keep_y, stride), _scaled(keep_x, stride)]
             x_hat_13HW[..., _scaled(put_y, stride), _scaled(put_x, stride)] = kept.cpu()
     return x_hat_13HW

@@ -126,6 +126,16 @@ def imitation_loss(kind: ImitationKind, logits_BmHW: Tensor, logits_hat_BmHW: Te
 
 def mean_squared_error(x_B3HW: Tensor, x_hat_B3HW: Tensor) -> Tensor:
     """The first term of Eq. 4: the mean over all images, channels and pixels, on the [0, 1] scale."""
+    _check_pixels(x_B3HW, x_hat_B3HW)
+    return F.mse_loss(x_hat_B3HW, x_B3HW)
+
+
+def mean_absolute_error(x_B3HW: Tensor, x_hat_B3HW: Tensor) -> Tensor:
+    """The pixel term of Esser et al. (2021): the mean over all images, channels and pixels, on the [0, 1] scale."""
+    _check_pixels(x_B3HW, x_hat_B3HW)
+    return F.l1_loss(x_hat_B3HW, x_B3HW)
+
+
+def _check_pixels(x_B3HW: Tensor, x_hat_B3HW: Tensor) -> None:
     if x_B3HW.shape != x_hat_B3HW.shape:
         raise ShapeError(f"expected a reconstruction of shape {tuple(x_B3HW.shape)}", got=x_hat_B3HW.shape)
-    return F.mse_loss(x_hat_B3HW, x_B3HW)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from gosvae.config import Config
 
@@ -22,6 +22,24 @@ class BatchConfig(Config):
     """Size is multiplied by a factor in [1 - scale, 1 + scale] before the crop."""
 
 
+class AdversaryConfig(Config):
+    """The second player of a stage: a discriminator that is trained to tell reconstructions from originals.
+
+    Attributes:
+        start_step: step of the stage at which it joins; before it neither player sees the other.
+        weight: of the generator's loss, on top of the adaptive weight (Esser et al. 2021).
+        learning_rate: of the discriminator's Adam; it follows the schedule of the stage's own rate.
+        width, layers, normalisation: of `PatchDiscriminator`.
+    """
+
+    start_step: int = Field(default=0, ge=0)
+    weight: float = Field(default=0.8, ge=0)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    width: int = Field(default=64, ge=1)
+    layers: int = Field(default=3, ge=1, le=6)
+    normalisation: Literal["batch", "none"] = "batch"
+
+
 class StageConfig(Config):
     """One stage of a training.
 
@@ -33,6 +51,7 @@ class StageConfig(Config):
         learning_rate: of AdamW, reached after `warmup_steps`, then cosine decay to `final_rate` times itself.
         clip_norm: largest norm of the gradient.
         ema_decay: of the moving average of the weights, which is what is kept; 0 keeps the last weights.
+        adversary: a discriminator to play against, or None.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
@@ -46,6 +65,13 @@ class StageConfig(Config):
     clip_norm: float = Field(default=1.0, gt=0)
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     batches: BatchConfig = BatchConfig()
+    adversary: AdversaryConfig | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_an_adversary_that_is_not_there(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs that began before there were adversaries stay the same runs."""
+        tree: dict[str, Any] = write(self)
+        return {key: value for key, value in tree.items() if key != "adversary" or value is not None}
 
 
 def _different_names(stages: tuple[StageConfig, ...]) -> tuple[StageConfig, ...]:

@@ -8,7 +8,6 @@ a run that was never stopped.
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import json
 import math
@@ -20,20 +19,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import nn
 from tqdm import tqdm
 
 from gosvae.config import to_tree
-from gosvae.datasets.loader import Batch, TrainingBatches
-from gosvae.errors import CheckpointError, ConfigError, TrainingError, unknown_name
+from gosvae.datasets.loader import TrainingBatches
+from gosvae.errors import CheckpointError, ConfigError, unknown_name
 from gosvae.training.config import RunConfig, StageConfig
 from gosvae.training.records import Records
 from gosvae.training.resume import load_newest_state, save_state
+from gosvae.training.stage import StageInProgress, learning_rate, on_any_device
 from gosvae.training.task import TrainingTask
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+BatchesOf = Callable[[StageConfig, int, int], TrainingBatches]
+"""Batches of a stage for (stage, rank, world size)."""
 
 StageEnd = Callable[[StageConfig, nn.Module, float], None]
 """Called on the first device at the end of a stage with the averaged network and the minutes of the stage."""
@@ -56,17 +58,19 @@ class Progress:
     minutes: float = 0.0
 
 
-def learning_rate(stage: StageConfig, step: int) -> float:
-    """Rate at a step: linear warm-up, then a cosine from `learning_rate` to `final_rate` times it."""
-    if step < stage.warmup_steps:
-        return stage.learning_rate * (step + 1) / stage.warmup_steps
-    done = (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps)
-    cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
-    return stage.learning_rate * (stage.final_rate + (1.0 - stage.final_rate) * cosine)
+@dataclass(frozen=True)
+class _Session:
+    """What one call of `Trainer.train` was given: data, what becomes of a stage, when it ends, what it shows."""
+
+    batches_of: BatchesOf
+    on_stage_end: StageEnd
+    deadline: float
+    show: bool
+    records: Records | None
 
 
 def make_fabric(run: RunConfig) -> Fabric:
-    """Fabric with the run's devices, launched; the precision is `Trainer`'s, see `_step`.
+    """Fabric with the run's devices, launched; the precision is that of `StageInProgress.step`.
 
     Raises:
         ConfigError: this machine does not have the devices.
@@ -97,6 +101,11 @@ class Trainer:
             for term in stage.weights:
                 if term not in task.known_terms:
                     raise ConfigError(f"stage {stage.name!r}: {unknown_name('loss term', term, task.known_terms)}")
+            if stage.adversary is not None and task.last_layer is None:
+                raise ConfigError(
+                    f"stage {stage.name!r}: an adversary judges reconstructions, and this network makes none: "
+                    "remove 'adversary'"
+                )
         self._task, self._stages, self._run, self._folder = task, tuple(stages), run, folder
         self._inputs = inputs
         self._states = folder / "resume"
@@ -113,7 +122,7 @@ class Trainer:
 
     def train(
         self,
-        batches_of: Callable[[StageConfig, int, int], TrainingBatches],
+        batches_of: BatchesOf,
         on_stage_end: StageEnd,
         *,
         max_minutes: float | None = None,
@@ -128,7 +137,7 @@ class Trainer:
             progress: show a bar with rate and remaining time.
 
         Raises:
-            TrainingError: a loss term or the gradient is not finite; the last good state is kept.
+            TrainingError: a loss term or a gradient is not finite; the last good state is kept.
             CheckpointError: the folder holds a run of another configuration, or only damaged states.
             WriteError: a state cannot be written; earlier states are intact.
         """
@@ -152,8 +161,9 @@ class Trainer:
             if fabric.global_rank == 0:
                 records = Records(self._folder, from_step=done_before, tensorboard=self._run.tensorboard)
                 stack.enter_context(records)
+            session = _Session(batches_of, on_stage_end, deadline, progress, records)
             while self._progress.stage < len(self._stages):
-                if not self._run_stage(fabric, state, batches_of, on_stage_end, deadline, progress, records):
+                if not self._run_stage(fabric, state, session):
                     return self._outcome(complete=False)
                 state = None
         return self._outcome(complete=True)
@@ -162,124 +172,55 @@ class Trainer:
         done = sum(s.steps for s in self._stages[: self._progress.stage]) + self._progress.step
         return Outcome(complete=complete, step=done)
 
-    def _run_stage(
-        self,
-        fabric: Fabric,
-        state: dict[str, Any] | None,
-        batches_of: Callable[[StageConfig, int, int], TrainingBatches],
-        on_stage_end: StageEnd,
-        deadline: float,
-        show: bool,
-        records: Records | None,
-    ) -> bool:
-        """Run the current stage from the current step; True when it is finished."""
-        now, network = self._progress, self._task.network
+    def _run_stage(self, fabric: Fabric, state: dict[str, Any] | None, session: _Session) -> bool:
+        """Run the current stage from the current step; True when the next one can follow or all are done."""
+        now = self._progress
         stage = self._stages[now.stage]
-        if state is not None:
-            network.load_state_dict(state["network"])
-        module, optimizer = fabric.setup(
-            self._task,
-            torch.optim.AdamW(
-                [p for p in network.parameters() if p.requires_grad],
-                lr=stage.learning_rate,
-                weight_decay=stage.weight_decay,
-            ),
-        )
-        averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(stage.ema_decay))  # type: ignore[no-untyped-call]
-        if state is not None and state["averaged"] is not None:
-            averaged.load_state_dict(state["averaged"])
-            optimizer.load_state_dict(state["optimizer"])
+        current = StageInProgress(fabric, self._task, stage, self._run, self._states, state)
+        if not self._take_steps(fabric, stage, current, session):
+            return False
+        kept = current.result()
+        if fabric.global_rank == 0:
+            session.on_stage_end(stage, kept, now.minutes)
+        self._task.network.load_state_dict(kept.state_dict())
+        self._progress = Progress(stage=now.stage + 1)
+        self._save(fabric, {"network": kept.state_dict(), "averaged": None, "optimizer": None, "adversary": None})
+        return not on_any_device(fabric, self._stop_requested) or self._progress.stage == len(self._stages)
+
+    def _take_steps(self, fabric: Fabric, stage: StageConfig, current: StageInProgress, session: _Session) -> bool:
+        """Step to the end of the stage, logging and saving on the way; False where time or a signal came first."""
+        now, run = self._progress, self._run
         steps_before = sum(s.steps for s in self._stages[: now.stage])
-        batches = iter(batches_of(stage, fabric.global_rank, fabric.world_size).stream(now.step))
+        batches = iter(session.batches_of(stage, fabric.global_rank, fabric.world_size).stream(now.step))
         saved_at = started = time.monotonic()
         minutes_before = now.minutes
-        bar = tqdm(
-            total=stage.steps,
-            initial=now.step,
-            desc=stage.name,
-            unit="step",
-            disable=not show or fabric.global_rank > 0,
-            mininterval=1.0,
-        )
+        hidden = not session.show or fabric.global_rank > 0
+        bar = tqdm(total=stage.steps, initial=now.step, desc=stage.name, unit="step", disable=hidden, mininterval=1.0)
         with bar:
             while now.step < stage.steps:
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(stage, now.step)
-                values = self._step(fabric, module, optimizer, next(batches), stage, now.step)
-                averaged.update_parameters(network)
+                values = current.step(next(batches), now.step)
                 now.step += 1
                 bar.update()
                 now.minutes = minutes_before + (time.monotonic() - started) / 60.0
-                if records is not None and (now.step % self._run.log_steps == 0 or now.step == stage.steps):
+                if session.records is not None and (now.step % run.log_steps == 0 or now.step == stage.steps):
                     numbers = {name: float(value) for name, value in values.items()}
                     bar.set_postfix({"total": f"{numbers['total']:.4f}"}, refresh=False)
                     extra = {"learning_rate": learning_rate(stage, now.step - 1), "minutes": now.minutes}
-                    records.write(steps_before + now.step, stage.name, {**numbers, **extra})
-                stop = self._agree(fabric, self._stop_requested or time.monotonic() > deadline)
-                if stop or time.monotonic() - saved_at > 60.0 * self._run.save_minutes:
-                    self._save(fabric, network, averaged, optimizer)
+                    session.records.write(steps_before + now.step, stage.name, {**numbers, **extra})
+                stop = on_any_device(fabric, self._stop_requested or time.monotonic() > session.deadline)
+                if stop or time.monotonic() - saved_at > 60.0 * run.save_minutes:
+                    self._save(fabric, current.state_dict())
                     saved_at = time.monotonic()
                 if stop and now.step < stage.steps:
                     return False
-        kept = copy.deepcopy(network if stage.ema_decay == 0 else averaged.module)
-        if fabric.global_rank == 0:
-            on_stage_end(stage, kept, now.minutes)
-        network.load_state_dict(kept.state_dict())
-        self._progress = Progress(stage=now.stage + 1)
-        self._save(fabric, network, None, None)
-        return not self._agree(fabric, self._stop_requested) or self._progress.stage == len(self._stages)
+        return True
 
-    def _step(
-        self, fabric: Fabric, module: Any, optimizer: Any, batch: Batch, stage: StageConfig, step: int
-    ) -> dict[str, Tensor]:
-        """One optimiser step; returns the total and every term, detached."""
-        x = batch.x_B3HW.to(fabric.device, memory_format=torch.channels_last)
-        labels = None if batch.labels_BHW is None else batch.labels_BHW.to(fabric.device)
-        # Not Fabric's "bf16-mixed": it rounds the images too, and they are the targets of the losses.
-        with torch.autocast(fabric.device.type, torch.bfloat16, enabled=self._run.precision == "bf16"):
-            terms = module(x, labels, frozenset(stage.weights))
-        ramp = min(1.0, (step + 1) / stage.ramp_steps) if stage.ramp_steps else 1.0
-        total = torch.zeros((), device=fabric.device)
-        for name, weight in stage.weights.items():
-            total = total + (weight * ramp if name in self._task.imitation_terms else weight) * terms[name]
-        if self._agree(fabric, not bool(torch.isfinite(total))):
-            bad = [name for name, value in terms.items() if not bool(torch.isfinite(value))] or ["total"]
-            raise self._not_finite(f"loss term {', '.join(bad)}", stage, step)
-        optimizer.zero_grad(set_to_none=True)
-        fabric.backward(total)
-        norm = torch.nn.utils.clip_grad_norm_(self._task.network.parameters(), stage.clip_norm)
-        if self._agree(fabric, not bool(torch.isfinite(norm))):
-            raise self._not_finite("gradient", stage, step)
-        optimizer.step()
-        return {"total": total.detach(), **{k: v.detach() for k, v in terms.items()}, "gradient_norm": norm.detach()}
-
-    def _not_finite(self, what: str, stage: StageConfig, step: int) -> TrainingError:
-        saved = (
-            f"the last good state is in {self._states}" if any(self._states.glob("*.state")) else "none is saved yet"
-        )
-        return TrainingError(
-            f"{what} is not finite at step {step + 1} of stage {stage.name!r}: stopped before the weights changed; "
-            f"{saved}; lower the learning rate or the term's weight"
-        )
-
-    def _agree(self, fabric: Fabric, flag: bool) -> bool:
-        """True when it is true on any device, so that all devices leave the loop together."""
-        if fabric.world_size == 1:
-            return flag
-        return bool(fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum") > 0)
-
-    def _save(self, fabric: Fabric, network: nn.Module, averaged: nn.Module | None, optimizer: Any) -> None:
-        """Save the state on the first device; between stages there is no average and no optimiser yet."""
+    def _save(self, fabric: Fabric, players: dict[str, Any]) -> None:
+        """Save the state on the first device; between stages there is only a network, without average or optimiser."""
         if fabric.global_rank == 0:
             now = self._progress
-            state = {
-                "key": self._key,
-                "progress": {"stage": now.stage, "step": now.step, "minutes": now.minutes},
-                "network": network.state_dict(),
-                "averaged": None if averaged is None else averaged.state_dict(),
-                "optimizer": None if optimizer is None else optimizer.state_dict(),
-            }
-            save_state(self._states, now.stage, now.step, state)
+            progress = {"stage": now.stage, "step": now.step, "minutes": now.minutes}
+            save_state(self._states, now.stage, now.step, {"key": self._key, "progress": progress, **players})
         fabric.barrier()
 
     @contextlib.contextmanager

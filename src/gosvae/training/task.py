@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+RECONSTRUCTION = "reconstruction"
+"""Wanted by a stage that has an adversary, which judges it."""
+
 
 class TrainingTask(nn.Module, ABC):
     """Computes unweighted loss terms of a batch; the loop weighs, adds and steps."""
@@ -23,6 +26,14 @@ class TrainingTask(nn.Module, ABC):
         """Terms that a stage's `ramp_steps` apply to."""
         return frozenset()
 
+    @property
+    def last_layer(self) -> nn.Parameter | None:
+        """The kernel that makes the reconstruction; None where there is none that an adversary could judge."""
+        return None
+
     @abstractmethod
     def forward(self, x_B3HW: Tensor, labels_BHW: Tensor | None, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """Scalars by name: at least the wanted terms. Others, such as `perplexity`, are logged and not weighed."""
+        """Scalars by name: at least the wanted terms. Others, such as `perplexity`, are logged and not weighed.
+
+        Where `RECONSTRUCTION` is wanted, it stands under that name: x_hat_B3HW in float32, with its graph.
+        """
