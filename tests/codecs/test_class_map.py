@@ -36,7 +36,7 @@ def test_a_scene_takes_few_bytes() -> None:
     class_map = scene()
     data = encode_class_map(class_map, 12)
     np.testing.assert_array_equal(decode_class_map(data, class_map.shape, 12), class_map)
-    assert len(data) < 450  # 6,144 pixels; PNG takes 750
+    assert len(data) < 450  # 6,144 pixels
 
 
 def test_views_are_coded_like_copies() -> None:
@@ -62,5 +62,5 @@ def test_other_arrays_are_refused() -> None:
     with pytest.raises(BitstreamError, match=r"class 3 is outside \[0, 3\)"):
         encode_class_map(np.full((2, 2), 3, np.uint8), 3)
     for class_count in (0, 257):
-        with pytest.raises(BitstreamError, match="expected 1..256"):
+        with pytest.raises(BitstreamError, match="class count"):
             encode_class_map(np.zeros((2, 2), np.uint8), class_count)

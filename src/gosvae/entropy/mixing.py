@@ -1,0 +1,159 @@
+"""Adaptive coding of binary decisions: several predictions of one bit are mixed, coded and learned from, in integers.
+
+The method is that of the context mixing compressors (Mahoney 2005, "Adaptive weighing of context models for lossless
+data compression", FIT technical report CS-2005-16): each context has a counter with the probability of a one;
+the logits of the counters are added with weights; weights and counters learn from every bit. Probabilities have 16
+bits, logits 8 bits behind the point, weights 16; nothing is a float before the last step, a division by 2**16.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import cache
+from typing import Protocol
+
+import constriction
+import numpy as np
+
+from gosvae.entropy.base import FrequencyTables
+from gosvae.entropy.coder import finished_bytes
+
+_PROBABILITY_BITS = 16
+_LOGIT_BITS = 8
+_MAX_LOGIT = 12 << _LOGIT_BITS
+_LIMIT = 255
+"""Counters average over at most so many bits, and so go on learning."""
+_STEP_OF_COUNT = [2 * 65536 // (2 * count + 3) for count in range(_LIMIT + 1)]
+"""How far a counter moves, in 1/65536: about 1 / (count + 1.5)."""
+_TRUST_OF_COUNT = [0, 1, *[2] * 4, *[3] * (_LIMIT - 5)]
+"""Halves by which a logit counts: a counter without experience says nothing."""
+
+Counter = list[int]
+"""What one context knows: the probability of a one in 1/65536, and from how many bits (at most 255)."""
+Weights = list[int]
+"""One weight for each counter of a decision, in 1/65536."""
+
+
+def new_counter() -> Counter:
+    """A counter that has seen nothing."""
+    return [1 << (_PROBABILITY_BITS - 1), 0]
+
+
+def new_weights(n_counters: int) -> Weights:
+    """Weights to begin with: somewhat more than the mean of the logits."""
+    return [65536 // max(n_counters, 1)] * n_counters
+
+
+@cache
+def _probability_of_logit() -> list[int]:
+    """1 / (1 + exp(-logit)) in 1/65536, for logits from -12 to 12 in steps of 1/256; 1..65535."""
+    # exp(1 / 256) from its series in fixed point: the same integers on every machine.
+    one = 1 << 128
+    base, term = 0, one
+    for order in range(1, 30):
+        base += term
+        term //= order << _LOGIT_BITS
+    table, power = [], one
+    for _ in range(_MAX_LOGIT + 1):
+        table.append(min(65535, (power << _PROBABILITY_BITS) // (one + power)))
+        power = power * base // one
+    return [65536 - p for p in reversed(table[1:])] + table
+
+
+@cache
+def _logit_of_probability() -> list[int]:
+    """Inverse of `_probability_of_logit` for probabilities in 1/4096, 1..4095 (0 is taken for 1)."""
+    table = _probability_of_logit()
+    logits = [bisect_right(table, p << (_PROBABILITY_BITS - 12)) - 1 - _MAX_LOGIT for p in range(4096)]
+    return [logits[1], *logits[1:]]
+
+
+class SymbolCoder(Protocol):
+    """A writer or a reader of one range coded stream: both go through the same decisions in the same order.
+
+    A writer codes the value that it is given; a reader ignores it. Both return the value of the stream.
+    """
+
+    def bit(self, probability: int, value: bool) -> bool:
+        """A bit that is one with `probability` / 65536, 1..65535."""
+
+    def uniform(self, n_values: int, value: int) -> int:
+        """A number in [0, n_values), all alike."""
+
+    def weighted(self, counts: Sequence[int], value: int) -> int:
+        """An index into `counts`, each at least 1, as probable as its count says."""
+
+
+class SymbolWriter:
+    """Writes a stream."""
+
+    def __init__(self) -> None:
+        self._encoder = constriction.stream.queue.RangeEncoder()
+
+    def bit(self, probability: int, value: bool) -> bool:
+        self._encoder.encode(int(value), _bernoulli(probability))
+        return value
+
+    def uniform(self, n_values: int, value: int) -> int:
+        if n_values > 1:
+            self._encoder.encode(value, constriction.stream.model.Uniform(n_values))
+        return value
+
+    def weighted(self, counts: Sequence[int], value: int) -> int:
+        if len(counts) > 1:
+            self._encoder.encode(value, _categorical(counts))
+        return value
+
+    def finish(self) -> bytes:
+        """The bytes of the stream."""
+        return finished_bytes(self._encoder)
+
+
+class SymbolReader:
+    """Reads a stream; bytes that no writer makes give any values, or an AssertionError of constriction."""
+
+    def __init__(self, data: bytes) -> None:
+        padded = data + bytes(-len(data) % 4)
+        self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
+
+    def bit(self, probability: int, value: bool) -> bool:
+        del value
+        return bool(self._decoder.decode(_bernoulli(probability)))
+
+    def uniform(self, n_values: int, value: int) -> int:
+        del value
+        return int(self._decoder.decode(constriction.stream.model.Uniform(n_values))) if n_values > 1 else 0
+
+    def weighted(self, counts: Sequence[int], value: int) -> int:
+        del value
+        return int(self._decoder.decode(_categorical(counts))) if len(counts) > 1 else 0
+
+
+def _bernoulli(probability: int) -> object:
+    return constriction.stream.model.Bernoulli(probability / 65536, perfect=False)
+
+
+def _categorical(counts: Sequence[int]) -> object:
+    return FrequencyTables(np.array([counts], np.int64)).coder_models[0]
+
+
+def code_bit(coder: SymbolCoder, counters: Sequence[Counter], weights: Weights, value: bool) -> bool:
+    """One decision: mix the counters, code the bit, and let counters and weights learn from it."""
+    logit_of, total = _logit_of_probability(), 0
+    logits = []
+    for (probability, count), weight in zip(counters, weights, strict=True):
+        logit = logit_of[probability >> 4] * _TRUST_OF_COUNT[count]
+        logits.append(logit)
+        total += weight * logit
+    mixed = min(max(total >> 17, -_MAX_LOGIT), _MAX_LOGIT)  # 16 bits of the weights, 1 of the halves of trust
+    probability = _probability_of_logit()[mixed + _MAX_LOGIT]
+    bit = coder.bit(probability, value)
+    target = 65536 if bit else 0
+    error = target - probability
+    for i, counter in enumerate(counters):
+        weights[i] += (error * logits[i] + 65536) >> 17  # a learning rate of 1/256
+        counter[0] = min(counter[0] + ((target - counter[0]) * _STEP_OF_COUNT[counter[1]] >> 16), 65535)
+        if counter[1] < _LIMIT:
+            counter[1] += 1
+    return bit
