@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from gosvae.codecs.autoencoder_model import AutoencoderModelConfig
 from gosvae.codecs.model import ModelConfig
 from gosvae.config import Config, parse, to_tree
 from gosvae.errors import CheckpointError
@@ -50,7 +51,14 @@ class CodecCard(Card):
     model: ModelConfig
 
 
-CARDS: dict[str, type[Card]] = {"codec": CodecCard}
+class AutoencoderCard(Card):
+    """The plain autoencoder of Table I."""
+
+    kind: Literal["autoencoder"] = "autoencoder"
+    model: AutoencoderModelConfig
+
+
+CARDS: dict[str, type[Card]] = {"codec": CodecCard, "autoencoder": AutoencoderCard}
 """The card of every kind of codec, by the `kind` in `config.json`."""
 
 
@@ -61,7 +69,8 @@ class CodecCheckpoint:
     Attributes:
         card: configuration.
         weights: state dict of the network, in the precision of the file.
-        counts: int64 symbol counts of the training images, for the codec's entropy model; (K,) for a VQ codec.
+        counts: int64 symbol counts of the training images, for the codec's entropy model: (K,) for a VQ codec,
+            (D, F) for an autoencoder.
         provenance: revision, versions, data, steps and minutes; free form.
     """
 

@@ -27,7 +27,7 @@ class Reconstruction:
 
     Attributes:
         x_hat_B3HW: reconstruction, nominally in [0, 1], not clamped.
-        indices_Bhw: int64 code numbers.
+        indices_Bhw: int64 code numbers; of a plain autoencoder the symbols (B, D, h, w).
         terms: the quantizer's unweighted loss terms.
     """
 

@@ -9,6 +9,7 @@ import torch
 
 from gosvae import bitstream
 from gosvae.checkpoint import CARDS, CodecCheckpoint, load_codec_checkpoint, read_json
+from gosvae.codecs.autoencoder import AutoencoderCodec
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.learned import EntropyChoice, LearnedCodec
@@ -45,6 +46,8 @@ def build_codec(
     match kind:
         case "codec":
             return LearnedCodec(checkpoint, entropy=entropy, device=device)
+        case "autoencoder":
+            return AutoencoderCodec(checkpoint, device=device)
     raise CheckpointError(f"{checkpoint.card.name!r} is of the unknown kind {kind!r}: upgrade gosvae")
 
 

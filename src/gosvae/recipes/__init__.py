@@ -8,11 +8,16 @@ from typing import Any
 
 from gosvae.config import apply_overrides, load_yaml, parse
 from gosvae.errors import ConfigError, unknown_name
+from gosvae.training.autoencoder import AutoencoderRecipe
 from gosvae.training.codecs import CodecRecipe, TrainableRecipe
 from gosvae.training.experts import ExpertRecipe
 
 Recipe = TrainableRecipe | ExpertRecipe
-RECIPE_KINDS: dict[str, type[TrainableRecipe] | type[ExpertRecipe]] = {"codec": CodecRecipe, "expert": ExpertRecipe}
+RECIPE_KINDS: dict[str, type[TrainableRecipe] | type[ExpertRecipe]] = {
+    "codec": CodecRecipe,
+    "autoencoder": AutoencoderRecipe,
+    "expert": ExpertRecipe,
+}
 """What the `kind` of a recipe's file makes of it."""
 
 

@@ -51,7 +51,7 @@ class CodecTask(TrainingTask):
         return self.network.decoder.last_layer
 
     def forward(self, x_B3HW: Tensor, labels_BHW: Tensor | None, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """The wanted terms; with a codebook the quantizer's own, `perplexity` and `utilisation` of the batch's indices."""
+        """The wanted terms; with a codebook also its own, and `perplexity` and `utilisation` of the batch."""
         del labels_BHW  # no labels are needed: the expert is imitated
         height, width = x_B3HW.shape[-2:]
         result = self.network(pad_to_multiple(x_B3HW, self.network.stride))
