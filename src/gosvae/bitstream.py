@@ -1,24 +1,39 @@
-"""The container, format 1: what stands around a payload so that it is never taken for something else.
+"""The container: what stands around the payload so that it is never taken for something else.
 
-`docs/bitstream.md` has the exact layout.
+Version 2 is written; version 1 is read for ever. `docs/bitstream.md` has the exact layout of both.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from gosvae.errors import BitstreamError, ForeignStreamError
 
-MAGIC = b"GSVA"
-VERSION = 1
+MAGIC = 0xC7
+"""First byte of version 2 and later: `G` with the top bit set. No UTF-8 text begins with it and a version byte."""
+MAGIC_1 = b"GSVA"
+VERSION = 2
+"""The newest version, which is written."""
 FINGERPRINT_BYTES = 8
+"""Of a codec's SHA-256: what codecs keep and version 1 holds."""
+SHORT_FINGERPRINT_BYTES = 4
+"""What version 2 holds: a stream passes for one of another, given codec with a chance of 2**-32."""
 MAX_SIDE = 65535
+MAX_PIXELS = 2**28
+"""Of an image in version 2: sides up to 16384 at once, so that the header never takes more than 16 bytes."""
+MAX_SLICES = 256
 
-_FIXED = struct.Struct(f">4sBB{FINGERPRINT_BYTES}sHH")
+SliceLayout = Literal["bands", "interleaved"]
+"""Which positions of the index grid a slice holds: rows beside each other, or every n-th row and column."""
+
+_FIXED_1 = struct.Struct(f">4sBB{FINGERPRINT_BYTES}sHH")
+_FIXED_2 = struct.Struct(f">BBB{SHORT_FINGERPRINT_BYTES}s")
 _CRC = struct.Struct(">I")
-_MAX_LENGTH_BYTES = 5
+_SLICED, _INTERLEAVED = 1, 2
 
 _OTHER_FORMATS = {
     b"\x89PNG": "a PNG",
@@ -40,7 +55,7 @@ class Header:
     """What a decoder must know before it reads the payload.
 
     Attributes:
-        fingerprint: first 8 bytes of the SHA-256 of the codec (configuration and weights).
+        fingerprint: first 8 bytes of the SHA-256 of the codec (configuration and weights); 4 in a version 2 stream.
         height, width: true size of the image in pixels, 1..65535.
         entropy_model_id: which entropy model made the payload, 0..255.
 
@@ -54,7 +69,7 @@ class Header:
     entropy_model_id: int
 
     def __post_init__(self) -> None:
-        if len(self.fingerprint) != FINGERPRINT_BYTES:
+        if len(self.fingerprint) not in (SHORT_FINGERPRINT_BYTES, FINGERPRINT_BYTES):
             raise BitstreamError(f"codec fingerprint of {len(self.fingerprint)} bytes, expected {FINGERPRINT_BYTES}")
         if not (1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE):
             raise BitstreamError(f"image of {self.height}x{self.width} pixels, a stream holds 1..{MAX_SIDE} a side")
@@ -62,95 +77,284 @@ class Header:
             raise BitstreamError(f"entropy model id {self.entropy_model_id}, expected 0..255")
 
 
-def _length_field(n_bytes: int) -> bytes:
+@dataclass(frozen=True)
+class Stream:
+    """A stream taken apart.
+
+    Attributes:
+        version: of the container.
+        header: what all slices share.
+        layout: which positions of the grid each slice holds; `bands` where there is only one slice.
+        slices: payload of every slice in order; None where it is damaged or missing.
+    """
+
+    version: int
+    header: Header
+    layout: SliceLayout
+    slices: tuple[bytes | None, ...]
+
+    @property
+    def payloads(self) -> tuple[bytes, ...]:
+        """The slices that are intact, in order."""
+        return tuple(payload for payload in self.slices if payload is not None)
+
+    @property
+    def damaged(self) -> tuple[int, ...]:
+        """Numbers, from 0, of the slices that are damaged or missing."""
+        return tuple(number for number, payload in enumerate(self.slices) if payload is None)
+
+
+def _varint(value: int) -> bytes:
     """Unsigned LEB128: seven bits a byte, lowest first, top bit set where more follow."""
     field = bytearray()
-    while n_bytes > 127:
-        field.append(n_bytes & 127 | 128)
-        n_bytes >>= 7
-    field.append(n_bytes)
+    while value > 127:
+        field.append(value & 127 | 128)
+        value >>= 7
+    field.append(value)
     return bytes(field)
 
 
-def pack(header: Header, payload: bytes) -> bytes:
-    """A complete stream: header, payload and checksum.
+class _Reader:
+    """Reads the fields of a header one after the other."""
+
+    def __init__(self, data: bytes, position: int) -> None:
+        self.data, self.position = data, position
+
+    def take(self, n_bytes: int) -> bytes:
+        """The next bytes."""
+        taken = self.data[self.position : self.position + n_bytes]
+        if len(taken) < n_bytes:
+            raise BitstreamError(f"truncated: {len(self.data)} bytes end inside the header of a gosvae stream")
+        self.position += n_bytes
+        return taken
+
+    def varint(self, what: str, limit: int) -> int:
+        """The next number, in its shortest form and below `limit`."""
+        value, shift = 0, 0
+        while value < limit:
+            byte = self.take(1)[0]
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                if (byte > 0 or shift == 7) and value < limit:
+                    return value
+                break
+            if shift > limit.bit_length():
+                break
+        raise BitstreamError(f"damaged: the {what} field is not valid")
+
+    def crc(self) -> int:
+        """The next checksum."""
+        return int(_CRC.unpack(self.take(_CRC.size))[0])
+
+
+def pack(header: Header, payload: bytes, *, version: int = VERSION) -> bytes:
+    """A complete stream of one slice: header, payload and checksum.
+
+    Version 2 writes the first 4 bytes of the fingerprint, version 1 all 8.
 
     Raises:
-        BitstreamError: a payload of 4 GiB or more.
+        BitstreamError: a payload of 4 GiB or more, an image that version 2 does not hold, an unknown version.
     """
-    if len(payload) >= 2**32:
-        raise BitstreamError(f"payload of {len(payload)} bytes, a stream holds less than 4 GiB")
-    fixed = _FIXED.pack(MAGIC, VERSION, header.entropy_model_id, header.fingerprint, header.height, header.width)
-    body = fixed + _length_field(len(payload)) + payload
+    if version == VERSION:
+        return pack_slices(header, [payload])
+    if version != 1 or len(header.fingerprint) != FINGERPRINT_BYTES:
+        raise BitstreamError(
+            f"container version {version} with a fingerprint of {len(header.fingerprint)} bytes: "
+            f"1 (with {FINGERPRINT_BYTES} bytes) and {VERSION} can be written"
+        )
+    _check_length(payload)
+    fixed = _FIXED_1.pack(MAGIC_1, 1, header.entropy_model_id, header.fingerprint, header.height, header.width)
+    body = fixed + _varint(len(payload)) + payload
     return body + _CRC.pack(zlib.crc32(body))
 
 
-def _check_beginning(data: bytes) -> None:
-    """Raise unless the bytes begin as a stream of this version does."""
+def pack_slices(header: Header, payloads: Sequence[bytes], layout: SliceLayout = "bands") -> bytes:
+    """A complete stream of version 2, of one slice or several that can be decoded without each other.
+
+    Raises:
+        BitstreamError: no slice or more than 256, one of 4 GiB or more, or an image of more than 2**28 pixels.
+    """
+    if not 1 <= len(payloads) <= MAX_SLICES:
+        raise BitstreamError(f"{len(payloads)} slices, a stream holds 1..{MAX_SLICES}")
+    for payload in payloads:
+        _check_length(payload)
+    _check_pixels(header)
+    sliced = len(payloads) > 1
+    flags = (_SLICED | (_INTERLEAVED if layout == "interleaved" else 0)) if sliced else 0
+    fingerprint = header.fingerprint[:SHORT_FINGERPRINT_BYTES]
+    beginning = _FIXED_2.pack(MAGIC, VERSION << 4 | flags, header.entropy_model_id, fingerprint)
+    beginning += _varint(header.height - 1) + _varint(header.width - 1)
+    if not sliced:
+        body = beginning + payloads[0]
+        return body + _CRC.pack(zlib.crc32(body))
+    beginning += _varint(len(payloads) - 2)
+    beginning += b"".join(_varint(len(payload)) + _CRC.pack(zlib.crc32(payload)) for payload in payloads)
+    return beginning + _CRC.pack(zlib.crc32(beginning)) + b"".join(payloads)
+
+
+def _check_length(payload: bytes) -> None:
+    if len(payload) >= 2**32:
+        raise BitstreamError(f"payload of {len(payload)} bytes, a stream holds less than 4 GiB")
+
+
+def _check_pixels(header: Header) -> None:
+    if header.height * header.width > MAX_PIXELS:
+        raise BitstreamError(
+            f"image of {header.height}x{header.width} pixels, a stream of version {VERSION} holds at most {MAX_PIXELS}"
+        )
+
+
+def _checksum_agrees(data: bytes) -> bool:
+    """Whether the last four bytes are the CRC-32 of those before."""
+    return len(data) >= 4 and _CRC.unpack(data[-4:])[0] == zlib.crc32(data[:-4])
+
+
+def _version_of(data: bytes) -> int:
+    """Version of the bytes, 1 or 2; raises where they do not begin as a stream does."""
     if not data:
         raise BitstreamError("empty: expected a gosvae stream, got 0 bytes")
-    if not data.startswith(MAGIC):
-        if MAGIC.startswith(data):
-            raise BitstreamError(f"truncated: {len(data)} bytes are less than the header of a gosvae stream")
+    if len(data) < 5 and (MAGIC_1.startswith(data) or data == bytes([MAGIC])):
+        raise BitstreamError(f"truncated: {len(data)} bytes are less than the header of a gosvae stream")
+    if data.startswith(MAGIC_1):
+        if data[4] != 1:
+            raise BitstreamError(f"damaged: GSVA begins streams of format version 1 alone, here {data[4]} follows")
+        return 1
+    if data[0] != MAGIC:
         kinds = [kind for magic, kind in _OTHER_FORMATS.items() if data.startswith(magic)]
         kinds += ["an AVIF"] if data[4:12] in (b"ftypavif", b"ftypavis") else []
         looks = f", this looks like {kinds[0]}" if kinds else ""
         raise BitstreamError(f"not a gosvae stream: it begins with {data[:8].hex(' ')}{looks}")
-    # Magic, version and a final CRC-32 are common to all versions, so that a newer one is told from a damaged one.
-    if len(data) > 4 and data[4] != VERSION:
-        version = data[4]
-        intact = len(data) >= 9 and _CRC.unpack(data[-4:])[0] == zlib.crc32(data[:-4])
-        if version > VERSION and intact:
-            raise ForeignStreamError(
-                f"made by a newer gosvae (format {version}), this one reads up to {VERSION}: upgrade"
-            )
+    version = data[1] >> 4
+    # Later versions keep the first byte, the place of the version, and a CRC-32 of all at the end, so that a newer
+    # stream is told from a damaged one.
+    if version > VERSION and _checksum_agrees(data):
+        raise ForeignStreamError(f"made by a newer gosvae (format {version}), this one reads up to {VERSION}: upgrade")
+    if version != VERSION:
         raise BitstreamError(f"damaged: format version {version} and a checksum that does not agree")
+    return version
 
 
-def _payload_span(data: bytes) -> tuple[int, int]:
-    """First and last byte (exclusive) of the payload as the length field says; the payload may be cut off."""
-    n_bytes, position = 0, _FIXED.size
-    for shift in range(0, 7 * _MAX_LENGTH_BYTES, 7):
-        if position >= len(data):
-            raise BitstreamError(f"truncated: {len(data)} bytes end inside the header of a gosvae stream")
-        byte = data[position]
-        position += 1
-        n_bytes |= (byte & 127) << shift
-        if byte < 128:
-            if (byte == 0 and shift > 0) or n_bytes >= 2**32:
-                break
-            return position, position + n_bytes
-    raise BitstreamError("damaged: the length field is not valid")
+def _read_1(data: bytes) -> Stream:
+    """Take an intact stream of version 1 apart."""
+    reader = _Reader(data, 0)
+    _, _, model_id, fingerprint, height, width = _FIXED_1.unpack(reader.take(_FIXED_1.size))
+    n_bytes = reader.varint("length", 2**32)
+    _check_end(data, reader.position + n_bytes + _CRC.size)
+    payload = reader.take(n_bytes)
+    if not _checksum_agrees(data):
+        raise BitstreamError("damaged: the checksum does not agree with the bytes before it; send the stream again")
+    return Stream(1, Header(fingerprint, height, width, model_id), "bands", (payload,))
 
 
-def unpack(data: bytes) -> tuple[Header, bytes]:
-    """Header and payload of a complete, intact stream.
+def _read_2(data: bytes) -> tuple[Stream, int]:
+    """Take a stream of version 2 apart: slices that do not agree with their checksum are None; and where it ends."""
+    reader = _Reader(data, 0)
+    _, flags, model_id, fingerprint = _FIXED_2.unpack(reader.take(_FIXED_2.size))
+    flags &= 15
+    if flags not in (0, _SLICED, _SLICED | _INTERLEAVED):
+        raise BitstreamError(f"damaged: the flags {flags:04b} are not valid")
+    height = 1 + reader.varint("height", MAX_SIDE)
+    width = 1 + reader.varint("width", MAX_SIDE)
+    if not flags:
+        payload = reader.take(max(0, len(data) - reader.position - _CRC.size))
+        if reader.crc() != zlib.crc32(data[: -_CRC.size]):
+            raise BitstreamError(
+                "truncated or damaged: the checksum does not agree with the bytes before it; send the stream again"
+            )
+        header = Header(fingerprint, height, width, model_id)
+        _check_pixels(header)
+        return Stream(2, header, "bands", (payload,)), len(data)
+    count = 2 + reader.varint("slice count", MAX_SLICES - 1)
+    table = [(reader.varint("length", 2**32), reader.crc()) for _ in range(count)]
+    n_bytes = reader.position
+    if reader.crc() != zlib.crc32(data[:n_bytes]):
+        raise BitstreamError("damaged: the checksum of the header does not agree with it; send the stream again")
+    header = Header(fingerprint, height, width, model_id)
+    _check_pixels(header)
+    slices: list[bytes | None] = []
+    position = reader.position
+    for length, crc in table:
+        payload = data[position : position + length]
+        slices.append(payload if len(payload) == length and zlib.crc32(payload) == crc else None)
+        position += length
+    layout: SliceLayout = "interleaved" if flags & _INTERLEAVED else "bands"
+    return Stream(2, header, layout, tuple(slices)), position
+
+
+def _check_end(data: bytes, expected: int) -> None:
+    if len(data) != expected:
+        which = "truncated" if len(data) < expected else "extended"
+        raise BitstreamError(f"{which}: {len(data)} bytes where the header announces {expected}")
+
+
+def unpack_slices(data: bytes) -> Stream:
+    """A complete, intact stream taken apart: no slice is None.
 
     Raises:
         ForeignStreamError: an intact stream of a newer format version.
         BitstreamError: anything else that is not a stream: empty, truncated, extended, damaged, another format.
     """
-    _check_beginning(data)
-    start, end = _payload_span(data)
-    expected = end + _CRC.size
-    if len(data) != expected:
-        which = "truncated" if len(data) < expected else "extended"
-        raise BitstreamError(f"{which}: {len(data)} bytes where the header announces {expected}")
-    if _CRC.unpack_from(data, end)[0] != zlib.crc32(data[:end]):
-        raise BitstreamError("damaged: the checksum does not agree with the bytes before it; send the stream again")
-    _, _, entropy_model_id, fingerprint, height, width = _FIXED.unpack_from(data)
-    return Header(fingerprint, height, width, entropy_model_id), data[start:end]
+    if _version_of(data) == 1:
+        return _read_1(data)
+    stream, end = _read_2(data)
+    _check_end(data, end)
+    if stream.damaged:
+        numbers = ", ".join(map(str, stream.damaged))
+        raise BitstreamError(
+            f"damaged: the checksum of slice {numbers} of {len(stream.slices)} (from 0) does not agree; the others "
+            "are intact"
+        )
+    return stream
+
+
+def salvage(data: bytes) -> Stream:
+    """What is left of a stream: slices that are damaged or cut off are None, and bytes behind the end are ignored.
+
+    A stream of one slice is intact or refused.
+
+    Raises:
+        ForeignStreamError: an intact stream of a newer format version.
+        BitstreamError: the header is damaged, or no slice is intact.
+    """
+    stream = _read_1(data) if _version_of(data) == 1 else _read_2(data)[0]
+    if not stream.payloads:
+        raise BitstreamError(f"damaged: the header is intact, but none of the {len(stream.slices)} slices is")
+    return stream
+
+
+def unpack(data: bytes) -> tuple[Header, bytes]:
+    """Header and payload of a complete, intact stream of one slice.
+
+    Raises:
+        ForeignStreamError: an intact stream of a newer format version.
+        BitstreamError: a stream of several slices, or anything that is not a stream, as in `unpack_slices`.
+    """
+    stream = unpack_slices(data)
+    if len(stream.slices) > 1:
+        raise BitstreamError(f"a stream of {len(stream.slices)} slices where one is expected")
+    return stream.header, stream.payloads[0]
+
+
+def payload_bytes(data: bytes) -> int:
+    """Bytes of the slices of an intact stream; errors as in `unpack_slices`."""
+    return sum(map(len, unpack_slices(data).payloads))
 
 
 def header_bytes(data: bytes) -> int:
-    """Bytes of an intact stream that are not payload: header and checksum; errors as in `unpack`."""
-    return len(data) - len(unpack(data)[1])
+    """Bytes of an intact stream that are not payload: header and checksums; errors as in `unpack_slices`."""
+    return len(data) - payload_bytes(data)
+
+
+def made_by(header: Header, fingerprint: bytes) -> bool:
+    """Whether the codec whose SHA-256 is or begins with `fingerprint` (8 bytes or more) made the stream."""
+    return fingerprint[: len(header.fingerprint)] == header.fingerprint
 
 
 def check_fingerprint(header: Header, expected: bytes) -> None:
     """Raise `ForeignStreamError` unless the codec whose SHA-256 begins with or is `expected` made the stream."""
-    if header.fingerprint != expected[:FINGERPRINT_BYTES]:
+    if not made_by(header, expected):
         raise ForeignStreamError(
             f"made by another codec: the stream's fingerprint is {header.fingerprint.hex()}, this codec's is "
-            f"{expected[:FINGERPRINT_BYTES].hex()}; decode with the checkpoint that made it"
+            f"{expected[: len(header.fingerprint)].hex()}; decode with the checkpoint that made it"
         )

@@ -122,7 +122,7 @@ def test_there_and_back(run: Run, codec: Path, photos: Path, tmp_path: Path) -> 
     assert "96x64 (tiny)" in run("decompress", stream, "-o", back, "--codec", codec)
     assert read_image(back).shape == (64, 96, 3)
     text = run("info", stream)
-    for part in ("version 1, checksum correct", "96x64 pixels", "entropy model", "not a model of this package"):
+    for part in ("version 2, checksum correct", "96x64 pixels", "entropy model", "not a model of this package"):
         assert part in text
     text = run("info", codec)
     for part in ("tiny (recipe none)", "shallow, stride 4", "K = 16, D = 4"):
@@ -215,7 +215,7 @@ def test_train_stop_continue_export(run: Run, refuse: Run, expert: Path, tmp_pat
     mine.write_text(yaml.safe_dump(tree))
     out = tmp_path / "run"
     command = ("train", mine, "--data", "streets:3", "--out", out, "--set", "stages.0.steps=2", *QUICK)
-    assert "imitates an expert: name it with --expert" in refuse(*command)
+    assert "needs an expert: name it with --expert" in refuse(*command)
     command = (*command, "--expert", expert)
     assert f"stopped at step 1; the same command continues: {out}" in run(*command, "--max-minutes", "0")
     assert "other settings" in refuse(*command, "--seed", "1")

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gosvae.bitstream import Header, pack, unpack
+from gosvae.bitstream import Header, SliceLayout, pack, pack_slices, unpack_slices
+from gosvae.codecs.slices import decode_slices, encode_slices
 from gosvae.entropy.base import EntropyModel, FrequencyTables, IndexArray
-from gosvae.entropy.coder import decode, decode_indices, encode, encode_indices
+from gosvae.entropy.coder import decode, encode
 from gosvae.entropy.fixed import FixedLength
 from gosvae.entropy.static import StaticHistogram
 
@@ -48,40 +49,66 @@ def skewed_indices(counts_K: IndexArray, shape_hw: tuple[int, int]) -> IndexArra
 
 @dataclass(frozen=True)
 class Golden:
+    """One committed stream: of version 1 where `count` is 0, else of version 2 with so many slices."""
+
     name: str
     model: EntropyModel
     indices_hw: IndexArray
+    count: int = 0
+    layout: SliceLayout = "bands"
 
     @property
     def path(self) -> Path:
         return FOLDER / f"{self.name}.gsva"
 
-    def stream(self) -> bytes:
+    @property
+    def header(self) -> Header:
         height, width = self.indices_hw.shape
-        header = Header(FINGERPRINT, 4 * height, 4 * width - 3, self.model.model_id)
-        return pack(header, encode_indices(self.model, self.indices_hw))
+        return Header(FINGERPRINT[: 4 if self.count else 8], 4 * height, 4 * width - 3, self.model.model_id)
+
+    def stream(self) -> bytes:
+        _, payloads = encode_slices([self.model], self.indices_hw, max(1, self.count), self.layout)
+        if self.count:
+            return pack_slices(self.header, payloads, self.layout)
+        return pack(self.header, payloads[0], version=1)
 
 
-def static(codebook_size: int, shape_hw: tuple[int, int]) -> Golden:
+def static(name: str, codebook_size: int, shape_hw: tuple[int, int], *cut: Any) -> Golden:
     counts_K = skewed_counts(codebook_size)
-    return Golden(f"static_{codebook_size}", StaticHistogram(counts_K), skewed_indices(counts_K, shape_hw))
+    return Golden(name, StaticHistogram(counts_K), skewed_indices(counts_K, shape_hw), *cut)
+
+
+def fixed(name: str, codebook_size: int, shape_hw: tuple[int, int], *cut: Any) -> Golden:
+    indices_hw = integers(shape_hw[0] * shape_hw[1], 4).reshape(shape_hw) % codebook_size
+    return Golden(name, FixedLength(codebook_size), indices_hw, *cut)
 
 
 GOLDEN = [
-    static(2, (31, 33)),
-    static(512, (12, 20)),
-    static(65536, (7, 8)),
-    Golden("fixed_12000", FixedLength(12000), integers(77, 4).reshape(7, 11) % 12000),
+    static("static_2", 2, (31, 33)),
+    static("static_512", 512, (12, 20)),
+    static("static_65536", 65536, (7, 8)),
+    fixed("fixed_12000", 12000, (7, 11)),
+    static("v2_static_512", 512, (12, 20), 1),
+    static("v2_static_512_bands_5", 512, (12, 20), 5, "bands"),
+    static("v2_static_512_interleaved_8", 512, (12, 20), 8, "interleaved"),
+    static("v2_static_40_interleaved_6", 40, (20, 9), 6, "interleaved"),
+    fixed("v2_fixed_12000", 12000, (7, 11), 1),
+    fixed("v2_fixed_1000_bands_3", 1000, (7, 11), 3, "bands"),
+    fixed("v2_fixed_1000_interleaved_2", 1000, (7, 11), 2, "interleaved"),
+    fixed("v2_example", 1000, (3, 4), 1),
+    fixed("v2_example_sliced", 1000, (3, 4), 2, "interleaved"),
 ]
 CASES = pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
 
 
 @CASES
 def test_committed_streams_decode(golden: Golden) -> None:
-    header, payload = unpack(golden.path.read_bytes())
+    stream = unpack_slices(golden.path.read_bytes())
+    assert (stream.header, stream.layout) == (golden.header, golden.layout)
+    assert len(stream.slices) == max(1, golden.count)
     height, width = golden.indices_hw.shape
-    assert header == Header(FINGERPRINT, 4 * height, 4 * width - 3, golden.model.model_id)
-    np.testing.assert_array_equal(decode_indices(golden.model, payload, (height, width)), golden.indices_hw)
+    decoded = decode_slices({golden.model.model_id: golden.model}, stream, (height, width))
+    np.testing.assert_array_equal(decoded.indices_hw, golden.indices_hw)
 
 
 @CASES
@@ -89,20 +116,35 @@ def test_encoding_makes_the_committed_bytes(golden: Golden) -> None:
     assert golden.stream() == golden.path.read_bytes()
 
 
-@CASES
-def test_the_decoder_in_the_documentation_reads_them(golden: Golden) -> None:
+@pytest.fixture(scope="module")
+def page() -> dict[str, Any]:
+    """The functions of the decoder in the documentation."""
     code = re.search(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     assert code is not None
-    page: dict[str, Any] = {}
-    exec(code.group(1), page)
-    entropy_model_id, fingerprint, height, width, payload = page["read_container"](golden.path.read_bytes())
-    assert (entropy_model_id, fingerprint) == (golden.model.model_id, FINGERPRINT)
-    n_indices = -(-height // 4) * -(-width // 4)
-    if isinstance(golden.model, StaticHistogram):
-        indices = page["decode_static_histogram"](payload, n_indices, golden.model.counts_K.tolist())
-    else:
-        indices = page["decode_fixed_length"](payload, n_indices, golden.model.codebook_size)
-    assert indices == golden.indices_hw.reshape(-1).tolist()
+    names: dict[str, Any] = {}
+    exec(code.group(1), names)
+    return names
+
+
+@CASES
+def test_the_decoder_in_the_documentation_reads_them(golden: Golden, page: dict[str, Any]) -> None:
+    container = page["read_container"](golden.path.read_bytes())
+    assert container["entropy_model_id"] == golden.model.model_id
+    assert container["fingerprint"] == golden.header.fingerprint
+    decoders = {
+        0: lambda payload, h, w: page["decode_fixed_length"](payload, h * w, golden.model.codebook_size),
+        1: lambda payload, h, w: page["decode_static_histogram"](payload, h * w, golden.model.counts_K.tolist()),
+    }
+    grid = page["read_grid"](container, 4, decoders[golden.model.model_id])
+    assert grid == golden.indices_hw.tolist()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_listings_in_the_documentation_are_golden_streams(number: int) -> None:
+    listings = re.findall(r"```text\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    rows = [re.split(r" {2,}", line, maxsplit=1)[0] for line in listings[number].splitlines()]
+    name = ("v2_example", "v2_example_sliced")[number]
+    assert bytes.fromhex("".join(rows)) == (FOLDER / f"{name}.gsva").read_bytes()
 
 
 def test_several_tables_make_the_committed_bytes() -> None:

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gosvae.bitstream import MAGIC, MAX_SIDE, Header, pack, unpack
+from gosvae.bitstream import (
+    MAGIC,
+    MAGIC_1,
+    MAX_PIXELS,
+    MAX_SIDE,
+    Header,
+    SliceLayout,
+    Stream,
+    header_bytes,
+    pack,
+    pack_slices,
+    salvage,
+    unpack,
+    unpack_slices,
+)
 from gosvae.codecs.classical import CLASSICAL_CODECS
+from gosvae.codecs.slices import decode_slices, encode_slices, slice_count
 from gosvae.entropy.base import EntropyModel, FrequencyTables
 from gosvae.entropy.coder import decode, decode_indices, encode, encode_indices
 from gosvae.entropy.fixed import FixedLength
@@ -23,13 +39,14 @@ FUZZ_TRIES = int(os.environ.get("GOSVAE_FUZZ", "2000"))
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.one_of(st.sampled_from([1, 2, 256, 257]), st.integers(1, 1000), st.just(65536))
 SIDES = st.integers(1, 40)
+LAYOUTS = st.sampled_from(["bands", "interleaved"])
 HEADERS = st.builds(
     Header,
     st.binary(min_size=8, max_size=8),
     st.integers(1, MAX_SIDE),
     st.integers(1, MAX_SIDE),
     st.integers(0, 255),
-)
+).filter(lambda header: header.height * header.width <= MAX_PIXELS)
 
 
 def skewed(codebook_size: int, seed: int) -> StaticHistogram:
@@ -74,35 +91,84 @@ def test_any_payload_is_a_stream_or_refused(
         assert encode_indices(model, indices_hw) == data
 
 
+def shortened(header: Header) -> Header:
+    """The header as version 2 holds it."""
+    return replace(header, fingerprint=header.fingerprint[:4])
+
+
 @given(HEADERS, st.binary(max_size=300))
 def test_container_round_trip(header: Header, payload: bytes) -> None:
-    assert unpack(pack(header, payload)) == (header, payload)
+    assert unpack(pack(header, payload, version=1)) == (header, payload)
+    data = pack(header, payload)
+    assert unpack(data) == (shortened(header), payload)
+    assert header_bytes(data) <= 16
+
+
+@given(HEADERS, st.lists(st.binary(max_size=200), min_size=2, max_size=9), LAYOUTS)
+def test_sliced_container_round_trip(header: Header, payloads: list[bytes], layout: SliceLayout) -> None:
+    data = pack_slices(header, payloads, layout)
+    assert unpack_slices(data) == salvage(data) == Stream(2, shortened(header), layout, tuple(payloads))
+
+
+def every_version(header: Header, payload: bytes) -> list[bytes]:
+    """The payload in each form of the container."""
+    half = len(payload) // 2
+    sliced = pack_slices(header, [payload[:half], payload[half:], b"third"])
+    return [pack(header, payload, version=1), pack(header, payload), sliced]
 
 
 @given(HEADERS, st.binary(max_size=40))
 def test_every_flipped_bit_and_every_truncation_is_found(header: Header, payload: bytes) -> None:
-    data = pack(header, payload)
-    for position in range(8 * len(data)):
-        damaged = bytearray(data)
-        damaged[position // 8] ^= 1 << position % 8
-        with pytest.raises(BitstreamError):
-            unpack(bytes(damaged))
-    for length in range(len(data)):
-        with pytest.raises(BitstreamError):
-            unpack(data[:length])
+    for data in every_version(header, payload):
+        for position in range(8 * len(data)):
+            damaged = bytearray(data)
+            damaged[position // 8] ^= 1 << position % 8
+            with pytest.raises(BitstreamError):
+                unpack_slices(bytes(damaged))
+        for length in range(len(data)):
+            with pytest.raises(BitstreamError):
+                unpack_slices(data[:length])
 
 
 @given(HEADERS, st.binary(max_size=100), st.binary(min_size=1, max_size=50))
 def test_every_extension_is_found(header: Header, payload: bytes, more: bytes) -> None:
-    with pytest.raises(BitstreamError):
-        unpack(pack(header, payload) + more)
+    for data in every_version(header, payload):
+        with pytest.raises(BitstreamError):
+            unpack_slices(data + more)
 
 
 @given(st.binary(max_size=100))
 def test_random_bytes_are_refused(data: bytes) -> None:
-    for candidate in (data, MAGIC + data, MAGIC + b"\x01" + data):
-        with pytest.raises(BitstreamError):
-            unpack(candidate)
+    magic = bytes([MAGIC])
+    for beginning in (b"", MAGIC_1, MAGIC_1 + b"\x01", magic, magic + b"\x20", magic + b"\x21", magic + b"\x23"):
+        for read in (unpack, unpack_slices, salvage):
+            with pytest.raises(BitstreamError):
+                read(beginning + data)
+
+
+@given(st.integers(1, 300), SIDES, SIDES, st.integers(1, 12), LAYOUTS, SEEDS, st.data())
+def test_lost_slices_leave_the_others_as_they_were(
+    codebook_size: int, height: int, width: int, wanted: int, layout: SliceLayout, seed: int, choice: st.DataObject
+) -> None:
+    models = [FixedLength(codebook_size), skewed(codebook_size, seed)]
+    indices_hw = numpy_generator(seed, "indices").integers(codebook_size, size=(height, width))
+    count = slice_count((height, width), wanted, layout)
+    model_id, payloads = encode_slices(models, indices_hw, count, layout)
+    assert len(payloads) == count <= wanted
+    readers = {model.model_id: model for model in models}
+    stream = Stream(2, Header(bytes(4), height, width, model_id), layout, tuple(payloads))
+    whole = decode_slices(readers, stream, (height, width))
+    np.testing.assert_array_equal(whole.indices_hw, indices_hw)
+    assert whole.known_hw.all()
+    lost = choice.draw(st.sets(st.integers(0, count - 1), max_size=count - 1))
+    kept = tuple(None if number in lost else payload for number, payload in enumerate(payloads))
+    partial = decode_slices(readers, replace(stream, slices=kept), (height, width))
+    assert partial.damaged == tuple(sorted(lost))
+    np.testing.assert_array_equal(partial.indices_hw, np.where(partial.known_hw, indices_hw, 0))
+    if layout == "bands":
+        assert (partial.known_hw.all(axis=1) == partial.known_hw.any(axis=1)).all()
+    # Slices share the positions out evenly, up to a row or a column.
+    assert abs((~partial.known_hw).sum() - len(lost) * height * width / count) <= len(lost) * (height + width)
 
 
 def test_fuzzed_streams_never_crash() -> None:

@@ -19,6 +19,9 @@ from gosvae.experts.registry import EXPERTS, load_expert
 from gosvae.recipes import load_recipe, recipe_names
 from gosvae.units import kib, rate_bpp
 
+ENTROPY_MODELS = {0: "fixed-length", 1: "static histogram", 2: "adaptive", 3: "context"}
+"""Of VQ codecs, by their id in a stream."""
+
 
 def add_commands(commands: Commands, formatter: Any) -> None:
     """Add the commands of this module."""
@@ -51,20 +54,23 @@ def run_info(options: argparse.Namespace) -> int:
 def _info_stream(path: Path) -> int:
     data = read_stream(path)
     try:
-        header, payload = bitstream.unpack(data)
+        stream = bitstream.unpack_slices(data)
     except BitstreamError as error:
         raise type(error)(f"{path}: {error}") from None
     try:
         maker = codec_of_stream(data).name
     except ForeignStreamError:
         maker = "not a model of this package"
-    model = {0: "fixed-length", 1: "static histogram"}.get(header.entropy_model_id, "unknown to this version")
+    header, lengths = stream.header, [len(payload) for payload in stream.payloads]
+    model = ENTROPY_MODELS.get(header.entropy_model_id, "of the codec's own")
+    cut = "" if len(lengths) == 1 else f" ({stream.layout}; {min(lengths)} to {max(lengths)} bytes each)"
     rate = rate_bpp(len(data), header.height, header.width)
     rows = {
-        "format": f"gosvae stream, version {data[4]}, checksum correct",
+        "format": f"gosvae stream, version {stream.version}, checksum{'s' * (len(lengths) > 1)} correct",
         "image": f"{header.width}x{header.height} pixels",
         "file": f"{len(data)} bytes = {kib(len(data)):.2f} KiB = {rate:.3f} bpp",
-        "payload": f"{len(payload)} bytes, header and checksum {len(data) - len(payload)}",
+        "payload": f"{sum(lengths)} bytes, header and checksum {len(data) - sum(lengths)}",
+        "slices": f"{len(lengths)}{cut}",
         "entropy model": f"{header.entropy_model_id} ({model})",
         "codec": f"{header.fingerprint.hex()} ({maker})",
     }

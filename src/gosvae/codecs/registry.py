@@ -109,12 +109,12 @@ def codec_of_stream(data: bytes) -> TrainedCodec:
         BitstreamError: the bytes are no intact stream.
         ForeignStreamError: no model of the package made it.
     """
-    fingerprint = bitstream.unpack(data)[0].fingerprint
+    header = bitstream.unpack_slices(data).header
     for name in embedded_codecs():
         checkpoint = load_codec_checkpoint(models_folder() / name)
-        if checkpoint.fingerprint()[: bitstream.FINGERPRINT_BYTES] == fingerprint:
+        if bitstream.made_by(header, checkpoint.fingerprint()):
             return build_codec(checkpoint)
     raise ForeignStreamError(
-        f"no model of this package has the stream's fingerprint {fingerprint.hex()}: "
+        f"no model of this package has the stream's fingerprint {header.fingerprint.hex()}: "
         "name the checkpoint that made it with --codec"
     )

@@ -14,7 +14,7 @@ class TrainedCodec(ImageCodec):
 
     Attributes:
         checkpoint: configuration, weights and frequency tables.
-        fingerprint: first 8 bytes of the checkpoint's SHA-256, as in the header of a stream.
+        fingerprint: first 8 bytes of the checkpoint's SHA-256; streams hold its beginning.
     """
 
     def __init__(self, checkpoint: CodecCheckpoint) -> None:
@@ -31,4 +31,4 @@ class TrainedCodec(ImageCodec):
         """What `gosvae info` says about the model: a line of text for each of its parts."""
 
     def payload_bytes(self, data: bytes) -> int:
-        return len(bitstream.unpack(data)[1])
+        return bitstream.payload_bytes(data)

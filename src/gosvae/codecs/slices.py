@@ -1,0 +1,138 @@
+"""Indices to payloads and back: a grid is cut into slices that can be decoded without each other.
+
+Axis legend: h and w latent positions of the whole grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from gosvae.bitstream import MAX_SLICES, SliceLayout, Stream
+from gosvae.entropy.base import EntropyModel
+from gosvae.entropy.coder import decode_indices, encode_indices
+from gosvae.errors import BitstreamError, ConfigError
+
+FREE_INDICES = 2**18
+"""So many indices a stream may announce with no payload at all."""
+INDICES_PER_BYTE = 1024
+"""And so many more for each byte of payload: what a decoder reserves is bounded by what it was sent."""
+
+GridPart = tuple[slice, slice]
+"""Rows and columns of the grid that one slice holds."""
+
+
+@dataclass(frozen=True)
+class PartialIndices:
+    """Indices of which some may be lost.
+
+    Attributes:
+        indices_hw: int64 (h, w); 0 where they are not known.
+        known_hw: bool (h, w), whether the slice that holds the position was intact.
+        damaged: numbers, from 0, of the slices that were not.
+    """
+
+    indices_hw: npt.NDArray[np.int64]
+    known_hw: npt.NDArray[np.bool_]
+    damaged: tuple[int, ...]
+
+
+def _steps(shape_hw: tuple[int, int], count: int) -> tuple[int, int]:
+    """Of `count` interleaved slices, how many lie below and beside each other: the larger factor on the longer side."""
+    small = max(n for n in range(1, math.isqrt(count) + 1) if count % n == 0)
+    large = count // small
+    return (large, small) if shape_hw[0] > shape_hw[1] else (small, large)
+
+
+def _fits(shape_hw: tuple[int, int], count: int, layout: SliceLayout) -> bool:
+    """Whether every one of the slices holds a position."""
+    rows, columns = (count, 1) if layout == "bands" else _steps(shape_hw, count)
+    return rows <= shape_hw[0] and columns <= shape_hw[1]
+
+
+def grid_parts(shape_hw: tuple[int, int], count: int, layout: SliceLayout) -> list[GridPart]:
+    """Which positions of a grid each of `count` slices holds.
+
+    `bands`: slice i of n holds the rows from `floor(i * h / n)` to `floor((i + 1) * h / n)`. `interleaved`: with
+    `a * b = n` steps, slice `i * b + j` holds every a-th row from i and every b-th column from j.
+
+    Raises:
+        BitstreamError: a slice would hold no position.
+    """
+    if not _fits(shape_hw, count, layout):
+        raise BitstreamError(f"{count} slices ({layout}) of a grid of {shape_hw[0]}x{shape_hw[1]}: some would be empty")
+    if layout == "bands":
+        edges = [i * shape_hw[0] // count for i in range(count + 1)]
+        return [(slice(low, high), slice(None)) for low, high in pairwise(edges)]
+    rows, columns = _steps(shape_hw, count)
+    return [(slice(i, None, rows), slice(j, None, columns)) for i in range(rows) for j in range(columns)]
+
+
+def slice_count(shape_hw: tuple[int, int], wanted: int, layout: SliceLayout) -> int:
+    """The most slices, up to `wanted`, that the grid can be cut into.
+
+    Raises:
+        ConfigError: `wanted` is not in 1..256.
+    """
+    if not 1 <= wanted <= MAX_SLICES:
+        raise ConfigError(f"{wanted} slices: expected 1..{MAX_SLICES}")
+    return max(n for n in range(1, wanted + 1) if _fits(shape_hw, n, layout))
+
+
+def _plausible(n_indices: int, n_bytes: int) -> bool:
+    return n_indices <= FREE_INDICES + INDICES_PER_BYTE * n_bytes
+
+
+def encode_slices(
+    models: Sequence[EntropyModel], indices_hw: npt.NDArray[np.int64], count: int, layout: SliceLayout
+) -> tuple[int, list[bytes]]:
+    """The payloads of all slices under the model that makes them the shortest, and its id; the first of equals.
+
+    Raises:
+        ShapeError: the indices are not an integer array (h, w), or have a side of 0.
+        BitstreamError: an index is outside [0, K), or so many indices take so few bytes that no decoder would
+            believe it (a large image of a codebook with one entry).
+    """
+    height, width = indices_hw.shape
+    parts = grid_parts((height, width), count, layout)
+    coded = [(model.model_id, [encode_indices(model, indices_hw[part]) for part in parts]) for model in models]
+    lengths = [sum(map(len, payloads)) for _, payloads in coded]
+    believed = [n for n, length in enumerate(lengths) if _plausible(indices_hw.size, length)]
+    if not believed:
+        raise BitstreamError(
+            f"{indices_hw.size} indices in {min(lengths)} bytes: a stream holds at most {FREE_INDICES}, and "
+            f"{INDICES_PER_BYTE} more for each byte"
+        )
+    return coded[min(believed, key=lengths.__getitem__)]
+
+
+def decode_slices(readers: Mapping[int, EntropyModel], stream: Stream, shape_hw: tuple[int, int]) -> PartialIndices:
+    """The indices (h, w) of the slices that are intact.
+
+    Raises:
+        BitstreamError: an entropy model that is not among the readers, a grid that cannot be cut like this or that
+            is too large for so few bytes, or a payload that no encoder makes.
+    """
+    model = readers.get(stream.header.entropy_model_id)
+    if model is None:
+        raise BitstreamError(
+            f"unknown entropy model {stream.header.entropy_model_id}: this codec knows {sorted(readers)}"
+        )
+    parts = grid_parts(shape_hw, len(stream.slices), stream.layout)
+    n_bytes = sum(map(len, stream.payloads))
+    if not _plausible(math.prod(shape_hw), n_bytes):
+        raise BitstreamError(f"damaged: a payload of {n_bytes} bytes is not a stream of {math.prod(shape_hw)} indices")
+    indices_hw = np.zeros(shape_hw, np.int64)
+    known_hw = np.zeros(shape_hw, np.bool_)
+    for part, payload in zip(parts, stream.slices, strict=True):
+        if payload is not None:
+            view = indices_hw[part]
+            height, width = view.shape
+            view[:] = decode_indices(model, payload, (height, width))
+            known_hw[part] = True
+    return PartialIndices(indices_hw, known_hw, stream.damaged)
