@@ -20,6 +20,7 @@ MAX_WEIGHT_BYTES = 12_000_000
 HEAVY = (
     "accelerate",
     "bjontegaard",
+    "diffusers",
     "lightning_fabric",
     "matplotlib",
     "scipy",

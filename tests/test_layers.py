@@ -18,12 +18,12 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "gosvae"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "units", "tensors", "config", "seeding", "files", "provenance"),
     ("nn", "images"),
-    ("encoders", "decoders", "quantizers", "entropy", "bitstream", "channels", "experts", "datasets"),
+    ("encoders", "decoders", "quantizers", "entropy", "bitstream", "channels", "experts", "datasets", "diffusion"),
     ("losses", "metrics"),
     ("codecs", "checkpoint"),
     ("link",),
     ("training", "evaluation"),
-    ("recipes", "cli", "demo"),
+    ("recipes", "reproduce", "cli", "demo"),
 )
 LAYER_OF = {group: number for number, groups in enumerate(LAYERS) for group in groups}
 ROOT = "gosvae"

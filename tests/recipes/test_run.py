@@ -23,5 +23,5 @@ def test_three_lines_make_a_codec(tmp_path: Path) -> None:
 
 
 def test_a_recipe_that_imitates_needs_an_expert(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="imitates an expert"):
+    with pytest.raises(ConfigError, match="needs an expert"):
         gosvae.train("gosvae", "streets:2", out=tmp_path)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gosvae.config import Config
 from gosvae.errors import ExpertError
 from gosvae.tensors import check_layout
 
@@ -23,6 +24,7 @@ class ExpertInfo:
         name: how tables call it.
         class_names: the m classes in the order of the logits.
         input_height, input_width: the image size it was trained for, in pixels; other sizes are accepted.
+        source: what `load_expert` took to find it; empty for one that was made in memory.
     """
 
     name: str
@@ -30,6 +32,20 @@ class ExpertInfo:
     input_height: int
     input_width: int
     ignore_index: int = IGNORE_INDEX
+    source: str = ""
+
+
+class ExpertReference(Config):
+    """Which expert a codec was trained with, for codecs that need it again: where it was, its name, its weights.
+
+    Attributes:
+        source: what `load_expert` took; empty for one that was made in memory.
+        fingerprint: `Expert.fingerprint`.
+    """
+
+    source: str
+    name: str
+    fingerprint: str
 
 
 class Expert(nn.Module, ABC):
@@ -81,6 +97,10 @@ class Expert(nn.Module, ABC):
         self.requires_grad_(False)
         self.train(False)
         return self
+
+    def reference(self) -> ExpertReference:
+        """What finds this expert again and tells it from another."""
+        return ExpertReference(source=self.info.source, name=self.info.name, fingerprint=self.fingerprint())
 
     def fingerprint(self) -> str:
         """SHA-256 (hexadecimal) over names, shapes and values of all weights and buffers."""

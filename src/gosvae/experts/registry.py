@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -35,7 +36,13 @@ def load_expert(spec: str | Path) -> Expert:
         ConfigError: the configuration beside the weights has unknown keys or impossible values.
         MissingDependencyError: `transformers` is needed and not installed.
     """
-    text = str(spec)
+    expert = _load(str(spec))
+    expert.info = replace(expert.info, source=str(spec))
+    return expert
+
+
+def _load(text: str) -> Expert:
+    """As `load_expert`, without saying where the expert is from."""
     if text == "embedded":
         return load_compact_expert(_embedded_folder())
     if text.startswith("hf:"):

@@ -11,7 +11,6 @@ from gosvae.errors import ConfigError
 from gosvae.experts.registry import load_expert
 from gosvae.losses.perceptual import default_perceptual, load_perceptual
 from gosvae.recipes import load_recipe
-from gosvae.training.codec_task import IMITATION
 from gosvae.training.codecs import TrainableRecipe, train_codec
 from gosvae.training.config import RunConfig
 from gosvae.training.loop import Outcome
@@ -53,13 +52,12 @@ def train(
     chosen = load_recipe(recipe, list(overrides))
     if not isinstance(chosen, TrainableRecipe):
         raise ConfigError(f"recipe {recipe!r} makes an expert: use gosvae train-expert")
-    imitates = bool(chosen.wanted_terms & set(IMITATION))
-    if imitates and expert is None:
+    if chosen.needs_expert and expert is None:
         raise ConfigError(
-            f"recipe {chosen.name!r} imitates an expert: name it with --expert, for example --expert embedded"
+            f"recipe {chosen.name!r} needs an expert: name it with --expert, for example --expert embedded"
         )
     run = run or RunConfig()
-    frozen = load_expert(expert) if imitates and expert is not None else None
+    frozen = load_expert(expert) if chosen.needs_expert and expert is not None else None
     judged = "lpips" in chosen.wanted_terms and lpips != "none"
     name = default_perceptual(weights) if lpips == "auto" and judged else lpips
     perceptual = load_perceptual(name, weights) if judged else None

@@ -59,6 +59,16 @@ class TrainableRecipe(Config, ABC):
         """Loss terms of all stages."""
         return frozenset(name for stage in self.stages for name in stage.weights)
 
+    @property
+    def needs_expert(self) -> bool:
+        """Whether training takes an expert."""
+        return bool(self.wanted_terms & set(IMITATION))
+
+    def for_expert(self, expert: Expert | None) -> TrainableRecipe:
+        """The recipe with what its model takes from the expert, such as the number of classes: nothing, for most."""
+        del expert
+        return self
+
     @abstractmethod
     def network(self) -> nn.Module:
         """The network that is trained, newly initialised from PyTorch's global generator."""
@@ -140,10 +150,11 @@ def train_codec(
         ConfigError: a term without the network that it needs, or an `init` of another model.
         TrainingError, CheckpointError, WriteError, DatasetError: as `Trainer.train`.
     """
-    if recipe.wanted_terms & set(IMITATION) and expert is None:
-        raise ConfigError(f"recipe {recipe.name!r} imitates an expert: give one with --expert")
+    if recipe.needs_expert and expert is None:
+        raise ConfigError(f"recipe {recipe.name!r} needs an expert: give one with --expert")
     if "lpips" in recipe.wanted_terms and perceptual is None:
         raise ConfigError(f"recipe {recipe.name!r} has an LPIPS term: give its weights, see gosvae train --help")
+    recipe = recipe.for_expert(expert)
 
     def batches(stage: StageConfig, rank: int, world_size: int) -> TrainingBatches:
         options = to_tree(stage.batches)

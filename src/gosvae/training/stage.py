@@ -100,6 +100,7 @@ class StageInProgress:
         adversary = adversary if adversary is not None and adversary.plays(step) else None
         x = batch.x_B3HW.to(self._fabric.device, memory_format=torch.channels_last)
         labels = None if batch.labels_BHW is None else batch.labels_BHW.to(self._fabric.device)
+        self._task.begin_step(self._run.seed, stage.name, self._fabric.global_rank, step)
         wanted = frozenset(stage.weights) | ({RECONSTRUCTION} if adversary is not None else frozenset())
         with self._autocast():
             terms: dict[str, Tensor] = self._module(x, labels, wanted)

@@ -31,6 +31,12 @@ class TrainingTask(nn.Module, ABC):
         """The kernel that makes the reconstruction; None where there is none that an adversary could judge."""
         return None
 
+    def begin_step(self, *path: int | str) -> None:
+        """Called before every step with (seed, stage, rank, step): what a task draws at random depends on these alone.
+
+        So a resumed run draws what the run would have drawn.
+        """
+
     @abstractmethod
     def forward(self, x_B3HW: Tensor, labels_BHW: Tensor | None, wanted: frozenset[str]) -> dict[str, Tensor]:
         """Scalars by name: at least the wanted terms. Others, such as `perplexity`, are logged and not weighed.

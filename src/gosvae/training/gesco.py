@@ -1,0 +1,117 @@
+"""Training of GESCO: a diffusion model learns to draw what the expert's class map says.
+
+Axis legend: B images, 3 RGB channels, L label channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from gosvae.checkpoint import CodecCheckpoint, GescoCard, half_weights
+from gosvae.codecs.gesco import pad_classes
+from gosvae.datasets.base import Dataset
+from gosvae.diffusion import Diffusion, DiffusionConfig, degraded_map, semantic_map
+from gosvae.errors import ConfigError
+from gosvae.experts.base import Expert, ExpertReference
+from gosvae.losses.perceptual import PerceptualLoss
+from gosvae.nn.semantic_unet import SemanticUNet
+from gosvae.seeding import torch_generator
+from gosvae.tensors import pad_to_multiple
+from gosvae.training.codecs import TrainableRecipe
+from gosvae.training.task import TrainingTask
+
+
+class GescoTask(TrainingTask):
+    """Denoising of pictures on the expert's class map, which is noisy or missing at times.
+
+    Terms: `denoising` (mean square of the prediction's error; pictures lie in [-1, 1]) and, where the variance is
+    learned, `variance` (bits for each value).
+    """
+
+    network: SemanticUNet
+
+    def __init__(
+        self, network: SemanticUNet, expert: Expert, diffusion: Diffusion, map_noise: tuple[float, ...], drop: float
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.expert = expert
+        self._diffusion, self._map_noise, self._drop = diffusion, map_noise, drop
+        self._generator = torch_generator("diffusion")
+
+    @property
+    def known_terms(self) -> frozenset[str]:
+        return frozenset({"denoising", "variance"} if self.network.config.learned_variance else {"denoising"})
+
+    def begin_step(self, *path: int | str) -> None:
+        self._generator = torch_generator("diffusion", *path)
+
+    def forward(self, x_B3HW: Tensor, labels_BHW: Tensor | None, wanted: frozenset[str]) -> dict[str, Tensor]:
+        """The terms at random steps of the noising, one for each picture."""
+        del labels_BHW, wanted  # no labels are needed: the map is what the expert sees
+        device, config, generator = x_B3HW.device, self._diffusion.config, self._generator
+        # A class is the largest of many numbers: rounded ones would move it.
+        with torch.autocast(device.type, enabled=False):
+            classes_BHW = self.expert.class_map(x_B3HW.float()).clone()
+        x = pad_to_multiple(x_B3HW, config.stride).float() * 2.0 - 1.0
+        classes_BHW = pad_classes(classes_BHW, config.stride)
+        map_BLHW = semantic_map(classes_BHW, config.class_count, edges=config.edges)
+        map_BLHW = degraded_map(map_BLHW, self._map_noise, self._drop, generator)
+        timesteps_B = torch.randint(config.timesteps, (len(x),), generator=generator).to(device)
+        noise = torch.randn(x.shape, generator=generator).to(device)
+        output = self.network(
+            self._diffusion.noised(x, noise, timesteps_B), timesteps_B, self.network.condition(map_BLHW)
+        )
+        return self._diffusion.terms(output, x, noise, timesteps_B)
+
+
+class GescoRecipe(TrainableRecipe):
+    """A semantic diffusion model. The class count of `model` is set to the expert's.
+
+    Attributes:
+        map_noise: standard deviations of the noise on the one-hot map, of which each picture draws one; GESCO's are
+            those of channels from 5 dB up, and none in a third of the draws.
+        map_dropout: share of the pictures whose map is left out, for classifier-free guidance.
+        snr_limit: see `Diffusion`; None is DDPM's simple loss.
+        expert: which expert made the maps; training fills it in.
+    """
+
+    kind: Literal["gesco"] = "gesco"
+    model: DiffusionConfig
+    map_noise: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        default=(0.6, 0.36, 0.22, 0.13, 0.08, 0.05, 0.0, 0.0, 0.0), min_length=1
+    )
+    map_dropout: float = Field(default=0.2, ge=0, lt=1)
+    snr_limit: float | None = Field(default=None, gt=0)
+    expert: ExpertReference | None = None
+
+    @property
+    def needs_expert(self) -> bool:
+        return True
+
+    def for_expert(self, expert: Expert | None) -> GescoRecipe:
+        """With the expert's class count and reference."""
+        if expert is None:
+            raise ConfigError(f"recipe {self.name!r} sends an expert's class map: give one with --expert")
+        model = self.model.model_copy(update={"class_count": len(expert.info.class_names)})
+        return self.model_copy(update={"model": model, "expert": expert.reference()})
+
+    def network(self) -> SemanticUNet:
+        return SemanticUNet(self.model, self.model.label_channels(self.model.class_count))
+
+    def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
+        del perceptual
+        assert isinstance(network, SemanticUNet)
+        assert expert is not None  # `for_expert` has seen to it
+        diffusion = Diffusion(self.model, snr_limit=self.snr_limit)
+        return GescoTask(network, expert, diffusion, self.map_noise, self.map_dropout)
+
+    def finished(self, name: str, network: nn.Module, used: Dataset, most_pixels: int) -> CodecCheckpoint:
+        del used, most_pixels  # class maps are coded without statistics of the training images
+        assert self.expert is not None
+        card = GescoCard(name=name, recipe=self.name, model=self.model, expert=self.expert)
+        return CodecCheckpoint(card, half_weights(network.state_dict()), torch.empty(0, dtype=torch.int64), {})
