@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, final
 
 import constriction
 import numpy as np
@@ -22,6 +23,8 @@ IndexArray = npt.NDArray[np.int64]
 MAX_CODEBOOK_SIZE = 65536
 TABLE_BITS = 24
 """Precision of the range coder: the weights of one table sum to 2**24."""
+LARGEST_WEIGHT = 16417714
+"""Of a table of one symbol: floor(2**24 * 2**(-1/32)), so that every symbol takes at least 1/32 bit."""
 _MAX_TOTAL_COUNT = 2**39
 
 
@@ -91,23 +94,93 @@ class FrequencyTables:
         ]
 
 
-class EntropyModel(ABC):
-    """Knows how probable indices are; it never sees bytes.
+@dataclass(frozen=True, eq=False)
+class SymbolTables:
+    """A table of its own for each of N symbols.
 
-    `tables` is called once for each image, before anything of it is decoded: enough for models that depend on the
-    position. A model that conditions on decoded indices codes in several passes; it will add
-    `tables(shape_hw, known_N)`, called once for each pass with what the passes before it have decoded.
+    Attributes:
+        counts_NK: int64, at least 0 and at most 2**24, the sum of a table at least 1; K of at least 2.
     """
+
+    counts_NK: IndexArray
+
+    @property
+    def codebook_size(self) -> int:
+        """K, the number of different symbols."""
+        return int(self.counts_NK.shape[1])
+
+    @cached_property
+    def weights_NK(self) -> IndexArray:
+        """The tables as the coder uses them: int64 (N, K), at least 1 each, 2**24 in each row.
+
+        With S the sum of a row's counts c and m = floor((2**24 - K) * 2**24 / S), a weight is
+        `floor(c * m / 2**24) + 1`, and the first largest one gets what is missing to 2**24. It is at most
+        `LARGEST_WEIGHT`: what is above goes to the others in equal parts, and the rest of that division to the first
+        of the others.
+        """
+        counts_NK = self.counts_NK
+        n_codes = counts_NK.shape[1]
+        rows_N = np.arange(len(counts_NK))
+        factors_N1 = ((2**TABLE_BITS - n_codes) << 24) // counts_NK.sum(axis=1, keepdims=True)
+        weights_NK: IndexArray = (counts_NK * factors_N1 >> 24) + 1
+        top_N = counts_NK.argmax(axis=1)
+        weights_NK[rows_N, top_N] += 2**TABLE_BITS - weights_NK.sum(axis=1)
+        certain = np.flatnonzero(weights_NK[rows_N, top_N] > LARGEST_WEIGHT)
+        if certain.size:
+            top = top_N[certain]
+            shares, rests = np.divmod(weights_NK[certain, top] - LARGEST_WEIGHT, n_codes - 1)
+            weights_NK[certain] += shares[:, None]
+            weights_NK[certain, (top == 0).astype(np.int64)] += rests
+            weights_NK[certain, top] = LARGEST_WEIGHT
+        return weights_NK
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Symbols that are coded together.
+
+    Attributes:
+        where: raster numbers of their positions.
+        tables: how probable each symbol is.
+        symbol_of_K: symbol of each index, where the symbols are not the indices themselves but one digit of them.
+    """
+
+    where: slice | IndexArray
+    tables: FrequencyTables | SymbolTables
+    symbol_of_K: IndexArray | None = None
+
+    def symbols(self, indices_N: IndexArray) -> IndexArray:
+        """This batch's symbols of all the indices of an image, in raster order."""
+        chosen = indices_N[self.where]
+        return chosen if self.symbol_of_K is None else self.symbol_of_K[chosen]
+
+
+class EntropyModel(ABC):
+    """Knows how probable indices are; it never sees bytes."""
 
     model_id: int
     """Number in the header of a stream, 0..255; never reused."""
     name: str
     codebook_size: int
     """K, the number of different indices."""
+    mark: bytes = b""
+    """Stands once in a stream, so that a receiver with other weights of this model refuses it; empty where the codec's
+    fingerprint covers the model."""
 
     @abstractmethod
-    def tables(self, shape_hw: tuple[int, int]) -> FrequencyTables:
-        """Tables for the h * w indices of one image in raster order."""
+    def batches(self, shape_hw: tuple[int, int]) -> Generator[Batch, IndexArray, IndexArray]:
+        """Codes the h * w indices of one image, on both sides: yields a batch, is sent its symbols, and so on.
+
+        A batch may depend on all the symbols that were sent before. Returns the indices (N,) in raster order.
+
+        Raises:
+            ShapeError: a side of the shape is not positive.
+            BitstreamError: the symbols are no indices: not what an encoder codes.
+        """
+
+    @abstractmethod
+    def least_bits(self, n_indices: int) -> float:
+        """A lower bound of the bits that so many indices take, known before any memory is taken for them."""
 
     @abstractmethod
     def estimated_bits(self, indices_hw: npt.NDArray[Any]) -> float:
@@ -117,6 +190,44 @@ class EntropyModel(ABC):
             ShapeError: the indices are not an integer array (h, w), or have a side of 0.
             BitstreamError: an index is outside [0, K).
         """
+
+
+class TableModel(EntropyModel):
+    """A model whose tables depend on nothing but the shape of the grid: one batch."""
+
+    @abstractmethod
+    def tables(self, shape_hw: tuple[int, int]) -> FrequencyTables:
+        """Tables for the h * w indices of one image in raster order."""
+
+    @final
+    def batches(self, shape_hw: tuple[int, int]) -> Generator[Batch, IndexArray, IndexArray]:
+        """See `EntropyModel.batches`: all indices at once."""
+        return (yield Batch(slice(None), self.tables(shape_hw)))
+
+    @final
+    def least_bits(self, n_indices: int) -> float:
+        """See `EntropyModel.least_bits`: nothing is promised here, the coder looks at the tables."""
+        del n_indices
+        return 0.0
+
+
+def batches_bits(model: EntropyModel, indices_hw: npt.NDArray[Any]) -> float:
+    """Cross-entropy in bits, summed over the batches of a model; errors as `EntropyModel.estimated_bits`."""
+    indices_N = check_indices(indices_hw, model.codebook_size)
+    height, width = indices_hw.shape
+    coding, total, symbols = model.batches((height, width)), 0.0, None
+    while True:
+        try:
+            batch = next(coding) if symbols is None else coding.send(symbols)
+        except StopIteration:
+            return total
+        symbols = batch.symbols(indices_N)
+        if isinstance(batch.tables, FrequencyTables):
+            total += cross_entropy_bits(symbols, batch.tables)
+        else:
+            counts_NK = batch.tables.counts_NK
+            counts_N = counts_NK[np.arange(len(symbols)), symbols].clip(1)  # 0 stands for less than 2**-24
+            total += float((np.log2(counts_NK.sum(axis=1)) - np.log2(counts_N)).sum())
 
 
 def check_indices(indices_hw: npt.NDArray[Any], codebook_size: int) -> IndexArray:

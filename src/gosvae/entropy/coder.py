@@ -8,15 +8,32 @@ final interval of the coder the one with the fewest bytes is written, so symbols
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import constriction
 import numpy as np
 import numpy.typing as npt
 
-from gosvae.entropy.base import TABLE_BITS, EntropyModel, FrequencyTables, IndexArray, check_indices, check_shape
+from gosvae.entropy.base import (
+    TABLE_BITS,
+    EntropyModel,
+    FrequencyTables,
+    IndexArray,
+    SymbolTables,
+    TableModel,
+    check_indices,
+    check_shape,
+)
 from gosvae.entropy.fixed import FixedLength
 from gosvae.errors import BitstreamError, ShapeError
+
+_FAMILY = constriction.stream.model.Categorical(perfect=False)
+"""With a row of weights for each symbol; exact for the reason that `FrequencyTables.coder_models` gives."""
+
+
+def _coder_weights(tables: SymbolTables) -> npt.NDArray[np.float64]:
+    return (tables.weights_NK - 1).astype(np.float64)
 
 
 def _order(n_symbols: int, tables: FrequencyTables) -> list[tuple[int, slice | IndexArray]]:
@@ -50,15 +67,58 @@ def finished_bytes(encoder: Any) -> bytes:
     return words + _last_word(lower, span)
 
 
+class _Writer:
+    """Takes symbols batch by batch; the same on the decoder's side, to see whether it comes to the same bytes."""
+
+    def __init__(self) -> None:
+        self._encoder = constriction.stream.queue.RangeEncoder()
+        self._empty = True
+
+    def write(self, symbols_N: IndexArray, tables: FrequencyTables | SymbolTables) -> None:
+        if tables.codebook_size == 1 or len(symbols_N) == 0:
+            return
+        self._empty = False
+        symbols = np.ascontiguousarray(symbols_N, np.int32)
+        if isinstance(tables, SymbolTables):
+            self._encoder.encode(symbols, _FAMILY, _coder_weights(tables))
+            return
+        for table, where in _order(len(symbols), tables):
+            self._encoder.encode(np.ascontiguousarray(symbols[where]), tables.coder_models[table])
+
+    def finish(self) -> bytes:
+        if self._empty:
+            return b""
+        n_words, (lower, span) = self._encoder.pos()
+        words: bytes = self._encoder.get_compressed()[:n_words].astype(">u4").tobytes()
+        return words + _last_word(lower, span)
+
+
+class _Reader:
+    """Gives the symbols of a payload batch by batch."""
+
+    def __init__(self, data: bytes) -> None:
+        padded = data + bytes(-len(data) % 4)
+        self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
+
+    def read(self, n_symbols: int, tables: FrequencyTables | SymbolTables) -> IndexArray:
+        """Raises AssertionError (of constriction) for bytes that no encoder makes."""
+        symbols_N = np.zeros(n_symbols, np.int64)
+        if tables.codebook_size == 1 or n_symbols == 0:
+            return symbols_N
+        if isinstance(tables, SymbolTables):
+            symbols_N[:] = self._decoder.decode(_FAMILY, _coder_weights(tables))
+            return symbols_N
+        for table, where in _order(n_symbols, tables):
+            count = n_symbols if isinstance(where, slice) else len(where)
+            symbols_N[where] = self._decoder.decode(tables.coder_models[table], count)
+        return symbols_N
+
+
 def encode(symbols_N: IndexArray, tables: FrequencyTables) -> bytes:
     """Code integers in [0, K), at least one; a codebook of one index takes no bytes."""
-    if tables.codebook_size == 1:
-        return b""
-    symbols = np.ascontiguousarray(symbols_N, np.int32)
-    encoder = constriction.stream.queue.RangeEncoder()
-    for table, where in _order(len(symbols), tables):
-        encoder.encode(np.ascontiguousarray(symbols[where]), tables.coder_models[table])
-    return finished_bytes(encoder)
+    writer = _Writer()
+    writer.write(symbols_N, tables)
+    return writer.finish()
 
 
 def _least_bits(order: list[tuple[int, Any]], n_symbols: int, tables: FrequencyTables) -> float:
@@ -76,25 +136,30 @@ def decode(data: bytes, n_symbols: int, tables: FrequencyTables) -> IndexArray:
     error = f"payload of {len(data)} bytes is not a stream of {n_symbols} indices: damaged, or another entropy model's"
     if tables.codebook_size == 1:
         if data:
-            raise BitstreamError(error)
+            raise _not_a_stream(data, n_symbols)
         return np.zeros(n_symbols, np.int64)
-    padded = data + bytes(-len(data) % 4)
-    order = _order(n_symbols, tables)
     # Before memory is taken for the symbols: can so few bytes hold so many?
-    if not data or _least_bits(order, n_symbols, tables) > 8 * len(padded) + 1:
-        raise BitstreamError(error)
-    symbols_N = np.empty(n_symbols, np.int64)
-    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
+    if not data or _least_bits(_order(n_symbols, tables), n_symbols, tables) > _most_bits(data):
+        raise _not_a_stream(data, n_symbols)
     try:
-        for table, where in order:
-            count = n_symbols if isinstance(where, slice) else len(where)
-            symbols_N[where] = decoder.decode(tables.coder_models[table], count)
+        symbols_N = _Reader(data).read(n_symbols, tables)
     except AssertionError:  # constriction: bytes that no encoder makes
-        raise BitstreamError(error) from None
+        raise _not_a_stream(data, n_symbols) from None
     # Missing, extra or changed bytes that still decode: only the bytes that `encode` makes are a stream.
     if encode(symbols_N, tables) != data:
-        raise BitstreamError(error)
+        raise _not_a_stream(data, n_symbols)
     return symbols_N
+
+
+def _most_bits(data: bytes) -> int:
+    """What the symbols of a payload can have taken at most."""
+    return 8 * (len(data) + -len(data) % 4) + 1
+
+
+def _not_a_stream(data: bytes, n_symbols: int) -> BitstreamError:
+    return BitstreamError(
+        f"payload of {len(data)} bytes is not a stream of {n_symbols} indices: damaged, or another entropy model's"
+    )
 
 
 def encode_indices(model: EntropyModel, indices_hw: npt.NDArray[Any]) -> bytes:
@@ -108,7 +173,15 @@ def encode_indices(model: EntropyModel, indices_hw: npt.NDArray[Any]) -> bytes:
     if isinstance(model, FixedLength):
         return model.pack(symbols_N)
     height, width = indices_hw.shape
-    return encode(symbols_N, model.tables((height, width)))
+    coding, writer = model.batches((height, width)), _Writer()
+    batch = next(coding)
+    try:
+        while True:
+            symbols = batch.symbols(symbols_N)
+            writer.write(symbols, batch.tables)
+            batch = coding.send(symbols)
+    except StopIteration:
+        return writer.finish()
 
 
 def decode_indices(model: EntropyModel, data: bytes, shape_hw: tuple[int, int]) -> IndexArray:
@@ -121,4 +194,27 @@ def decode_indices(model: EntropyModel, data: bytes, shape_hw: tuple[int, int]) 
     n_symbols = check_shape(shape_hw)
     if isinstance(model, FixedLength):
         return model.unpack(data, n_symbols).reshape(shape_hw)
-    return decode(data, n_symbols, model.tables(shape_hw)).reshape(shape_hw)
+    if isinstance(model, TableModel):
+        return decode(data, n_symbols, model.tables(shape_hw)).reshape(shape_hw)
+    if model.least_bits(n_symbols) > _most_bits(data):
+        raise _not_a_stream(data, n_symbols)
+    return _decode_batches(model, data, shape_hw).reshape(shape_hw)
+
+
+def _decode_batches(model: EntropyModel, data: bytes, shape_hw: tuple[int, int]) -> IndexArray:
+    """Decodes and, beside it, encodes again: only the bytes that an encoder makes are a stream."""
+    coding, reader, writer = model.batches(shape_hw), _Reader(data), _Writer()
+    numbers_N = np.arange(math.prod(shape_hw))
+    batch = next(coding)
+    try:
+        while True:
+            symbols = reader.read(len(numbers_N[batch.where]), batch.tables)
+            writer.write(symbols, batch.tables)
+            batch = coding.send(symbols)
+    except StopIteration as finished:
+        indices_N: IndexArray = finished.value
+    except AssertionError:  # constriction: bytes that no encoder makes
+        raise _not_a_stream(data, len(numbers_N)) from None
+    if writer.finish() != data:
+        raise _not_a_stream(data, len(numbers_N))
+    return indices_N

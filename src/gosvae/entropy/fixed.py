@@ -9,16 +9,16 @@ import numpy.typing as npt
 
 from gosvae.entropy.base import (
     MAX_CODEBOOK_SIZE,
-    EntropyModel,
     FrequencyTables,
     IndexArray,
+    TableModel,
     check_indices,
     check_shape,
 )
 from gosvae.errors import BitstreamError, ConfigError
 
 
-class FixedLength(EntropyModel):
+class FixedLength(TableModel):
     """All K indices are taken as equally probable and coded with the same number of bits.
 
     Raises:

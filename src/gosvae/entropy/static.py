@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gosvae.entropy.base import EntropyModel, FrequencyTables, check_indices, check_shape, cross_entropy_bits
+from gosvae.entropy.base import FrequencyTables, TableModel, check_indices, check_shape, cross_entropy_bits
 from gosvae.errors import ConfigError
 
 
-class StaticHistogram(EntropyModel):
+class StaticHistogram(TableModel):
     """A fixed table of K integer counts.
 
     Raises:

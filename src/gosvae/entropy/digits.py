@@ -1,0 +1,84 @@
+"""An index as a few digits, so that large codebooks need no large tables.
+
+Axis legend: K codes, D digits, C values of a code vector, N indices.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from gosvae.entropy.base import IndexArray
+from gosvae.errors import BitstreamError, ConfigError
+
+MOST_VALUES = 1024
+"""A codebook of at most so many codes is one digit."""
+
+
+class Digits:
+    """A one-to-one map from indices in [0, K) to D digits, digit d in [0, values[d]).
+
+    Raises:
+        ConfigError: two indices with the same digits, or a digit outside its range.
+    """
+
+    def __init__(self, table_KD: npt.NDArray[np.integer], values: tuple[int, ...]) -> None:
+        table = np.ascontiguousarray(table_KD, dtype=np.int64)
+        if table.ndim != 2 or table.shape[1] != len(values) or (table < 0).any() or (table >= np.array(values)).any():
+            raise ConfigError(f"digits: a table {table.shape} of digits does not fit the numbers of values {values}")
+        self.table_KD, self.values = table, values
+        self._basis_D = np.array([math.prod(values[:d]) for d in range(len(values))], np.int64)
+        self._index_of = np.full(math.prod(values), -1, np.int64)
+        numbers_K = table @ self._basis_D
+        self._index_of[numbers_K] = np.arange(len(table))
+        if (self._index_of >= 0).sum() != len(table):
+            raise ConfigError("digits: two indices have the same digits")
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def indices(self, digits_ND: IndexArray) -> IndexArray:
+        """Indices (N,) of digits (N, D).
+
+        Raises:
+            BitstreamError: digits that no index has.
+        """
+        indices_N: IndexArray = self._index_of[digits_ND @ self._basis_D]
+        if indices_N.size and indices_N.min() < 0:
+            raise BitstreamError("payload decodes to digits that no index has: damaged")
+        return indices_N
+
+
+def positional(codebook_size: int, values: tuple[int, ...]) -> npt.NDArray[np.uint16]:
+    """Digits (K, D) of the indices as numbers, the first digit the fastest: those of a product quantizer (FSQ)."""
+    numbers = np.arange(codebook_size)
+    basis = [math.prod(values[:d]) for d in range(len(values))]
+    return np.stack([numbers // b % v for b, v in zip(basis, values, strict=True)], axis=1).astype(np.uint16)
+
+
+def clustered(vectors_KC: npt.NDArray[np.floating]) -> npt.NDArray[np.uint16]:
+    """Two digits (K, 2) for codes without a structure of their own: the cluster, and the place within the cluster.
+
+    The clusters are balanced, of ceil(sqrt(K)) codes each: the codes are halved again and again at the median of their
+    main axis, which is a balanced tree. The result is stored with the model, so it need not be the same everywhere.
+    """
+    vectors = np.asarray(vectors_KC, np.float64)
+    size = math.isqrt(len(vectors) - 1) + 1
+    ordered = _by_tree(vectors, np.arange(len(vectors)), size)
+    places = np.empty(len(vectors), np.int64)
+    places[ordered] = np.arange(len(vectors))
+    return np.stack([places // size, places % size], axis=1).astype(np.uint16)
+
+
+def _by_tree(vectors_KC: npt.NDArray[np.float64], members: IndexArray, size: int) -> IndexArray:
+    """The members in an order in which runs of `size`, aligned to its multiples, are neighbours in space."""
+    if len(members) == 1:
+        return members
+    centred = vectors_KC[members] - vectors_KC[members].mean(axis=0)
+    axis = np.linalg.eigh(centred.T @ centred)[1][:, -1]
+    ordered = members[np.argsort(centred @ axis, kind="stable")]
+    n_clusters = -(-len(members) // size)
+    half = n_clusters // 2 * size if n_clusters > 1 else len(members) // 2
+    return np.concatenate([_by_tree(vectors_KC, part, size) for part in (ordered[:half], ordered[half:])])

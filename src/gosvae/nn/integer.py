@@ -1,0 +1,177 @@
+"""Integer layers that are trained as floats: exact on every machine, whatever the order of summation.
+
+Activations are integers in [0, 255], weights integers in [-127, 127], and no sum can reach 2**24 in magnitude. Held in
+float32, every product and every partial sum is then exact: CPU and GPU, one thread or many, fused or not, in any order,
+all give the same integers (Balle et al. 2019, "Integer networks for data compression with latent-variable models").
+Both factors fit the 8 significant bits of bfloat16, so even units that shorten their inputs do not change a product.
+Rescaling is a multiplication by a power of two and a floor, which are exact as well.
+
+While training, the layers work in real units (an activation of 1.0 is the integer 32) with straight-through rounding.
+The real values are the integers times powers of two, so the network that is trained is the network that is used.
+
+Axis legend: N rows, I inputs and O outputs of a layer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gosvae.errors import ConfigError
+from gosvae.nn.straight_through import straight_through
+
+UNIT_BITS = 5
+"""An activation of 1.0 is the integer 2**5."""
+LARGEST_ACTIVATION = 255
+LARGEST_WEIGHT = 127
+LARGEST_SUM = 2**24 - 1
+"""float32 holds all integers up to 2**24."""
+MOST_SHIFT = 14
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerWeights:
+    """One linear layer in integers: `floor((weight @ x + bias) * 2**-shift)`.
+
+    Attributes:
+        weight_OI: int8, in [-127, 127].
+        bias_PO: int32; P different biases, one of which is chosen at each use. Half a unit of the result is in it, so
+            that the floor rounds to nearest.
+        shift_O: int8, how many fractional bits the sum of an output has, 0..15.
+        largest_input: bound of the magnitude of the inputs.
+        residual: an activation is added to the result, which is counted in the bound.
+
+    Raises:
+        ConfigError: a sum could reach 2**24, or a shift or weight is out of its range.
+    """
+
+    weight_OI: Tensor
+    bias_PO: Tensor
+    shift_O: Tensor
+    largest_input: int
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        shapes_fit = (
+            self.weight_OI.ndim == 2 and self.bias_PO.ndim == 2 and self.shift_O.shape == self.weight_OI.shape[:1]
+        )
+        if not shapes_fit or self.bias_PO.shape[1] != len(self.weight_OI):
+            raise ConfigError(
+                f"integer layer: weights {tuple(self.weight_OI.shape)}, biases {tuple(self.bias_PO.shape)} and shifts "
+                f"{tuple(self.shift_O.shape)} do not belong together"
+            )
+        weight_OI, shift_O = self.weight_OI.long(), self.shift_O.long()
+        if int(weight_OI.abs().max()) > LARGEST_WEIGHT or int(shift_O.min()) < 0 or int(shift_O.max()) > MOST_SHIFT + 1:
+            raise ConfigError("integer layer: a weight is outside [-127, 127] or a shift outside [0, 15]: damaged")
+        sums_O = weight_OI.abs().sum(dim=1) * self.largest_input + self.bias_PO.long().abs().amax(dim=0)
+        if self.residual:
+            sums_O = sums_O + (LARGEST_ACTIVATION << shift_O)
+        if int(sums_O.max()) > LARGEST_SUM:
+            raise ConfigError(f"integer layer: a sum can reach {int(sums_O.max())}, float32 is exact below 2**24 only")
+
+
+class QuantizedLinear(nn.Module):
+    """A linear layer whose weights are rounded to int8 with a power-of-two scale for each output; trainable.
+
+    Args:
+        n_inputs, n_outputs: I and O.
+        n_biases: P, so that several uses share the weights.
+        largest_input: bound of the magnitude of the inputs, in integers.
+        extra_bits: fractional bits of the result beyond those of the activations, negative for fewer; the result is in
+            units of `2**-(5 + extra_bits)`.
+        residual: an activation is added to the result before the clamp.
+    """
+
+    def __init__(
+        self,
+        n_inputs: int,
+        n_outputs: int,
+        *,
+        n_biases: int = 1,
+        largest_input: int = LARGEST_ACTIVATION,
+        extra_bits: int = 0,
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight_OI = nn.Parameter(torch.randn(n_outputs, n_inputs) / math.sqrt(n_inputs))
+        self.bias_PO = nn.Parameter(torch.zeros(n_biases, n_outputs))
+        self.largest_input, self.extra_bits, self.residual = largest_input, extra_bits, residual
+
+    @torch.no_grad()
+    def _scale_bits_O(self) -> Tensor:
+        """Fractional bits of the weights of each output: as many as int8 and the bound of the sums allow."""
+        magnitude_OI = self.weight_OI.abs()
+        by_range_O = torch.log2(LARGEST_WEIGHT / magnitude_OI.amax(dim=1).clamp_min(1e-9))
+        unit = 2.0**UNIT_BITS
+        # In the units of the sum: rounding adds half a unit to each weight; then the half of the floor and a residual.
+        rounding = 0.5 * self.largest_input * self.weight_OI.shape[1] + 1.0
+        sums_O = magnitude_OI.sum(dim=1) * self.largest_input + self.bias_PO.abs().amax(dim=0) * unit
+        sums_O = sums_O + (LARGEST_ACTIVATION if self.residual else 0) + 2.0 ** (-self.extra_bits)
+        by_sum_O = torch.log2((LARGEST_SUM - rounding) / sums_O)
+        return torch.minimum(by_range_O, by_sum_O).floor().clamp(0, MOST_SHIFT)
+
+    def _integers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights and biases as integers in floats, without the half of the floor, and fractional bits."""
+        bits_O = self._scale_bits_O()
+        weight_OI = (self.weight_OI * 2.0 ** bits_O[:, None]).round().clamp(-LARGEST_WEIGHT, LARGEST_WEIGHT)
+        return weight_OI, (self.bias_PO * 2.0 ** (bits_O + UNIT_BITS)).round(), bits_O
+
+    def forward(self, x_NI: Tensor, use: int = 0) -> Tensor:
+        """`x_NI` in real units to exact sums (N, O) in real units; `use` chooses the bias."""
+        with torch.no_grad():
+            weight_OI, bias_PO, bits_O = self._integers()
+            weight_OI = weight_OI * 2.0 ** -bits_O[:, None]
+            bias_PO = bias_PO * 2.0 ** -(bits_O + UNIT_BITS)
+        weight_OI = straight_through(self.weight_OI, weight_OI)
+        return F.linear(x_NI, weight_OI, straight_through(self.bias_PO, bias_PO)[use])
+
+    def freeze(self) -> IntegerWeights:
+        """The layer in integers."""
+        weight_OI, bias_PO, bits_O = (value.detach().cpu() for value in self._integers())
+        shift_O = bits_O - self.extra_bits
+        half_O = (2.0 ** (shift_O - 1)).floor()  # a shift of 0 has nothing to round
+        return IntegerWeights(
+            weight_OI.to(torch.int8),
+            (bias_PO + half_O).to(torch.int32),
+            shift_O.to(torch.int8),
+            self.largest_input,
+            self.residual,
+        )
+
+
+def round_to_units(x: Tensor, extra_bits: int = 0) -> Tensor:
+    """Rounded (halves up) to multiples of `2**-(5 + extra_bits)`, with the gradient of `x`."""
+    scale = 2.0 ** (UNIT_BITS + extra_bits)
+    return straight_through(x, (x.detach() * scale + 0.5).floor() / scale)
+
+
+def quantized_relu(x: Tensor) -> Tensor:
+    """Clamped to [0, 255 / 32] and rounded to multiples of 1 / 32."""
+    return round_to_units(x.clamp(0.0, LARGEST_ACTIVATION * 2.0**-UNIT_BITS))
+
+
+class IntegerLinear(nn.Module):
+    """`IntegerWeights` ready to run: integers in float32 (or float64), in and out."""
+
+    weight_OI: Tensor
+    bias_PO: Tensor
+    scale_O: Tensor
+
+    def __init__(self, integers: IntegerWeights) -> None:
+        super().__init__()
+        self.register_buffer("weight_OI", integers.weight_OI.float())
+        self.register_buffer("bias_PO", integers.bias_PO.float())
+        self.register_buffer("scale_O", 2.0 ** -integers.shift_O.float())
+
+    def forward(self, x_NI: Tensor, use: int = 0) -> Tensor:
+        """Sums with fractional bits, not rounded yet: (N, O)."""
+        return F.linear(x_NI, self.weight_OI, self.bias_PO[use]) * self.scale_O
+
+
+def integer_relu(x: Tensor) -> Tensor:
+    """Integers in [0, 255]."""
+    return x.floor().clamp(0.0, float(LARGEST_ACTIVATION))
