@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig
 from gosvae.codecs.model import ModelConfig
 from gosvae.config import Config, parse, to_tree
+from gosvae.diffusion import DiffusionConfig
 from gosvae.errors import CheckpointError
+from gosvae.experts.base import ExpertReference
 from gosvae.files import json_bytes, write_together
 
 SCHEMA_VERSION = 1
@@ -58,7 +60,15 @@ class AutoencoderCard(Card):
     model: AutoencoderModelConfig
 
 
-CARDS: dict[str, type[Card]] = {"codec": CodecCard, "autoencoder": AutoencoderCard}
+class GescoCard(Card):
+    """A semantic diffusion model, and the expert whose class maps it draws."""
+
+    kind: Literal["gesco"] = "gesco"
+    model: DiffusionConfig
+    expert: ExpertReference
+
+
+CARDS: dict[str, type[Card]] = {"codec": CodecCard, "autoencoder": AutoencoderCard, "gesco": GescoCard}
 """The card of every kind of codec, by the `kind` in `config.json`."""
 
 

@@ -29,7 +29,7 @@ from gosvae.nn.semantic_unet import SemanticUNet
 from gosvae.seeding import torch_generator
 from gosvae.tensors import ImageArray, LabelArray, check_image, image_to_tensor, tensor_to_image
 
-CLASS_MAP_ID = 32
+CLASS_MAP_ID = 33
 """Entropy model number of a lossless class map, see `docs/bitstream.md`."""
 MAX_PIXELS = 2**22
 """Largest picture, in pixels: attention and normalisation see the whole of it, so it cannot be drawn in tiles."""

@@ -12,6 +12,7 @@ from gosvae.checkpoint import CARDS, CodecCheckpoint, load_codec_checkpoint, rea
 from gosvae.codecs.autoencoder import AutoencoderCodec
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
+from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.learned import EntropyChoice, LearnedCodec
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.errors import CheckpointError, ConfigError, ForeignStreamError, unknown_name
@@ -48,6 +49,8 @@ def build_codec(
             return LearnedCodec(checkpoint, entropy=entropy, device=device)
         case "autoencoder":
             return AutoencoderCodec(checkpoint, device=device)
+        case "gesco":
+            return GescoCodec(checkpoint, device=device)
     raise CheckpointError(f"{checkpoint.card.name!r} is of the unknown kind {kind!r}: upgrade gosvae")
 
 

@@ -11,11 +11,13 @@ from gosvae.errors import ConfigError, unknown_name
 from gosvae.training.autoencoder import AutoencoderRecipe
 from gosvae.training.codecs import CodecRecipe, TrainableRecipe
 from gosvae.training.experts import ExpertRecipe
+from gosvae.training.gesco import GescoRecipe
 
 Recipe = TrainableRecipe | ExpertRecipe
 RECIPE_KINDS: dict[str, type[TrainableRecipe] | type[ExpertRecipe]] = {
     "codec": CodecRecipe,
     "autoencoder": AutoencoderRecipe,
+    "gesco": GescoRecipe,
     "expert": ExpertRecipe,
 }
 """What the `kind` of a recipe's file makes of it."""
