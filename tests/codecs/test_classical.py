@@ -1,4 +1,4 @@
-"""What is particular to JPEG, WebP, AVIF and JPEG XL; the shared behaviour is in `contracts/test_codecs.py`."""
+"""What is particular to the classical codecs; the shared behaviour is in `contracts/test_codecs.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gosvae.codecs.classical import CLASSICAL_CODECS, ClassicalCodec, Jpeg, WebP
 from gosvae.errors import BitstreamError, ConfigError, ImageError
 from gosvae.tensors import ImageArray
 
-NAMES = ["jpeg", "webp", "avif", "jpegxl"]
+NAMES = ["jpeg", "jpeg-half", "jpeg-quarter", "webp", "avif", "jpegxl"]
 
 
 def luma_mse(a: ImageArray, b: ImageArray) -> float:
@@ -20,7 +20,7 @@ def luma_mse(a: ImageArray, b: ImageArray) -> float:
     return float((((a.astype(float) - b.astype(float)) @ [0.299, 0.587, 0.114]) ** 2).mean())
 
 
-def test_the_four_codecs_by_name() -> None:
+def test_the_codecs_by_name() -> None:
     assert list(CLASSICAL_CODECS) == NAMES
     assert [load_classical(name).name for name in NAMES] == NAMES
     with pytest.raises(ConfigError, match=r"unknown classical codec 'jpegx'; did you mean 'jpegxl'\?"):
@@ -41,7 +41,8 @@ def test_higher_quality_is_larger_and_nearer(name: str, tiny_image: ImageArray) 
     small, large = low.compress(tiny_image), high.compress(tiny_image)
     assert len(small) < len(large)
     assert luma_mse(low.decompress(small), tiny_image) > luma_mse(high.decompress(large), tiny_image)
-    assert luma_mse(high.decompress(large), tiny_image) < 20
+    lost_by_shrinking = {"jpeg-half": 20, "jpeg-quarter": 50}
+    assert luma_mse(high.decompress(large), tiny_image) < 20 + lost_by_shrinking.get(name, 0)
 
 
 @pytest.mark.parametrize("name", ["jpeg", "webp"])  # the search is the same for all, these two are quick
@@ -99,3 +100,32 @@ def test_a_grey_jpeg_of_another_program_is_read_as_rgb() -> None:
     buffer = io.BytesIO()
     Image.new("L", (8, 6), 77).save(buffer, "JPEG")
     assert Jpeg().decompress(buffer.getvalue()).shape == (6, 8, 3)
+
+
+@pytest.mark.parametrize(("name", "factor"), [("jpeg-half", 2), ("jpeg-quarter", 4)])
+def test_a_shrunk_jpeg_is_one_byte_and_a_jpeg(name: str, factor: int, tiny_image: ImageArray) -> None:
+    codec = load_classical(name, 60)
+    for height in range(33, 33 + factor):
+        for width in range(47, 47 + factor):
+            image = tiny_image[:height, :width]
+            data = codec.compress(image)
+            with Image.open(io.BytesIO(data[1:])) as opened:
+                size_wh = opened.size
+                enlarged = opened.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+            assert size_wh == (-(-width // factor), -(-height // factor))
+            assert data[0] == 16 * factor + 4 * (size_wh[1] * factor - height) + size_wh[0] * factor - width
+            np.testing.assert_array_equal(codec.decompress(data), np.asarray(enlarged))
+            assert codec.payload_bytes(data) == len(data) - 1
+
+
+def test_a_shrunk_jpeg_reaches_budgets_that_jpeg_does_not(tiny_image: ImageArray) -> None:
+    sizes = [len(load_classical(name).compress_smallest(tiny_image)) for name in ("jpeg", "jpeg-half", "jpeg-quarter")]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[2] + 20
+
+
+def test_the_first_byte_of_a_shrunk_jpeg_is_checked() -> None:
+    data = load_classical("jpeg-half").compress(np.zeros((4, 4, 3), np.uint8))
+    for first in (0x22, 0x28, 0x40, 0xFF):  # 2 pixels too many, another factor, none
+        with pytest.raises(BitstreamError, match="not a JPEG at half size file"):
+            load_classical("jpeg-half").decompress(bytes([first]) + data[1:])

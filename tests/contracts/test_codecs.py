@@ -16,11 +16,12 @@ from PIL import Image
 
 from gosvae.codecs.base import ImageCodec, RateControlledCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
+from gosvae.codecs.label_map import LabelMapCodec
 from gosvae.codecs.learned import LearnedCodec
 from gosvae.errors import BitstreamError, RateError, ShapeError
 from gosvae.seeding import numpy_generator
 from gosvae.tensors import ImageArray
-from tiny import QUANTIZERS, checkpoint, model_config
+from tiny import QUANTIZERS, checkpoint, expert, model_config
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,12 @@ class Case:
 def codecs() -> dict[str, Case]:
     """All codecs under the contract, by name."""
     classical = {name: Case(partial(load_classical, name), False, True) for name in CLASSICAL_CODECS}
-    return {**classical, **{f"learned-{kind}": Case(partial(learned, kind), True, False) for kind in QUANTIZERS}}
+    label_map = {"label-map": Case(lambda: LabelMapCodec(expert()), True, False)}
+    return {
+        **classical,
+        **label_map,
+        **{f"learned-{kind}": Case(partial(learned, kind), True, False) for kind in QUANTIZERS},
+    }
 
 
 def learned(quantizer: str) -> ImageCodec:

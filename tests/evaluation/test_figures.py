@@ -12,7 +12,7 @@ from small_world import BlockCodec, RawCodec, curve_entries, run
 
 from gosvae.errors import ConfigError
 from gosvae.evaluation import CodecEntry, Evaluation
-from gosvae.evaluation.palettes import CAMVID, CITYSCAPES, class_palette
+from gosvae.datasets.palettes import CAMVID, CITYSCAPES, class_palette
 from gosvae.evaluation.pictures import draw_pictures
 from gosvae.evaluation.plots import plot_rate_task
 

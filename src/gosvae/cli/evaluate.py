@@ -40,6 +40,8 @@ EXAMPLE = """examples:
 
 SWEEPS = {
     "jpeg": (3, 5, 8, 12, 20, 35, 60),
+    "jpeg-half": (5, 10, 20, 35, 55, 75, 90),
+    "jpeg-quarter": (5, 10, 20, 35, 55, 75, 90),
     "webp": (0, 5, 15, 30, 50, 75),
     "avif": (1, 5, 10, 20, 30, 40, 50, 60, 70),
     "jpegxl": (5, 10, 20, 30, 40, 55, 70),
@@ -79,7 +81,7 @@ def add_commands(commands: Commands, formatter: Any) -> None:
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
     parser.add_argument(
         "--baselines", nargs="*", default=[], choices=list(CLASSICAL_CODECS), metavar="CODEC",
-        help="classical codecs (jpeg webp avif jpegxl) at the bytes that --match takes, image by image",
+        help="classical codecs (gosvae list codecs) at the bytes that --match takes, image by image",
     )  # fmt: skip
     parser.add_argument(
         "--match", nargs="*", metavar="CODEC", help="codecs whose bytes are matched; default: the first"

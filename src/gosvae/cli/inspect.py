@@ -11,7 +11,14 @@ from gosvae.checkpoint import read_json
 from gosvae.cli.options import Commands
 from gosvae.cli.streams import read_stream
 from gosvae.codecs.classical import CLASSICAL_CODECS
-from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, embedded_codecs, load_trained_codec, models_folder
+from gosvae.codecs.registry import (
+    DEFAULT_CODEC,
+    LABEL_MAP,
+    codec_of_stream,
+    embedded_codecs,
+    load_trained_codec,
+    models_folder,
+)
 from gosvae.datasets.registry import DATASETS
 from gosvae.errors import BitstreamError, CheckpointError, ForeignStreamError
 from gosvae.experts.compact import count_parameters
@@ -128,6 +135,7 @@ def run_list(options: argparse.Namespace) -> int:
         for name, codec in learned.items()
     }
     sections["codecs"] |= {f"{name}[:QUALITY]": "classical" for name in CLASSICAL_CODECS}
+    sections["codecs"][f"{LABEL_MAP}[:EXPERT]"] = "the expert's class map and nothing else: the bound for a single task"
     for title, rows in sections.items():
         if options.kind in (None, title):
             print(f"{title}:")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from gosvae.tensors import ImageArray
 
@@ -56,3 +60,16 @@ class RateControlledCodec(ImageCodec):
     @abstractmethod
     def compress_smallest(self, image_uint8_HW3: ImageArray) -> bytes:
         """The smallest stream that the knob reaches: what is left where no budget can be met."""
+
+
+class ClassMapCodec(ImageCodec):
+    """A codec whose receiver gets the class map itself, so that no expert looks at what `decompress` shows."""
+
+    @property
+    @abstractmethod
+    def class_names(self) -> Sequence[str]:
+        """The classes of the map, in the order of its numbers."""
+
+    @abstractmethod
+    def class_map(self, data: bytes) -> npt.NDArray[np.uint8]:
+        """Class of every pixel, uint8 (H, W); errors as `decompress`."""

@@ -13,12 +13,17 @@ from gosvae.codecs.autoencoder import AutoencoderCodec
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.gesco import GescoCodec
+from gosvae.codecs.label_map import LabelMapCodec
 from gosvae.codecs.learned import EntropyChoice, LearnedCodec
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.errors import CheckpointError, ConfigError, ForeignStreamError, unknown_name
+from gosvae.experts.registry import load_expert
 
 DEFAULT_CODEC = "gosvae-camvid"
 """The model that `gosvae compress` takes where none is named."""
+
+LABEL_MAP = "label-map"
+"""Names the codec that sends the expert's class map; `label-map:EXPERT` with another expert than the embedded one."""
 
 
 def models_folder() -> Path:
@@ -62,7 +67,7 @@ def _folder_of(name_or_folder: str | Path) -> Path:
     elif not folder.is_dir():
         if len(folder.parts) > 1 or folder.suffix:
             raise ConfigError(f"no such checkpoint folder: {name_or_folder}; gosvae list codecs shows the names")
-        known = [*embedded_codecs(), *CLASSICAL_CODECS]
+        known = [*embedded_codecs(), *CLASSICAL_CODECS, LABEL_MAP]
         raise ConfigError(f"{unknown_name('codec', str(name_or_folder), known)}, and it is not a checkpoint folder")
     return folder
 
@@ -89,15 +94,21 @@ def load_learned_codec(
 def load_codec(
     spec: str | Path = DEFAULT_CODEC, *, entropy: EntropyChoice = "static", device: str | torch.device = "cpu"
 ) -> ImageCodec:
-    """Load any codec: a model of the package, a checkpoint folder, or `jpeg`, `webp`, `avif`, `jpegxl`.
+    """Load any codec: a model of the package, a checkpoint folder, a name of `CLASSICAL_CODECS`, or `label-map`.
 
-    A classical codec takes its quality behind a colon: `jpeg:30`.
+    A classical codec takes its quality behind a colon: `jpeg:30`. The label-map codec takes its expert there:
+    `label-map:hf:ORGANISATION/MODEL`; `label-map` alone has the embedded one.
 
     Raises:
         ConfigError: an unknown name or an impossible quality.
         CheckpointError: the folder is not a finished, intact codec.
+        ExpertError: a label map's expert cannot be loaded.
     """
     name, separator, quality = str(spec).partition(":")
+    if name == LABEL_MAP:
+        expert = load_expert(quality if separator else "embedded")
+        expert.to(device)
+        return LabelMapCodec(expert)
     if name in CLASSICAL_CODECS:
         if separator and not quality.isdigit():
             raise ConfigError(f"quality of {name!r} must be a whole number, got {quality!r}; for example {name}:50")

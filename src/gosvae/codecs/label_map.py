@@ -1,0 +1,87 @@
+"""The label-map codec: the expert runs at the sender, and its class map is all that is sent.
+
+This is the bound for a single task: the receiver has exactly what the expert sees on the original, and nothing else.
+No other task can be done with it, and no person sees the scene.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from gosvae import bitstream
+from gosvae.codecs.base import ClassMapCodec
+from gosvae.codecs.class_map import ClassMapBytes, decode_class_map, encode_class_map
+from gosvae.datasets.palettes import class_palette
+from gosvae.errors import BitstreamError, ConfigError, ImageError
+from gosvae.experts.base import Expert
+from gosvae.tensors import ImageArray, check_image, image_to_tensor
+
+MODEL_ID = 32
+"""Entropy model id of class maps in the container."""
+
+
+class LabelMapCodec(ClassMapCodec):
+    """Sends the expert's class map without loss, in the container of learned codecs with the expert's fingerprint.
+
+    Args:
+        expert: on any device; at most 256 classes.
+
+    Raises:
+        ConfigError: an expert with more classes.
+    """
+
+    def __init__(self, expert: Expert) -> None:
+        self.expert = expert
+        if len(expert.info.class_names) > 256:
+            raise ConfigError(
+                f"expert {expert.info.name!r} has {len(expert.info.class_names)} classes: a label map holds at most 256"
+            )
+        self.fingerprint = bytes.fromhex(expert.fingerprint())[: bitstream.FINGERPRINT_BYTES]
+        self.palette_m3: npt.NDArray[np.uint8] = class_palette(expert.info.class_names)
+        self.device = next(iter(expert.state_dict().values()), torch.empty(0)).device
+
+    @property
+    def name(self) -> str:
+        return "label-map"
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        return self.expert.info.class_names
+
+    @property
+    def parameter_count(self) -> int:
+        """Parameters of the expert, which the sender runs."""
+        return sum(p.numel() for p in self.expert.parameters())
+
+    def compress(self, image_uint8_HW3: ImageArray) -> bytes:
+        """The stream of the expert's map of the image.
+
+        Raises:
+            ShapeError: the array is not a uint8 RGB image.
+            ImageError: a side is longer than 65535 pixels.
+        """
+        image = check_image(image_uint8_HW3)
+        height, width = image.shape[:2]
+        if max(height, width) > bitstream.MAX_SIDE:
+            raise ImageError(f"sides of at most {bitstream.MAX_SIDE} pixels can be coded, got {height}x{width}")
+        class_map = self.expert.class_map(image_to_tensor(image).to(self.device))[0].cpu().numpy().astype(np.uint8)
+        payload = encode_class_map(class_map, len(self.class_names))
+        return bitstream.pack(bitstream.Header(self.fingerprint, height, width, MODEL_ID), payload)
+
+    def class_map(self, data: bytes) -> ClassMapBytes:
+        header, payload = bitstream.unpack(data)
+        bitstream.check_fingerprint(header, self.fingerprint)
+        if header.entropy_model_id != MODEL_ID:
+            raise BitstreamError(f"entropy model {header.entropy_model_id} where a label map has {MODEL_ID}")
+        return decode_class_map(payload, (header.height, header.width), len(self.class_names))
+
+    def decompress(self, data: bytes) -> ImageArray:
+        """The map in the colours of `datasets.palettes.class_palette`: for people to look at, not for the expert."""
+        return self.palette_m3[self.class_map(data)]
+
+    def payload_bytes(self, data: bytes) -> int:
+        return len(bitstream.unpack(data)[1])
