@@ -1,0 +1,139 @@
+"""`gosvae reproduce`: the paper's tables and figures, one command for each."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from gosvae.cli.options import DATA_HELP, EXPERT_HELP, Commands, add_geometry, add_perceptual, geometry_of
+from gosvae.config import parse
+from gosvae.errors import ConfigError
+from gosvae.reproduce.job import Job, World
+from gosvae.reproduce.outline import print_outline
+from gosvae.reproduce.plan import EXPERIMENTS, rows_of
+from gosvae.reproduce.report import write_report
+from gosvae.reproduce.runner import Runner, Summary
+from gosvae.reproduce.scales import SCALES, load_scale
+from gosvae.training.config import RunConfig
+
+EXAMPLE = """examples:
+  gosvae reproduce all --scale small --data camvid:PATH --expert embedded --out runs/reproduction
+  gosvae reproduce table1 --scale paper --data cityscapes:PATH --expert hf:shi-labs/oneformer_cityscapes_swin_large
+  gosvae reproduce fig4 --scale gpu --data camvid:PATH --dry-run
+
+Stop it at any moment; the same command goes on, and rows that are done are not done again. With --max-minutes 0 it
+only writes the report of what is there.
+"""
+
+
+def add_commands(commands: Commands, formatter: Any) -> None:
+    """Add the command of this module."""
+    parser = commands.add_parser(
+        "reproduce", help="make the paper's tables and figures", epilog=EXAMPLE, formatter_class=formatter
+    )
+    parser.add_argument("experiment", choices=(*EXPERIMENTS, "all"), help="a table or figure of the paper, or all")
+    parser.add_argument("--scale", choices=list(SCALES), default="small", help="size of networks, length of training")
+    parser.add_argument("--data", required=True, metavar="DATA", help=f"without a split; {DATA_HELP}")
+    parser.add_argument("--test-data", metavar="DATA", help="what is measured; default: the val split of --data")
+    parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/reproduction"), metavar="FOLDER", help="rows, checkpoints and results"
+    )
+    parser.add_argument("--report", type=Path, metavar="FOLDER", help="page and figures; default: OUT/report")
+    parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these rows and what they need")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="[ROW:]KEY=VALUE", dest="overrides",
+        help="change a value of every recipe, or of one row's, such as vqgan:stages.0.steps=100; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--picture-data", metavar="DATA", help="images of Fig. 2; default: from the measured ones")
+    parser.add_argument("--pictures", type=int, default=3, metavar="N", help="how many of them, evenly spaced")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan with estimated hours, and end")
+    parser.add_argument("--max-minutes", type=float, help="stop cleanly after so long; the same command continues")
+    parser.add_argument("--accelerator", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to train")
+    parser.add_argument("--devices", type=int, default=1, help="how many of them")
+    parser.add_argument("--precision", choices=("32", "bf16"), default="bf16", help="of the arithmetic in training")
+    parser.add_argument("--workers", type=int, default=0, help="processes that decode images")
+    parser.add_argument("--cache-mib", type=int, default=1024, help="memory for decoded images")
+    parser.add_argument("--quiet", action="store_true", help="no lines of progress")
+    add_geometry(parser)
+    add_perceptual(parser, default="auto")
+    parser.set_defaults(run=run_reproduce)
+
+
+def job_of(options: argparse.Namespace) -> Job:
+    """What the options ask for."""
+    run = {name: getattr(options, name) for name in ("accelerator", "devices", "precision", "workers", "cache_mib")}
+    return Job(
+        data=options.data,
+        expert=options.expert,
+        scale=load_scale(options.scale),
+        test_data=options.test_data,
+        changes=tuple(options.overrides),
+        geometry=geometry_of(options),
+        lpips=options.lpips,
+        weights=options.weights,
+        run=parse(RunConfig, run, source="options"),
+    )
+
+
+def experiments_of(options: argparse.Namespace, world: World) -> tuple[str, ...]:
+    """The tables and figures that are asked for and that the data can make.
+
+    Raises:
+        ConfigError: Table II without ADE20K.
+    """
+    ade20k = world.is_ade20k
+    if options.experiment == "all":
+        return tuple(name for name in EXPERIMENTS if name != ("table1" if ade20k else "table2"))
+    if options.experiment == "table2" and not ade20k:
+        raise ConfigError(
+            f"Table II is on ADE20K, got {world.train_images.name!r}: give --data ade20k:PATH, or make table1, which "
+            "is the same comparison on any other data"
+        )
+    return (options.experiment,)
+
+
+def run_reproduce(options: argparse.Namespace) -> int:
+    """Make the rows, then the report; 0 where all rows are done, 1 where some failed, 3 where some are left."""
+    if options.pictures < 1:
+        raise ConfigError(f"--pictures must be at least 1, got {options.pictures}")
+    world = World(job_of(options))
+    experiments = experiments_of(options, world)
+    rows = rows_of(experiments, options.rows)
+    if options.dry_run:
+        print_outline(world, rows, experiments)
+        return 0
+    on_terminal = sys.stderr.isatty() and not options.quiet
+
+    def say(line: str) -> None:
+        if not options.quiet:
+            print(line, flush=True)
+
+    if options.experiment == "all" and not world.is_ade20k:
+        say("table2 is left out: it is the comparison of table1 on ADE20K; give --data ade20k:PATH to make it")
+    runner = Runner(world, rows, options.out, say=say, show_bars=on_terminal)
+    summary = Summary()
+    try:
+        summary = runner.run(max_minutes=options.max_minutes)
+    finally:  # Ctrl-C too: what is there is shown
+        path = write_report(
+            runner,
+            experiments,
+            options.report or options.out / "report",
+            picture_data=options.picture_data,
+            picture_count=options.pictures,
+        )
+        say(f"written: {path}")
+    return report_status(summary)
+
+
+def report_status(summary: Summary) -> int:
+    """Print how it ended and return the exit status."""
+    for row_id, reason in summary.failed.items():
+        print(f"gosvae: row {row_id} failed: {reason}", file=sys.stderr)
+    print(f"{len(summary.done)} rows are done, {len(summary.failed)} failed, {len(summary.left)} are left")
+    if summary.failed:
+        return 1
+    return 3 if summary.left else 0

@@ -1,0 +1,66 @@
+"""How long a row takes: measured on two CPU cores for `small`, stated assumptions for the other scales."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from gosvae.reproduce.plan import Borrowed, Named, RowPlan, Trained
+from gosvae.reproduce.scales import Scale
+
+SECONDS_PER_STEP: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {
+        # Measured on two cores, 4 crops of 128x256, embedded expert, LPIPS-Squeeze; by recipe, or by row where it has
+        # a size of its own.
+        "small": MappingProxyType(
+            {
+                "vqvae": 0.15,
+                "vqvae-lpips": 0.27,
+                "vqvae-kld": 0.25,
+                "gosvae-scratch": 0.35,
+                "gosvae-finetune": 0.35,
+                "gosvae-ce": 0.25,
+                "gosvae-kld": 0.25,
+                "gosvae-kld-lpips": 0.35,
+                "vqvae-residual": 0.35,
+                "gosvae-residual": 0.55,
+                "autoencoder": 0.10,
+                "vqgan": 0.50,
+                "gesco": 0.50,
+            }
+        ),
+        # Assumed for one GPU of the class of an RTX 4090, bfloat16, 8 images of 256x512, embedded expert.
+        "gpu": MappingProxyType(
+            {"vqvae": 0.04, "vqvae-residual": 0.12, "gosvae-residual": 0.18, "autoencoder": 0.02, "vqgan": 0.30,
+             "gesco": 0.80, "": 0.08}
+        ),
+        # Assumed for the same GPU with OneFormer (Swin-L) as expert, which sees every image twice and its gradient.
+        "paper": MappingProxyType(
+            {"vqvae": 0.04, "vqvae-residual": 0.12, "vqvae-lpips": 0.08, "gosvae-residual": 1.7, "autoencoder": 0.02,
+             "vqgan": 0.30, "gesco": 1.6, "": 1.6}
+        ),
+    }
+)  # fmt: skip
+
+SECONDS_PER_IMAGE: Mapping[str, float] = MappingProxyType({"small": 0.25, "gpu": 0.08, "paper": 0.6})
+"""Of an evaluation: compress, decompress, expert twice, perceptual distance."""
+
+SLOW_IMAGES: Mapping[str, float] = MappingProxyType({"gesco": 6.0, "avif": 0.7, "jpegxl": 0.7})
+"""Further seconds an image: many denoising steps, or a search for the quality."""
+
+STRIDE_FACTOR: Mapping[int, float] = MappingProxyType({2: 2.2, 4: 1.0, 8: 0.8, 16: 0.8, 32: 0.8})
+"""Of the codec's part of a step, against r = 4."""
+
+OVERHEAD_SECONDS = 15.0
+"""Of a training: loading, the first step, the histogram of the indices."""
+
+
+def estimated_seconds(row: RowPlan, scale: Scale, steps: int, images: int) -> float:
+    """Seconds of a row's own training (`steps`) and its evaluation on `images` images."""
+    table, source = SECONDS_PER_STEP[scale.name], row.source
+    evaluation = images * (SECONDS_PER_IMAGE[scale.name] + SLOW_IMAGES.get(row.row_id, 0.0))
+    if isinstance(source, Named | Borrowed):
+        return evaluation
+    assert isinstance(source, Trained)
+    per_step = table.get(row.row_id, table.get(source.recipe, table.get("", 0.35)))
+    return steps * per_step * STRIDE_FACTOR.get(row.stride or 4, 1.0) + OVERHEAD_SECONDS + evaluation

@@ -1,0 +1,214 @@
+"""What a reproduction is run with, and what is loaded once for all of its rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gosvae.codecs.base import ImageCodec
+from gosvae.codecs.registry import load_codec
+from gosvae.config import to_tree
+from gosvae.datasets.base import Dataset, Sample
+from gosvae.datasets.geometry import GeometryConfig
+from gosvae.datasets.mixture import load_prepared
+from gosvae.errors import ConfigError, MissingDependencyError
+from gosvae.experts.base import Expert
+from gosvae.experts.registry import load_expert
+from gosvae.losses.perceptual import PerceptualLoss, default_perceptual, load_perceptual
+from gosvae.reproduce.paper import PaperSet
+from gosvae.reproduce.plan import Borrowed, Named, RowPlan, Trained
+from gosvae.reproduce.scales import Scale, changes_of, planned_steps, recipe_of, recipe_tree
+from gosvae.training.config import RunConfig
+
+ADE20K = "ade20k"
+CITYSCAPES_IMAGES = 2975
+"""Training images of Cityscapes, which a plan without data counts epochs in."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The choices of a reproduction.
+
+    Attributes:
+        data: images to train on, without a split; their `val` split is evaluated, or `test_data`.
+        expert: as `load_expert` takes it.
+        changes: `key=value` for every recipe, or `ROW:key=value` for one row.
+        geometry: of the images, in place of the data set's own.
+        lpips, weights: as `gosvae.train` takes them.
+        run: devices, precision and workers; seeds are the plan's.
+    """
+
+    data: str
+    expert: str
+    scale: Scale
+    test_data: str | None = None
+    changes: tuple[str, ...] = ()
+    geometry: GeometryConfig | None = None
+    lpips: str = "auto"
+    weights: Path | None = None
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        if self.test_data is None and "@" in self.data.rpartition("/")[2]:
+            raise ConfigError(
+                f"--data {self.data}: the split is chosen here (train, then val): give the data without one, "
+                "or the images to evaluate on with --test-data"
+            )
+
+    def changes_for(self, row: RowPlan) -> tuple[str, ...]:
+        """The user's overrides of one row's recipe."""
+        chosen = []
+        for change in self.changes:
+            key = change.partition("=")[0]
+            name, separator, _ = key.partition(":")
+            if not separator:
+                chosen.append(change)
+            elif name == row.row_id:
+                chosen.append(change[len(name) + 1 :])
+        return tuple(chosen)
+
+
+@dataclass
+class EvenlySpaced(Dataset):
+    """At most `count` samples of a dataset, evenly spaced over it."""
+
+    dataset: Dataset
+    count: int
+
+    def __post_init__(self) -> None:
+        self.name, self.class_names = self.dataset.name, self.dataset.class_names
+        self.count = min(self.count, len(self.dataset))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        return self.dataset[index * len(self.dataset) // self.count]
+
+
+class World:
+    """Data, expert and perceptual distance of a job, each loaded when it is first needed."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        wants_gpu = job.run.accelerator in ("auto", "cuda") and torch.cuda.is_available()
+        self.device = torch.device("cuda" if wants_gpu else "cpu")
+
+    @cached_property
+    def train_images(self) -> Dataset:
+        """What rows are trained on."""
+        return load_prepared(self.job.data, default_split="train", geometry=self.job.geometry)
+
+    @cached_property
+    def test_images(self) -> Dataset:
+        """What rows are measured on."""
+        spec = self.job.test_data or self.job.data
+        return load_prepared(spec, default_split="val", geometry=self.job.geometry, cache_bytes=2**28)
+
+    @cached_property
+    def expert(self) -> Expert:
+        """The receiver's network, on the device."""
+        return load_expert(self.job.expert).to(self.device)
+
+    @cached_property
+    def expert_fingerprint(self) -> str:
+        """SHA-256 of the expert's weights."""
+        return self.expert.fingerprint()
+
+    @cached_property
+    def perceptual(self) -> PerceptualLoss | None:
+        """The perceptual distance, on the device; None where it is not wanted or its weights are not at hand."""
+        if self.job.lpips == "none":
+            return None
+        try:
+            name = default_perceptual(self.job.weights) if self.job.lpips == "auto" else self.job.lpips
+            return load_perceptual(name, self.job.weights).to(self.device)
+        except MissingDependencyError:
+            if self.job.lpips != "auto":
+                raise
+            return None
+
+    @property
+    def is_ade20k(self) -> bool:
+        """Whether the paper's ADE20K numbers and lengths are those to compare with."""
+        return self.train_images.name == ADE20K
+
+    @property
+    def paper_set(self) -> PaperSet:
+        """The paper's data set that stands beside the numbers."""
+        return "ade20k" if self.is_ade20k else "cityscapes"
+
+    def images_of(self, row: RowPlan) -> Dataset:
+        """What a row is measured on: points of Fig. 4 may take fewer images."""
+        count = self.job.scale.sweep_images if "fig4" in row.experiments else None
+        return self.test_images if count is None else EvenlySpaced(self.test_images, count)
+
+    def steps_of(self, row: RowPlan) -> int:
+        """Steps of a row's own training as planned (before the user's overrides)."""
+        return planned_steps(row, self.job.scale, len(self.train_images), ade20k=self.is_ade20k)
+
+    def changes_of(self, row: RowPlan) -> list[str]:
+        """All overrides of a trained row; raises as `scales.changes_of`."""
+        return changes_of(row, self.job.scale, self.steps_of(row), self.job.changes_for(row))
+
+    def real_steps(self, row: RowPlan, changes: list[str]) -> int:
+        """Steps of a row's own training with all overrides."""
+        recipe = recipe_of(row, changes)
+        return sum(stage.steps for stage in recipe.stages)
+
+    def run_of(self, row: RowPlan) -> RunConfig:
+        """How a row is trained."""
+        assert isinstance(row.source, Trained)
+        own = {
+            "seed": row.source.seed,
+            "tensorboard": False,
+            "log_steps": 2 if (self.steps_of(row) or 0) < 5000 else 10,
+            "histogram_pixels": self.job.scale.histogram_pixels,
+        }
+        return self.job.run.model_copy(update=own)
+
+    def settings(self, row: RowPlan, rows: dict[str, RowPlan]) -> dict[str, Any]:
+        """Everything that a row's numbers follow from, with that of the rows it needs.
+
+        Raises:
+            ConfigError: the recipe is not in this version of the package, or an override is impossible.
+        """
+        images = self.images_of(row)
+        settings: dict[str, Any] = {
+            "row": row.row_id,
+            "test": [images.name, len(images)],
+            "geometry": None if self.job.geometry is None else to_tree(self.job.geometry),
+            "expert": self.expert_fingerprint,
+            "perceptual": None if self.perceptual is None else self.perceptual.name,
+            "budget_kib": row.budget_kib,
+            "needs": {name: self.settings(rows[name], rows) for name in row.needs},
+        }
+        if isinstance(row.source, Trained):
+            settings["train"] = [self.train_images.name, len(self.train_images)]
+            settings["recipe"] = recipe_tree(row, self.changes_of(row))
+            settings["seed"] = row.source.seed
+            settings["precision"] = self.job.run.precision
+        elif isinstance(row.source, Named):
+            settings["codec"] = row.source.codec
+        return settings
+
+    def codec(self, row: RowPlan, folder_of: Any) -> ImageCodec:
+        """The codec of a row, whose training is finished.
+
+        Args:
+            folder_of: from a row's id to its checkpoint folder.
+
+        Raises:
+            ConfigError: an unknown codec.
+            CheckpointError: the training is not finished.
+        """
+        if isinstance(row.source, Named):
+            return load_codec(row.source.codec)
+        trained = row.source.row if isinstance(row.source, Borrowed) else row.row_id
+        return load_codec(str(folder_of(trained)), device=self.device)

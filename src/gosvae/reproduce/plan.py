@@ -1,0 +1,234 @@
+"""The rows of the paper's tables and figures, as data: what is trained, what it starts from, its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gosvae.errors import ConfigError, unknown_name
+
+EXPERIMENTS = ("table1", "table2", "table3", "table4", "fig2", "fig3", "fig4")
+"""In the order of the report; `all` is every one of them that the data set allows."""
+
+STRIDES = (2, 4, 8, 16, 32)
+"""r of Fig. 4."""
+SWEEP_SEEDS = (0, 1)
+
+MainRole = Literal["paper", "added"]
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long the paper trains: epochs, or steps where it gives those; (Cityscapes, ADE20K)."""
+
+    epochs: tuple[int, int] | None = None
+    steps: tuple[int, int] | None = None
+
+
+FULL = Length(epochs=(500, 100))
+MORE = Length(epochs=(100, 40))
+VQGAN = Length(epochs=(272, 32))
+GESCO = Length(steps=(250_000, 300_000))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A codec that the row trains itself.
+
+    Attributes:
+        recipe: name of a recipe of the package.
+        length: the paper's.
+        changes: `key=value` overrides at every scale.
+        init: id of the row whose codec it starts from.
+        seed: of initial weights, order and augmentation.
+        sweep: one of Fig. 4's many short trainings.
+    """
+
+    recipe: str
+    length: Length
+    changes: tuple[str, ...] = ()
+    init: str | None = None
+    seed: int = 0
+    sweep: bool = False
+
+
+@dataclass(frozen=True)
+class Borrowed:
+    """The codec that another row has trained, at another rate."""
+
+    row: str
+
+
+@dataclass(frozen=True)
+class Named:
+    """A codec that needs no training, as `load_codec` takes it."""
+
+    codec: str
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """One row of a table, or one point of Fig. 4.
+
+    Attributes:
+        row_id: unique; also its folder's name.
+        title: as the paper calls it, with what tells it from rows of the same name.
+        source: where the codec comes from.
+        experiments: the tables and figures it stands in.
+        match: id of the row whose file, image by image, is the budget.
+        budget_kib: KiB that each image may take, where a number is the budget.
+        role: `paper` where the paper has the row, `added` where it lacks it.
+        stride, curve: of a point of Fig. 4.
+        note: one clause for the table's caption.
+    """
+
+    row_id: str
+    title: str
+    source: Trained | Borrowed | Named
+    experiments: tuple[str, ...]
+    match: str | None = None
+    budget_kib: float | None = None
+    role: MainRole = "paper"
+    stride: int | None = None
+    curve: str | None = None
+    note: str = ""
+    needs: tuple[str, ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        source = self.source
+        start = source.init if isinstance(source, Trained) else source.row if isinstance(source, Borrowed) else None
+        object.__setattr__(self, "needs", tuple(row for row in (start, self.match) if row is not None))
+
+
+_RESIDUAL = (
+    "name=gosvae-residual",
+    "model.autoencoder={architecture: residual, stride: 4, width: 256, blocks: 1}",
+    "model.quantizer={kind: vq, codebook_size: 12000, code_dim: 48, revive_below: 0.03}",
+    # The squared norms of the codebook terms are sums over D = 48 channels.
+    "stages.0.weights={lpips: 1.0, jsd: 1.0, codebook: 48.0, commitment: 12.0}",
+)
+_MAIN = ("table1", "table2", "fig2")
+_VISUAL = (*_MAIN, "table3")
+_AT = "gosvae"
+"""The row whose files are the budget of those whose rate is a knob."""
+
+
+def _main_rows() -> list[RowPlan]:
+    """Tables I to III: the learned rows in an order in which each start stands before what starts from it."""
+    return [
+        RowPlan("vqvae", "VQ-VAE (r=4)", Trained("vqvae", FULL), _VISUAL, note="shallow, Eq. 4"),
+        RowPlan(
+            "gosvae-scratch",
+            "GOS-VAE (r=4), from scratch",
+            Trained("gosvae-scratch", FULL),
+            (*_VISUAL, "table4", "fig3"),
+            note="shallow, Eq. 5",
+        ),
+        RowPlan(
+            "gosvae",
+            "GOS-VAE (r=4), pre-trained start",
+            Trained("gosvae-finetune", MORE, ("name=gosvae",), init="vqvae"),
+            _VISUAL,
+            note="shallow, Eq. 5 from the VQ-VAE of this table",
+        ),
+        RowPlan("autoencoder", "Autoencoder", Trained("autoencoder", FULL), _MAIN, match=_AT),
+        RowPlan(
+            "autoencoder-paper-rate",
+            "Autoencoder at the paper's 12.8 KiB",
+            Borrowed("autoencoder"),
+            ("table1",),
+            budget_kib=12.833,
+            role="added",
+        ),
+        RowPlan("vqvae-residual", "VQ-VAE (r=4), residual", Trained("vqvae-residual", FULL), _MAIN, note="Eq. 4"),
+        RowPlan(
+            "gosvae-residual",
+            "GOS-VAE (r=4), residual, pre-trained start",
+            Trained("gosvae-finetune", MORE, _RESIDUAL, init="vqvae-residual"),
+            _MAIN,
+            note="Eq. 5 from the residual VQ-VAE of this table",
+        ),
+        RowPlan("vqgan", "VQ-GAN (r=4)", Trained("vqgan", VQGAN), _VISUAL),
+        RowPlan("gesco", "GESCO", Trained("gesco", GESCO), _VISUAL),
+    ]
+
+
+def _classical_rows() -> list[RowPlan]:
+    tables = ("table1", "table2", "table3")
+    rows = [RowPlan("jpeg", "JPEG", Named("jpeg"), (*tables, "fig2"), match=_AT)]
+    for codec, title in (("webp", "WebP"), ("avif", "AVIF"), ("jpegxl", "JPEG XL")):
+        shown = (*tables, "fig2") if codec == "avif" else tables
+        rows.append(RowPlan(codec, title, Named(codec), shown, match=_AT, role="added"))
+    for codec, title in (("jpeg-half", "JPEG at half the size"), ("jpeg-quarter", "JPEG at a quarter of the size")):
+        rows.append(RowPlan(codec, title, Named(codec), tables, match=_AT, role="added"))
+    rows.append(
+        RowPlan("label-map", "Label map of the expert (bound)", Named("label-map"), ("table1", "table2"), role="added")
+    )
+    return rows
+
+
+def _ablation_rows() -> list[RowPlan]:
+    """Table IV without the last line, which is `gosvae-scratch`."""
+    titles = {
+        "gosvae-ce": ("GOS-VAE (CE)", "Eq. 6"),
+        "gosvae-kld": ("GOS-VAE (KLD)", "Eq. 6 with the divergence"),
+        "vqvae-kld": ("VQ-VAE (KLD)", "Eq. 7"),
+        "vqvae-lpips": ("VQ-VAE (LPIPS)", "Eq. 8"),
+        "gosvae-kld-lpips": ("GOS-VAE (KLD + LPIPS)", "Eq. 5 with the divergence"),
+    }
+    return [RowPlan(name, title, Trained(name, FULL), ("table4",), note=note) for name, (title, note) in titles.items()]
+
+
+CURVES = ("VQ-VAE", "GOS-VAE from scratch", "GOS-VAE, pre-trained start")
+"""Of Fig. 4."""
+
+
+def _sweep_rows() -> list[RowPlan]:
+    """Fig. 4: three methods at five strides with several seeds; each start is the VQ-VAE of its stride and seed."""
+    rows = []
+    methods = (("vqvae", "vqvae", FULL), ("scratch", "gosvae-scratch", FULL), ("start", "gosvae-finetune", MORE))
+    for seed in SWEEP_SEEDS:
+        for stride in STRIDES:
+            tail = f"r{stride}-s{seed}"
+            for curve, (short, recipe, length) in zip(CURVES, methods, strict=True):
+                changes = (f"model.autoencoder.stride={stride}",)
+                init = f"fig4-vqvae-{tail}" if short == "start" else None
+                source = Trained(recipe, length, changes, init=init, seed=seed, sweep=True)
+                title = f"{curve}, r={stride}, seed {seed}"
+                rows.append(
+                    RowPlan(f"fig4-{short}-{tail}", title, source, ("fig4",), stride=stride, curve=curve)
+                )  # fmt: skip
+    return rows
+
+
+def all_rows() -> tuple[RowPlan, ...]:
+    """Every row in the order in which rows are made: each after those it needs."""
+    return (*_main_rows(), *_classical_rows(), *_ablation_rows(), *_sweep_rows())
+
+
+def rows_of(experiments: Iterable[str], only: Sequence[str] = ()) -> tuple[RowPlan, ...]:
+    """The rows of some tables and figures with those they need, in the order of making.
+
+    Args:
+        only: ids of rows, in place of all rows of the experiments.
+
+    Raises:
+        ConfigError: an unknown experiment or row.
+    """
+    rows = {row.row_id: row for row in all_rows()}
+    chosen = set(experiments)
+    for name in chosen:
+        if name not in EXPERIMENTS:
+            raise ConfigError(unknown_name("table or figure", name, EXPERIMENTS))
+    for row_id in only:
+        if row_id not in rows:
+            raise ConfigError(unknown_name("row", row_id, rows))
+    wanted = list(only) if only else [row.row_id for row in rows.values() if chosen & set(row.experiments)]
+    needed: set[str] = set()
+    while wanted:
+        row_id = wanted.pop()
+        if row_id not in needed:
+            needed.add(row_id)
+            wanted += rows[row_id].needs
+    return tuple(row for row in rows.values() if row.row_id in needed)

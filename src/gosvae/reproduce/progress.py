@@ -1,0 +1,59 @@
+"""A line of progress now and then while a row is trained, where no bar is shown."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from gosvae.reproduce.records import RowFolder
+
+EVERY_SECONDS = 30.0
+
+
+class TrainingNews:
+    """While it is entered, a thread reads the training's log and says step, steps a second and time left.
+
+    Args:
+        head: what each line begins with. steps: of the whole training.
+        say: takes each line. quiet: says nothing, because a bar is shown.
+    """
+
+    def __init__(
+        self,
+        folder: RowFolder,
+        head: str,
+        steps: int,
+        say: Callable[[str], None],
+        *,
+        quiet: bool = False,
+        every_seconds: float = EVERY_SECONDS,
+    ) -> None:
+        self._folder, self._head, self._steps, self._say = folder, head, steps, say
+        self._every, self._quiet = every_seconds, quiet
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _step(self) -> int:
+        log = self._folder.log()
+        return int(log[-1].get("step", 0)) if log else 0
+
+    def _watch(self) -> None:
+        first, started = self._step(), time.monotonic()
+        while not self._ended.wait(self._every):
+            step = self._step()
+            pace = (step - first) / (time.monotonic() - started)
+            if pace > 0:
+                left = (self._steps - step) / pace / 60.0
+                self._say(f"{self._head}: step {step} of {self._steps}, {pace:.2f} steps/s, {left:.1f} min left")
+
+    def __enter__(self) -> TrainingNews:
+        if not self._quiet:
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._ended.set()
+        if not self._quiet:
+            self._thread.join()

@@ -1,0 +1,206 @@
+"""The report of a reproduction: `report.html` (one file), `report.md` with its figures, and `rows.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gosvae.files import write_atomically, write_json
+from gosvae.reproduce import captions
+from gosvae.reproduce.figures import plot_ratios, plot_training
+from gosvae.reproduce.grid import draw_grid
+from gosvae.reproduce.paper import FIG3_CORRELATION, FIG4_WORST_MIOU
+from gosvae.reproduce.pictures import make_pictures
+from gosvae.reproduce.plan import CURVES, SWEEP_SEEDS, RowPlan
+from gosvae.reproduce.render import Picture, Section, html_page, markdown_report
+from gosvae.reproduce.results import Result, gather, task_quality
+from gosvae.reproduce.runner import Runner
+from gosvae.reproduce.tables import (
+    DASH,
+    Table,
+    ablation_table,
+    number,
+    rate_task_table,
+    visual_table,
+)
+
+TITLE = "The paper's comparison, made again"
+
+
+def write_report(
+    runner: Runner,
+    experiments: Sequence[str],
+    folder: Path,
+    *,
+    picture_data: str | None = None,
+    picture_count: int = 3,
+) -> Path:
+    """Write the report of what is done so far and return the page's path.
+
+    Args:
+        experiments: tables and figures that it shows.
+        picture_data, picture_count: images of Fig. 2, see `grid.make_pictures`.
+
+    Raises:
+        WriteError: no space or no permission.
+    """
+    results = gather(runner, runner.rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    sections = [
+        _section(name, runner, results, folder, picture_data=picture_data, picture_count=picture_count)
+        for name in experiments
+    ]
+    flat = [part for parts in sections for part in parts]
+    introduction = _introduction(results)
+    write_atomically(folder / "report.md", markdown_report(TITLE, introduction, flat).encode())
+    write_json(folder / "rows.json", [_compact(results[row.row_id]) for row in runner.rows])
+    page = folder / "report.html"
+    write_atomically(page, html_page(TITLE, introduction, flat, folder).encode())
+    return page
+
+
+def _introduction(results: Mapping[str, Result]) -> list[str]:
+    done = [result for result in results.values() if result.record is not None]
+    minutes = sum(r.record.training_minutes + r.record.evaluation_minutes for r in done if r.record is not None)
+    lines = [
+        "Chao et al., Task-Driven Semantic Quantization and Imitation Learning for Goal-Oriented Communications "
+        "(arXiv:2502.17842): our numbers, the paper's beside them, and the difference. Data, expert and length of "
+        "training differ as each caption says, so a difference is no verdict on either side; what can be compared is "
+        "the order of the rows within one column.",
+        f"{len(done)} of {len(results)} rows are done, in {minutes / 60.0:.1f} hours of training and measuring.",
+    ]
+    source = next((result.evaluation.provenance for result in done if result.evaluation is not None), None)
+    if source is not None:
+        versions = ", ".join(f"{name} {value}" for name, value in sorted(source.versions.items()))
+        lines.append(f"Revision {source.revision or 'unknown'}; {versions}; made at {source.date_utc[:10]}.")
+    return lines
+
+
+def _section(
+    name: str,
+    runner: Runner,
+    results: Mapping[str, Result],
+    folder: Path,
+    *,
+    picture_data: str | None,
+    picture_count: int,
+) -> list[Section]:
+    """A table or figure of the paper with its caption."""
+    rows = [row for row in runner.rows if name in row.experiments]
+    world = runner.world
+    setting, effort = captions.setting(world, results, rows), captions.effort(world, results, rows)
+    if name in ("table1", "table2"):
+        where = "Table II (ADE20K)" if name == "table2" else "Table I"
+        notes = [*setting, *effort, captions.RATES, captions.LABEL_MAP]
+        return [rate_task_table(name, f"{where}: payload, parameters, task", rows, results, notes)]
+    if name == "table3":
+        return [visual_table(rows, results, [*setting, captions.frechet(results), captions.VISUAL, *effort])]
+    if name == "table4":
+        return [ablation_table(rows, results, [captions.ABLATION, *setting, *effort])]
+    if name == "fig2":
+        return [_pictures(runner, rows, results, folder, picture_data, picture_count)]
+    if name == "fig3":
+        return [_training_curves(runner, results, folder)]
+    return _ratios(runner, rows, results, folder, [*setting, *effort])
+
+
+def _pictures(
+    runner: Runner,
+    rows: Sequence[RowPlan],
+    results: Mapping[str, Result],
+    folder: Path,
+    picture_data: str | None,
+    picture_count: int,
+) -> Picture:
+    made = make_pictures(
+        runner, [row for row in rows if results[row.row_id].row is not None], picture_data, picture_count
+    )
+    title, alternative = "Fig. 2: reconstructions and what the expert sees", "Reconstructions with the expert's maps"
+    if not made.rows:
+        return Picture("fig2", title, None, alternative)
+    draw_grid(made, folder / "fig2.webp")
+    notes = (
+        f"Images: {made.source}. Each system's reconstruction, below it the expert's map, and small objects magnified "
+        "in the frames of their colour (found by a rule in the map of the original, not chosen by eye). The bytes are "
+        f"those of the shown image. {made.remark}".strip(),
+    )
+    return Picture("fig2", title, "fig2.webp", alternative, notes)
+
+
+def _training_curves(runner: Runner, results: Mapping[str, Result], folder: Path) -> Picture:
+    result, title = results["gosvae-scratch"], "Fig. 3: training curves of JSD and LPIPS"
+    alternative = "JSD and LPIPS against the optimiser step"
+    if result.record is None:
+        return Picture("fig3", title, None, alternative)
+    log = runner.folder_of("gosvae-scratch").log()
+    name = f"{result.plan.title}, {runner.world.train_images.name}"
+    found = plot_training(log, folder / "fig3.png", name)
+    if found is None:
+        return Picture("fig3", title, None, alternative, ("The training is too short for curves.",))
+    note = (
+        f"Pearson's correlation of the two curves: {found.smoothed:.3f} of the moving means over {found.window} logged "
+        f"steps (thick lines), {found.raw:.3f} of the {found.points} logged values themselves, each of one batch (thin "
+        f"lines). The paper: {FIG3_CORRELATION}, on ADE20K; of which points, and whether smoothed, it does not say."
+    )
+    return Picture("fig3", title, "fig3.png", alternative, (note,))
+
+
+def _ratios(
+    runner: Runner, rows: Sequence[RowPlan], results: Mapping[str, Result], folder: Path, notes: Sequence[str]
+) -> list[Section]:
+    sweep = [row for row in rows if row.curve is not None]
+    title, alternative = "Fig. 4: the task against the compression ratio r", "mIoU and accuracy against r"
+    measured = [row for row in sweep if results[row.row_id].row is not None]
+    if not plot_ratios(sweep, results, folder / "fig4.png", f"{runner.world.test_images.name}, K=512, shallow"):
+        return [Picture("fig4", title, None, alternative)]
+    images = len(runner.world.images_of(sweep[0]))
+    qualities = [(task_quality(found)[0], row) for row in measured if (found := results[row.row_id].row) is not None]
+    worst = min(((value, row.title) for value, row in qualities if value is not None), default=None)
+    own = [
+        f"A point is one training of one seed ({len(SWEEP_SEEDS)} seeds), a line goes through their means; measured on "
+        f"{images} images. The points have fewer steps than the rows of the tables and are compared among themselves.",
+        f"The paper reports unstable training from scratch at high r, mIoU down to {FIG4_WORST_MIOU} %."
+        + ("" if worst is None else f" Our lowest: {worst[0]:.1f} % ({worst[1]})."),
+    ]
+    picture = Picture("fig4", title, "fig4.png", alternative, (*own, *notes))
+    return [picture, _ratio_table(sweep, results)]
+
+
+def _ratio_table(rows: Sequence[RowPlan], results: Mapping[str, Result]) -> Table:
+    """The points of Fig. 4 as numbers: each seed's value, by curve and stride."""
+    columns = [("", "system"), ("", "r"), ("", "KiB"), ("mIoU (%)", "mean"), ("mIoU (%)", "seeds")]
+    columns += [("accuracy (%)", "mean"), ("accuracy (%)", "seeds"), ("training", "minutes")]
+    lines = []
+    for curve in CURVES:
+        for stride in sorted({row.stride for row in rows if row.stride is not None}):
+            points = [results[row.row_id] for row in rows if (row.curve, row.stride) == (curve, stride)]
+            done = [(p.row, p.record) for p in points if p.row is not None and p.record is not None]
+            cells = [_mean([row.total_kib for row, _ in done], 2)]
+            for number_of in (0, 1):
+                values = [task_quality(row)[number_of] for row, _ in done]
+                cells += [_mean(values, 2), ", ".join(number(value, 1) for value in values) or DASH]
+            minutes = ", ".join(number(record.training_minutes, 1) for _, record in done) or DASH
+            lines.append((curve, str(stride), *cells, minutes))
+    return Table("fig4-numbers", "Fig. 4 in numbers", tuple(columns), tuple(lines), (False,) * len(lines))
+
+
+def _mean(values: Sequence[float | None], digits: int) -> str:
+    known = [value for value in values if value is not None]
+    return number(sum(known) / len(known) if known else None, digits)
+
+
+def _compact(result: Result) -> dict[str, Any]:
+    """A row for `rows.json`: settings, effort and the measured means; the images' own results stay in the run."""
+    measured = None if result.row is None else asdict(result.row)
+    if measured is not None:
+        measured.pop("class_iou")
+    return {
+        "row": result.plan.row_id,
+        "title": result.plan.title,
+        "state": result.missing or "done",
+        "record": None if result.record is None else asdict(result.record),
+        "measured": measured,
+        "paper": {key: value for key, value in asdict(result.paper).items() if value is not None},
+    }

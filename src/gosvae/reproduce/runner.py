@@ -1,0 +1,259 @@
+"""Makes the rows of a plan one after the other; whatever ends it, the same call goes on where it was."""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gosvae.errors import ConfigError, GosvaeError
+from gosvae.evaluation.protocol import CodecEntry, evaluate
+from gosvae.evaluation.results import save_evaluation
+from gosvae.files import write_atomically
+from gosvae.recipes.run import train
+from gosvae.reproduce.estimate import estimated_seconds
+from gosvae.reproduce.job import World
+from gosvae.reproduce.plan import RowPlan, Trained
+from gosvae.reproduce.progress import TrainingNews
+from gosvae.reproduce.records import SCHEMA, TRACE_FILE, RowFolder, RowRecord, key_of
+from gosvae.units import bytes_from_kib
+
+ROWS_FOLDER = "rows"
+
+
+@dataclass
+class Summary:
+    """How a run of the plan ended.
+
+    Attributes:
+        done: ids of rows that are done, in this call or before.
+        failed: why the others could not be made, by id.
+        left: ids of rows that were not reached because time was up or a signal came.
+    """
+
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row is done."""
+        return not self.failed and not self.left
+
+
+class Runner:
+    """Rows in a folder.
+
+    Args:
+        world: the job's data and networks.
+        rows: in an order in which each comes after those it needs.
+        folder: of the whole reproduction; a row's folder is `rows/ID` in it.
+        say: takes each line of progress.
+        show_bars: bars on the terminal in place of a line now and then.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        rows: Sequence[RowPlan],
+        folder: Path,
+        *,
+        say: Callable[[str], None] = print,
+        show_bars: bool = False,
+    ) -> None:
+        self.world, self._rows = world, tuple(rows)
+        self._by_id = {row.row_id: row for row in self._rows}
+        self._folder, self._say, self._bars = folder, say, show_bars
+        self._deadline = math.inf
+        self._pace = 1.0
+        """Measured over estimated seconds of the rows so far."""
+
+    @property
+    def rows(self) -> tuple[RowPlan, ...]:
+        """The plan."""
+        return self._rows
+
+    @property
+    def folder(self) -> Path:
+        """Where the reproduction lies."""
+        return self._folder
+
+    def folder_of(self, row_id: str) -> RowFolder:
+        """Where a row lies."""
+        return RowFolder(self._folder / ROWS_FOLDER / row_id)
+
+    def keys(self) -> dict[str, str]:
+        """Key of each row's settings; without the rows whose settings cannot be made."""
+        found = {}
+        for row in self._rows:
+            try:
+                found[row.row_id] = key_of(self.world.settings(row, self._by_id))
+            except ConfigError:
+                continue
+        return found
+
+    def run(self, *, max_minutes: float | None = None) -> Summary:
+        """Make every row that is not done.
+
+        A row that fails is reported and the others go on, but for those that need it.
+
+        Args:
+            max_minutes: end cleanly after so long; the same call continues.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C outside a training; what was done is kept.
+            GosvaeError: the data or the expert cannot be loaded.
+        """
+        self._deadline = math.inf if max_minutes is None else time.monotonic() + 60.0 * max_minutes
+        keys, summary = self.keys(), Summary()
+        todo = [row for row in self._rows if not self._is_done(row, keys)]
+        for number, row in enumerate(self._rows, start=1):
+            if row not in todo:
+                summary.done.append(row.row_id)
+                continue
+            head = f"row {number} of {len(self._rows)}, {row.row_id}"
+            missing = [name for name in row.needs if name in summary.failed]
+            if missing:
+                summary.failed[row.row_id] = f"it needs the row {missing[0]}, which failed"
+                self.folder_of(row.row_id).path.mkdir(parents=True, exist_ok=True)
+                self.folder_of(row.row_id).fail(summary.failed[row.row_id])
+            elif summary.left or time.monotonic() > self._deadline:
+                summary.left.append(row.row_id)
+                continue
+            else:
+                self._attempt(row, head, todo, summary)
+            if row.row_id in summary.failed:
+                self._say(f"{head}: FAILED: {summary.failed[row.row_id]}")
+        return summary
+
+    def _is_done(self, row: RowPlan, keys: dict[str, str]) -> bool:
+        return row.row_id in keys and self.folder_of(row.row_id).is_done(keys[row.row_id])
+
+    def _attempt(self, row: RowPlan, head: str, todo: Sequence[RowPlan], summary: Summary) -> None:
+        """Make one row and put it into the summary."""
+        folder, started = self.folder_of(row.row_id), time.monotonic()
+        try:
+            if self._make(row, head, self._time_left(row, todo)):
+                summary.done.append(row.row_id)
+                self._learn_pace(row, time.monotonic() - started)
+            else:
+                summary.left.append(row.row_id)
+            return
+        except GosvaeError as error:
+            reason = str(error)
+        except Exception as error:  # a defect in one row must not cost a night's other rows
+            trace = folder.path / TRACE_FILE
+            folder.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(trace, traceback.format_exc().encode())
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} (see {trace})"
+        summary.failed[row.row_id] = reason
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.fail(reason)
+
+    def _make(self, row: RowPlan, head: str, time_left: str) -> bool:
+        """Train and evaluate; False where time or a signal ended it before it was done."""
+        settings = self.world.settings(row, self._by_id)
+        folder = self.folder_of(row.row_id)
+        aside = folder.begin(settings)
+        if aside is not None:
+            self._say(f"{head}: its settings have changed; what was there is now {aside.name}")
+        self._say(f"{head}: {row.title}{time_left}")
+        steps: dict[str, int] = {}
+        batch_size = None
+        if isinstance(row.source, Trained):
+            stages = settings["recipe"]["stages"]
+            steps = {stage["name"]: stage["steps"] for stage in stages}
+            batch_size = stages[-1]["batches"]["batch_size"]
+            if not self._train(row, head, folder, sum(steps.values())):
+                return False
+        if time.monotonic() > self._deadline:
+            return False
+        minutes = self._evaluate(row, folder)
+        start = self._start_steps(row)
+        folder.finish(
+            RowRecord(
+                schema=SCHEMA,
+                row_id=row.row_id,
+                title=row.title,
+                key=key_of(settings),
+                seed=row.source.seed if isinstance(row.source, Trained) else None,
+                steps=steps,
+                batch_size=batch_size,
+                start_steps=start,
+                training_minutes=round(folder.training_minutes(), 2),
+                evaluation_minutes=round(minutes, 2),
+            )
+        )
+        return True
+
+    def _start_steps(self, row: RowPlan) -> int:
+        if not isinstance(row.source, Trained) or row.source.init is None:
+            return 0
+        before = self.folder_of(row.source.init).record()
+        return 0 if before is None else before.own_steps + before.start_steps
+
+    def _train(self, row: RowPlan, head: str, folder: RowFolder, steps: int) -> bool:
+        job, source = self.world.job, row.source
+        assert isinstance(source, Trained)
+        left = None if math.isinf(self._deadline) else (self._deadline - time.monotonic()) / 60.0
+        with TrainingNews(folder, head, steps, self._say, quiet=self._bars):
+            outcome = train(
+                source.recipe,
+                job.data,
+                expert=job.expert,
+                out=folder.checkpoint,
+                overrides=self.world.changes_of(row),
+                geometry=job.geometry,
+                lpips=job.lpips,
+                weights=job.weights,
+                init=None if source.init is None else self.folder_of(source.init).checkpoint,
+                run=self.world.run_of(row),
+                max_minutes=left,
+                progress=self._bars,
+            )
+        if not outcome.complete:
+            self._say(f"{head}: stopped at step {outcome.step}; the same command continues")
+        return outcome.complete
+
+    def _evaluate(self, row: RowPlan, folder: RowFolder) -> float:
+        """Measure the row's codec on all images; returns the minutes."""
+        started = time.monotonic()
+        codec = self.world.codec(row, lambda row_id: self.folder_of(row_id).checkpoint)
+        budget: int | list[int] | None = None
+        if row.budget_kib is not None:
+            budget = bytes_from_kib(row.budget_kib)
+        if row.match is not None:
+            reference = self.folder_of(row.match).evaluation()
+            assert reference is not None  # the runner makes it before
+            budget = [image.total_bytes for image in reference.images]
+        evaluation = evaluate(
+            [CodecEntry(row.row_id, codec, budget_bytes=budget)],
+            self.world.images_of(row),
+            self.world.expert,
+            perceptual=self.world.perceptual,
+            progress=self._bars,
+        )
+        save_evaluation(evaluation, folder.path)
+        return (time.monotonic() - started) / 60.0
+
+    def _seconds(self, row: RowPlan) -> float:
+        try:
+            return estimated_seconds(
+                row, self.world.job.scale, self.world.steps_of(row), len(self.world.images_of(row))
+            )
+        except ConfigError:
+            return 0.0
+
+    def _time_left(self, row: RowPlan, todo: Sequence[RowPlan]) -> str:
+        rest = todo[list(todo).index(row) :]
+        minutes = self._pace * sum(map(self._seconds, rest)) / 60.0
+        return f" (about {minutes:.0f} min left for {len(rest)} rows)"
+
+    def _learn_pace(self, row: RowPlan, seconds: float) -> None:
+        """A running estimate of how this machine compares with the one that the estimates are from."""
+        expected = self._seconds(row)
+        if expected > 1.0:
+            self._pace = 0.5 * self._pace + 0.5 * seconds / expected

@@ -1,0 +1,172 @@
+"""Tables I to IV: our number, the paper's beside it and the difference, with what differs said below."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gosvae.evaluation.rows import UNCOMPRESSED, Row
+from gosvae.reproduce.plan import RowPlan
+from gosvae.reproduce.results import Result, task_quality
+
+DASH = "-"
+OURS, PAPER, DIFFERENCE = "ours", "paper", "difference"
+
+Quantity = tuple[float | None, float | None, int]
+"""Our value, the paper's, digits behind the point."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as text.
+
+    Attributes:
+        name: as on the command line. title: its heading.
+        columns: (group, column); a group of several columns is named once above them.
+        lines: cells as text, each line as long as `columns`.
+        added: for each line, whether the paper lacks it.
+        notes: sentences of the caption.
+    """
+
+    name: str
+    title: str
+    columns: tuple[tuple[str, str], ...]
+    lines: tuple[tuple[str, ...], ...]
+    added: tuple[bool, ...]
+    notes: tuple[str, ...] = ()
+
+
+def number(value: float | None, digits: int, *, sign: bool = False) -> str:
+    """A number as text, a dash where there is none."""
+    if value is None:
+        return DASH
+    if not math.isfinite(value):
+        return "inf"
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def compared(quantity: Quantity) -> tuple[str, str, str]:
+    """Ours, the paper's and the difference."""
+    ours, paper, digits = quantity
+    difference = None if ours is None or paper is None else ours - paper
+    return number(ours, digits), number(paper, digits), number(difference, digits, sign=True)
+
+
+def _name(result: Result) -> str:
+    name = result.plan.title
+    if result.row is not None and result.row.over_budget_images:
+        name += f" (over budget on {result.row.over_budget_images} of {result.row.image_count} images)"
+    return name if not result.missing else f"{name} ({result.missing})"
+
+
+def _effort(result: Result) -> tuple[str, str]:
+    """Steps, with those before a pre-trained start, and minutes of the row's own training."""
+    record = result.record
+    if record is None or not record.steps:
+        return DASH, DASH
+    steps = f"{record.own_steps:,}" + (f" after {record.start_steps:,}" if record.start_steps else "")
+    return steps, number(record.training_minutes, 1)
+
+
+def _task(row: Row | None, result: Result) -> tuple[Quantity, Quantity]:
+    miou, accuracy = (None, None) if row is None else task_quality(row)
+    return (miou, result.paper.miou, 2), (accuracy, result.paper.accuracy, 2)
+
+
+def _millions(row: Row | None) -> float | None:
+    return None if row is None or not row.parameters else row.parameters / 1e6
+
+
+def reference_row(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> Row | None:
+    """The expert on the originals, from the first of the rows that is done."""
+    return next((found for row in rows if (found := results[row.row_id].reference) is not None), None)
+
+
+def _triple(group: str) -> list[tuple[str, str]]:
+    return [(group, OURS), (group, PAPER), (group, DIFFERENCE)]
+
+
+_TASK_COLUMNS = [*_triple("mIoU (%)"), *_triple("accuracy (%)")]
+_EFFORT_COLUMNS = [("training", "steps"), ("training", "minutes")]
+
+
+def rate_task_table(
+    name: str, title: str, rows: Sequence[RowPlan], results: Mapping[str, Result], notes: Sequence[str]
+) -> Table:
+    """Tables I and II: payload, parameters, mIoU, accuracy."""
+    columns = [("", "system"), *_triple("KiB"), ("parameters (M)", OURS), ("parameters (M)", PAPER)]
+    columns += [*_TASK_COLUMNS, *_EFFORT_COLUMNS]
+    lines, added = [], []
+    reference = reference_row(results, rows)
+    if reference is not None:
+        miou, accuracy = task_quality(reference)
+        task = [*compared((miou, None, 2)), *compared((accuracy, None, 2))]
+        lines.append((f"{UNCOMPRESSED.capitalize()} (the expert on the originals)", *[DASH] * 5, *task, DASH, DASH))
+        added.append(True)
+    for row in in_paper_order(rows):
+        result = results[row.row_id]
+        size = number(_millions(result.row), 2), number(result.paper.parameters_m, 2)
+        task = [cell for quantity in _task(result.row, result) for cell in compared(quantity)]
+        rate = compared((None if result.row is None else result.row.total_kib, result.paper.kib, 2))
+        lines.append((_name(result), *rate, *size, *task, *_effort(result)))
+        added.append(row.role == "added")
+    return Table(name, title, tuple(columns), tuple(lines), tuple(added), tuple(notes))
+
+
+def ablation_table(rows: Sequence[RowPlan], results: Mapping[str, Result], notes: Sequence[str]) -> Table:
+    """Table IV: mIoU and accuracy by objective."""
+    columns = [("", "system"), ("", "KiB"), *_TASK_COLUMNS, *_EFFORT_COLUMNS]
+    lines = []
+    for row in in_paper_order(rows, last="gosvae-scratch"):
+        result = results[row.row_id]
+        task = [cell for quantity in _task(result.row, result) for cell in compared(quantity)]
+        rate = number(None if result.row is None else result.row.total_kib, 2)
+        name = _name(result)
+        if row.row_id == "gosvae-scratch":
+            name = name.replace(row.title, "GOS-VAE (JSD + LPIPS)")
+        lines.append((name, rate, *task, *_effort(result)))
+    title = "Table IV: objective functions"
+    return Table("table4", title, tuple(columns), tuple(lines), (False,) * len(lines), tuple(notes))
+
+
+def visual_table(rows: Sequence[RowPlan], results: Mapping[str, Result], notes: Sequence[str]) -> Table:
+    """Table III: MSE, Fréchet distance, LPIPS."""
+    columns = [("", "system"), *_triple("MSE"), *_triple("Fréchet distance"), *_triple("LPIPS"), *_EFFORT_COLUMNS]
+    lines, added = [], []
+    for row in in_paper_order(rows):
+        result, measured = results[row.row_id], results[row.row_id].row
+        mse = None if measured is None else measured.mse
+        lpips = None if measured is None else measured.lpips
+        frechet = None if measured is None else frechet_of(measured)
+        cells = [*compared((mse, result.paper.mse, 4))]
+        # The distance is in another network's features than the paper's FID: a difference would mean nothing.
+        cells += [number(frechet, 3), number(result.paper.fid, 3), DASH]
+        cells += compared((lpips, result.paper.lpips, 3))
+        lines.append((_name(result), *cells, *_effort(result)))
+        added.append(row.role == "added" or result.paper.fid is None)
+    title = "Table III: visual quality"
+    return Table("table3", title, tuple(columns), tuple(lines), tuple(added), tuple(notes))
+
+
+def frechet_of(row: Row) -> float | None:
+    """The Fréchet distance of a row, where the evaluation has one."""
+    value: float | None = getattr(row, "frechet", None)
+    return value
+
+
+_ORDER = (
+    "jpeg autoencoder vqgan gesco vqvae vqvae-residual gosvae-scratch gosvae gosvae-residual "
+    "gosvae-ce gosvae-kld vqvae-kld vqvae-lpips gosvae-kld-lpips"
+).split()
+
+
+def in_paper_order(rows: Sequence[RowPlan], *, last: str | None = None) -> list[RowPlan]:
+    """The paper's rows as it lists them, then those it lacks."""
+
+    def place(row: RowPlan) -> tuple[int, int]:
+        if row.row_id == last:
+            return (1, 0)
+        return (0, _ORDER.index(row.row_id)) if row.row_id in _ORDER else (2, 0)
+
+    return sorted(rows, key=place)
