@@ -133,7 +133,6 @@ def decode(data: bytes, n_symbols: int, tables: FrequencyTables) -> IndexArray:
     Raises:
         BitstreamError: `encode` makes these bytes from no `n_symbols` symbols.
     """
-    error = f"payload of {len(data)} bytes is not a stream of {n_symbols} indices: damaged, or another entropy model's"
     if tables.codebook_size == 1:
         if data:
             raise _not_a_stream(data, n_symbols)

@@ -14,7 +14,9 @@ Axis legend: N rows, I inputs and O outputs of a layer.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -175,3 +177,15 @@ class IntegerLinear(nn.Module):
 def integer_relu(x: Tensor) -> Tensor:
     """Integers in [0, 255]."""
     return x.floor().clamp(0.0, float(LARGEST_ACTIVATION))
+
+
+@contextlib.contextmanager
+def exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """float32 that is float32: no autocast, no TF32 or bfloat16 in products of matrices; no gradients either."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)

@@ -1,0 +1,317 @@
+"""The context model: a small network in exact integers says how probable an index is, given its decoded neighbours.
+
+The grid is coded in passes, see `lattice`; all positions of a pass are evaluated together. A position sees the indices
+at its taps through an embedding, then two to four linear layers, and its index is coded digit by digit, see `digits`.
+There are no convolutions, only products of matrices, so nothing (Winograd, FFT) can leave the integers.
+
+Axis legend: N positions, T taps, E values of an embedding, C channels, K codes, D digits, V values of one digit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Generator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gosvae.config import Config, to_tree
+from gosvae.entropy.base import Batch, EntropyModel, IndexArray, SymbolTables, batches_bits, check_shape
+from gosvae.entropy.digits import MOST_VALUES, Digits, positional
+from gosvae.entropy.lattice import KINDS, passes, reach, taps
+from gosvae.entropy.logits import LOGIT_BITS, counts_of_logits
+from gosvae.errors import CheckpointError
+from gosvae.nn.integer import (
+    LARGEST_WEIGHT,
+    UNIT_BITS,
+    IntegerLinear,
+    IntegerWeights,
+    QuantizedLinear,
+    exact_arithmetic,
+    integer_relu,
+    quantized_relu,
+    round_to_units,
+)
+
+MARK_BYTES = 4
+CHUNK = 4096
+"""Positions that are evaluated and coded at once: bounds the memory."""
+LEAST_BITS = 1 / 32
+"""Of a digit, see `SymbolTables.weights_NK`."""
+
+
+class ContextConfig(Config):
+    """A context model.
+
+    Attributes:
+        codebook_size: K.
+        values: how many values each of the D digits has.
+        embed_digits: a neighbour's embedding is the sum of those of its digits; otherwise each index has its own.
+        embedding_width: E.
+        width: C.
+        blocks: residual blocks of two layers each.
+        taps: how many neighbours the three kinds of passes see.
+        refinements: how often the lattice is refined; there are 1 + 3 * refinements passes.
+    """
+
+    codebook_size: int = Field(ge=2)
+    values: tuple[PositiveInt, ...] = Field(min_length=1)
+    embed_digits: bool = False
+    embedding_width: int = Field(default=16, ge=1)
+    width: int = Field(default=160, ge=1)
+    blocks: int = Field(default=1, ge=0)
+    taps: tuple[PositiveInt, PositiveInt, PositiveInt] = (16, 24, 40)
+    refinements: int = Field(default=2, ge=1, le=4)
+
+    @property
+    def uses(self) -> int:
+        """Biases of a first layer: one for each refinement."""
+        return self.refinements
+
+    @property
+    def tables(self) -> tuple[int, ...]:
+        """Rows of the embedding tables without that of positions outside the grid."""
+        return self.values if self.embed_digits else (self.codebook_size,)
+
+
+Linear = QuantizedLinear | IntegerLinear
+
+
+class ContextNetwork(nn.Module):
+    """From neighbours to logits. The same code trains (`QuantizedLinear`, real units) and runs (integers).
+
+    Built trainable; `freeze` makes tensors of integers of it, `integer_network` a network of those.
+    """
+
+    def __init__(self, config: ContextConfig, linear: Callable[..., Linear] | None = None) -> None:
+        super().__init__()
+        self.config = config
+        make = linear or QuantizedLinear
+        width, values = config.width, config.values
+        used_taps = [min(config.taps[kind], len(taps(kind, 10**6))) for kind in range(KINDS)]
+        fan_in = [config.embedding_width * n for n in used_taps]
+        self.embeddings = nn.ParameterList(
+            nn.Parameter(0.5 * torch.randn(rows + 1, config.embedding_width)) for rows in config.tables
+        )
+        self.start_C = nn.Parameter(0.1 * torch.rand(width))
+        self.first = nn.ModuleList(
+            make(n, width, n_biases=config.uses, largest_input=LARGEST_WEIGHT) for n in fan_in
+        )
+        self.blocks = nn.ModuleList(
+            nn.ModuleList([make(width, width), make(width, width, residual=True)]) for _ in range(config.blocks)
+        )
+        # A digit that is known changes the features, then they pass a layer of their own before the next digit.
+        self.digit_embeddings = nn.ParameterList(nn.Parameter(0.1 * torch.randn(v, width)) for v in values[:-1])
+        self.digit_layers = nn.ModuleList(make(width, width) for _ in values[:-1])
+        self.heads = nn.ModuleList(make(width, v, extra_bits=LOGIT_BITS - UNIT_BITS) for v in values)
+        self.integer = linear is not None
+
+    def _signed(self, table: Tensor) -> Tensor:
+        """Signed table entries: in integers as they are; while training, rounded."""
+        if self.integer:
+            return table
+        return round_to_units(table.clamp(-LARGEST_WEIGHT * 2.0**-UNIT_BITS, LARGEST_WEIGHT * 2.0**-UNIT_BITS))
+
+    def _relu(self, x: Tensor) -> Tensor:
+        return integer_relu(x) if self.integer else quantized_relu(x)
+
+    def features(self, neighbours: list[Tensor], kind: int | None, level: int, n_positions: int) -> Tensor:
+        """Features (N, C) of positions.
+
+        Args:
+            neighbours: for each embedding table the rows (N, T) of the taps; the last row stands for outside.
+            kind, level: of the pass; kind None for the first one, where nothing is known.
+        """
+        if kind is None:
+            h_NC = self._relu(self.start_C).expand(n_positions, -1)
+        else:
+            parts = [
+                F.embedding(rows_NT, self._signed(table))
+                for rows_NT, table in zip(neighbours, self.embeddings, strict=True)
+            ]
+            x_NTE = parts[0]
+            if len(parts) > 1:
+                limit = LARGEST_WEIGHT * (1.0 if self.integer else 2.0**-UNIT_BITS)
+                x_NTE = torch.stack(parts).sum(dim=0).clamp(-limit, limit)
+            h_NC = self._relu(self.first[kind](x_NTE.flatten(1), level))
+        for inner, outer in self.blocks:  # type: ignore[misc]
+            h_NC = self._relu(h_NC + outer(self._relu(inner(h_NC))))
+        return h_NC
+
+    def logits(self, h_NC: Tensor, digit: int) -> Tensor:
+        """Logits (N, V) of a digit: in units of 1/16 bit (integers), or in bits while training."""
+        x_NV: Tensor = self.heads[digit](h_NC)
+        return x_NV.floor() if self.integer else round_to_units(x_NV, LOGIT_BITS - UNIT_BITS)
+
+    def with_digit(self, h_NC: Tensor, digit: int, value_N: Tensor) -> Tensor:
+        """Features (N, C) for the next digit, when the value of this one is known."""
+        known = self._relu(h_NC + F.embedding(value_N, self._signed(self.digit_embeddings[digit])))
+        return self._relu(self.digit_layers[digit](known))
+
+    @torch.no_grad()
+    def freeze(self) -> dict[str, Tensor]:
+        """The network in integers, by name: int8, int32 and uint8 tensors."""
+        tensors: dict[str, Tensor] = {}
+        for name, layer in self.named_modules():
+            if isinstance(layer, QuantizedLinear):
+                integers = layer.freeze()
+                tensors |= {
+                    f"{name}.weight": integers.weight_OI,
+                    f"{name}.bias": integers.bias_PO,
+                    f"{name}.shift": integers.shift_O,
+                }
+        scale = 2.0**UNIT_BITS
+        for name, value in self.named_parameters():
+            if name.startswith(("embeddings", "digit_embeddings")):
+                tensors[name] = (self._signed(value) * scale).to(torch.int8).cpu()
+        tensors["start_C"] = (self._relu(self.start_C) * scale).to(torch.uint8).cpu()
+        return tensors
+
+
+def integer_network(config: ContextConfig, tensors: dict[str, Tensor]) -> ContextNetwork:
+    """The network that `ContextNetwork.freeze` made integers of.
+
+    Raises:
+        CheckpointError: a tensor is missing, is not expected, or does not fit the configuration.
+    """
+    pattern = ContextNetwork(config)
+    expected = {name: (value.shape, value.dtype) for name, value in pattern.freeze().items()}
+    given = {name: (value.shape, value.dtype) for name, value in tensors.items()}
+    if expected != given:
+        wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+        raise CheckpointError(f"the context model's weights do not fit its configuration: {', '.join(wrong[:3])}")
+    names = iter(name for name, layer in pattern.named_modules() if isinstance(layer, QuantizedLinear))
+
+    def layer(_i: int, _o: int, *, largest_input: int = 255, residual: bool = False, **_: int) -> IntegerLinear:
+        name = next(names)
+        parts = (tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
+        return IntegerLinear(IntegerWeights(*parts, largest_input, residual))
+
+    network = ContextNetwork(config, layer)
+    with torch.no_grad():
+        for name, value in network.named_parameters():
+            value.copy_(tensors[name])
+    return network.eval().requires_grad_(False)
+
+
+class ContextModel(EntropyModel):
+    """A trained context model, ready to code; exact on every device.
+
+    Args:
+        config: its shape.
+        tensors: integers, as `ContextNetwork.freeze` ; with `digits_KD` (uint16) where the digits are not
+            those of the index as a number.
+        device: where the network runs.
+
+    Raises:
+        CheckpointError: the tensors do not fit the configuration.
+        ConfigError: a sum of the network could leave the integers of float32, or the digits are not one-to-one.
+    """
+
+    model_id = 3
+    name = "context"
+
+    def __init__(
+        self, config: ContextConfig, tensors: dict[str, Tensor], *, device: str | torch.device = "cpu"
+    ) -> None:
+        self.config, self.tensors = config, dict(tensors)
+        self.codebook_size = config.codebook_size
+        weights = {name: value for name, value in tensors.items() if name != "digits_KD"}
+        table_KD = tensors["digits_KD"].numpy() if "digits_KD" in tensors else None
+        if table_KD is not None and len(table_KD) != self.codebook_size:
+            raise CheckpointError(f"the context model has digits of {len(table_KD)} codes, not {self.codebook_size}")
+        self.digits = Digits(positional(self.codebook_size, config.values) if table_KD is None else table_KD, config.values)
+        self.device = torch.device(device)
+        self.network = integer_network(config, weights).to(self.device)
+        self.mark = self.fingerprint()[:MARK_BYTES]
+        # Rows of the embedding tables for each index, and for what is outside of the grid (the last).
+        rows_KD = self.digits.table_KD if config.embed_digits else np.arange(self.codebook_size)[:, None]
+        self._rows = [
+            torch.from_numpy(np.append(rows_KD[:, d], rows)).to(self.device) for d, rows in enumerate(config.tables)
+        ]
+        self._passes = passes(config.refinements)
+        self._reach = reach(config.refinements)
+
+    def fingerprint(self) -> bytes:
+        """SHA-256 over configuration and integers: 32 bytes."""
+        digest = hashlib.sha256(json.dumps(to_tree(self.config), sort_keys=True).encode())
+        for name, value in sorted(self.tensors.items()):
+            flat = value.detach().cpu().contiguous().view(-1)
+            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+        return digest.digest()
+
+    def least_bits(self, n_indices: int) -> float:
+        """See `EntropyModel.least_bits`: 1/32 bit for each digit."""
+        return n_indices * len(self.digits) * LEAST_BITS
+
+    def estimated_bits(self, indices_hw: npt.NDArray[Any]) -> float:
+        """Cross-entropy of the indices under the network's distributions, in bits."""
+        return batches_bits(self, indices_hw)
+
+    def batches(self, shape_hw: tuple[int, int]) -> Generator[Batch, IndexArray, IndexArray]:
+        """See `EntropyModel.batches`: for each chunk of each pass one batch for every digit."""
+        check_shape(shape_hw)
+        height, width = shape_hw
+        n_digits, values = len(self.digits), self.config.values
+        padded = torch.full((height + 2 * self._reach, width + 2 * self._reach), self.codebook_size, device=self.device)
+        known, stride = padded.view(-1), width + 2 * self._reach
+        indices_N = np.zeros(height * width, np.int64)
+        for number in self._passes:
+            offsets = self._offsets(number.kind, number.spacing, stride)
+            positions = number.positions(shape_hw)
+            for where in np.split(positions, range(CHUNK, len(positions), CHUNK)):
+                if len(where) == 0:
+                    continue
+                rows, columns = np.divmod(where, width)
+                places = torch.from_numpy((rows + self._reach) * stride + columns + self._reach).to(self.device)
+                h_NC = self._features(known, places, offsets, number.kind, number.level)
+                digits_ND = np.empty((len(where), n_digits), np.int64)
+                for d in range(n_digits):
+                    tables = SymbolTables(self._counts(h_NC, d))
+                    digit_of_K = self.digits.table_KD[:, d] if n_digits > 1 else None
+                    digits_ND[:, d] = yield Batch(where, tables, digit_of_K)
+                    if d < n_digits - 1:
+                        value_N = torch.from_numpy(digits_ND[:, d].clip(0, values[d] - 1)).to(self.device)
+                        h_NC = self._with_digit(h_NC, d, value_N)
+                indices_N[where] = self.digits.indices(digits_ND)
+                known[places] = torch.from_numpy(indices_N[where]).to(self.device)
+        return indices_N
+
+    def _offsets(self, kind: int | None, spacing: int, stride: int) -> Tensor:
+        """Distances (T,) of a pass's taps in the flattened padded grid."""
+        pairs = () if kind is None else taps(kind, self.config.taps[kind])
+        distances = [spacing * (dy * stride + dx) for dy, dx in pairs]
+        return torch.tensor(distances, dtype=torch.int64, device=self.device)
+
+    def _features(self, known: Tensor, places_N: Tensor, offsets_T: Tensor, kind: int | None, level: int) -> Tensor:
+        with exact_arithmetic(self.device):
+            neighbours_NT = known[places_N[:, None] + offsets_T]
+            rows = [row_of[neighbours_NT] for row_of in self._rows]
+            return self.network.features(rows, kind, level, len(places_N))
+
+    def _with_digit(self, h_NC: Tensor, digit: int, value_N: Tensor) -> Tensor:
+        with exact_arithmetic(self.device):
+            return self.network.with_digit(h_NC, digit, value_N)
+
+    def _counts(self, h_NC: Tensor, digit: int) -> IndexArray:
+        with exact_arithmetic(self.device):
+            logits_NV = self.network.logits(h_NC, digit).to(torch.int32)
+        return counts_of_logits(logits_NV.cpu().numpy())
+
+
+def default_config(codebook_size: int, values: tuple[int, ...], *, product: bool) -> ContextConfig:
+    """A configuration for a codebook: `product` where the digits have a meaning of their own, as those of FSQ do."""
+    large = codebook_size > 4 * MOST_VALUES
+    return ContextConfig(
+        codebook_size=codebook_size,
+        values=values,
+        embed_digits=product and large,
+        embedding_width=12 if large and not product else 16,
+    )

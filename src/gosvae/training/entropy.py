@@ -1,0 +1,253 @@
+"""Trains a context model on the indices of a finished codec; the codec itself is frozen.
+
+Axis legend: B images, h and w latent positions, N positions, T taps, K codes, D digits, V values of a digit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.model import VqAutoencoder
+from gosvae.config import Config, to_tree
+from gosvae.datasets.base import Dataset
+from gosvae.datasets.loader import TrainingBatches
+from gosvae.entropy.context import ContextConfig, ContextNetwork, default_config
+from gosvae.entropy.digits import MOST_VALUES, Digits, clustered, positional
+from gosvae.entropy.lattice import passes, reach, taps
+from gosvae.errors import ConfigError
+from gosvae.seeding import seed_everything, torch_generator
+from gosvae.tensors import pad_to_multiple
+from gosvae.training.config import BatchConfig, RunConfig, StageConfig, Stages
+from gosvae.training.loop import Outcome, Trainer
+from gosvae.training.task import TrainingTask
+
+BITS = "bits"
+"""The only term: cross-entropy in bits for each index."""
+_LONGEST_EMBEDDING = 3.0
+"""Start of the embeddings: within what their integers hold, 127 / 32."""
+
+
+class ContextRecipe(Config):
+    """How a context model is trained.
+
+    Attributes:
+        model: changes of the model's configuration, such as `{"width": 128}`; the rest follows from the codebook.
+    """
+
+    kind: Literal["context"] = "context"
+    name: str = "context"
+    description: str = ""
+    model: dict[str, Any] = Field(default_factory=dict)
+    stages: Stages
+
+
+def digits_of(codec: VqAutoencoder) -> tuple[Digits, bool]:
+    """The digits of a codec's indices, and whether they are those of a product quantizer."""
+    quantizer = codec.quantizer
+    size = quantizer.codebook_size
+    levels = getattr(codec.config.quantizer, "levels", None)
+    if size <= MOST_VALUES:
+        return Digits(positional(size, (size,)), (size,)), False
+    if levels is not None:
+        return Digits(positional(size, tuple(levels)), tuple(levels)), True
+    table_KD = clustered(code_vectors(codec).numpy())
+    most = math.isqrt(size - 1) + 1
+    return Digits(table_KD, (int(table_KD[:, 0].max()) + 1, most)), False
+
+
+@torch.no_grad()
+def code_vectors(codec: VqAutoencoder) -> Tensor:
+    """What the indices stand for, float32 (K, C)."""
+    vectors_1CK1 = codec.quantizer.lookup(torch.arange(codec.quantizer.codebook_size).view(1, -1, 1))
+    return vectors_1CK1[0, :, :, 0].T.float().cpu()
+
+
+@torch.no_grad()
+def initialise(network: ContextNetwork, codec: VqAutoencoder, digits: Digits, counts_K: Tensor) -> None:
+    """Start where much is known already: similar codes are similar, and frequent ones are probable."""
+    vectors_KC = code_vectors(codec)
+    centred_KC = vectors_KC - vectors_KC.mean(dim=0)
+    left, sizes, _ = torch.linalg.svd(centred_KC, full_matrices=False)
+    count = min(network.config.embedding_width, len(sizes))
+    main_KE = left[:, :count] * sizes[:count]
+    main_KE = (main_KE / main_KE.std(dim=0).mean().clamp_min(1e-6)).clamp(-_LONGEST_EMBEDDING, _LONGEST_EMBEDDING)
+    if not network.config.embed_digits:
+        network.embeddings[0][:-1, :count] = main_KE
+        network.embeddings[0][-1] = 0.0
+    for d, head in enumerate(network.heads):
+        counts_V = torch.bincount(torch.from_numpy(digits.table_KD[:, d]), counts_K.double(), digits.values[d])
+        bits_V = counts_V.clamp_min(1.0).log2()
+        head.bias_PO.copy_((bits_V - bits_V.mean()).float()[None])  # type: ignore[union-attr, operator]
+        head.weight_OI.mul_(0.5)  # type: ignore[union-attr, operator]
+
+
+@dataclass(frozen=True)
+class _Uses:
+    """A pass as training draws it."""
+
+    kind: int | None
+    level: int
+    offsets_T2: Tensor
+    share: float
+
+
+class ContextTask(TrainingTask):
+    """Cross-entropy of random positions of a batch's indices, each as if it were coded in a random pass.
+
+    What a pass sees depends on the distance of the lattice only, so every position can stand for one of any pass.
+    """
+
+    network: ContextNetwork
+
+    def __init__(self, network: ContextNetwork, codec: VqAutoencoder, digits: Digits) -> None:
+        super().__init__()
+        self.network = network
+        self.codec = codec.requires_grad_(False)
+        self.register_buffer("_digits_KD", torch.from_numpy(digits.table_KD), persistent=False)
+        config = network.config
+        outside = [torch.from_numpy(np.append(np.arange(config.codebook_size), config.codebook_size))]
+        if config.embed_digits:
+            outside = [torch.from_numpy(np.append(digits.table_KD[:, d], v)) for d, v in enumerate(config.values)]
+        for d, rows in enumerate(outside):
+            self.register_buffer(f"_rows_{d}", rows, persistent=False)
+        self._n_tables = len(outside)
+        self._reach = reach(config.refinements)
+        self._uses = []
+        for number in passes(config.refinements):
+            pairs = () if number.kind is None else taps(number.kind, config.taps[number.kind])
+            offsets = number.spacing * torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
+            self._uses.append(_Uses(number.kind, number.level, offsets, 1.0 / number.step**2))
+        self._generator = torch_generator(0)
+
+    @property
+    def known_terms(self) -> frozenset[str]:
+        return frozenset({BITS})
+
+    def begin_step(self, *path: int | str) -> None:
+        self._generator = torch_generator(*path, "positions")
+
+    def forward(self, x_B3HW: Tensor, labels_BHW: Tensor | None, wanted: frozenset[str]) -> dict[str, Tensor]:
+        """`bits` for each index; and those of the first and the last pass, to be logged."""
+        del labels_BHW, wanted
+        with torch.autocast(x_B3HW.device.type, enabled=False):
+            x = pad_to_multiple(x_B3HW.float(), self.codec.stride)
+            indices_Bhw = self.codec.eval().encode(x).clone()
+            return self.bits(indices_Bhw)
+
+    def bits(self, indices_Bhw: Tensor) -> dict[str, Tensor]:
+        """See `forward`."""
+        r, config = self._reach, self.network.config
+        padded = F.pad(indices_Bhw, (r, r, r, r), value=config.codebook_size)
+        _, height, width = padded.shape
+        flat = padded.reshape(-1)
+        order = torch.randperm(indices_Bhw.numel(), generator=self._generator).to(flat.device)
+        y_N, x_N = order // indices_Bhw.shape[2] % indices_Bhw.shape[1], order % indices_Bhw.shape[2]
+        images_N = order // indices_Bhw[0].numel()
+        places_N = images_N * (height * width) + (y_N + r) * width + x_N + r
+        total, first, bits = flat.new_zeros((), dtype=torch.float32), 0, None
+        terms: dict[str, Tensor] = {}
+        for use in self._uses:
+            last = min(len(order), first + max(1, round(use.share * len(order))))
+            places = places_N[first:last] if last > first else places_N[-1:]
+            offsets_T = use.offsets_T2 @ torch.tensor([width, 1])
+            neighbours_NT = flat[places[:, None] + offsets_T.to(flat.device)]
+            bits = self._pass_bits(neighbours_NT, flat[places], use)
+            total, first = total + use.share * bits, last
+            if use.kind is None:
+                terms["bits_first_pass"] = bits.detach()
+        assert bits is not None
+        return {BITS: total, **terms, "bits_last_pass": bits.detach()}
+
+    def _pass_bits(self, neighbours_NT: Tensor, indices_N: Tensor, use: _Uses) -> Tensor:
+        """Mean bits of indices under the network in a pass."""
+        network = self.network
+        rows = [self.get_buffer(f"_rows_{d}")[neighbours_NT] for d in range(self._n_tables)]
+        h_NC = network.features(rows, use.kind, use.level, len(indices_N))
+        digits_ND = self.get_buffer("_digits_KD")[indices_N]
+        bits = h_NC.new_zeros(())
+        for d in range(digits_ND.shape[1]):
+            nats_NV = network.logits(h_NC, d) * math.log(2.0)
+            bits = bits + F.cross_entropy(nats_NV, digits_ND[:, d]) / math.log(2.0)
+            if d < digits_ND.shape[1] - 1:
+                h_NC = network.with_digit(h_NC, d, digits_ND[:, d])
+        return bits
+
+
+def context_config(codec: VqAutoencoder, changes: dict[str, Any]) -> tuple[ContextConfig, Digits]:
+    """The configuration for a codec, with changes, and the digits of its indices."""
+    digits, product = digits_of(codec)
+    config = default_config(codec.quantizer.codebook_size, digits.values, product=product)
+    return ContextConfig.model_validate({**to_tree(config), **changes}), digits
+
+
+def train_context(
+    recipe: ContextRecipe,
+    codec: LearnedCodec,
+    seen: Dataset,
+    run: RunConfig,
+    folder: Path,
+    keep: Callable[[ContextConfig, dict[str, Tensor], float], None],
+    *,
+    max_minutes: float | None = None,
+    progress: bool = True,
+) -> Outcome:
+    """Train; `keep` is given the model in integers and the minutes, at the end of every stage.
+
+    Args:
+        codec: whose indices are learnt; it does not change.
+        seen: images that are cropped at random.
+        folder: of the run's state and logs; the same call continues a run that was stopped.
+
+    Raises:
+        TrainingError, CheckpointError, WriteError, DatasetError: as `Trainer.train`.
+    """
+
+    def batches(stage: StageConfig, rank: int, world_size: int) -> TrainingBatches:
+        options = to_tree(stage.batches)
+        return TrainingBatches(seen, **options, seed=run.seed, workers=run.workers, rank=rank, world_size=world_size)
+
+    with torch.random.fork_rng(devices=[]):
+        seed_everything(run.seed)
+        config, digits = context_config(codec.model, recipe.model)
+        network = ContextNetwork(config)
+        initialise(network, codec.model, digits, codec.checkpoint.counts)
+        task = ContextTask(network, codec.model, digits)
+        inputs = [seen.name, len(seen), codec.checkpoint.fingerprint().hex(), to_tree(config)]
+        trainer = Trainer(task, recipe.stages, run, folder, inputs=str(inputs))
+
+        def on_stage_end(stage: StageConfig, trained: nn.Module, minutes: float) -> None:
+            del stage
+            assert isinstance(trained, ContextNetwork)
+            tensors = trained.freeze()
+            if len(digits) > 1 and not hasattr(codec.model.config.quantizer, "levels"):
+                tensors["digits_KD"] = torch.from_numpy(digits.table_KD.astype(np.uint16))
+            keep(config, tensors, minutes)
+
+        return trainer.train(batches, on_stage_end, max_minutes=max_minutes, progress=progress)
+
+
+def default_recipe(steps: int) -> ContextRecipe:
+    """The recipe that the shipped models were trained with."""
+    if steps < 1:
+        raise ConfigError(f"{steps} steps: expected at least 1")
+    stage = StageConfig(
+        name="context",
+        weights={BITS: 1.0},
+        steps=steps,
+        learning_rate=3e-3,
+        weight_decay=0.0,
+        ema_decay=0.99,
+        batches=BatchConfig(batch_size=2, crop_height=256, crop_width=256, flip=True),
+    )
+    return ContextRecipe(stages=(stage,))
