@@ -17,8 +17,8 @@ from gosvae.codecs.autoencoder_model import ScalarAutoencoder, merge
 from gosvae.codecs.base import RateControlledCodec
 from gosvae.codecs.tiling import decode_in_tiles, encode_in_tiles
 from gosvae.codecs.trained import TrainedCodec
+from gosvae.entropy import coder
 from gosvae.entropy.channels import ChannelHistograms
-from gosvae.entropy.coder import decode_indices, encode_indices
 from gosvae.errors import BitstreamError, CheckpointError, ConfigError, ImageError, RateError
 from gosvae.tensors import ImageArray, check_image, image_to_tensor, pad_to_multiple, tensor_to_image
 
@@ -55,7 +55,7 @@ class AutoencoderCodec(TrainedCodec, RateControlledCodec):
             raise CheckpointError(f"the frequency tables are {tuple(checkpoint.counts.shape)}, not {shape}")
         self._counts_DF = checkpoint.counts.numpy()
         try:
-            ChannelHistograms(self._counts_DF).tables((self.config.latent_channels, 1))
+            ChannelHistograms(self._counts_DF).tables(1)
         except ConfigError as error:
             raise CheckpointError(f"the frequency tables are damaged: {error}") from None
 
@@ -99,8 +99,8 @@ class AutoencoderCodec(TrainedCodec, RateControlledCodec):
         """The stream of a latent at a step of 1..2L+1: one byte for the step, then the symbols."""
         entropy_model = ChannelHistograms(self._counts_DF, step)
         indices_Dhw = merge(torch.from_numpy(fine_Dhw).int(), step).numpy() - entropy_model.smallest_symbol
-        rows = indices_Dhw.reshape(-1, indices_Dhw.shape[-1])
-        payload = bytes([step]) + encode_indices(entropy_model, rows)
+        tables = entropy_model.tables(indices_Dhw[0].size)
+        payload = bytes([step]) + coder.encode(indices_Dhw.ravel().astype(np.int64), tables)
         return bitstream.pack(bitstream.Header(self.fingerprint, height, width, entropy_model.model_id), payload)
 
     def decode(self, data: bytes) -> tuple[npt.NDArray[np.int16], int, int, int]:
@@ -118,10 +118,10 @@ class AutoencoderCodec(TrainedCodec, RateControlledCodec):
         channels, stride = self.config.latent_channels, self.model.stride
         h, w = -(-header.height // stride), -(-header.width // stride)
         # Before memory is taken: an untrue size must not ask for more than the payload can hold.
-        if entropy_model.least_bits() * h * w > 8 * len(payload) + 32:
+        if entropy_model.least_bits(h * w) > 8 * len(payload) + 32:
             raise BitstreamError(f"payload of {len(payload)} bytes is not a latent of {channels}x{h}x{w}: damaged")
-        rows = decode_indices(entropy_model, payload[1:], (channels * h, w))
-        symbols_Dhw = (rows + entropy_model.smallest_symbol).astype(np.int16).reshape(channels, h, w)
+        indices_N = coder.decode(payload[1:], channels * h * w, entropy_model.tables(h * w))
+        symbols_Dhw = (indices_N + entropy_model.smallest_symbol).astype(np.int16).reshape(channels, h, w)
         return symbols_Dhw, step, header.height, header.width
 
     def reconstruct(self, symbols_Dhw: npt.NDArray[np.int16], step: int, height: int, width: int) -> ImageArray:
@@ -150,7 +150,10 @@ class AutoencoderCodec(TrainedCodec, RateControlledCodec):
         fine_Dhw = self.fine_integers(image_uint8_HW3)
         best = self.encode(fine_Dhw, height, width, self.config.largest_step)
         if len(best) > budget_bytes:
-            raise RateError(f"{self.name}: the smallest stream has {len(best)} bytes, the budget is {budget_bytes}")
+            raise RateError(
+                f"{self.name} cannot code this {height}x{width} image in {budget_bytes} bytes: its smallest stream "
+                f"takes {len(best)}; raise the budget or shrink the image"
+            )
         too_small, fits = 0, self.config.largest_step
         while fits - too_small > 1:
             step = (too_small + fits) // 2
