@@ -149,6 +149,10 @@ class Batch:
     tables: FrequencyTables | SymbolTables
     symbol_of_K: IndexArray | None = None
 
+    def length(self, n_indices: int) -> int:
+        """How many symbols these are, in an image of so many indices."""
+        return len(range(n_indices)[self.where]) if isinstance(self.where, slice) else len(self.where)
+
     def symbols(self, indices_N: IndexArray) -> IndexArray:
         """This batch's symbols of all the indices of an image, in raster order."""
         chosen = indices_N[self.where]

@@ -203,17 +203,17 @@ def decode_indices(model: EntropyModel, data: bytes, shape_hw: tuple[int, int]) 
 def _decode_batches(model: EntropyModel, data: bytes, shape_hw: tuple[int, int]) -> IndexArray:
     """Decodes and, beside it, encodes again: only the bytes that an encoder makes are a stream."""
     coding, reader, writer = model.batches(shape_hw), _Reader(data), _Writer()
-    numbers_N = np.arange(math.prod(shape_hw))
+    n_indices = math.prod(shape_hw)
     batch = next(coding)
     try:
         while True:
-            symbols = reader.read(len(numbers_N[batch.where]), batch.tables)
+            symbols = reader.read(batch.length(n_indices), batch.tables)
             writer.write(symbols, batch.tables)
             batch = coding.send(symbols)
     except StopIteration as finished:
         indices_N: IndexArray = finished.value
     except AssertionError:  # constriction: bytes that no encoder makes
-        raise _not_a_stream(data, len(numbers_N)) from None
+        raise _not_a_stream(data, n_indices) from None
     if writer.finish() != data:
-        raise _not_a_stream(data, len(numbers_N))
+        raise _not_a_stream(data, n_indices)
     return indices_N

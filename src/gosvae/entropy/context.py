@@ -100,9 +100,7 @@ class ContextNetwork(nn.Module):
             nn.Parameter(0.5 * torch.randn(rows + 1, config.embedding_width)) for rows in config.tables
         )
         self.start_C = nn.Parameter(0.1 * torch.rand(width))
-        self.first = nn.ModuleList(
-            make(n, width, n_biases=config.uses, largest_input=LARGEST_WEIGHT) for n in fan_in
-        )
+        self.first = nn.ModuleList(make(n, width, n_biases=config.uses, largest_input=LARGEST_WEIGHT) for n in fan_in)
         self.blocks = nn.ModuleList(
             nn.ModuleList([make(width, width), make(width, width, residual=True)]) for _ in range(config.blocks)
         )
@@ -226,7 +224,9 @@ class ContextModel(EntropyModel):
         table_KD = tensors["digits_KD"].numpy() if "digits_KD" in tensors else None
         if table_KD is not None and len(table_KD) != self.codebook_size:
             raise CheckpointError(f"the context model has digits of {len(table_KD)} codes, not {self.codebook_size}")
-        self.digits = Digits(positional(self.codebook_size, config.values) if table_KD is None else table_KD, config.values)
+        self.digits = Digits(
+            positional(self.codebook_size, config.values) if table_KD is None else table_KD, config.values
+        )
         self.device = torch.device(device)
         self.network = integer_network(config, weights).to(self.device)
         self.mark = self.fingerprint()[:MARK_BYTES]

@@ -1,0 +1,67 @@
+"""Counts that are learnt while an image is coded, from the static histogram on: for images unlike the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gosvae.entropy.base import Batch, EntropyModel, FrequencyTables, IndexArray, batches_bits, check_shape
+from gosvae.entropy.static import StaticHistogram
+
+PRIOR_TOTAL = 2**20
+"""The static histogram is scaled to about this total, in units of `OBSERVED`."""
+OBSERVED = 2**11
+"""Weight of one index that has been coded: so the histogram weighs as much as 512 of them."""
+MOST_OBSERVED = 2**15
+"""When so many indices have been counted, their counts are halved: recent ones weigh more, and sums stay small."""
+LEAST_BATCH = 64
+
+
+class AdaptiveCounts(EntropyModel):
+    """One histogram for a grid in raster order, counted anew after every batch of indices. Integers throughout.
+
+    Args:
+        counts_K: the static histogram, as `StaticHistogram` takes it; errors are its.
+    """
+
+    model_id = 2
+    name = "adaptive-counts"
+
+    def __init__(self, counts_K: npt.NDArray[Any]) -> None:
+        static_K = StaticHistogram(counts_K).counts_K
+        self.codebook_size = len(static_K)
+        # 2**20 * count fits int64 for all counts below 2**39 (`FrequencyTables`); at least 1 for every index.
+        self.prior_K = static_K * PRIOR_TOTAL // int(static_K.sum()) + 1
+
+    @property
+    def batch_size(self) -> int:
+        """Indices between two counts: a table of K entries costs as much as the coding of about K / 8 indices."""
+        return max(LEAST_BATCH, self.codebook_size // 8)
+
+    def least_bits(self, n_indices: int) -> float:
+        """See `EntropyModel.least_bits`: what an image takes in which one index alone occurs."""
+        total = int(self.prior_K.sum())
+        rest = total - int(self.prior_K.max())
+        most = OBSERVED * (MOST_OBSERVED + self.batch_size)
+        return 0.9 * n_indices * float(np.log2(1 + rest / (most + total)))  # 0.9: the coder's tables are rounded
+
+    def estimated_bits(self, indices_hw: npt.NDArray[Any]) -> float:
+        """Cross-entropy of the indices under the counts as they develop, in bits."""
+        return batches_bits(self, indices_hw)
+
+    def batches(self, shape_hw: tuple[int, int]) -> Generator[Batch, IndexArray, IndexArray]:
+        """See `EntropyModel.batches`: runs of indices in raster order."""
+        n_indices, size = check_shape(shape_hw), self.batch_size
+        observed_K = np.zeros(self.codebook_size, np.int64)
+        decoded = []
+        for first in range(0, n_indices, size):
+            where = slice(first, min(first + size, n_indices))
+            symbols = yield Batch(where, FrequencyTables((self.prior_K + OBSERVED * observed_K)[None]))
+            decoded.append(symbols)
+            observed_K += np.bincount(symbols, minlength=self.codebook_size)
+            if observed_K.sum() >= MOST_OBSERVED:
+                observed_K //= 2
+        return np.concatenate(decoded)
