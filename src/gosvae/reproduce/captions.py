@@ -72,7 +72,7 @@ def effort(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan])
 
 RATES = (
     "KiB (1024 bytes): mean of real, complete files with their headers. The systems whose rate is a knob (JPEG, WebP, "
-    "AVIF, JPEG XL, JPEG of a smaller image, Autoencoder) take at most as many bytes as GOS-VAE with a pre-trained start, "
+    "AVIF, JPEG XL, JPEG of a smaller image, Autoencoder) take at most the bytes of GOS-VAE with a pre-trained start, "
     "image by image; the paper gives its JPEG 11.5 KB and its Autoencoder 12.8 KB against GOS-VAE's 8.3. Where a file "
     "cannot be made so small, the smallest is taken, and the row says on how many images."
 )

@@ -22,11 +22,11 @@ SECONDS_PER_STEP: Mapping[str, Mapping[str, float]] = MappingProxyType(
                 "gosvae-ce": 0.25,
                 "gosvae-kld": 0.25,
                 "gosvae-kld-lpips": 0.35,
-                "vqvae-residual": 0.35,
-                "gosvae-residual": 0.55,
-                "autoencoder": 0.10,
-                "vqgan": 0.50,
-                "gesco": 0.50,
+                "vqvae-residual": 0.20,
+                "gosvae-residual": 0.42,
+                "autoencoder": 0.06,
+                "vqgan": 0.40,
+                "gesco": 0.30,
             }
         ),
         # Assumed for one GPU of the class of an RTX 4090, bfloat16, 8 images of 256x512, embedded expert.
@@ -45,11 +45,11 @@ SECONDS_PER_STEP: Mapping[str, Mapping[str, float]] = MappingProxyType(
 SECONDS_PER_IMAGE: Mapping[str, float] = MappingProxyType({"small": 0.25, "gpu": 0.08, "paper": 0.6})
 """Of an evaluation: compress, decompress, expert twice, perceptual distance."""
 
-SLOW_IMAGES: Mapping[str, float] = MappingProxyType({"gesco": 6.0, "avif": 0.7, "jpegxl": 0.7})
+SLOW_IMAGES: Mapping[str, float] = MappingProxyType({"gesco": 2.0, "avif": 0.5, "jpegxl": 0.5})
 """Further seconds an image: many denoising steps, or a search for the quality."""
 
-STRIDE_FACTOR: Mapping[int, float] = MappingProxyType({2: 2.2, 4: 1.0, 8: 0.8, 16: 0.8, 32: 0.8})
-"""Of the codec's part of a step, against r = 4."""
+STRIDE_FACTOR: Mapping[int, float] = MappingProxyType({2: 1.3, 4: 1.0, 8: 0.95, 16: 0.95, 32: 0.95})
+"""Of a step, against r = 4."""
 
 OVERHEAD_SECONDS = 15.0
 """Of a training: loading, the first step, the histogram of the indices."""

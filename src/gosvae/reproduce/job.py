@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gosvae.codecs.base import ImageCodec
-from gosvae.codecs.registry import load_codec
+from gosvae.codecs.registry import LABEL_MAP, load_codec
 from gosvae.config import to_tree
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.datasets.geometry import GeometryConfig
@@ -25,8 +25,6 @@ from gosvae.reproduce.scales import Scale, changes_of, planned_steps, recipe_of,
 from gosvae.training.config import RunConfig
 
 ADE20K = "ade20k"
-CITYSCAPES_IMAGES = 2975
-"""Training images of Cityscapes, which a plan without data counts epochs in."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +155,11 @@ class World:
         """All overrides of a trained row; raises as `scales.changes_of`."""
         return changes_of(row, self.job.scale, self.steps_of(row), self.job.changes_for(row))
 
+    def batch_size_of(self, row: RowPlan) -> int:
+        """Images a step, in the last stage."""
+        recipe = recipe_of(row, self.changes_of(row))
+        return recipe.stages[-1].batches.batch_size
+
     def real_steps(self, row: RowPlan, changes: list[str]) -> int:
         """Steps of a row's own training with all overrides."""
         recipe = recipe_of(row, changes)
@@ -209,6 +212,7 @@ class World:
             CheckpointError: the training is not finished.
         """
         if isinstance(row.source, Named):
-            return load_codec(row.source.codec)
+            own = f":{self.job.expert}" if row.source.codec == LABEL_MAP else ""
+            return load_codec(row.source.codec + own, device=self.device)
         trained = row.source.row if isinstance(row.source, Borrowed) else row.row_id
         return load_codec(str(folder_of(trained)), device=self.device)

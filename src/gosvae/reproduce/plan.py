@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gosvae.codecs.registry import LABEL_MAP
 from gosvae.errors import ConfigError, unknown_name
 
 EXPERIMENTS = ("table1", "table2", "table3", "table4", "fig2", "fig3", "fig4")
@@ -163,7 +164,7 @@ def _classical_rows() -> list[RowPlan]:
     for codec, title in (("jpeg-half", "JPEG at half the size"), ("jpeg-quarter", "JPEG at a quarter of the size")):
         rows.append(RowPlan(codec, title, Named(codec), tables, match=_AT, role="added"))
     rows.append(
-        RowPlan("label-map", "Label map of the expert (bound)", Named("label-map"), ("table1", "table2"), role="added")
+        RowPlan("label-map", "Label map of the expert (bound)", Named(LABEL_MAP), ("table1", "table2"), role="added")
     )
     return rows
 

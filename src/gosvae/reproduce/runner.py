@@ -165,8 +165,8 @@ class Runner:
         batch_size = None
         if isinstance(row.source, Trained):
             stages = settings["recipe"]["stages"]
-            steps = {stage["name"]: stage["steps"] for stage in stages}
-            batch_size = stages[-1]["batches"]["batch_size"]
+            steps = {str(stage["name"]): int(stage["steps"]) for stage in stages}
+            batch_size = self.world.batch_size_of(row)
             if not self._train(row, head, folder, sum(steps.values())):
                 return False
         if time.monotonic() > self._deadline:

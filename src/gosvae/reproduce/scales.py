@@ -10,6 +10,7 @@ from gosvae.config import to_tree
 from gosvae.errors import ConfigError, unknown_name
 from gosvae.recipes import Recipe, load_recipe
 from gosvae.reproduce.plan import RowPlan, Trained
+from gosvae.training.config import StageConfig
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,6 @@ class Scale:
         table_steps: optimiser steps of every learned row of the tables; None takes the paper's epochs.
         sweep_steps: the same for the points of Fig. 4.
         batch_size: images a step. crop_height, crop_width: what is cut from each; None takes whole images.
-        warmup_steps, ramp_steps: of the learning rate and of the imitation terms; None keeps the recipe's.
         sweep_images: images that a point of Fig. 4 is measured on, evenly spaced; None takes all.
         histogram_pixels: see `RunConfig`.
         changes: `key=value` overrides by recipe, or by row id; of a row where both are there.
@@ -33,8 +33,6 @@ class Scale:
     batch_size: int
     crop_height: int | None
     crop_width: int | None
-    warmup_steps: int | None
-    ramp_steps: int | None
     sweep_images: int | None
     histogram_pixels: int
     changes: Mapping[str, tuple[str, ...]]
@@ -44,6 +42,18 @@ class Scale:
 _SMALL_RESIDUAL = (
     "model.autoencoder={architecture: residual, stride: 4, width: 80, blocks: 1}",
     "model.quantizer={kind: vq, codebook_size: 2048, code_dim: 48, revive_below: 0.03}",
+)
+_SMALL_VQGAN = (
+    "model.autoencoder={architecture: vqgan, stride: 4, width: 24, multipliers: [1, 2, 3], blocks: 1, "
+    "decoder_blocks: 1, attention: true}",
+    "stages.0.adversary.width=32",
+)
+_SMALL_GESCO = (
+    "model={patch: 4, width: 32, multipliers: [1, 2, 3], blocks: 1, attention_strides: [4], head_width: 32, "
+    "spade_width: 32, learned_variance: false, schedule: cosine, prediction: image, sampler: ddim, "
+    "sampling_steps: 15, guidance: 1.5}",
+    "stages.0.weights={denoising: 1.0}",
+    "stages.0.learning_rate=1.0e-3",
 )
 _NO_REVIVAL = ("model.quantizer.revive_below=0",)
 _REVIVING = (
@@ -59,11 +69,16 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
             batch_size=4,
             crop_height=128,
             crop_width=256,
-            warmup_steps=40,
-            ramp_steps=40,
             sweep_images=34,
             histogram_pixels=16_000_000,
-            changes=MappingProxyType({"vqvae-residual": _SMALL_RESIDUAL, "gosvae-residual": _SMALL_RESIDUAL}),
+            changes=MappingProxyType(
+                {
+                    "vqvae-residual": _SMALL_RESIDUAL,
+                    "gosvae-residual": _SMALL_RESIDUAL,
+                    "vqgan": _SMALL_VQGAN,
+                    "gesco": _SMALL_GESCO,
+                }
+            ),
             sentence=(
                 "Every learned row has the same number of optimiser steps; the residual models, VQ-GAN and GESCO are "
                 "smaller than the paper's."
@@ -76,8 +91,6 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
             batch_size=8,
             crop_height=256,
             crop_width=512,
-            warmup_steps=200,
-            ramp_steps=500,
             sweep_images=None,
             histogram_pixels=60_000_000,
             changes=MappingProxyType({}),
@@ -90,8 +103,6 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
             batch_size=8,
             crop_height=None,
             crop_width=None,
-            warmup_steps=None,
-            ramp_steps=None,
             sweep_images=None,
             histogram_pixels=60_000_000,
             changes=MappingProxyType(dict.fromkeys(_REVIVING.split(), _NO_REVIVAL)),
@@ -150,16 +161,25 @@ def changes_of(row: RowPlan, scale: Scale, steps: int, more: tuple[str, ...] = (
         own.append(f"stages.{number}.steps={length}")
         for key, value in (("batch_size", scale.batch_size), *_crop(scale)):
             own.append(f"stages.{number}.batches.{key}={value}")
-        if scale.warmup_steps is not None:
-            own.append(f"stages.{number}.warmup_steps={scale.warmup_steps}")
+        own += [f"stages.{number}.{key}={value}" for key, value in _schedule(stage, length).items()]
         adversary = to_tree(stage).get("adversary")
         if adversary and adversary["start_step"]:
             own.append(f"stages.{number}.adversary.start_step={adversary['start_step'] * length // stage.steps}")
-        if scale.ramp_steps is not None and stage.ramp_steps:
-            own.append(f"stages.{number}.ramp_steps={scale.ramp_steps}")
     own += more
     load_recipe(source.recipe, own)  # so that what is impossible shows before anything is trained
     return own
+
+
+def _schedule(stage: StageConfig, steps: int) -> dict[str, float]:
+    """Warm-up, ramp and averaging of a stage that is shorter than its recipe's.
+
+    A moving average remembers 1 / (1 - decay) steps: over a tenth of the training it still forgets the start.
+    """
+    return {
+        "warmup_steps": min(stage.warmup_steps, steps // 12),
+        "ramp_steps": min(stage.ramp_steps, steps // 12),
+        "ema_decay": max(0.0, min(stage.ema_decay, 1.0 - 10.0 / steps)),
+    }
 
 
 def _crop(scale: Scale) -> list[tuple[str, str]]:
@@ -181,6 +201,9 @@ def recipe_of(row: RowPlan, changes: list[str]) -> Recipe:
 
 
 def recipe_tree(row: RowPlan, changes: list[str]) -> dict[str, object]:
-    """The same as plain values for settings and keys, without the texts, which no number follows from."""
-    tree = to_tree(recipe_of(row, changes))
+    """The same as plain values for settings and keys, without the texts, which no number follows from.
+
+    Defaults are left out, so that a setting that a later version adds does not make rows that are done foreign.
+    """
+    tree = recipe_of(row, changes).model_dump(mode="json", exclude_defaults=True)
     return {key: value for key, value in tree.items() if key not in ("name", "description", "reference")}
