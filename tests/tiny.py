@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from gosvae.checkpoint import CodecCard, CodecCheckpoint, half_weights
+from gosvae.checkpoint import AutoencoderCard, CodecCard, CodecCheckpoint, half_weights
+from gosvae.codecs.autoencoder_model import AutoencoderModelConfig, ScalarAutoencoder
 from gosvae.codecs.model import ModelConfig, VqAutoencoder
 from gosvae.config import parse
 from gosvae.datasets.geometry import GeometryConfig, Prepared
@@ -113,3 +114,16 @@ def run_config(**more: Any) -> RunConfig:
     """On the CPU, every step logged, no TensorBoard."""
     defaults = {"accelerator": "cpu", "precision": "32", "log_steps": 1, "tensorboard": False}
     return parse(RunConfig, {**defaults, **more})
+
+
+def scalar_checkpoint(*, seed: int = 0, name: str = "tiny-autoencoder", **model: Any) -> CodecCheckpoint:
+    """A plain autoencoder with random weights; the tables are broad bells."""
+    settings = {"autoencoder": autoencoder(stride=8), "latent_channels": 3, "fine_levels": 20, "step": 4, **model}
+    config = parse(AutoencoderModelConfig, settings)
+    seed_everything(seed)
+    network = ScalarAutoencoder(config)
+    fine_F = torch.arange(config.largest_step) - config.fine_levels
+    widths_D1 = torch.arange(1, config.latent_channels + 1).unsqueeze(1) * config.fine_levels
+    counts_DF = 10000 // (1 + fine_F**2 // widths_D1) ** 2 + 1
+    card = AutoencoderCard(name=name, recipe="none", model=config)
+    return CodecCheckpoint(card, half_weights(network.state_dict()), counts_DF, {"dataset": "none"})

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gosvae.codecs.autoencoder import AutoencoderCodec
 from gosvae.codecs.base import ImageCodec, RateControlledCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.label_map import LabelMapCodec
@@ -21,7 +22,7 @@ from gosvae.codecs.learned import LearnedCodec
 from gosvae.errors import BitstreamError, RateError, ShapeError
 from gosvae.seeding import numpy_generator
 from gosvae.tensors import ImageArray
-from tiny import QUANTIZERS, checkpoint, expert, model_config
+from tiny import QUANTIZERS, checkpoint, expert, model_config, scalar_checkpoint
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def codecs() -> dict[str, Case]:
     return {
         **classical,
         **label_map,
+        "autoencoder": Case(lambda: AutoencoderCodec(scalar_checkpoint()), True, False),
         **{f"learned-{kind}": Case(partial(learned, kind), True, False) for kind in QUANTIZERS},
     }
 
