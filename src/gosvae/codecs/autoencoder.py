@@ -99,8 +99,10 @@ class AutoencoderCodec(TrainedCodec, RateControlledCodec):
         """The stream of a latent at a step of 1..2L+1: one byte for the step, then the symbols."""
         entropy_model = ChannelHistograms(self._counts_DF, step)
         indices_Dhw = merge(torch.from_numpy(fine_Dhw).int(), step).numpy() - entropy_model.smallest_symbol
-        tables = entropy_model.tables(indices_Dhw[0].size)
-        payload = bytes([step]) + coder.encode(indices_Dhw.ravel().astype(np.int64), tables)
+        payload = bytes([step])
+        if step < self.config.largest_step:
+            tables = entropy_model.tables(indices_Dhw[0].size)
+            payload += coder.encode(indices_Dhw.ravel().astype(np.int64), tables)
         return bitstream.pack(bitstream.Header(self.fingerprint, height, width, entropy_model.model_id), payload)
 
     def decode(self, data: bytes) -> tuple[npt.NDArray[np.int16], int, int, int]:
@@ -117,6 +119,8 @@ class AutoencoderCodec(TrainedCodec, RateControlledCodec):
         entropy_model = ChannelHistograms(self._counts_DF, step)
         channels, stride = self.config.latent_channels, self.model.stride
         h, w = -(-header.height // stride), -(-header.width // stride)
+        if step == self.config.largest_step and len(payload) == 1:
+            return np.zeros((channels, h, w), np.int16), step, header.height, header.width
         # Before memory is taken: an untrue size must not ask for more than the payload can hold.
         if entropy_model.least_bits(h * w) > 8 * len(payload) + 32:
             raise BitstreamError(f"payload of {len(payload)} bytes is not a latent of {channels}x{h}x{w}: damaged")
