@@ -247,3 +247,20 @@ def test_training_lowers_the_error_and_counts_the_tables(tmp_path: Path, image: 
     torch.testing.assert_close(counts_DF, codec.checkpoint.counts)
     assert counts_DF.sum(dim=1).tolist() == [129 + 4 * 8 * 12] * 4  # one for each entry, and four images
     assert codec.description["latent"].startswith("D = 4 channels of 129 fine integers")
+
+
+def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(tmp_path: Path) -> None:
+    small = ["model.autoencoder.width=8", "stages.0.steps=3", "model.training_steps=[4, 20]"]
+    recipe = load_recipe("autoencoder", [*small, "stages.0.batches={batch_size: 2, crop_height: 32, crop_width: 32}"])
+    assert isinstance(recipe, AutoencoderRecipe)
+
+    def run(folder: Path, max_minutes: float | None) -> bool:
+        data, options = streets(2), run_config(seed=3)
+        made = train_codec(recipe, data, data, None, None, options, folder, max_minutes=max_minutes, progress=False)
+        return made.complete
+
+    assert run(tmp_path / "whole", None)
+    sessions = [run(tmp_path / "parts", 0.0) for _ in range(3)]  # one step each
+    assert sessions == [False, False, True]
+    whole, parts = (load_codec_checkpoint(tmp_path / name) for name in ("whole", "parts"))
+    assert whole.fingerprint() == parts.fingerprint()
