@@ -49,7 +49,17 @@ def test_the_kind_of_a_recipe_chooses_what_is_trained(tmp_path: Path) -> None:
         "stages.0.steps=1",
         "stages.0.batches={batch_size: 1, crop_height: 32, crop_width: 32}",
     ]
-    run = ["--data", "streets:2", "--out", str(tmp_path / "run"), "--accelerator", "cpu", "--quiet"]
+    run = [
+        "--data",
+        "streets:2",
+        "--out",
+        str(tmp_path / "run"),
+        "--resize",
+        "64x96",
+        "--accelerator",
+        "cpu",
+        "--quiet",
+    ]
     overrides = [word for override in small for word in ("--set", override)]
     assert main(["train", "autoencoder", *run, *overrides]) == 0
     assert load_codec_checkpoint(tmp_path / "run").card.kind == "autoencoder"
