@@ -52,7 +52,7 @@ class DiffusionConfig(UNetConfig):
     schedule: Literal["linear", "cosine"] = "linear"
     prediction: Literal["noise", "image", "velocity"] = "noise"
     sampler: Literal["ddpm", "ddim"] = "ddpm"
-    sampling_steps: int = Field(default=100, ge=1)
+    sampling_steps: int = Field(default=100, ge=2)
     guidance: float = Field(default=2.0, ge=1)
 
     @model_validator(mode="after")
@@ -110,13 +110,14 @@ def make_scheduler(config: DiffusionConfig) -> DDPMScheduler | DDIMScheduler:
         "num_train_timesteps": config.timesteps,
         "beta_schedule": _SCHEDULES[config.schedule],
         "prediction_type": _PREDICTIONS[config.prediction],
-        # The last step of training is the sampler's first: it begins with noise alone.
-        "timestep_spacing": "trailing",
     }
+    # Both begin at the last step of the noising, with noise alone. DDPM ends at step 0, where no noise is added any
+    # more; DDIM, which needs equal distances, steps from its last one to the picture.
     if config.sampler == "ddim":
-        return DDIMScheduler(**common)
+        return DDIMScheduler(**common, timestep_spacing="trailing")
     # Fixed large variance is what Ho et al. and Wang et al. use where none is learned.
-    return DDPMScheduler(**common, variance_type="learned_range" if config.learned_variance else "fixed_large")
+    variance = "learned_range" if config.learned_variance else "fixed_large"
+    return DDPMScheduler(**common, timestep_spacing="linspace", variance_type=variance)
 
 
 class Diffusion:
