@@ -123,6 +123,42 @@ def mean_squared_error(image_uint8_HW3: ImageArray, other_uint8_HW3: ImageArray)
     return float(np.mean(difference**2)) / 255.0**2
 
 
+def frechet_distance(features_ND: npt.NDArray[Any], other_MD: npt.NDArray[Any]) -> float:
+    """Fréchet distance of two Gaussians with the means and (unbiased) covariances of two sets of features.
+
+    `|mean - other mean|^2 + Tr(C + C' - 2 (C C')^(1/2))` (Dowson and Landau 1982), as in the FID (Heusel et al. 2017).
+    With few images (N or M not far above D) it comes out too large: compare only at the same number of images.
+
+    Args:
+        features_ND, other_MD: one row for each image; N and M at least 2, D features.
+
+    Raises:
+        ShapeError: fewer than two images, or sets with another number of features.
+        ConfigError: a feature is not a finite number.
+    """
+    for features in (features_ND, other_MD):
+        if features.ndim != 2 or len(features) < 2 or features.shape[1] != features_ND.shape[1]:
+            raise ShapeError(
+                f"expected features (N, {features_ND.shape[-1]}) of at least two images in each set", features.shape
+            )
+        if not np.isfinite(features).all():
+            raise ConfigError("a feature for the Fréchet distance is not finite: check the feature network")
+    means_D: list[npt.NDArray[np.float64]] = []
+    factors: list[npt.NDArray[np.float64]] = []
+    for features in (features_ND, other_MD):
+        values = features.astype(np.float64)
+        means_D.append(values.mean(axis=0))
+        # F with F^T F = C: the centred features, or their triangular factor where there are more images than features.
+        factor: npt.NDArray[np.float64] = (values - means_D[-1]) / np.sqrt(len(values) - 1)
+        factors.append(np.linalg.qr(factor)[1] if len(factor) > factor.shape[1] else factor)
+    # C C' = F^T F G^T G has the eigenvalues of (F G^T)(F G^T)^T: the trace of its root is the sum of the singular
+    # values of F G^T. No root of a matrix is needed, which would fail where N < D makes C singular.
+    root_trace = np.linalg.svd(factors[0] @ factors[1].T, compute_uv=False).sum()
+    spread = sum(float((factor**2).sum()) for factor in factors)
+    distance = float(((means_D[0] - means_D[1]) ** 2).sum()) + spread - 2.0 * float(root_trace)
+    return max(distance, 0.0)  # equal sets: rounding leaves about 1e-15 of the spread, of either sign
+
+
 def zero_order_bits(indices: Tensor) -> float:
     """Bits that integer `indices` (any shape) take at the entropy of their own histogram.
 

@@ -8,21 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
     Commands,
+    add_device,
     add_geometry,
     add_perceptual,
+    device_of,
     geometry_of,
     perceptual_of,
 )
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
-from gosvae.codecs.registry import DEFAULT_CODEC, load_codec
+from gosvae.codecs.registry import DEFAULT_CODEC, LABEL_MAP, load_codec
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.datasets.mixture import load_prepared
 from gosvae.errors import ConfigError, GosvaeError
 from gosvae.evaluation.bd_rate import bd_rate
+from gosvae.evaluation.features import FRECHET_NAMES, load_features
 from gosvae.evaluation.pictures import draw_pictures
 from gosvae.evaluation.plots import plot_rate_task
 from gosvae.evaluation.protocol import CodecEntry, evaluate
@@ -75,7 +80,10 @@ def add_commands(commands: Commands, formatter: Any) -> None:
         "evaluate", help="measure codecs: bytes, task quality, distortion", epilog=EXAMPLE, formatter_class=formatter
     )
     parser.add_argument(
-        "codecs", nargs="*", default=[DEFAULT_CODEC], help="names of gosvae list, checkpoint folders, or jpeg:QUALITY"
+        "codecs",
+        nargs="*",
+        default=[DEFAULT_CODEC],
+        help="names of gosvae list, checkpoint folders, jpeg:QUALITY, or label-map (sends what --expert sees)",
     )
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
@@ -95,23 +103,31 @@ def add_commands(commands: Commands, formatter: Any) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="only N images, evenly spaced")
     parser.add_argument("--no-labels", action="store_true", help="measure the agreement with the expert only")
     parser.add_argument("--pictures", nargs="*", type=int, default=[0], metavar="INDEX", help="images for the picture")
+    parser.add_argument(
+        "--frechet", choices=("none", "auto", *FRECHET_NAMES), default="none", metavar="NETWORK",
+        help="distance of the sets of images: inception (FID), squeezenet, expert (not FID), auto (what is at hand)",
+    )  # fmt: skip
     parser.add_argument("--details", action="store_true", help="more columns: payload, zero-order entropy, times")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write results, table, picture and plot here")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     add_geometry(parser)
     add_perceptual(parser, default="none")
+    add_device(parser)
     parser.set_defaults(run=run_evaluate)
 
 
-def entries_of(options: argparse.Namespace) -> list[CodecEntry]:
-    """Codecs, matched baselines and sweeps as entries of an evaluation.
+def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecEntry]:
+    """Codecs (their networks on a device), matched baselines and sweeps as entries of an evaluation.
+
+    `label-map` has the expert of the evaluation, `label-map:EXPERT` its own.
 
     Raises:
         ConfigError: `--match` names no codec of the evaluation.
     """
     entries: list[CodecEntry] = []
     for spec in options.codecs:
-        codec = load_codec(spec)
+        full = f"{spec}:{options.expert}" if spec == LABEL_MAP else spec
+        codec = load_codec(full, device=device)
         taken = codec.name in [entry.label for entry in entries]  # two runs of one recipe have one name
         entries.append(CodecEntry(spec if ":" in spec or taken else codec.name, codec, curve=options.curve))
     by_spec = dict(zip(options.codecs, entries, strict=True))
@@ -152,11 +168,16 @@ def run_evaluate(options: argparse.Namespace) -> int:
     dataset = load_prepared(options.data, default_split="val", geometry=geometry_of(options))
     if options.limit is not None:
         dataset = First(dataset, options.limit)
+    device = device_of(options)
+    expert = load_expert(options.expert)
+    expert.to(device)
+    features = None if options.frechet == "none" else load_features(options.frechet, expert, options.weights).to(device)
     evaluation = evaluate(
-        entries_of(options),
+        entries_of(options, device),
         dataset,
-        load_expert(options.expert),
-        perceptual=perceptual_of(options),
+        expert,
+        perceptual=perceptual_of(options, device),
+        frechet=features,
         use_labels=not options.no_labels,
         keep_images=[i for i in options.pictures if i < len(dataset)] if options.out else (),
         progress=False if options.quiet else None,

@@ -7,7 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gosvae.datasets.geometry import GeometryConfig
+from gosvae.errors import ConfigError
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES, PerceptualLoss, default_perceptual, load_perceptual
 
 Commands = Any
@@ -53,12 +56,12 @@ def add_perceptual(parser: argparse.ArgumentParser, *, default: str) -> None:
         "--weights",
         type=Path,
         metavar="FOLDER",
-        help="folder with the weights of perceptual distances; default: the environment's GOSVAE_WEIGHTS",
+        help="folder with weights of perceptual distances and of the FID; default: the environment's GOSVAE_WEIGHTS",
     )
 
 
-def perceptual_of(options: argparse.Namespace) -> PerceptualLoss | None:
-    """The perceptual distance that was asked for.
+def perceptual_of(options: argparse.Namespace, device: str | torch.device = "cpu") -> PerceptualLoss | None:
+    """The perceptual distance that was asked for, on a device.
 
     Raises:
         MissingDependencyError: its weights are not at hand.
@@ -66,4 +69,23 @@ def perceptual_of(options: argparse.Namespace) -> PerceptualLoss | None:
     if options.lpips == "none":
         return None
     name = default_perceptual(options.weights) if options.lpips == "auto" else options.lpips
-    return load_perceptual(name, options.weights)
+    return load_perceptual(name, options.weights).to(device)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """`--device`."""
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the networks run; auto: a GPU if any"
+    )
+
+
+def device_of(options: argparse.Namespace) -> torch.device:
+    """The device that was asked for.
+
+    Raises:
+        ConfigError: a GPU that is not there.
+    """
+    there = torch.cuda.is_available()
+    if options.device == "cuda" and not there:
+        raise ConfigError("--device cuda: this PyTorch sees no GPU; take --device cpu")
+    return torch.device("cuda" if there and options.device != "cpu" else "cpu")

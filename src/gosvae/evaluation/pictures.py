@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from gosvae.errors import ConfigError
 from gosvae.datasets.palettes import class_palette
+from gosvae.errors import ConfigError
 from gosvae.evaluation.rows import ClassMapArray, Evaluation, KeptImage
 from gosvae.tensors import ImageArray
 from gosvae.units import kib

@@ -15,13 +15,15 @@ from statistics import fmean, median
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gosvae.codecs.base import ImageCodec, RateControlledCodec
+from gosvae.codecs.base import ClassMapCodec, ImageCodec, RateControlledCodec
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.errors import ConfigError, RateError, unknown_name
+from gosvae.evaluation.features import FeatureExtractor
 from gosvae.evaluation.results import gather_provenance
 from gosvae.evaluation.rows import (
     UNCOMPRESSED,
@@ -33,11 +35,13 @@ from gosvae.evaluation.rows import (
     Row,
 )
 from gosvae.experts.base import Expert
-from gosvae.metrics import ConfusionMatrix, PerceptualMetric, mean_squared_error
+from gosvae.metrics import ConfusionMatrix, PerceptualMetric, frechet_distance, mean_squared_error
 from gosvae.tensors import ImageArray, image_to_tensor
 from gosvae.units import psnr_db, rate_bpp
 
 T = TypeVar("T")
+FeatureArray = npt.NDArray[np.float32]
+"""Features of an image, (D,)."""
 log = logging.getLogger(__name__)
 
 
@@ -74,6 +78,7 @@ def evaluate(
     expert: Expert,
     *,
     perceptual: PerceptualMetric | None = None,
+    frechet: FeatureExtractor | None = None,
     use_labels: bool = True,
     keep_images: Sequence[int] = (),
     progress: bool | None = None,
@@ -85,6 +90,7 @@ def evaluate(
     Args:
         codecs: in the order of the table; an entry that matches another comes after it.
         perceptual: distance of images in [0, 1], such as LPIPS.
+        frechet: feature network for the Fréchet distance of each codec's images from the originals.
         use_labels: compare with the labels if there are any; the agreement with the expert's own map always is.
         keep_images: indices of images whose pixels and class maps are kept for pictures.
         progress: show a bar on stderr; None shows it on a terminal only.
@@ -92,13 +98,16 @@ def evaluate(
     Raises:
         ConfigError: an empty data set, entries that do not fit together, or classes of labels and expert that differ.
     """
-    _check_entries(codecs, len(dataset))
+    _check_entries(codecs, len(dataset), len(expert.info.class_names))
     _check_indices(dataset, keep_images)
+    if frechet is not None and len(dataset) < 2:
+        raise ConfigError(f"a Fréchet distance needs at least 2 images, {dataset.name!r} has {len(dataset)}")
     if use_labels and dataset.has_labels:
         check_classes(dataset, expert)
-    viewer = _Viewer(expert, perceptual)
+    viewer = _Viewer(expert, perceptual, frechet)
     reference = _TaskCounts(viewer.class_count)
     tallies = {entry.label: _Tally(entry, viewer) for entry in codecs}
+    real: list[FeatureArray] = []
     kept: dict[int, KeptImage] = {}
     sizes: list[tuple[int, int]] = []
     hidden = None if progress is None else not progress
@@ -108,6 +117,8 @@ def evaluate(
             sample = replace(sample, labels_uint8_HW=None)
         original = viewer.view(sample.image_uint8_HW3)
         reference.update(original.class_map_HW, sample, original)
+        if original.features_D is not None:
+            real.append(original.features_D)
         reconstructions = []
         for tally in tallies.values():
             match, budget = tally.entry.match, tally.entry.budget_bytes
@@ -123,7 +134,7 @@ def evaluate(
         provenance=gather_provenance(dataset, expert, sizes, perceptual.name if perceptual else None),
         rows=(
             Row(UNCOMPRESSED, UNCOMPRESSED, len(dataset), **reference.values()),
-            *(tally.row() for tally in tallies.values()),
+            *(tally.row(real) for tally in tallies.values()),
         ),
         images=tuple(row for rows in zip(*(t.rows for t in tallies.values()), strict=True) for row in rows),
         kept=tuple(kept[index] for index in keep_images),
@@ -132,24 +143,28 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _View:
-    """An image as tensor and as the expert sees it."""
+    """An image as tensor, as the expert sees it, and its features for the Fréchet distance."""
 
     x_B3HW: Tensor
     class_map_HW: ClassMapArray
+    features_D: FeatureArray | None
 
 
 class _Viewer:
-    """The expert and the perceptual metric, on the device of the expert."""
+    """The expert, the perceptual metric and the feature network, on the device of the expert."""
 
-    def __init__(self, expert: Expert, perceptual: PerceptualMetric | None) -> None:
+    def __init__(self, expert: Expert, perceptual: PerceptualMetric | None, frechet: FeatureExtractor | None) -> None:
         self.expert = expert
         self.perceptual = perceptual
+        self.frechet = frechet
         self.class_count = len(expert.info.class_names)
         self.device = next(chain(expert.parameters(), expert.buffers()), torch.empty(0)).device
 
+    @torch.inference_mode()
     def view(self, image_uint8_HW3: ImageArray) -> _View:
         x_B3HW = image_to_tensor(image_uint8_HW3).to(self.device)
-        return _View(x_B3HW, self.expert.class_map(x_B3HW)[0].cpu().numpy().astype(np.int16))
+        features_D = None if self.frechet is None else self.frechet(x_B3HW)[0].cpu().numpy()
+        return _View(x_B3HW, self.expert.class_map(x_B3HW)[0].cpu().numpy().astype(np.int16), features_D)
 
     @torch.inference_mode()
     def distance(self, view: _View, other: _View) -> float | None:
@@ -190,6 +205,7 @@ class _Tally:
         self.viewer = viewer
         self.counts = _TaskCounts(viewer.class_count)
         self.rows: list[ImageRow] = []
+        self.features: list[FeatureArray] = []
         self.zero_order_bytes: list[float] = []
         self.encode_ms: list[float] = []
         self.decode_ms: list[float] = []
@@ -201,11 +217,17 @@ class _Tally:
         image = _timed(self.decode_ms, lambda: codec.decompress(data))
         if isinstance(codec, ReportsZeroOrderBytes):
             self.zero_order_bytes.append(codec.zero_order_bytes(data))
-        mse = mean_squared_error(sample.image_uint8_HW3, image)
-        seen = self.viewer.view(image)
-        self.counts.update(seen.class_map_HW, sample, original)
+        seen, mse, lpips = None, None, None
+        if isinstance(codec, ClassMapCodec):
+            class_map_HW = codec.class_map(data).astype(np.int16)  # the colours that stand for it are no picture
+        else:
+            seen, mse = self.viewer.view(image), mean_squared_error(sample.image_uint8_HW3, image)
+            class_map_HW, lpips = seen.class_map_HW, self.viewer.distance(original, seen)
+        if seen is not None and seen.features_D is not None:
+            self.features.append(seen.features_D)
+        self.counts.update(class_map_HW, sample, original)
         agreement = ConfusionMatrix(self.viewer.class_count)
-        agreement.update(seen.class_map_HW, original.class_map_HW)
+        agreement.update(class_map_HW, original.class_map_HW)
         miou = agreement.mean_iou()
         assert miou is not None  # an image has pixels, and none of them is ignored here
         row = ImageRow(
@@ -218,12 +240,12 @@ class _Tally:
             agreement_accuracy=agreement.pixel_accuracy() or 0.0,
             agreement_miou=miou.value,
             mse=mse,
-            psnr_db=psnr_db(mse),
-            lpips=self.viewer.distance(original, seen),
+            psnr_db=None if mse is None else psnr_db(mse),
+            lpips=lpips,
             over_budget=over_budget,
         )
         self.rows.append(row)
-        return Reconstruction(self.entry.label, image, seen.class_map_HW, row)
+        return Reconstruction(self.entry.label, image, class_map_HW, row)
 
     @torch.inference_mode()
     def _encode(self, image: ImageArray, budget_bytes: int | None) -> tuple[bytes, bool]:
@@ -237,9 +259,10 @@ class _Tally:
         except RateError:
             return codec.compress_smallest(image), True
 
-    def row(self) -> Row:
-        rows, zero_order = self.rows, self.zero_order_bytes
-        distances = [row.lpips for row in rows if row.lpips is not None]
+    def row(self, real: Sequence[FeatureArray]) -> Row:
+        """The codec's row; `real` holds the features of the originals."""
+        rows, zero_order, features = self.rows, self.zero_order_bytes, self.features
+        network = self.viewer.frechet.name if self.viewer.frechet is not None and features else None
         return Row(
             label=self.entry.label,
             codec=self.entry.codec.name,
@@ -250,14 +273,22 @@ class _Tally:
             zero_order_bytes=fmean(zero_order) if zero_order else None,
             bpp=fmean(rate_bpp(row.total_bytes, row.height, row.width) for row in rows),
             **self.counts.values(),
-            mse=fmean(row.mse for row in rows),
-            psnr_db=fmean(row.psnr_db for row in rows),
-            lpips=fmean(distances) if distances else None,
+            mse=_mean(row.mse for row in rows),
+            psnr_db=_mean(row.psnr_db for row in rows),
+            lpips=_mean(row.lpips for row in rows),
+            frechet_distance=frechet_distance(np.stack(real), np.stack(features)) if features else None,
+            frechet_network=network,
             parameters=self.entry.codec.parameter_count,
             encode_ms=median(self.encode_ms) if self.encode_ms else None,
             decode_ms=median(self.decode_ms),
             over_budget_images=sum(row.over_budget for row in rows),
         )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are there; None without any."""
+    there = [value for value in values if value is not None]
+    return fmean(there) if there else None
 
 
 @torch.inference_mode()
@@ -268,7 +299,7 @@ def _timed(times_ms: list[float], call: Callable[[], T]) -> T:
     return result
 
 
-def _check_entries(codecs: Sequence[CodecEntry], image_count: int) -> None:
+def _check_entries(codecs: Sequence[CodecEntry], image_count: int, class_count: int) -> None:
     """Refuse what would fail, or mean nothing, only after minutes of work."""
     earlier: list[str] = []
     for entry in codecs:
@@ -282,6 +313,11 @@ def _check_entries(codecs: Sequence[CodecEntry], image_count: int) -> None:
             raise ConfigError(f"{entry.label!r} has a budget and matches {entry.match!r}: choose one of them")
         if isinstance(entry.budget_bytes, Sequence) and len(entry.budget_bytes) != image_count:
             raise ConfigError(f"{entry.label!r} has {len(entry.budget_bytes)} budgets for {image_count} images")
+        if isinstance(entry.codec, ClassMapCodec) and len(entry.codec.class_names) != class_count:
+            raise ConfigError(
+                f"{entry.label!r} sends maps of {len(entry.codec.class_names)} classes where the expert has "
+                f"{class_count}: give it this expert (label-map:EXPERT)"
+            )
         searched = entry.match is not None or entry.budget_bytes is not None
         if searched and not isinstance(entry.codec, RateControlledCodec):
             raise ConfigError(f"{entry.label!r} has a byte budget, but the rate of {entry.codec.name!r} is fixed")

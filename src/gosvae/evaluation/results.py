@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from gosvae.datasets.base import Dataset
 from gosvae.errors import ConfigError
-from gosvae.evaluation.rows import Evaluation, ImageRow, Provenance, Row
+from gosvae.evaluation.rows import FID_NETWORK, Evaluation, ImageRow, Provenance, Row
 from gosvae.experts.base import Expert
 from gosvae.files import write_atomically, write_json
 from gosvae.provenance import hardware, revision, versions
@@ -94,6 +94,8 @@ def compressai_result(name: str, rows: Sequence[Row], provenance: Provenance) ->
         "agreement-miou": lambda row: row.agreement_miou,
         "agreement-accuracy": lambda row: row.agreement_accuracy,
         f"{(provenance.perceptual or 'lpips').lower()}": lambda row: row.lpips,
+        "fid": lambda row: row.fid,
+        "frechet-distance": lambda row: None if row.frechet_network == FID_NETWORK else row.frechet_distance,
         "total-bytes": lambda row: row.total_bytes,
         "payload-bytes": lambda row: row.payload_bytes,
         "zero-order-bytes": lambda row: row.zero_order_bytes,
@@ -110,6 +112,8 @@ def compressai_result(name: str, rows: Sequence[Row], provenance: Provenance) ->
         f"{rows[0].codec} on {provenance.dataset} ({provenance.image_count} images, {provenance.geometry}), "
         f"task: {provenance.expert}; bpp of complete files, batch 1, {provenance.hardware}"
     )
+    if rows[0].frechet_network is not None:
+        description += f"; Fréchet distance on {rows[0].frechet_network}, N = {rows[0].image_count}"
     return {"name": name, "description": description, "results": results}
 
 

@@ -18,6 +18,9 @@ ClassMapArray = npt.NDArray[np.int16]
 UNCOMPRESSED = "uncompressed"
 """Label of the reference row: the expert on the original images."""
 
+FID_NETWORK = "inception-2015-12-05"
+"""The feature network whose Fréchet distance is called FID; no other's is."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -39,6 +42,8 @@ class Row:
         agreement_miou, agreement_accuracy, agreement_classes: the same against the expert's map of the original.
         mse: on the [0, 1] scale. psnr_db: mean of the images' PSNR; infinite if one image is exact.
         lpips: mean perceptual distance; `Provenance.perceptual` names its network.
+        frechet_distance: of the reconstructions from the originals, in the features of `frechet_network`; it depends
+            on `image_count`. Where a codec sends a class map and no picture, this, mse, psnr_db and lpips are None.
         parameters: of the networks in the codec; 0 for classical codecs.
         encode_ms, decode_ms: median wall-clock time of a single image; no encode time where a quality was searched.
         over_budget_images: images whose smallest stream is above the budget (that stream was used).
@@ -64,6 +69,8 @@ class Row:
     mse: float | None = None
     psnr_db: float | None = None
     lpips: float | None = None
+    frechet_distance: float | None = None
+    frechet_network: str | None = None
     parameters: int | None = None
     encode_ms: float | None = None
     decode_ms: float | None = None
@@ -74,6 +81,11 @@ class Row:
         """Mean KiB (1024 bytes) of the real files, headers included."""
         return None if self.total_bytes is None else kib(self.total_bytes)
 
+    @property
+    def fid(self) -> float | None:
+        """The Fréchet distance where it is the FID."""
+        return self.frechet_distance if self.frechet_network == FID_NETWORK else None
+
 
 @dataclass(frozen=True)
 class ImageRow:
@@ -82,6 +94,7 @@ class ImageRow:
     Attributes:
         agreement_accuracy: share of pixels where the expert sees the same class as on the original.
         agreement_miou: the mean over the classes of this image alone.
+        mse, psnr_db, lpips: None where a codec sends a class map and no picture.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
@@ -94,8 +107,8 @@ class ImageRow:
     payload_bytes: int
     agreement_accuracy: float
     agreement_miou: float
-    mse: float
-    psnr_db: float
+    mse: float | None
+    psnr_db: float | None
     lpips: float | None
     over_budget: bool
 

@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Callable, Sequence
 
-from gosvae.evaluation.rows import Evaluation, Row
+from gosvae.evaluation.rows import FID_NETWORK, Evaluation, Row
 from gosvae.units import kib
 
 _EMPTY = "-"
@@ -44,6 +44,14 @@ def caption(evaluation: Evaluation, *, details: bool = False) -> str:
     if reference.miou_classes is not None:
         parts.append(f"mIoU: one confusion matrix over all images, {reference.miou_classes} classes, void ignored")
     parts.append("agreement: the same mIoU against the expert's own map of the original")
+    if _frechet_network(evaluation) is not None:
+        name = "FID" if _frechet_network(evaluation) == FID_NETWORK else "Fréchet distance (not FID)"
+        parts.append(
+            f"{name}: features of {_frechet_network(evaluation)}, N = {source.image_count} against the originals; "
+            "too large with few images, to be compared at equal N only"
+        )
+    if any(row.total_bytes is not None and row.psnr_db is None for row in evaluation.rows):
+        parts.append("a codec that sends a class map is judged by the map and shows no picture to compare")
     if details:
         parts.append("payload: without headers (of classical codecs the whole file)")
         parts.append("zero-order: estimate from each image's own histogram of indices")
@@ -62,6 +70,7 @@ def _cells(evaluation: Evaluation, details: bool) -> list[list[str]]:
         "agreement": lambda row: _number(row.agreement_miou, 3),
         evaluation.provenance.perceptual or "LPIPS": lambda row: _number(row.lpips, 3),
         "PSNR (dB)": lambda row: _number(row.psnr_db, 2),
+        _frechet_title(evaluation): lambda row: _number(row.frechet_distance, 2),
         "parameters": lambda row: _parameters(row.parameters),
     }
     if details:
@@ -72,6 +81,15 @@ def _cells(evaluation: Evaluation, details: bool) -> list[list[str]]:
     table = [[title, *(cell(row) for row in evaluation.rows)] for title, cell in columns.items()]
     filled = [column for column in table if any(cell != _EMPTY for cell in column[1:])]
     return [list(line) for line in zip(*filled, strict=True)]
+
+
+def _frechet_network(evaluation: Evaluation) -> str | None:
+    """The feature network of the rows' Fréchet distances; all have the same."""
+    return next((row.frechet_network for row in evaluation.rows if row.frechet_network), None)
+
+
+def _frechet_title(evaluation: Evaluation) -> str:
+    return "FID" if _frechet_network(evaluation) == FID_NETWORK else "Fréchet distance"
 
 
 def _name(row: Row) -> str:
