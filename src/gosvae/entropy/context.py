@@ -41,7 +41,7 @@ from gosvae.nn.integer import (
 
 MARK_BYTES = 4
 CHUNK = 4096
-"""Positions that are evaluated and coded at once: bounds the memory."""
+"""Positions that are evaluated and coded at once: bounds the memory. Streams of several digits depend on it."""
 LEAST_BITS = 1 / 32
 """Of a digit, see `SymbolTables.weights_NK`."""
 
@@ -138,7 +138,8 @@ class ContextNetwork(nn.Module):
                 limit = LARGEST_WEIGHT * (1.0 if self.integer else 2.0**-UNIT_BITS)
                 x_NTE = torch.stack(parts).sum(dim=0).clamp(-limit, limit)
             h_NC = self._relu(self.first[kind](x_NTE.flatten(1), level))
-        for inner, outer in self.blocks:  # type: ignore[misc]
+        for block in self.blocks:
+            inner, outer = block.children()
             h_NC = self._relu(h_NC + outer(self._relu(inner(h_NC))))
         return h_NC
 
@@ -188,8 +189,8 @@ def integer_network(config: ContextConfig, tensors: dict[str, Tensor]) -> Contex
 
     def layer(_i: int, _o: int, *, largest_input: int = 255, residual: bool = False, **_: int) -> IntegerLinear:
         name = next(names)
-        parts = (tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
-        return IntegerLinear(IntegerWeights(*parts, largest_input, residual))
+        weight, bias, shift = (tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
+        return IntegerLinear(IntegerWeights(weight, bias, shift, largest_input, residual))
 
     network = ContextNetwork(config, layer)
     with torch.no_grad():

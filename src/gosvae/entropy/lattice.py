@@ -61,7 +61,7 @@ def taps(kind: int, most: int) -> tuple[tuple[int, int], ...]:
 
 def reach(refinements: int) -> int:
     """The greatest distance of a tap, on each axis."""
-    return _REACH * 2 ** max(0, refinements - 1)
+    return _REACH << max(0, refinements - 1)
 
 
 def passes(refinements: int) -> tuple[Pass, ...]:

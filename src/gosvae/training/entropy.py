@@ -26,6 +26,7 @@ from gosvae.entropy.context import ContextConfig, ContextNetwork, default_config
 from gosvae.entropy.digits import MOST_VALUES, Digits, clustered, positional
 from gosvae.entropy.lattice import passes, reach, taps
 from gosvae.errors import ConfigError
+from gosvae.nn.integer import QuantizedLinear
 from gosvae.seeding import seed_everything, torch_generator
 from gosvae.tensors import pad_to_multiple
 from gosvae.training.config import BatchConfig, RunConfig, StageConfig, Stages
@@ -86,10 +87,11 @@ def initialise(network: ContextNetwork, codec: VqAutoencoder, digits: Digits, co
         network.embeddings[0][:-1, :count] = main_KE
         network.embeddings[0][-1] = 0.0
     for d, head in enumerate(network.heads):
+        assert isinstance(head, QuantizedLinear)
         counts_V = torch.bincount(torch.from_numpy(digits.table_KD[:, d]), counts_K.double(), digits.values[d])
         bits_V = counts_V.clamp_min(1.0).log2()
-        head.bias_PO.copy_((bits_V - bits_V.mean()).float()[None])  # type: ignore[union-attr, operator]
-        head.weight_OI.mul_(0.5)  # type: ignore[union-attr, operator]
+        head.bias_PO.copy_((bits_V - bits_V.mean()).float()[None])
+        head.weight_OI.mul_(0.5)
 
 
 @dataclass(frozen=True)
