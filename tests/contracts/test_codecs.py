@@ -17,12 +17,14 @@ from PIL import Image
 from gosvae.codecs.autoencoder import AutoencoderCodec
 from gosvae.codecs.base import ImageCodec, RateControlledCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
+from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.label_map import LabelMapCodec
 from gosvae.codecs.learned import LearnedCodec
 from gosvae.errors import BitstreamError, RateError, ShapeError
 from gosvae.seeding import numpy_generator
 from gosvae.tensors import ImageArray
 from tiny import QUANTIZERS, checkpoint, expert, model_config, scalar_checkpoint
+from tiny_gesco import gesco_checkpoint
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def codecs() -> dict[str, Case]:
     return {
         **classical,
         **label_map,
+        "gesco": Case(lambda: GescoCodec(gesco_checkpoint(), expert=expert()), True, False),
         "autoencoder": Case(lambda: AutoencoderCodec(scalar_checkpoint()), True, False),
         **{f"learned-{kind}": Case(partial(learned, kind), True, False) for kind in QUANTIZERS},
     }
