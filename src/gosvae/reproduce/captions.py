@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from gosvae.evaluation.rows import FID_NETWORK
 from gosvae.reproduce.job import World
 from gosvae.reproduce.plan import RowPlan
 from gosvae.reproduce.results import Result
 
 _PAPER = {
     "cityscapes": (
-        "The paper: Cityscapes (2,975 images to train, 500 to measure, 256x512), OneFormer as expert, LPIPS with "
-        "VGG16, 500 epochs (100 more after a pre-trained start, VQ-GAN 272, GESCO 250,000 steps)."
+        "The paper: Cityscapes (2,975 images to train, 500 of 256x512 to measure), OneFormer, LPIPS with VGG16, 500 "
+        "epochs (100 more after a pre-trained start, VQ-GAN 272, GESCO 250,000 steps)."
     ),
     "ade20k": (
-        "The paper: ADE20K (20,100 images to train, 2,000 to measure, 256x512), OneFormer as expert, LPIPS with VGG16, "
-        "100 epochs (40 more after a pre-trained start, VQ-GAN 32, GESCO 300,000 steps)."
+        "The paper: ADE20K (20,100 images to train, 2,000 of 256x512 to measure), OneFormer, LPIPS with VGG16, 100 "
+        "epochs (40 more after a pre-trained start, VQ-GAN 32, GESCO 300,000 steps)."
     ),
 }
 
 
 def setting(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[str]:
-    """Data, expert and scale of our numbers, then the paper's."""
+    """Data, expert and length of our rows, then the paper's."""
     done = [results[row.row_id] for row in rows if results[row.row_id].evaluation is not None]
     sentences = []
     if done:
@@ -29,45 +30,62 @@ def setting(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan]
         assert evaluation is not None
         source = evaluation.provenance
         sentences.append(
-            f"Ours: {source.dataset}, {len(world.train_images):,} images to train, {source.image_count} of "
-            f"{source.geometry} to measure; expert: {source.expert}; "
-            f"LPIPS: {source.perceptual or 'not at hand'}; scale {world.job.scale.name}."
+            f"Ours: {source.dataset} ({len(world.train_images):,} images to train, {source.image_count} of "
+            f"{source.geometry} to measure), {source.expert}, LPIPS: {source.perceptual or 'not measured'}, scale "
+            f"{world.job.scale.name}{_length(world, done)}."
         )
-        reference = evaluation.reference
-        if reference.miou is None:
+        if evaluation.reference.miou is None:
             sentences.append(
                 "The images have no labels: mIoU and accuracy are against the expert's map of the original."
-            )
-        elif reference.miou_classes is not None:
-            sentences.append(
-                f"mIoU is over {reference.miou_classes} classes, from one confusion matrix over all images."
             )
     sentences.append(_PAPER[world.paper_set])
     return sentences
 
 
-def effort(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[str]:
-    """How long the learned rows were trained, and on what."""
-    trained = [found for row in rows if (found := results[row.row_id]).record is not None and found.record.steps]
-    if not trained:
-        return []
-    first = trained[0].record
-    assert first is not None
-    steps = sorted({found.record.own_steps for found in trained if found.record is not None})
-    batch = first.batch_size or 1
+def _length(world: World, done: Sequence[Result]) -> str:
+    """Steps of the learned rows, in words."""
+    records = [found.record for found in done if found.record is not None and found.record.steps]
+    if not records:
+        return ""
+    steps = sorted({record.own_steps for record in records})
+    batch = records[0].batch_size or 1
+    span = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
     epochs = steps[-1] * batch / len(world.train_images)
-    same = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
-    equal = "Each learned row has" if len(steps) == 1 else "Learned rows have"
+    return f", {span} optimiser steps of {batch} images for each learned row ({epochs:.1f} epochs)"
+
+
+def fairness(world: World, results: Mapping[str, Result]) -> list[str]:
+    """What is equal between the learned rows, and what is not."""
+    evaluation = next((found.evaluation for found in results.values() if found.evaluation is not None), None)
     sentences = [
-        f"{equal} {same} optimiser steps of its own ({batch} images a step, {steps[-1] * batch:,} images, about "
-        f"{epochs:.1f} epochs), so rows are compared at equal steps and not at equal minutes; minutes are those of the "
-        "row's own training. A pre-trained start stands on the steps of the VQ-VAE before it (“500 after 500”), which "
-        "the rows from scratch do not have."
+        "Learned rows are compared at equal optimiser steps, not at equal minutes: both stand beside each row, minutes "
+        "without the measuring. A pre-trained start has the steps of the VQ-VAE before it on top (“500 after 500”). "
+        f"{world.job.scale.sentence}"
     ]
-    evaluation = trained[0].evaluation
     if evaluation is not None:
-        sentences.append(f"Made on: {evaluation.provenance.hardware}. {world.job.scale.sentence}")
+        sentences.append(f"Made on: {evaluation.provenance.hardware}.")
     return sentences
+
+
+def troubles(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[str]:
+    """Rows that failed and why, and rows whose settings are not the plan's."""
+    found = [f"{results[row.row_id].plan.title} {results[row.row_id].trouble}." for row in rows]
+    return [line for row, line in zip(rows, found, strict=True) if results[row.row_id].trouble]
+
+
+def frechet(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> str:
+    """What the Fréchet distance of Table III is; the column's name follows from it too."""
+    measured = [row for plan in rows if (row := results[plan.row_id].row) is not None]
+    network = next((row.frechet_network for row in measured if row.frechet_network), None)
+    if network is None:
+        return "The Fréchet distance was not measured."
+    count = measured[0].image_count
+    if network == FID_NETWORK:
+        return f"FID over N = {count} images; the paper's N is 500 or 2,000, and FID on fewer images comes out larger."
+    return (
+        f"Fréchet distance in the features of {network}, over N = {count} images: it is not the FID, and too large on "
+        "so few images. The paper's FID stands beside it for the order of the rows only, without a difference."
+    )
 
 
 RATES = (
@@ -82,15 +100,6 @@ VISUAL = (
 )
 LABEL_MAP = (
     "Label map: the sender runs the expert and sends its map, losslessly coded. It is the bound for this one task, it "
-    "needs the expert at the sender, and there is no image; its distortion is not counted."
+    "needs the expert at the sender (its parameters are the expert's), and there is no image."
 )
 ABLATION = "All rows: shallow, r=4, K=512, from scratch. CE, KLD, JSD and LPIPS are the terms beside the codebook's."
-
-
-def frechet(results: Mapping[str, Result]) -> str:
-    """What the Fréchet distance of Table III is."""
-    count = next((found.row.image_count for found in results.values() if found.row is not None), 0)
-    return (
-        f"Fréchet distance, over N = {count} images: it is not FID unless Inception weights are named here, and it is "
-        "biased on so few images; the paper's FID stands beside it for the order of the rows only."
-    )

@@ -16,6 +16,7 @@ from gosvae.datasets.base import Dataset, Sample
 from gosvae.datasets.geometry import GeometryConfig
 from gosvae.datasets.mixture import load_prepared
 from gosvae.errors import ConfigError, MissingDependencyError
+from gosvae.evaluation.features import FeatureExtractor, load_features
 from gosvae.experts.base import Expert
 from gosvae.experts.registry import load_expert
 from gosvae.losses.perceptual import PerceptualLoss, default_perceptual, load_perceptual
@@ -90,11 +91,17 @@ class EvenlySpaced(Dataset):
         return self.dataset[index * len(self.dataset) // self.count]
 
 
+def judges_looks(row: RowPlan) -> bool:
+    """Whether the perceptual and the Fréchet distance of a row are measured: Fig. 4 does not show them."""
+    return "fig4" not in row.experiments
+
+
 class World:
     """Data, expert and perceptual distance of a job, each loaded when it is first needed."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self._settings: dict[str, dict[str, Any]] = {}
         wants_gpu = job.run.accelerator in ("auto", "cuda") and torch.cuda.is_available()
         self.device = torch.device("cuda" if wants_gpu else "cpu")
 
@@ -131,6 +138,11 @@ class World:
             if self.job.lpips != "auto":
                 raise
             return None
+
+    @cached_property
+    def features(self) -> FeatureExtractor:
+        """The network of the Fréchet distance, the best that is at hand, on the device."""
+        return load_features("auto", self.expert, self.job.weights).to(self.device)
 
     @property
     def is_ade20k(self) -> bool:
@@ -182,6 +194,8 @@ class World:
         Raises:
             ConfigError: the recipe is not in this version of the package, or an override is impossible.
         """
+        if row.row_id in self._settings:
+            return self._settings[row.row_id]
         images = self.images_of(row)
         settings: dict[str, Any] = {
             "row": row.row_id,
@@ -189,6 +203,7 @@ class World:
             "geometry": None if self.job.geometry is None else to_tree(self.job.geometry),
             "expert": self.expert_fingerprint,
             "perceptual": None if self.perceptual is None else self.perceptual.name,
+            "frechet": self.features.name if judges_looks(row) else None,
             "budget_kib": row.budget_kib,
             "needs": {name: self.settings(rows[name], rows) for name in row.needs},
         }
@@ -199,6 +214,7 @@ class World:
             settings["precision"] = self.job.run.precision
         elif isinstance(row.source, Named):
             settings["codec"] = row.source.codec
+        self._settings[row.row_id] = settings
         return settings
 
     def codec(self, row: RowPlan, folder_of: Any) -> ImageCodec:

@@ -53,7 +53,7 @@ def write_report(
         for name in experiments
     ]
     flat = [part for parts in sections for part in parts]
-    introduction = _introduction(results)
+    introduction = [*_introduction(results), *captions.fairness(runner.world, results)]
     write_atomically(folder / "report.md", markdown_report(TITLE, introduction, flat).encode())
     write_json(folder / "rows.json", [_compact(results[row.row_id]) for row in runner.rows])
     page = folder / "report.html"
@@ -90,20 +90,20 @@ def _section(
     """A table or figure of the paper with its caption."""
     rows = [row for row in runner.rows if name in row.experiments]
     world = runner.world
-    setting, effort = captions.setting(world, results, rows), captions.effort(world, results, rows)
+    notes = [*captions.setting(world, results, rows), *captions.troubles(results, rows)]
     if name in ("table1", "table2"):
         where = "Table II (ADE20K)" if name == "table2" else "Table I"
-        notes = [*setting, *effort, captions.RATES, captions.LABEL_MAP]
+        notes += [captions.RATES, captions.LABEL_MAP]
         return [rate_task_table(name, f"{where}: payload, parameters, task", rows, results, notes)]
     if name == "table3":
-        return [visual_table(rows, results, [*setting, captions.frechet(results), captions.VISUAL, *effort])]
+        return [visual_table(rows, results, [*notes, captions.frechet(results, rows), captions.VISUAL])]
     if name == "table4":
-        return [ablation_table(rows, results, [captions.ABLATION, *setting, *effort])]
+        return [ablation_table(rows, results, [captions.ABLATION, *notes])]
     if name == "fig2":
         return [_pictures(runner, rows, results, folder, picture_data, picture_count)]
     if name == "fig3":
         return [_training_curves(runner, results, folder)]
-    return _ratios(runner, rows, results, folder, [*setting, *effort])
+    return _ratios(runner, rows, results, folder, notes)
 
 
 def _pictures(
@@ -130,9 +130,9 @@ def _pictures(
 
 
 def _training_curves(runner: Runner, results: Mapping[str, Result], folder: Path) -> Picture:
-    result, title = results["gosvae-scratch"], "Fig. 3: training curves of JSD and LPIPS"
+    result, title = results.get("gosvae-scratch"), "Fig. 3: training curves of JSD and LPIPS"
     alternative = "JSD and LPIPS against the optimiser step"
-    if result.record is None:
+    if result is None or result.record is None:
         return Picture("fig3", title, None, alternative)
     log = runner.folder_of("gosvae-scratch").log()
     name = f"{result.plan.title}, {runner.world.train_images.name}"
@@ -200,6 +200,7 @@ def _compact(result: Result) -> dict[str, Any]:
         "row": result.plan.row_id,
         "title": result.plan.title,
         "state": result.missing or "done",
+        "trouble": result.trouble,
         "record": None if result.record is None else asdict(result.record),
         "measured": measured,
         "paper": {key: value for key, value in asdict(result.paper).items() if value is not None},

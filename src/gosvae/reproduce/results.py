@@ -20,7 +20,8 @@ class Result:
         plan: the row.
         paper: what the paper prints for it.
         record, evaluation: of a row that is done, else None.
-        missing: why there is nothing: `not run`, or the reason of a failure.
+        missing: `not run` or `failed` where there is nothing to show.
+        trouble: why a row failed, or that it was made with settings that are not the plan's now.
     """
 
     plan: RowPlan
@@ -28,6 +29,7 @@ class Result:
     record: RowRecord | None
     evaluation: Evaluation | None
     missing: str = ""
+    trouble: str = ""
 
     @property
     def row(self) -> Row | None:
@@ -41,16 +43,20 @@ class Result:
 
 
 def gather(runner: Runner, rows: Sequence[RowPlan]) -> dict[str, Result]:
-    """Results of rows by id; only what was made with the settings that the plan has now counts."""
+    """Results of rows by id. What was made with other settings than the plan has now is shown, and said to be that."""
     keys, paper_set = runner.keys(), runner.world.paper_set
     found = {}
     for row in rows:
         folder, paper = runner.folder_of(row.row_id), paper_numbers(row.row_id, paper_set)
-        if row.row_id in keys and folder.is_done(keys[row.row_id]):
-            found[row.row_id] = Result(row, paper, folder.record(), folder.evaluation())
+        record, evaluation, reason = folder.record(), folder.evaluation(), folder.failure()
+        if record is not None and evaluation is not None:
+            same = record.key == keys.get(row.row_id)
+            trouble = "" if same else "was made with settings that are not the plan's now"
+            found[row.row_id] = Result(row, paper, record, evaluation, trouble=trouble)
+        elif reason is not None:
+            found[row.row_id] = Result(row, paper, None, None, "failed", f"failed: {reason}")
         else:
-            reason = folder.failure()
-            found[row.row_id] = Result(row, paper, None, None, "not run" if reason is None else f"failed: {reason}")
+            found[row.row_id] = Result(row, paper, None, None, "not run")
     return found
 
 

@@ -15,7 +15,7 @@ from gosvae.evaluation.results import save_evaluation
 from gosvae.files import write_atomically
 from gosvae.recipes.run import train
 from gosvae.reproduce.estimate import estimated_seconds
-from gosvae.reproduce.job import World
+from gosvae.reproduce.job import World, judges_looks
 from gosvae.reproduce.plan import RowPlan, Trained
 from gosvae.reproduce.progress import TrainingNews
 from gosvae.reproduce.records import SCHEMA, TRACE_FILE, RowFolder, RowRecord, key_of
@@ -222,6 +222,7 @@ class Runner:
         """Measure the row's codec on all images; returns the minutes."""
         started = time.monotonic()
         codec = self.world.codec(row, lambda row_id: self.folder_of(row_id).checkpoint)
+        images = self.world.images_of(row)
         budget: int | list[int] | None = None
         if row.budget_kib is not None:
             budget = bytes_from_kib(row.budget_kib)
@@ -231,9 +232,10 @@ class Runner:
             budget = [image.total_bytes for image in reference.images]
         evaluation = evaluate(
             [CodecEntry(row.row_id, codec, budget_bytes=budget)],
-            self.world.images_of(row),
+            images,
             self.world.expert,
-            perceptual=self.world.perceptual,
+            perceptual=self.world.perceptual if judges_looks(row) else None,
+            frechet=self.world.features if judges_looks(row) and len(images) > 1 else None,
             progress=self._bars,
         )
         save_evaluation(evaluation, folder.path)

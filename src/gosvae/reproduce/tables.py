@@ -55,6 +55,8 @@ def compared(quantity: Quantity) -> tuple[str, str, str]:
 
 def _name(result: Result) -> str:
     name = result.plan.title
+    if result.record is not None and result.trouble:
+        name += " (other settings)"
     if result.row is not None and result.row.over_budget_images:
         name += f" (over budget on {result.row.over_budget_images} of {result.row.image_count} images)"
     return name if not result.missing else f"{name} ({result.missing})"
@@ -132,27 +134,24 @@ def ablation_table(rows: Sequence[RowPlan], results: Mapping[str, Result], notes
 
 def visual_table(rows: Sequence[RowPlan], results: Mapping[str, Result], notes: Sequence[str]) -> Table:
     """Table III: MSE, Fréchet distance, LPIPS."""
-    columns = [("", "system"), *_triple("MSE"), *_triple("Fréchet distance"), *_triple("LPIPS"), *_EFFORT_COLUMNS]
+    found = [results[row.row_id].row for row in rows]
+    fid = any(measured is not None and measured.fid is not None for measured in found)
+    triples = [_triple("MSE"), _triple("FID" if fid else "Fréchet distance"), _triple("LPIPS")]
+    columns = [("", "system"), *(column for triple in triples for column in triple), *_EFFORT_COLUMNS]
     lines, added = [], []
     for row in in_paper_order(rows):
         result, measured = results[row.row_id], results[row.row_id].row
         mse = None if measured is None else measured.mse
         lpips = None if measured is None else measured.lpips
-        frechet = None if measured is None else frechet_of(measured)
-        cells = [*compared((mse, result.paper.mse, 4))]
-        # The distance is in another network's features than the paper's FID: a difference would mean nothing.
-        cells += [number(frechet, 3), number(result.paper.fid, 3), DASH]
+        frechet = None if measured is None else measured.frechet_distance
+        distance = compared((frechet, result.paper.fid, 2))
+        # In another network's features than the FID's a difference would mean nothing.
+        cells = [*compared((mse, result.paper.mse, 4)), *distance[:2], distance[2] if fid else DASH]
         cells += compared((lpips, result.paper.lpips, 3))
         lines.append((_name(result), *cells, *_effort(result)))
         added.append(row.role == "added" or result.paper.fid is None)
     title = "Table III: visual quality"
     return Table("table3", title, tuple(columns), tuple(lines), tuple(added), tuple(notes))
-
-
-def frechet_of(row: Row) -> float | None:
-    """The Fréchet distance of a row, where the evaluation has one."""
-    value: float | None = getattr(row, "frechet", None)
-    return value
 
 
 _ORDER = (
