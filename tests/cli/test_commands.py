@@ -162,6 +162,24 @@ def test_streams_are_refused_in_one_line(refuse: Run, codec: Path, photos: Path,
     assert f"is {photos} a checkpoint folder?" in refuse("info", photos)
 
 
+def test_slices_and_containers(run: Run, refuse: Run, codec: Path, photos: Path, tmp_path: Path) -> None:
+    stream, back = tmp_path / "a.gos", tmp_path / "a.png"
+    command = ("compress", photos / "0.png", "-o", stream, "--codec", codec)
+    run(*command, "--slices", "4", "--slice-layout", "interleaved", "--entropy", "fixed")
+    text = run("info", stream)
+    for part in ("version 2, checksums correct", "4 (interleaved; 48 to 48 bytes each)", "0 (fixed)"):
+        assert part in text
+    run("decompress", stream, "-o", back, "--codec", codec)
+    whole = read_image(back)
+    run(*command, "--container", "1", "--entropy", "fixed")
+    assert "version 1, checksum correct" in run("info", stream)
+    run("decompress", stream, "-o", back, "--codec", codec)
+    assert (read_image(back) == whole).all()
+    assert "300 slices: expected 1..256" in refuse(*command, "--slices", "300")
+    assert "this codec has no context entropy model" in refuse(*command, "--entropy", "context")
+    assert "for VQ codecs only: 'jpeg' is none" in refuse(*command[:-1], "jpeg", "--slices", "3")
+
+
 def test_another_models_stream_and_damage_name_the_file(
     run: Run, refuse: Run, codec: Path, photos: Path, tmp_path: Path
 ) -> None:

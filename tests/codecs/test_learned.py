@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from gosvae import bitstream
 from gosvae.checkpoint import CodecCheckpoint, load_codec_checkpoint, save_codec
 from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.registry import codec_of_stream, load_codec, load_learned_codec
+from gosvae.codecs.slices import StreamOptions, decode_slices, encode_slices
+from gosvae.entropy.coder import encode_indices
 from gosvae.entropy.fixed import FixedLength
 from gosvae.entropy.static import StaticHistogram
 from gosvae.errors import BitstreamError, CheckpointError, ConfigError, ForeignStreamError, ImageError
@@ -65,13 +69,97 @@ def test_the_shorter_payload_is_sent(image: ImageArray) -> None:
         codec = LearnedCodec(with_counts(counts))
         data = codec.compress(image)
         assert bitstream.unpack(data)[0].entropy_model_id == expected
-        fixed = LearnedCodec(with_counts(counts), entropy="fixed")
+        fixed = LearnedCodec(with_counts(counts), options=StreamOptions(entropy="fixed"))
         plain = fixed.compress(image)
         assert bitstream.unpack(plain)[0].entropy_model_id == FIXED
         assert len(data) < len(plain) if expected == STATIC else len(data) == len(plain)
         np.testing.assert_array_equal(codec.decompress(plain), fixed.decompress(data))  # each reads both
         assert codec.payload_bytes(plain) == 16 * 24 * 4 // 8
         assert 0 < codec.zero_order_bytes(data) <= codec.payload_bytes(plain)
+
+
+@pytest.mark.parametrize("layout", ["bands", "interleaved"])
+def test_lost_slices_leave_the_others(image: ImageArray, layout: bitstream.SliceLayout) -> None:
+    whole = LearnedCodec(checkpoint())
+    codec = LearnedCodec(checkpoint(), options=StreamOptions(slices=6, layout=layout))
+    data, indices_hw = codec.compress(image), codec.indices(image)
+    stream = bitstream.unpack_slices(data)
+    assert (len(stream.slices), stream.layout) == (6, layout)
+    np.testing.assert_array_equal(whole.decompress(data), whole.decompress(whole.compress(image)))
+    assert len(data) > len(whole.compress(image))
+    damaged = bytearray(data)
+    damaged[-1] ^= 1  # in the last slice
+    with pytest.raises(BitstreamError, match="slice 5 of 6"):
+        codec.decompress(bytes(damaged))
+    partial, height, width = whole.decode_damaged(bytes(damaged))
+    assert (partial.damaged, height, width) == ((5,), 64, 96)
+    np.testing.assert_array_equal(partial.indices_hw, np.where(partial.known_hw, indices_hw, 0))
+    lost = ~partial.known_hw
+    assert lost.sum() == (3 * 24 if layout == "bands" else indices_hw.size // 6)
+    # A band is a hole; of interleaved positions each lost one keeps known neighbours.
+    assert lost[-3:].all() if layout == "bands" else not (lost[:, 1:] & lost[:, :-1]).any()
+    damaged[9] ^= 1  # in the header
+    with pytest.raises(BitstreamError):
+        codec.decode_damaged(bytes(damaged))
+
+
+def test_small_grids_take_fewer_slices(image: ImageArray) -> None:
+    for layout, size_hw, expected in (("bands", (9, 96), 3), ("interleaved", (5, 5), 4), ("interleaved", (1, 1), 1)):
+        options = StreamOptions(slices=200, layout="bands" if layout == "bands" else "interleaved")
+        codec = LearnedCodec(checkpoint(), options=options)
+        picture = image[: size_hw[0], : size_hw[1]]
+        data = codec.compress(picture)
+        assert len(bitstream.unpack_slices(data).slices) == expected
+        np.testing.assert_array_equal(codec.decode(data)[0], codec.indices(picture))
+
+
+def test_streams_of_version_1_are_written_and_read(image: ImageArray) -> None:
+    codec = LearnedCodec(checkpoint(), options=StreamOptions(version=1))
+    data = codec.compress(image)
+    assert data.startswith(b"GSVA\x01")
+    newer = LearnedCodec(checkpoint())
+    assert len(data) > len(newer.compress(image))
+    np.testing.assert_array_equal(newer.decompress(data), newer.decompress(newer.compress(image)))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"slices": 0}, "0 slices: expected 1..256"),
+        ({"slices": 257}, "257 slices"),
+        ({"version": 3}, "container version 3"),
+        ({"version": 1, "slices": 2}, "container version 1 holds one slice"),
+        ({"version": 1, "entropy": "context"}, "not 1 of context"),
+    ],
+)
+def test_options_that_no_stream_meets(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        StreamOptions(**values)
+
+
+def test_a_codec_without_the_entropy_model_refuses() -> None:
+    with pytest.raises(ConfigError, match="this codec has no context entropy model; it has fixed, static"):
+        LearnedCodec(checkpoint(), options=StreamOptions(entropy="context"))
+
+
+def test_more_indices_than_the_bytes_can_tell_are_refused() -> None:
+    flat = StaticHistogram(np.array([10**9, 1], np.int64))  # about 2**-24 bits an index
+    assert encode_slices([flat, FixedLength(2)], np.zeros((200, 200), np.int64), 1, "bands")[0] == flat.model_id
+    large_hw = np.zeros((520, 520), np.int64)
+    assert encode_slices([flat, FixedLength(2)], large_hw, 1, "bands")[0] == FixedLength(2).model_id
+    with pytest.raises(BitstreamError, match="270400 indices in 1 bytes: a stream holds at most 262144, and 1024 more"):
+        encode_slices([flat], large_hw, 1, "bands")
+    header = bitstream.Header(bytes(4), 520, 520, flat.model_id)
+    payload = encode_indices(flat, large_hw)
+    stream = bitstream.Stream(2, header, "bands", (payload,))
+    with pytest.raises(BitstreamError, match="payload of 1 bytes is not a stream of 270400 indices"):
+        decode_slices({flat.model_id: flat}, stream, (520, 520))
+    nothing = bitstream.Stream(2, header, "bands", (b"",))
+    tracemalloc.start()
+    with pytest.raises(BitstreamError, match="payload of 0 bytes is not a stream of 268435456 indices"):
+        decode_slices({0: FixedLength(1), 1: StaticHistogram(np.ones(1, np.int64))}, nothing, (16384, 16384))
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 def test_another_models_stream_is_refused(image: ImageArray) -> None:

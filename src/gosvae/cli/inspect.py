@@ -19,15 +19,13 @@ from gosvae.codecs.registry import (
     load_trained_codec,
     models_folder,
 )
+from gosvae.codecs.slices import ENTROPY_MODELS
 from gosvae.datasets.registry import DATASETS
 from gosvae.errors import BitstreamError, CheckpointError, ForeignStreamError
 from gosvae.experts.compact import count_parameters
 from gosvae.experts.registry import EXPERTS, load_expert
 from gosvae.recipes import load_recipe, recipe_names
 from gosvae.units import kib, rate_bpp
-
-ENTROPY_MODELS = {0: "fixed-length", 1: "static histogram", 2: "adaptive", 3: "context"}
-"""Of VQ codecs, by their id in a stream."""
 
 
 def add_commands(commands: Commands, formatter: Any) -> None:
@@ -69,7 +67,7 @@ def _info_stream(path: Path) -> int:
     except ForeignStreamError:
         maker = "not a model of this package"
     header, lengths = stream.header, [len(payload) for payload in stream.payloads]
-    model = ENTROPY_MODELS.get(header.entropy_model_id, "of the codec's own")
+    model = {number: name for name, number in ENTROPY_MODELS.items()}.get(header.entropy_model_id, "the codec's own")
     cut = "" if len(lengths) == 1 else f" ({stream.layout}; {min(lengths)} to {max(lengths)} bytes each)"
     rate = rate_bpp(len(data), header.height, header.width)
     rows = {

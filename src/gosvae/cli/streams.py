@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from gosvae.bitstream import SliceLayout
 from gosvae.cli.options import Commands
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
+from gosvae.codecs.slices import DEFAULT_OPTIONS, ENTROPY_MODELS, StreamOptions
 from gosvae.errors import BitstreamError, ConfigError
 from gosvae.files import write_atomically
 from gosvae.images import read_image, write_image
@@ -29,9 +31,25 @@ def add_commands(commands: Commands, formatter: Any) -> None:
     compress.add_argument("--codec", default=DEFAULT_CODEC, help="a name of gosvae list, jpeg:QUALITY, or a checkpoint")
     compress.add_argument(
         "--entropy",
-        choices=("static", "fixed"),
-        default="static",
-        help="static: the shorter of histogram and fixed length",
+        choices=("auto", *ENTROPY_MODELS),
+        default=DEFAULT_OPTIONS.entropy,
+        help="auto: what takes the fewest bytes; otherwise this model, or fixed length where that is shorter",
+    )
+    compress.add_argument(
+        "--slices",
+        type=int,
+        default=DEFAULT_OPTIONS.slices,
+        metavar="N",
+        help="parts that decode without each other: 1 for the fewest bytes, more where some may be lost",
+    )
+    compress.add_argument(
+        "--slice-layout",
+        choices=get_args(SliceLayout),
+        default=DEFAULT_OPTIONS.layout,
+        help="what a lost slice takes: a band of rows, or every n-th position",
+    )
+    compress.add_argument(
+        "--container", type=int, default=DEFAULT_OPTIONS.version, metavar="VERSION", help="1 for readers of gosvae 0.1"
     )
     compress.set_defaults(run=run_compress)
 
@@ -71,7 +89,8 @@ def _pairs(sources: Iterable[Path], out: Path | None, suffix: str) -> list[tuple
 
 def run_compress(options: argparse.Namespace) -> int:
     """Compress images to files."""
-    codec = load_codec(options.codec, entropy=options.entropy)
+    stream_options = StreamOptions(options.entropy, options.slices, options.slice_layout, options.container)
+    codec = load_codec(options.codec, options=stream_options)
     name = options.codec.partition(":")[0]
     suffix = {"jpeg": ".jpg", "webp": ".webp", "avif": ".avif", "jpegxl": ".jxl"}.get(name, SUFFIX)
     for source, target in _pairs(options.images, options.out, suffix):

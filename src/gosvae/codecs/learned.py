@@ -6,7 +6,6 @@ Axis legend: B images, 3 RGB channels, H and W pixels, K codes, h and w latent p
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,37 +14,46 @@ import torch
 from gosvae import bitstream
 from gosvae.checkpoint import CodecCard, CodecCheckpoint, load_codec_checkpoint, load_weights
 from gosvae.codecs.model import VqAutoencoder
+from gosvae.codecs.slices import (
+    DEFAULT_OPTIONS,
+    PartialIndices,
+    StreamOptions,
+    decode_slices,
+    encode_slices,
+    slice_count,
+)
 from gosvae.codecs.tiling import decode_in_tiles, encode_in_tiles
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.entropy.base import EntropyModel
-from gosvae.entropy.coder import decode_indices, encode_indices
 from gosvae.entropy.fixed import FixedLength
 from gosvae.entropy.static import StaticHistogram
-from gosvae.errors import BitstreamError, CheckpointError, ImageError
+from gosvae.errors import CheckpointError, ImageError
 from gosvae.metrics import zero_order_bits
 from gosvae.tensors import ImageArray, check_image, image_to_tensor, pad_to_multiple, tensor_to_image
-
-EntropyChoice = Literal["static", "fixed"]
 
 
 class LearnedCodec(TrainedCodec):
     """A VQ codec on one device, ready to use.
 
-    Any image from 1x1 to 65535x65535 pixels is padded to the stride inside and cropped again; large ones are
-    computed in tiles, so that memory stays bounded.
+    Any image with sides of up to 65535 and up to 2**28 pixels is padded to the stride inside and cropped again; large
+    ones are computed in tiles, so that memory stays bounded.
 
     Args:
         checkpoint: configuration, weights and index histogram.
-        entropy: `static` (the histogram; whichever of it and fixed-length codes is shorter for an image is used) or
-            `fixed` (fixed-length codes only).
+        options: how streams are written.
         device: where the networks run.
 
     Raises:
         CheckpointError: a checkpoint of another kind, or weights that do not fit the configuration.
+        ConfigError: the options ask for an entropy model that the codec does not have.
     """
 
     def __init__(
-        self, checkpoint: CodecCheckpoint, *, entropy: EntropyChoice = "static", device: str | torch.device = "cpu"
+        self,
+        checkpoint: CodecCheckpoint,
+        *,
+        options: StreamOptions = DEFAULT_OPTIONS,
+        device: str | torch.device = "cpu",
     ) -> None:
         super().__init__(checkpoint)
         if not isinstance(checkpoint.card, CodecCard):
@@ -60,16 +68,25 @@ class LearnedCodec(TrainedCodec):
         size = self.model.quantizer.codebook_size
         if checkpoint.counts.shape != (size,):
             raise CheckpointError(f"the frequency table has {tuple(checkpoint.counts.shape)} entries, not {size}")
-        static, fixed = StaticHistogram(checkpoint.counts.numpy()), FixedLength(size)
-        self._writers: tuple[EntropyModel, ...] = (static, fixed) if entropy == "static" else (fixed,)
-        self._readers: dict[int, EntropyModel] = {static.model_id: static, fixed.model_id: fixed}
+        self.options = options
+        self.entropy_models: tuple[EntropyModel, ...] = (
+            FixedLength(size),
+            StaticHistogram(checkpoint.counts.numpy()),
+        )
+        """From the quickest to the slowest."""
+        self._readers = {model.model_id: model for model in self.entropy_models}
+        self._writers = options.writers(self.entropy_models)
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, entropy: EntropyChoice = "static", device: str | torch.device = "cpu"
+        cls,
+        folder: str | Path,
+        *,
+        options: StreamOptions = DEFAULT_OPTIONS,
+        device: str | torch.device = "cpu",
     ) -> LearnedCodec:
         """Load a codec from its checkpoint folder; errors as `load_codec_checkpoint` and the constructor."""
-        return cls(load_codec_checkpoint(Path(folder)), entropy=entropy, device=device)
+        return cls(load_codec_checkpoint(Path(folder)), options=options, device=device)
 
     @property
     def description(self) -> dict[str, str]:
@@ -97,11 +114,13 @@ class LearnedCodec(TrainedCodec):
 
         Raises:
             ShapeError: the array is not a uint8 RGB image.
-            ImageError: a side is longer than 65535 pixels.
+            ImageError: a side is longer than 65535 pixels, or there are more than 2**28 pixels.
         """
         image = check_image(image_uint8_HW3)
         if max(image.shape) > bitstream.MAX_SIDE:
             raise ImageError(f"sides of at most {bitstream.MAX_SIDE} pixels can be coded, got {image.shape[:2]}")
+        if image.shape[0] * image.shape[1] > bitstream.MAX_PIXELS:
+            raise ImageError(f"at most {bitstream.MAX_PIXELS} pixels can be coded, got {image.shape[:2]}: resize it")
         autoencoder = self.model.config.autoencoder
         with torch.inference_mode():
             x = pad_to_multiple(image_to_tensor(image), self.model.stride)
@@ -120,21 +139,43 @@ class LearnedCodec(TrainedCodec):
 
     def encode(self, indices_hw: npt.NDArray[np.int64], height: int, width: int) -> bytes:
         """The stream of code numbers: the shortest payload of the entropy models, with its header."""
-        coded = [(encode_indices(model, indices_hw), model.model_id) for model in self._writers]
-        payload, model_id = min(coded, key=lambda pair: len(pair[0]))
-        return bitstream.pack(bitstream.Header(self.fingerprint, height, width, model_id), payload)
+        options = self.options
+        count = slice_count(self._grid(height, width), options.slices, options.layout)
+        model_id, payloads = encode_slices(self._writers, indices_hw, count, options.layout)
+        header = bitstream.Header(self._fingerprint_with(model_id), height, width, model_id)
+        if options.version == 1:
+            return bitstream.pack(header, payloads[0], version=1)
+        return bitstream.pack_slices(header, payloads, options.layout)
 
     def decode(self, data: bytes) -> tuple[npt.NDArray[np.int64], int, int]:
         """Code numbers, height and width of a stream; errors as `decompress`."""
-        header, payload = bitstream.unpack(data)
-        bitstream.check_fingerprint(header, self.fingerprint)
-        model = self._readers.get(header.entropy_model_id)
-        if model is None:
-            raise BitstreamError(
-                f"unknown entropy model {header.entropy_model_id}: this gosvae knows {sorted(self._readers)}"
-            )
-        shape_hw = (-(-header.height // self.model.stride), -(-header.width // self.model.stride))
-        return decode_indices(model, payload, shape_hw), header.height, header.width
+        partial, height, width = self._decode(bitstream.unpack_slices(data))
+        return partial.indices_hw, height, width
+
+    def decode_damaged(self, data: bytes) -> tuple[PartialIndices, int, int]:
+        """What is left of a damaged stream: code numbers of the intact slices, height and width.
+
+        Raises:
+            BitstreamError: the header is damaged, or no slice is intact.
+            ForeignStreamError: as `decompress`.
+        """
+        return self._decode(bitstream.salvage(data))
+
+    def _decode(self, stream: bitstream.Stream) -> tuple[PartialIndices, int, int]:
+        header = stream.header
+        bitstream.check_fingerprint(header, self._fingerprint_with(header.entropy_model_id))
+        partial = decode_slices(self._readers, stream, self._grid(header.height, header.width))
+        return partial, header.height, header.width
+
+    def _grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the indices of an image."""
+        return -(-height // self.model.stride), -(-width // self.model.stride)
+
+    def _fingerprint_with(self, model_id: int) -> bytes:
+        """The codec's fingerprint, xor the mark of an entropy model that it does not cover."""
+        model = self._readers.get(model_id)
+        mark = int.from_bytes(b"" if model is None else model.mark.ljust(len(self.fingerprint), b"\0"), "big")
+        return (int.from_bytes(self.fingerprint, "big") ^ mark).to_bytes(len(self.fingerprint), "big")
 
     def compress(self, image_uint8_HW3: ImageArray) -> bytes:
         height, width = check_image(image_uint8_HW3).shape[:2]

@@ -14,7 +14,8 @@ from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.label_map import LabelMapCodec
-from gosvae.codecs.learned import EntropyChoice, LearnedCodec
+from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.errors import CheckpointError, ConfigError, ForeignStreamError, unknown_name
 from gosvae.experts.registry import load_expert
@@ -37,21 +38,26 @@ def embedded_codecs() -> list[str]:
     return sorted(path.parent.name for path in folders if read_json(path).get("kind") in CARDS)
 
 
+def _refuse_options(options: StreamOptions, why: str) -> None:
+    if options != DEFAULT_OPTIONS:
+        raise ConfigError(f"entropy model, slices and container version are for VQ codecs only: {why}")
+
+
 def build_codec(
-    checkpoint: CodecCheckpoint, *, entropy: EntropyChoice = "static", device: str | torch.device = "cpu"
+    checkpoint: CodecCheckpoint, *, options: StreamOptions = DEFAULT_OPTIONS, device: str | torch.device = "cpu"
 ) -> TrainedCodec:
     """The codec of a checkpoint, by its kind.
 
     Raises:
-        ConfigError: `entropy` for a kind that knows one way to code only.
+        ConfigError: options for a kind that knows one way to code only, or that the codec cannot meet.
         CheckpointError: the weights do not fit the configuration.
     """
     kind = checkpoint.card.kind
-    if kind != "codec" and entropy != "static":
-        raise ConfigError(f"entropy {entropy!r} is for VQ codecs only, {checkpoint.card.name!r} is of kind {kind!r}")
+    if kind != "codec":
+        _refuse_options(options, f"{checkpoint.card.name!r} is of kind {kind!r}")
     match kind:
         case "codec":
-            return LearnedCodec(checkpoint, entropy=entropy, device=device)
+            return LearnedCodec(checkpoint, options=options, device=device)
         case "autoencoder":
             return AutoencoderCodec(checkpoint, device=device)
         case "gesco":
@@ -73,7 +79,7 @@ def _folder_of(name_or_folder: str | Path) -> Path:
 
 
 def load_trained_codec(
-    name_or_folder: str | Path, *, entropy: EntropyChoice = "static", device: str | torch.device = "cpu"
+    name_or_folder: str | Path, *, options: StreamOptions = DEFAULT_OPTIONS, device: str | torch.device = "cpu"
 ) -> TrainedCodec:
     """Load a model of the package by name, or any checkpoint by its folder, whatever its kind.
 
@@ -81,18 +87,18 @@ def load_trained_codec(
         ConfigError: neither a known name nor a folder.
         CheckpointError: the folder is not a finished, intact codec.
     """
-    return build_codec(load_codec_checkpoint(_folder_of(name_or_folder)), entropy=entropy, device=device)
+    return build_codec(load_codec_checkpoint(_folder_of(name_or_folder)), options=options, device=device)
 
 
 def load_learned_codec(
-    name_or_folder: str | Path, *, entropy: EntropyChoice = "static", device: str | torch.device = "cpu"
+    name_or_folder: str | Path, *, options: StreamOptions = DEFAULT_OPTIONS, device: str | torch.device = "cpu"
 ) -> LearnedCodec:
     """As `load_trained_codec`, for VQ codecs only; a checkpoint of another kind is a `CheckpointError`."""
-    return LearnedCodec.load(_folder_of(name_or_folder), entropy=entropy, device=device)
+    return LearnedCodec.load(_folder_of(name_or_folder), options=options, device=device)
 
 
 def load_codec(
-    spec: str | Path = DEFAULT_CODEC, *, entropy: EntropyChoice = "static", device: str | torch.device = "cpu"
+    spec: str | Path = DEFAULT_CODEC, *, options: StreamOptions = DEFAULT_OPTIONS, device: str | torch.device = "cpu"
 ) -> ImageCodec:
     """Load any codec: a model of the package, a checkpoint folder, a name of `CLASSICAL_CODECS`, or `label-map`.
 
@@ -100,11 +106,13 @@ def load_codec(
     `label-map:hf:ORGANISATION/MODEL`; `label-map` alone has the embedded one.
 
     Raises:
-        ConfigError: an unknown name or an impossible quality.
+        ConfigError: an unknown name, an impossible quality, or options that the codec cannot meet.
         CheckpointError: the folder is not a finished, intact codec.
         ExpertError: a label map's expert cannot be loaded.
     """
     name, separator, quality = str(spec).partition(":")
+    if name == LABEL_MAP or name in CLASSICAL_CODECS:
+        _refuse_options(options, f"{name!r} is none")
     if name == LABEL_MAP:
         expert = load_expert(quality if separator else "embedded")
         expert.to(device)
@@ -113,7 +121,7 @@ def load_codec(
         if separator and not quality.isdigit():
             raise ConfigError(f"quality of {name!r} must be a whole number, got {quality!r}; for example {name}:50")
         return load_classical(name, int(quality) if separator else None)
-    return load_trained_codec(spec, entropy=entropy, device=device)
+    return load_trained_codec(spec, options=options, device=device)
 
 
 def codec_of_stream(data: bytes) -> TrainedCodec:

@@ -9,11 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from gosvae.bitstream import MAX_SLICES, SliceLayout, Stream
+from gosvae.bitstream import MAX_SLICES, VERSION, SliceLayout, Stream
 from gosvae.entropy.base import EntropyModel
 from gosvae.entropy.coder import decode_indices, encode_indices
 from gosvae.errors import BitstreamError, ConfigError
@@ -23,8 +24,66 @@ FREE_INDICES = 2**18
 INDICES_PER_BYTE = 1024
 """And so many more for each byte of payload: what a decoder reserves is bounded by what it was sent."""
 
+VERSION_1_MODELS = (0, 1)
+"""Ids of the entropy models that readers of version 1 know."""
+
 GridPart = tuple[slice, slice]
 """Rows and columns of the grid that one slice holds."""
+
+EntropyChoice = Literal["auto", "fixed", "static", "adaptive", "context"]
+ENTROPY_MODELS: dict[str, int] = {"fixed": 0, "static": 1, "adaptive": 2, "context": 3}
+"""Their ids in streams."""
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How streams are written. Reading needs none of it.
+
+    Attributes:
+        entropy: `auto`, the model that makes the stream the shortest, or one of them; fixed-length codes are always
+            there as the fallback that no image exceeds.
+        slices: into how many parts that decode without each other the indices are cut, 1..256: one for the fewest
+            bytes, more for lossy links; fewer where the grid is too small.
+        layout: `bands` of rows, or `interleaved` positions, of which a lost slice thins the grid out.
+        version: of the container: 2, or 1 for a receiver of gosvae 0.1 (one slice, fixed or static).
+
+    Raises:
+        ConfigError: a number of slices or a version that cannot be written.
+    """
+
+    entropy: EntropyChoice = "auto"
+    slices: int = 1
+    layout: SliceLayout = "bands"
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.slices <= MAX_SLICES:
+            raise ConfigError(f"{self.slices} slices: expected 1..{MAX_SLICES}")
+        if self.version not in (1, VERSION):
+            raise ConfigError(f"container version {self.version}: 1 and {VERSION} can be written")
+        if self.version == 1 and (self.slices > 1 or self.entropy in ("adaptive", "context")):
+            raise ConfigError(
+                f"container version 1 holds one slice of fixed or static codes, not {self.slices} of {self.entropy}: "
+                f"take version {VERSION}"
+            )
+
+    def writers(self, models: Sequence[EntropyModel]) -> list[EntropyModel]:
+        """Of the codec's models those that may be written, the quickest first.
+
+        Raises:
+            ConfigError: the codec has no model of the kind that was asked for.
+        """
+        known = {model.model_id: model for model in models}
+        if self.entropy != "auto" and ENTROPY_MODELS[self.entropy] not in known:
+            raise ConfigError(
+                f"this codec has no {self.entropy} entropy model; it has "
+                + ", ".join(name for name, model_id in ENTROPY_MODELS.items() if model_id in known)
+            )
+        chosen = known.keys() if self.entropy == "auto" else {0, ENTROPY_MODELS[self.entropy]}
+        return [known[n] for n in known if n in chosen and (self.version > 1 or n in VERSION_1_MODELS)]
+
+
+DEFAULT_OPTIONS = StreamOptions()
 
 
 @dataclass(frozen=True)
@@ -74,13 +133,7 @@ def grid_parts(shape_hw: tuple[int, int], count: int, layout: SliceLayout) -> li
 
 
 def slice_count(shape_hw: tuple[int, int], wanted: int, layout: SliceLayout) -> int:
-    """The most slices, up to `wanted`, that the grid can be cut into.
-
-    Raises:
-        ConfigError: `wanted` is not in 1..256.
-    """
-    if not 1 <= wanted <= MAX_SLICES:
-        raise ConfigError(f"{wanted} slices: expected 1..{MAX_SLICES}")
+    """The most slices, up to `wanted` (at least 1), that the grid can be cut into."""
     return max(n for n in range(1, wanted + 1) if _fits(shape_hw, n, layout))
 
 
