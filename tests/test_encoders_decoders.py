@@ -17,7 +17,7 @@ from gosvae.training.codecs import CodecRecipe
 from tiny import model_config
 
 STRIDES = [("shallow", 2), ("residual", 2)] + [
-    (name, stride) for name in ("shallow", "residual", "compact") for stride in (4, 8, 16, 32)
+    (name, stride) for name in ("shallow", "residual", "compact", "vqgan") for stride in (4, 8, 16, 32)
 ]
 
 

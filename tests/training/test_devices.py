@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gosvae.checkpoint import load_codec_checkpoint
+from tiny import recipe_tree
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -20,8 +22,9 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 import tiny
+from gosvae.config import parse
 from gosvae.training import loop
-from gosvae.training.codecs import train_codec
+from gosvae.training.codecs import CodecRecipe, train_codec
 
 folder, minutes = Path(sys.argv[1]), None if sys.argv[2] == "all" else float(sys.argv[2])
 networks = []
@@ -31,7 +34,8 @@ def watched(self, task, *rest, **named):
     init(self, task, *rest, **named)
 loop.Trainer.__init__ = watched
 run = tiny.run_config(devices=2)
-outcome = train_codec(tiny.recipe(sys.argv[3]), tiny.streets(), tiny.streets(2), tiny.expert(), tiny.perceptual(),
+recipe = parse(CodecRecipe, json.loads(sys.argv[3]))
+outcome = train_codec(recipe, tiny.streets(), tiny.streets(2), tiny.expert(), tiny.perceptual(),
                       run, folder, max_minutes=minutes, progress=False)
 digest = hashlib.sha256()
 for name, value in sorted(networks[0].state_dict().items()):
@@ -41,8 +45,8 @@ rank = os.environ.get("LOCAL_RANK", "0")
 """
 
 
-def train(tmp_path: Path, folder: Path, minutes: str, quantizer: str = "vq-ema") -> list[list[object]]:
-    """Run the script on two processes and return what each says."""
+def train(tmp_path: Path, folder: Path, minutes: str, tree: dict[str, Any] | None = None) -> list[list[object]]:
+    """Run the script with a recipe's tree on two processes and return what each says."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     path = [str(TESTS.parent / "src"), str(TESTS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
@@ -50,7 +54,7 @@ def train(tmp_path: Path, folder: Path, minutes: str, quantizer: str = "vq-ema")
     for name in ("LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"):
         environment.pop(name, None)
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, str(script), str(folder), minutes, quantizer]
+    command = [sys.executable, str(script), str(folder), minutes, json.dumps(tree or recipe_tree("vq-ema"))]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MOST_GROUPS = 32
+SMALLEST_GROUP = 4
+"""Channels: as few as at the finest grid of Esser et al.; a group of one would take away the channel's own contrast."""
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Normalisation in 32 groups, or where that does not divide the channels, in the largest number below that does."""
-    groups = max(number for number in range(1, MOST_GROUPS + 1) if channels % number == 0)
+    """Normalisation in 32 groups, or fewer where they would not be equal or have less than four channels."""
+    most = max(1, min(MOST_GROUPS, channels // SMALLEST_GROUP))
+    groups = max(number for number in range(1, most + 1) if channels % number == 0)
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
