@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gosvae.codecs.base import ImageCodec, RateControlledCodec
+from gosvae.codecs.base import ClassMapCodec, ImageCodec, RateControlledCodec
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.errors import RateError
 from gosvae.evaluation import CodecEntry, Evaluation, evaluate
 from gosvae.experts.base import Expert, ExpertInfo
-from gosvae.tensors import ImageArray
+from gosvae.tensors import ImageArray, image_to_tensor
 
 CLASSES = ("dark", "middle", "bright")
 
@@ -76,6 +77,23 @@ class RawCodec(ImageCodec):
 
     def zero_order_bytes(self, data: bytes) -> float:
         return (len(data) - 4) / 2
+
+
+class MapCodec(ClassMapCodec):
+    """Sends the map that `Brightness` sees, one byte a pixel; its picture has no colours that mean anything."""
+
+    name = "Map"
+    class_names = CLASSES
+
+    def compress(self, image_uint8_HW3: ImageArray) -> bytes:
+        class_map = Brightness().freeze().class_map(image_to_tensor(image_uint8_HW3))[0].numpy()
+        return struct.pack("<HH", *class_map.shape) + class_map.astype(np.uint8).tobytes()
+
+    def class_map(self, data: bytes) -> npt.NDArray[np.uint8]:
+        return np.frombuffer(data[4:], dtype=np.uint8).reshape(struct.unpack("<HH", data[:4]))
+
+    def decompress(self, data: bytes) -> ImageArray:
+        return np.zeros((*struct.unpack("<HH", data[:4]), 3), np.uint8)
 
 
 class Scenes(Dataset):

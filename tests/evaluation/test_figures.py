@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from small_world import BlockCodec, RawCodec, curve_entries, run
 
+from gosvae.datasets.palettes import CAMVID, CITYSCAPES, class_palette
 from gosvae.errors import ConfigError
 from gosvae.evaluation import CodecEntry, Evaluation
-from gosvae.datasets.palettes import CAMVID, CITYSCAPES, class_palette
 from gosvae.evaluation.pictures import draw_pictures
 from gosvae.evaluation.plots import plot_rate_task
 

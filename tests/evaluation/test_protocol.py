@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
-from small_world import CLASSES, BlockCodec, Brightness, Distance, RawCodec, Scenes, curve_entries, run
+from small_world import CLASSES, BlockCodec, Brightness, Distance, MapCodec, RawCodec, Scenes, curve_entries, run
 
 from gosvae.errors import ConfigError, ShapeError
-from gosvae.evaluation import CodecEntry, evaluate
+from gosvae.evaluation import CodecEntry, evaluate, load_evaluation, save_evaluation
 from gosvae.evaluation.protocol import check_classes
+from gosvae.evaluation.tables import markdown_table
 from gosvae.metrics import ConfusionMatrix
 from gosvae.tensors import ImageArray, image_to_tensor
 
@@ -102,6 +104,24 @@ def test_kept_images_hold_pixels_and_class_maps() -> None:
     np.testing.assert_array_equal(raw.image_uint8_HW3, kept.image_uint8_HW3)
     np.testing.assert_array_equal(raw.class_map_HW, kept.class_map_HW)
     assert raw.row.total_bytes == 4 + 9 * 17 * 3
+
+
+def test_a_codec_that_sends_the_map_is_judged_by_the_map(tmp_path: Path) -> None:
+    evaluation = run([CodecEntry("Map", MapCodec())], perceptual=Distance(), keep_images=[0])
+    reference, row = evaluation.rows
+    assert row.agreement_miou == row.agreement_accuracy == 1.0
+    assert (row.miou, row.pixel_accuracy) == (reference.miou, reference.pixel_accuracy)
+    assert row.total_bytes == 4 + np.mean([16 * 24, 9 * 17])
+    for found in (row, *evaluation.images):
+        assert found.mse is found.psnr_db is found.lpips is None
+    np.testing.assert_array_equal(evaluation.kept[0].reconstructions[0].class_map_HW, evaluation.kept[0].class_map_HW)
+    save_evaluation(evaluation, tmp_path)
+    assert load_evaluation(tmp_path).images == evaluation.images
+    table = markdown_table(evaluation)
+    assert "PSNR" not in table.splitlines()[0]
+    assert "a codec that sends a class map is judged by the map" in table
+    with pytest.raises(ConfigError, match=r"maps of 3 classes where the expert has 2: give it this expert"):
+        evaluate([CodecEntry("Map", MapCodec())], Scenes([(8, 8)], ()), Brightness(("dark", "bright")).freeze())
 
 
 def test_read_only_images_are_welcome() -> None:
