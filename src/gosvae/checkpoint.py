@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from gosvae.codecs.autoencoder_model import AutoencoderModelConfig
 from gosvae.codecs.model import ModelConfig
 from gosvae.config import Config, parse, to_tree
 from gosvae.diffusion import DiffusionConfig
+from gosvae.entropy.context import ContextConfig
 from gosvae.errors import CheckpointError
 from gosvae.experts.base import ExpertReference
 from gosvae.files import json_bytes, write_together
@@ -31,6 +32,8 @@ HALF_LIMIT = 6e4
 """float16 ends at 65504."""
 COUNTS_KEY = "entropy.counts"
 """Name of the static frequency table among the weights; the networks' weights begin with `model.`."""
+CONTEXT_PREFIX = "entropy.context."
+"""Of the names of the context model's integers among the weights."""
 
 
 class Card(Config):
@@ -47,10 +50,11 @@ class Card(Config):
 
 
 class CodecCard(Card):
-    """A VQ autoencoder."""
+    """A VQ autoencoder, and the context model of its indices where one was trained."""
 
     kind: Literal["codec"] = "codec"
     model: ModelConfig
+    context: ContextConfig | None = None
 
 
 class AutoencoderCard(Card):
@@ -82,12 +86,15 @@ class CodecCheckpoint:
         counts: int64 symbol counts of the training images, for the codec's entropy model: (K,) for a VQ codec,
             (D, F) for an autoencoder.
         provenance: revision, versions, data, steps and minutes; free form.
+        context: integers of the context model by name, see `ContextModel`; empty where there is none. They are not
+            part of the fingerprint: streams that were made without them stay readable.
     """
 
     card: Card
     weights: dict[str, Tensor]
     counts: Tensor
     provenance: dict[str, Any]
+    context: dict[str, Tensor] = field(default_factory=dict)
 
     def fingerprint(self) -> bytes:
         """SHA-256 over the configuration of the model, the weights and the table: 32 bytes."""
@@ -160,6 +167,7 @@ def save_codec(folder: Path, checkpoint: CodecCheckpoint, *, eight_bit_decoder: 
         tensors = _in_eight_bits(tensors)
     small = checkpoint.counts.numel() == 0 or int(checkpoint.counts.max()) < 2**31
     tensors[COUNTS_KEY] = checkpoint.counts.to(torch.int32 if small else torch.int64)
+    tensors |= {CONTEXT_PREFIX + name: value.cpu().contiguous() for name, value in checkpoint.context.items()}
     write_together(
         {
             folder / "provenance.json": json_bytes(checkpoint.provenance),
@@ -217,8 +225,11 @@ def load_codec_checkpoint(folder: Path) -> CodecCheckpoint:
     if COUNTS_KEY not in tensors:
         raise CheckpointError(f"{weights_path} has no frequency table {COUNTS_KEY!r}: it is not a finished codec")
     counts = tensors.pop(COUNTS_KEY).to(torch.int64)
+    context = {k.removeprefix(CONTEXT_PREFIX): tensors.pop(k) for k in list(tensors) if k.startswith(CONTEXT_PREFIX)}
+    if bool(context) != (getattr(card, "context", None) is not None):
+        raise CheckpointError(f"{folder} has half a context model: config.json and the weights do not belong together")
     weights = {k.removeprefix("model."): v for k, v in _from_eight_bits(tensors).items()}
     provenance = read_json(folder / "provenance.json")
     if not isinstance(provenance, dict):
         raise CheckpointError(f"{folder / 'provenance.json'} is damaged: expected keys and values")
-    return CodecCheckpoint(card, weights, counts, provenance)
+    return CodecCheckpoint(card, weights, counts, provenance, context)
