@@ -41,7 +41,7 @@ def _scaled(span: slice, factor: int) -> slice:
 
 
 def encode_in_tiles(encode: Callable[[Tensor], Tensor], x_13HW: Tensor, stride: int, halo: int | None) -> Tensor:
-    """Integers (1, h, w) or (1, D, h, w) of a picture whose sides are multiples of the stride; `halo` in latent positions.
+    """Integers (1, h, w) or (1, D, h, w) of a picture, its sides multiples of the stride; `halo` in latent positions.
 
     Raises:
         ImageError: no halo is wide enough (None), and the picture is too large for one piece.
