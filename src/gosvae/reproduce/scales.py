@@ -8,8 +8,10 @@ from types import MappingProxyType
 
 from gosvae.config import to_tree
 from gosvae.errors import ConfigError, unknown_name
+from gosvae.quantizers import VqConfig
 from gosvae.recipes import Recipe, load_recipe
 from gosvae.reproduce.plan import RowPlan, Trained
+from gosvae.training.codecs import CodecRecipe
 from gosvae.training.config import StageConfig
 
 
@@ -165,9 +167,19 @@ def changes_of(row: RowPlan, scale: Scale, steps: int, more: tuple[str, ...] = (
         adversary = to_tree(stage).get("adversary")
         if adversary and adversary["start_step"]:
             own.append(f"stages.{number}.adversary.start_step={adversary['start_step'] * length // stage.steps}")
+    own += _revival(recipe, steps)
     own += more
     load_recipe(source.recipe, own)  # so that what is impossible shows before anything is trained
     return own
+
+
+def _revival(recipe: Recipe, steps: int) -> list[str]:
+    """Dead codes come back at least after an eighth of a training, however short it is: see `VectorQuantizer`."""
+    quantizer = recipe.model.quantizer if isinstance(recipe, CodecRecipe) else None
+    if not isinstance(quantizer, VqConfig) or quantizer.revive_below == 0:
+        return []
+    decay = min(quantizer.usage_decay, quantizer.revive_below ** (8.0 / steps))
+    return [f"model.quantizer.usage_decay={decay:.4f}"]
 
 
 def _schedule(stage: StageConfig, steps: int) -> dict[str, float]:
