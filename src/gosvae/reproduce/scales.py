@@ -46,8 +46,9 @@ _SMALL_RESIDUAL = (
     "model.quantizer={kind: vq, codebook_size: 2048, code_dim: 48, revive_below: 0.03}",
 )
 _SMALL_VQGAN = (
-    "model.autoencoder={architecture: vqgan, stride: 4, width: 24, multipliers: [1, 2, 3], blocks: 1, "
-    "decoder_blocks: 1, attention: true}",
+    "model.autoencoder={architecture: vqgan, stride: 4, width: 16, multipliers: [1, 2, 6], blocks: 1, "
+    "decoder_blocks: 1, attention: false}",
+    "stages.0.learning_rate=5.0e-4",
     "stages.0.adversary.width=32",
 )
 _SMALL_GESCO = (
