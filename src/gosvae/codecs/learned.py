@@ -24,7 +24,9 @@ from gosvae.codecs.slices import (
 )
 from gosvae.codecs.tiling import decode_in_tiles, encode_in_tiles
 from gosvae.codecs.trained import TrainedCodec
+from gosvae.entropy.adaptive import AdaptiveCounts
 from gosvae.entropy.base import EntropyModel
+from gosvae.entropy.context import ContextModel
 from gosvae.entropy.fixed import FixedLength
 from gosvae.entropy.static import StaticHistogram
 from gosvae.errors import CheckpointError, ImageError
@@ -69,10 +71,11 @@ class LearnedCodec(TrainedCodec):
         if checkpoint.counts.shape != (size,):
             raise CheckpointError(f"the frequency table has {tuple(checkpoint.counts.shape)} entries, not {size}")
         self.options = options
-        self.entropy_models: tuple[EntropyModel, ...] = (
-            FixedLength(size),
-            StaticHistogram(checkpoint.counts.numpy()),
-        )
+        counts_K = checkpoint.counts.numpy()
+        models: list[EntropyModel] = [FixedLength(size), StaticHistogram(counts_K), AdaptiveCounts(counts_K)]
+        if checkpoint.card.context is not None:
+            models.append(ContextModel(checkpoint.card.context, checkpoint.context, device=self.device))
+        self.entropy_models = tuple(models)
         """From the quickest to the slowest."""
         self._readers = {model.model_id: model for model in self.entropy_models}
         self._writers = options.writers(self.entropy_models)
