@@ -78,9 +78,9 @@ def test_gradients_reach_the_weights_and_the_input() -> None:
     trained = layer(8, 4, scale=1.0)
     x_NI = torch.rand(16, 8, requires_grad=True)
     quantized_relu(trained(x_NI, 1)).sum().backward()
-    assert x_NI.grad is not None and x_NI.grad.abs().sum() > 0
-    assert trained.weight_OI.grad is not None and trained.weight_OI.grad.abs().sum() > 0
-    assert trained.bias_PO.grad is not None and trained.bias_PO.grad[1].abs().sum() > 0
+    for gradient in (x_NI.grad, trained.weight_OI.grad, trained.bias_PO.grad):
+        assert gradient is not None
+        assert gradient.abs().sum() > 0
 
 
 def test_integers_that_could_leave_float32_are_refused() -> None:
@@ -89,10 +89,11 @@ def test_integers_that_could_leave_float32_are_refused() -> None:
         IntegerWeights(torch.full((4, 600), 127, dtype=torch.int8), good.bias_PO, good.shift_O, 255)
     with pytest.raises(ConfigError, match="a sum can reach"):
         IntegerWeights(good.weight_OI, good.bias_PO + 2**24, good.shift_O, 255)
-    with pytest.raises(ConfigError, match="a sum can reach"):
-        # Alone it fits; an activation of 255 in units of 2**-15 is added to it.
-        bias_PO, shift_O = torch.full_like(good.bias_PO, 2**23), torch.full_like(good.shift_O, 15)
-        IntegerWeights(torch.ones_like(good.weight_OI), bias_PO * 3 // 2, shift_O, 255, residual=True)
+    ones_OI, bias_PO = torch.ones_like(good.weight_OI), torch.full_like(good.bias_PO, 3 * 2**22)
+    shift_O = torch.full_like(good.shift_O, 15)
+    IntegerWeights(ones_OI, bias_PO, shift_O, 255)
+    with pytest.raises(ConfigError, match="a sum can reach"):  # an activation of 255 in units of 2**-15 is added
+        IntegerWeights(ones_OI, bias_PO, shift_O, 255, residual=True)
     for shift in (-1, 16):
         with pytest.raises(ConfigError, match="shift"):
             IntegerWeights(good.weight_OI, good.bias_PO, torch.full_like(good.shift_O, shift), 255)

@@ -21,7 +21,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gosvae.config import Config, to_tree
+from gosvae.config import Config
 from gosvae.entropy.base import Batch, EntropyModel, IndexArray, SymbolTables, batches_bits, check_shape
 from gosvae.entropy.digits import MOST_VALUES, Digits, positional
 from gosvae.entropy.lattice import KINDS, passes, reach, taps
@@ -241,7 +241,9 @@ class ContextModel(EntropyModel):
 
     def fingerprint(self) -> bytes:
         """SHA-256 over configuration and integers: 32 bytes."""
-        digest = hashlib.sha256(json.dumps(to_tree(self.config), sort_keys=True).encode())
+        # Without defaults, so that a setting that a later version adds does not make old streams foreign.
+        config = self.config.model_dump(mode="json", exclude_defaults=True)
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
         for name, value in sorted(self.tensors.items()):
             flat = value.detach().cpu().contiguous().view(-1)
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())

@@ -6,8 +6,7 @@ Axis legend: B images, h and w latent positions, N positions, T taps, K codes, D
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +16,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gosvae.checkpoint import save_codec
 from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.model import VqAutoencoder
-from gosvae.config import Config, to_tree
+from gosvae.config import Config, parse, to_tree
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.loader import TrainingBatches
 from gosvae.entropy.context import ContextConfig, ContextNetwork, default_config
@@ -27,10 +27,12 @@ from gosvae.entropy.digits import MOST_VALUES, Digits, clustered, positional
 from gosvae.entropy.lattice import passes, reach, taps
 from gosvae.errors import ConfigError
 from gosvae.nn.integer import QuantizedLinear
+from gosvae.quantizers import FsqConfig
 from gosvae.seeding import seed_everything, torch_generator
 from gosvae.tensors import pad_to_multiple
 from gosvae.training.config import BatchConfig, RunConfig, StageConfig, Stages
 from gosvae.training.loop import Outcome, Trainer
+from gosvae.training.provenance import provenance
 from gosvae.training.task import TrainingTask
 
 BITS = "bits"
@@ -53,15 +55,21 @@ class ContextRecipe(Config):
     stages: Stages
 
 
+def _levels(codec: VqAutoencoder) -> tuple[int, ...] | None:
+    """Levels of a product quantizer (FSQ), whose indices are digits already; None for others."""
+    config = codec.config.quantizer
+    return config.levels if isinstance(config, FsqConfig) else None
+
+
 def digits_of(codec: VqAutoencoder) -> tuple[Digits, bool]:
     """The digits of a codec's indices, and whether they are those of a product quantizer."""
     quantizer = codec.quantizer
     size = quantizer.codebook_size
-    levels = getattr(codec.config.quantizer, "levels", None)
+    levels = _levels(codec)
     if size <= MOST_VALUES:
         return Digits(positional(size, (size,)), (size,)), False
     if levels is not None:
-        return Digits(positional(size, tuple(levels)), tuple(levels)), True
+        return Digits(positional(size, levels), levels), True
     table_KD = clustered(code_vectors(codec).numpy())
     most = math.isqrt(size - 1) + 1
     return Digits(table_KD, (int(table_KD[:, 0].max()) + 1, most)), False
@@ -190,7 +198,7 @@ def context_config(codec: VqAutoencoder, changes: dict[str, Any]) -> tuple[Conte
     """The configuration for a codec, with changes, and the digits of its indices."""
     digits, product = digits_of(codec)
     config = default_config(codec.quantizer.codebook_size, digits.values, product=product)
-    return ContextConfig.model_validate({**to_tree(config), **changes}), digits
+    return parse(ContextConfig, {**to_tree(config), **changes}, source="context model"), digits
 
 
 def train_context(
@@ -199,19 +207,18 @@ def train_context(
     seen: Dataset,
     run: RunConfig,
     folder: Path,
-    keep: Callable[[ContextConfig, dict[str, Tensor], float], None],
     *,
     max_minutes: float | None = None,
     progress: bool = True,
 ) -> Outcome:
-    """Train; `keep` is given the model in integers and the minutes, at the end of every stage.
+    """Train; `folder` then holds the codec with the model in it. The same call continues a run that was stopped.
 
     Args:
-        codec: whose indices are learnt; it does not change.
+        codec: whose indices are learnt; its weights, its fingerprint and what it reads do not change.
         seen: images that are cropped at random.
-        folder: of the run's state and logs; the same call continues a run that was stopped.
 
     Raises:
+        ConfigError: a configuration of the model with unknown keys or impossible values.
         TrainingError, CheckpointError, WriteError, DatasetError: as `Trainer.train`.
     """
 
@@ -228,15 +235,24 @@ def train_context(
         inputs = [seen.name, len(seen), codec.checkpoint.fingerprint().hex(), to_tree(config)]
         trainer = Trainer(task, recipe.stages, run, folder, inputs=str(inputs))
 
-        def on_stage_end(stage: StageConfig, trained: nn.Module, minutes: float) -> None:
-            del stage
+        def keep(stage: StageConfig, trained: nn.Module, minutes: float) -> None:
             assert isinstance(trained, ContextNetwork)
             tensors = trained.freeze()
-            if len(digits) > 1 and not hasattr(codec.model.config.quantizer, "levels"):
+            if len(digits) > 1 and _levels(codec.model) is None:
                 tensors["digits_KD"] = torch.from_numpy(digits.table_KD.astype(np.uint16))
-            keep(config, tensors, minutes)
+            notes = {"recipe": to_tree(recipe), "run": to_tree(run), "minutes_of_stage": round(minutes, 2)}
+            checkpoint = codec.checkpoint
+            with_context = replace(
+                checkpoint,
+                card=checkpoint.card.model_copy(update={"context": config}),
+                context=tensors,
+                provenance={**checkpoint.provenance, "context": provenance(seen, **notes)},
+            )
+            last = stage is recipe.stages[-1]
+            for target in [folder / "stages" / stage.name, *([folder] if last else [])]:
+                save_codec(target, with_context)
 
-        return trainer.train(batches, on_stage_end, max_minutes=max_minutes, progress=progress)
+        return trainer.train(batches, keep, max_minutes=max_minutes, progress=progress)
 
 
 def default_recipe(steps: int) -> ContextRecipe:
