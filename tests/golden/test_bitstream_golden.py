@@ -17,6 +17,7 @@ import pytest
 
 from gosvae.bitstream import Header, SliceLayout, pack, pack_slices, unpack_slices
 from gosvae.codecs.slices import decode_slices, encode_slices
+from gosvae.entropy.adaptive import AdaptiveCounts
 from gosvae.entropy.base import EntropyModel, FrequencyTables, IndexArray
 from gosvae.entropy.coder import decode, encode
 from gosvae.entropy.fixed import FixedLength
@@ -58,6 +59,11 @@ class Golden:
     layout: SliceLayout = "bands"
 
     @property
+    def counts(self) -> list[int]:
+        """The static histogram of the codec."""
+        return skewed_counts(self.model.codebook_size).tolist()
+
+    @property
     def path(self) -> Path:
         return FOLDER / f"{self.name}.gsva"
 
@@ -78,6 +84,13 @@ def static(name: str, codebook_size: int, shape_hw: tuple[int, int], *cut: Any) 
     return Golden(name, StaticHistogram(counts_K), skewed_indices(counts_K, shape_hw), *cut)
 
 
+def adaptive(name: str, codebook_size: int, shape_hw: tuple[int, int], *cut: Any) -> Golden:
+    """The indices are those that the counts say, shifted by one: there is something to adapt to."""
+    counts_K = skewed_counts(codebook_size)
+    indices_hw = (skewed_indices(counts_K, shape_hw) + 1) % codebook_size
+    return Golden(name, AdaptiveCounts(counts_K), indices_hw, *cut)
+
+
 def fixed(name: str, codebook_size: int, shape_hw: tuple[int, int], *cut: Any) -> Golden:
     indices_hw = integers(shape_hw[0] * shape_hw[1], 4).reshape(shape_hw) % codebook_size
     return Golden(name, FixedLength(codebook_size), indices_hw, *cut)
@@ -95,6 +108,8 @@ GOLDEN = [
     fixed("v2_fixed_12000", 12000, (7, 11), 1),
     fixed("v2_fixed_1000_bands_3", 1000, (7, 11), 3, "bands"),
     fixed("v2_fixed_1000_interleaved_2", 1000, (7, 11), 2, "interleaved"),
+    adaptive("v2_adaptive_5", 5, (190, 180), 1),
+    adaptive("v2_adaptive_600_interleaved_4", 600, (40, 48), 4, "interleaved"),
     fixed("v2_example", 1000, (3, 4), 1),
     fixed("v2_example_sliced", 1000, (3, 4), 2, "interleaved"),
 ]
@@ -131,11 +146,12 @@ def test_the_decoder_in_the_documentation_reads_them(golden: Golden, page: dict[
     container = page["read_container"](golden.path.read_bytes())
     assert container["entropy_model_id"] == golden.model.model_id
     assert container["fingerprint"] == golden.header.fingerprint
-    decoders = {
-        0: lambda payload, h, w: page["decode_fixed_length"](payload, h * w, golden.model.codebook_size),
-        1: lambda payload, h, w: page["decode_static_histogram"](payload, h * w, golden.model.counts_K.tolist()),
-    }
-    grid = page["read_grid"](container, 4, decoders[golden.model.model_id])
+    name, tables = {
+        0: ("decode_fixed_length", golden.model.codebook_size),
+        1: ("decode_static_histogram", golden.counts),
+        2: ("decode_adaptive_counts", golden.counts),
+    }[golden.model.model_id]
+    grid = page["read_grid"](container, 4, lambda payload, h, w: page[name](payload, h * w, tables))
     assert grid == golden.indices_hw.tolist()
 
 
