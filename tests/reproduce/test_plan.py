@@ -119,7 +119,10 @@ def test_texts_and_defaults_do_not_decide_what_a_row_is() -> None:
      ("gosvae-residual", 7.32), ("vqgan", 24.00), ("gesco", 674.71)],
 )  # fmt: skip
 def test_parameters_at_the_papers_scale(row: str, expected: float) -> None:
-    """Within 2 % of what the paper prints for Cityscapes; GESCO sends all of its 35 classes."""
+    """Within 2 % of what the paper prints for Cityscapes.
+
+    GESCO's 674.71 M, with 35 classes, count 20.72 M that its published code never runs: see `tests/test_diffusion.py`.
+    """
     assert paper_numbers(row, "cityscapes").parameters_m == expected
     scale = SCALES["paper"]
     recipe = recipe_of(ROWS[row], changes_of(ROWS[row], scale, planned_steps(ROWS[row], scale, 2975, ade20k=False)))
@@ -129,6 +132,7 @@ def test_parameters_at_the_papers_scale(row: str, expected: float) -> None:
     with torch.device("meta"):
         network = recipe.network()
     count = sum(p.numel() for p in network.parameters()) / 1e6
+    count += 20.72 if row == "gesco" else 0.0
     # Two decimals are printed: 0.13 may stand for 0.135, which is 4 % more.
     assert abs(count - expected) <= max(0.02 * expected, 0.005), f"{count:.3f} M"
 

@@ -138,7 +138,7 @@ def _training_curves(runner: Runner, results: Mapping[str, Result], folder: Path
     name = f"{result.plan.title}, {runner.world.train_images.name}"
     found = plot_training(log, folder / "fig3.png", name)
     if found is None:
-        return Picture("fig3", title, None, alternative, ("The training is too short for curves.",))
+        return Picture("fig3", title, None, alternative, ("The training has too few logged steps with both terms.",))
     note = (
         f"Pearson's correlation of the two curves: {found.smoothed:.3f} of the moving means over {found.window} logged "
         f"steps (thick lines), {found.raw:.3f} of the {found.points} logged values themselves, each of one batch (thin "

@@ -1,0 +1,69 @@
+"""`gosvae reproduce` on the command line: the plan, the errors, the exit status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small_job import CHANGES
+
+from gosvae.cli.main import main
+
+COMMON = ("--data", "streets:4", "--resize", "64x96", "--lpips", "none", "--accelerator", "cpu", "--precision", "32")
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
+    """Words of a command whose recipes are tiny."""
+    changes = [word for change in CHANGES for word in ("--set", change)]
+    return ["reproduce", *arguments, *COMMON, "--out", str(folder), *changes]
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "table1", *COMMON, "--out", str(tmp_path / "out"), "--dry-run", "--scale", "paper"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("table1 at scale paper: ")
+    row = next(line.split() for line in lines if line.startswith("gosvae "))
+    assert row[1] == "50"  # 100 epochs of 4 images, 8 a step
+    assert row[4] == "vqvae"
+    assert lines[-1].startswith("about ")
+    assert "not measured" in lines[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_then_a_report_then_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = command(tmp_path, "table1", "--rows", "label-map")
+    assert main([*words, "--max-minutes", "0"]) == 3
+    assert "0 rows are done, 0 failed, 1 are left" in capsys.readouterr().out
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "row 1 of 1, label-map" in out
+    assert f"written: {tmp_path / 'report' / 'report.html'}" in out
+    assert main([*words, "--quiet", "--report", str(tmp_path / "page")]) == 0
+    assert capsys.readouterr().out == "1 rows are done, 0 failed, 0 are left\n"
+    assert (tmp_path / "page" / "report.md").is_file()
+
+
+def test_a_failed_row_is_an_exit_status_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = command(tmp_path, "all", "--rows", "vqvae", "--set", "vqvae:stages.0.learning_rate=1.0e+30")
+    assert main(words) == 1
+    captured = capsys.readouterr()
+    assert "gosvae: row vqvae failed: " in captured.err
+    assert "table2 is left out" in captured.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("table2",), "Table II is on ADE20K, got 'streets': give --data ade20k:PATH, or make table1"),
+        (("table1", "--rows", "gosva"), "unknown row 'gosva'; did you mean 'gosvae'?"),
+        (("table1", "--data", "streets:4@val"), "the split is chosen here"),
+        (("fig2", "--pictures", "0"), "--pictures must be at least 1"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", arguments[0], *COMMON, "--out", str(tmp_path), *arguments[1:]]) == 2
+    line = capsys.readouterr().err
+    assert message in line
+    assert line.count("\n") == 1
