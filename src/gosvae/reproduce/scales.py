@@ -60,7 +60,7 @@ _SMALL_GESCO = (
 )
 _NO_REVIVAL = ("model.quantizer.revive_below=0",)
 _REVIVING = (
-    "vqvae vqvae-residual vqvae-kld vqvae-lpips gosvae-scratch gosvae-finetune gosvae-ce gosvae-kld gosvae-kld-lpips"
+    "vqvae vqvae-residual vqvae-kld vqvae-lpips gosvae-scratch gosvae-finetune gosvae-ce gosvae-kld gosvae-kld-lpips vqgan"
 )
 
 SCALES: Mapping[str, Scale] = MappingProxyType(
