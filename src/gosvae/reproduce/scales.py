@@ -59,9 +59,7 @@ _SMALL_GESCO = (
     "stages.0.learning_rate=1.0e-3",
 )
 _NO_REVIVAL = ("model.quantizer.revive_below=0",)
-_REVIVING = (
-    "vqvae vqvae-residual vqvae-kld vqvae-lpips gosvae-scratch gosvae-finetune gosvae-ce gosvae-kld gosvae-kld-lpips vqgan"
-)
+_REVIVING = "vqvae vqvae-residual vqvae-kld vqvae-lpips gosvae-scratch gosvae-finetune gosvae-ce gosvae-kld gosvae-kld-lpips vqgan"
 
 SCALES: Mapping[str, Scale] = MappingProxyType(
     {
@@ -175,12 +173,16 @@ def changes_of(row: RowPlan, scale: Scale, steps: int, more: tuple[str, ...] = (
 
 
 def _revival(recipe: Recipe, steps: int) -> list[str]:
-    """Dead codes come back at least after an eighth of a training, however short it is: see `VectorQuantizer`."""
+    """Dead codes come back eight times in trainings that are too short for two of the recipe's own returns.
+
+    At its `usage_decay` of 0.98 a code counts as dead after 173 steps: a training of 150 would never see one come back.
+    """
     quantizer = recipe.model.quantizer if isinstance(recipe, CodecRecipe) else None
     if not isinstance(quantizer, VqConfig) or quantizer.revive_below == 0:
         return []
-    decay = min(quantizer.usage_decay, quantizer.revive_below ** (8.0 / steps))
-    return [f"model.quantizer.usage_decay={decay:.4f}"]
+    if quantizer.usage_decay**steps <= quantizer.revive_below**2:
+        return []
+    return [f"model.quantizer.usage_decay={quantizer.revive_below ** (8.0 / steps):.4f}"]
 
 
 def _schedule(stage: StageConfig, steps: int) -> dict[str, float]:
