@@ -154,7 +154,9 @@ def test_rows_of_other_settings_are_shown_as_that(made: tuple[Runner, Path], tmp
     write_report(other, ("table1",), tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "| VQ-VAE (r=4) (other settings) |" in text
-    assert "VQ-VAE (r=4) was made with settings that are not the plan's now." in text
+    assert (
+        "VQ-VAE (r=4); GOS-VAE (r=4), from scratch; GOS-VAE (r=4), pre-trained start; JPEG: made with settings" in text
+    )
 
 
 def test_numbers_as_text() -> None:

@@ -68,9 +68,12 @@ def fairness(world: World, results: Mapping[str, Result]) -> list[str]:
 
 
 def troubles(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[str]:
-    """Rows that failed and why, and rows whose settings are not the plan's."""
-    found = [f"{results[row.row_id].plan.title} {results[row.row_id].trouble}." for row in rows]
-    return [line for row, line in zip(rows, found, strict=True) if results[row.row_id].trouble]
+    """Rows that failed and why, and rows whose settings are not the plan's: one sentence for each reason."""
+    titles: dict[str, list[str]] = {}
+    for row in rows:
+        if results[row.row_id].trouble:
+            titles.setdefault(results[row.row_id].trouble, []).append(results[row.row_id].plan.title)
+    return [f"{'; '.join(names)}: {trouble}." for trouble, names in titles.items()]
 
 
 def frechet(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> str:

@@ -106,8 +106,7 @@ class RowFolder:
         """
         key = key_of(settings)
         aside: Path | None = None
-        for name in (FAILURE_FILE, TRACE_FILE):
-            (self.path / name).unlink(missing_ok=True)
+        self.forget_failure()
         if self.path.exists() and any(self.path.iterdir()) and self.settings_key() != key:
             numbers = (self.path.with_name(f"{self.path.name}.old-{number}") for number in count(1))
             aside = next(path for path in numbers if not path.exists())
@@ -122,6 +121,11 @@ class RowFolder:
     def fail(self, reason: str) -> None:
         """Keep why the row could not be made; raises `WriteError`."""
         write_json(self.path / FAILURE_FILE, {"reason": reason})
+
+    def forget_failure(self) -> None:
+        """Remove what a failed attempt left."""
+        for name in (FAILURE_FILE, TRACE_FILE):
+            (self.path / name).unlink(missing_ok=True)
 
     def failure(self) -> str | None:
         """Why the last attempt failed, or None."""

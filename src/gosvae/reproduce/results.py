@@ -51,7 +51,7 @@ def gather(runner: Runner, rows: Sequence[RowPlan]) -> dict[str, Result]:
         record, evaluation, reason = folder.record(), folder.evaluation(), folder.failure()
         if record is not None and evaluation is not None:
             same = record.key == keys.get(row.row_id)
-            trouble = "" if same else "was made with settings that are not the plan's now"
+            trouble = "" if same else "made with settings that are not the plan's now"
             found[row.row_id] = Result(row, paper, record, evaluation, trouble=trouble)
         elif reason is not None:
             found[row.row_id] = Result(row, paper, None, None, "failed", f"failed: {reason}")

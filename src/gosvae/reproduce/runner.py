@@ -110,6 +110,8 @@ class Runner:
         self._deadline = math.inf if max_minutes is None else time.monotonic() + 60.0 * max_minutes
         keys, summary = self.keys(), Summary()
         todo = [row for row in self._rows if not self._is_done(row, keys)]
+        for row in todo:  # what failed before is tried again
+            self.folder_of(row.row_id).forget_failure()
         for number, row in enumerate(self._rows, start=1):
             if row not in todo:
                 summary.done.append(row.row_id)

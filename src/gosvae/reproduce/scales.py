@@ -59,7 +59,10 @@ _SMALL_GESCO = (
     "stages.0.learning_rate=1.0e-3",
 )
 _NO_REVIVAL = ("model.quantizer.revive_below=0",)
-_REVIVING = "vqvae vqvae-residual vqvae-kld vqvae-lpips gosvae-scratch gosvae-finetune gosvae-ce gosvae-kld gosvae-kld-lpips vqgan"
+_REVIVING = (
+    "vqvae vqvae-residual vqvae-kld vqvae-lpips vqgan "
+    "gosvae-scratch gosvae-finetune gosvae-ce gosvae-kld gosvae-kld-lpips"
+)
 
 SCALES: Mapping[str, Scale] = MappingProxyType(
     {
