@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +75,19 @@ def test_other_arrays_are_refused() -> None:
     for class_count in (0, 257):
         with pytest.raises(BitstreamError, match="class count"):
             encode_class_map(np.zeros((2, 2), np.uint8), class_count)
+
+
+def test_large_maps_take_a_few_bytes_at_least() -> None:
+    flat = np.zeros((600, 700), np.uint8)
+    for class_count in (1, 12):
+        data = encode_class_map(flat, class_count)
+        assert len(data) == -(-(flat.size - 2**18) // 2**12)
+        np.testing.assert_array_equal(decode_class_map(data, flat.shape, class_count), flat)
+        for wrong in (data[:-1], data + b"\0"):
+            with pytest.raises(BitstreamError):
+                decode_class_map(wrong, flat.shape, class_count)
+        tracemalloc.start()
+        with pytest.raises(BitstreamError):
+            decode_class_map(data, (16384, 16384), class_count)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+        tracemalloc.stop()

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_entropy_golden import golden_indices, golden_models
 
 from gosvae.bitstream import Header, SliceLayout, pack, pack_slices, unpack_slices
 from gosvae.codecs.slices import decode_slices, encode_slices
@@ -91,6 +92,12 @@ def adaptive(name: str, codebook_size: int, shape_hw: tuple[int, int], *cut: Any
     return Golden(name, AdaptiveCounts(counts_K), indices_hw, *cut)
 
 
+def context(name: str, model_name: str, *cut: Any) -> Golden:
+    """A context model of `test_entropy_golden` and its indices."""
+    model = golden_models()[model_name]
+    return Golden(name, model, golden_indices(model.codebook_size), *cut)
+
+
 def fixed(name: str, codebook_size: int, shape_hw: tuple[int, int], *cut: Any) -> Golden:
     indices_hw = integers(shape_hw[0] * shape_hw[1], 4).reshape(shape_hw) % codebook_size
     return Golden(name, FixedLength(codebook_size), indices_hw, *cut)
@@ -110,6 +117,9 @@ GOLDEN = [
     fixed("v2_fixed_1000_interleaved_2", 1000, (7, 11), 2, "interleaved"),
     adaptive("v2_adaptive_5", 5, (190, 180), 1),
     adaptive("v2_adaptive_600_interleaved_4", 600, (40, 48), 4, "interleaved"),
+    context("v2_context_40", "context, one digit", 1),
+    context("v2_context_50_bands_3", "context, two digits by a table", 3, "bands"),
+    context("v2_context_60_interleaved_4", "context, three digits, neighbours by digits", 4, "interleaved"),
     fixed("v2_example", 1000, (3, 4), 1),
     fixed("v2_example_sliced", 1000, (3, 4), 2, "interleaved"),
 ]
@@ -141,7 +151,9 @@ def page() -> dict[str, Any]:
     return names
 
 
-@CASES
+@pytest.mark.parametrize(
+    "golden", [golden for golden in GOLDEN if golden.model.model_id < 3], ids=lambda golden: golden.name
+)
 def test_the_decoder_in_the_documentation_reads_them(golden: Golden, page: dict[str, Any]) -> None:
     container = page["read_container"](golden.path.read_bytes())
     assert container["entropy_model_id"] == golden.model.model_id

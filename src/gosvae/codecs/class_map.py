@@ -44,6 +44,10 @@ _MAX_CONTEXTS = 1 << 17
 """Contexts beyond these, which only maps like noise have, share one counter for each decision, to bound memory."""
 _MAX_REMEMBERED = 1 << 14
 """Neighbourhoods whose contexts are kept; it is for speed alone and changes no byte."""
+_FREE_PIXELS = 2**18
+"""A map of so many pixels may take no bytes at all."""
+_PIXELS_PER_BYTE = 2**12
+"""Larger ones take a byte more for each so many: what a reader reserves is bounded by what it was sent."""
 _LEFT, _RIGHT, _TOP = 3, 2, 3
 """Width of the margins that the template reaches into."""
 
@@ -51,7 +55,8 @@ _LEFT, _RIGHT, _TOP = 3, 2, 3
 def encode_class_map(map_uint8_HW: ClassMapBytes, class_count: int) -> bytes:
     """The bytes of a map, uint8 (H, W) with values in [0, class_count), at least one pixel.
 
-    The same map always gives the same bytes. Size and class count are not in them: `decode_class_map` takes both.
+    The same map always gives the same bytes; large ones are filled with zeros to a byte for each 4096 pixels beyond
+    2**18. Size and class count are not in them: `decode_class_map` takes both.
 
     Raises:
         ShapeError: the array is not a uint8 map with pixels.
@@ -63,11 +68,16 @@ def encode_class_map(map_uint8_HW: ClassMapBytes, class_count: int) -> bytes:
     _check_class_count(class_count)
     if int(class_map.max()) >= class_count:
         raise BitstreamError(f"class {int(class_map.max())} is outside [0, {class_count}): give the true class count")
-    if class_count == 1:
-        return b""
-    writer = SymbolWriter()
-    _MapCoder(writer, class_map.shape, class_count).run(class_map.tobytes())
-    return writer.finish()
+    data = b""
+    if class_count > 1:
+        writer = SymbolWriter()
+        _MapCoder(writer, class_map.shape, class_count).run(class_map.tobytes())
+        data = writer.finish()
+    return data.ljust(_least_bytes(class_map.size), b"\0")  # zeros behind the end change nothing
+
+
+def _least_bytes(n_pixels: int) -> int:
+    return -(-max(0, n_pixels - _FREE_PIXELS) // _PIXELS_PER_BYTE)
 
 
 def decode_class_map(data: bytes, shape_hw: tuple[int, int], class_count: int) -> ClassMapBytes:
@@ -80,6 +90,8 @@ def decode_class_map(data: bytes, shape_hw: tuple[int, int], class_count: int) -
     _check_class_count(class_count)
     if len(shape_hw) != 2 or min(shape_hw) < 1:
         raise ShapeError("expected the shape (H, W) of a class map with positive sides", shape_hw)
+    if len(data) < _least_bytes(shape_hw[0] * shape_hw[1]):  # before memory is taken
+        raise BitstreamError(_not_a_map(data, shape_hw))
     if class_count == 1:
         class_map: ClassMapBytes = np.zeros(shape_hw, np.uint8)
     else:

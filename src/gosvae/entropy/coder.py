@@ -29,11 +29,7 @@ from gosvae.entropy.fixed import FixedLength
 from gosvae.errors import BitstreamError, ShapeError
 
 _FAMILY = constriction.stream.model.Categorical(perfect=False)
-"""With a row of weights for each symbol; exact for the reason that `FrequencyTables.coder_models` gives."""
-
-
-def _coder_weights(tables: SymbolTables) -> npt.NDArray[np.float64]:
-    return (tables.weights_NK - 1).astype(np.float64)
+"""With a row of weights for each symbol; exact for the reason given there: see `SymbolTables.coder_weights_NK`."""
 
 
 def _order(n_symbols: int, tables: FrequencyTables) -> list[tuple[int, slice | IndexArray]]:
@@ -80,10 +76,15 @@ class _Writer:
         self._empty = False
         symbols = np.ascontiguousarray(symbols_N, np.int32)
         if isinstance(tables, SymbolTables):
-            self._encoder.encode(symbols, _FAMILY, _coder_weights(tables))
+            self._encoder.encode(symbols, _FAMILY, tables.coder_weights_NK)
             return
         for table, where in _order(len(symbols), tables):
             self._encoder.encode(np.ascontiguousarray(symbols[where]), tables.coder_models[table])
+
+    @property
+    def least_bytes(self) -> int:
+        """The stream takes more bytes than this, whatever else is written."""
+        return 4 * int(self._encoder.pos()[0])
 
     def finish(self) -> bytes:
         if self._empty:
@@ -106,7 +107,7 @@ class _Reader:
         if tables.codebook_size == 1 or n_symbols == 0:
             return symbols_N
         if isinstance(tables, SymbolTables):
-            symbols_N[:] = self._decoder.decode(_FAMILY, _coder_weights(tables))
+            symbols_N[:] = self._decoder.decode(_FAMILY, tables.coder_weights_NK)
             return symbols_N
         for table, where in _order(n_symbols, tables):
             count = n_symbols if isinstance(where, slice) else len(where)
@@ -209,6 +210,8 @@ def _decode_batches(model: EntropyModel, data: bytes, shape_hw: tuple[int, int])
         while True:
             symbols = reader.read(batch.length(n_indices), batch.tables)
             writer.write(symbols, batch.tables)
+            if writer.least_bytes > len(data):  # the rest is made up of zeros behind the end: do not go on for long
+                raise _not_a_stream(data, n_indices)
             batch = coding.send(symbols)
     except StopIteration as finished:
         indices_N: IndexArray = finished.value
