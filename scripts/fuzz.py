@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Feeds mutated streams to every codec: scripts/fuzz.py --count 200000. Exits with 1 where one did what none may do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+sys.path[:0] = [str(TESTS), str(TESTS / "fuzz")]
+
+from fuzzing import Report, run_fuzz  # noqa: E402
+
+
+def main() -> int:
+    """Run, print a table, write it as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=5000, help="streams to try")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first stream, to repeat a finding")
+    parser.add_argument("--json", type=Path, help="file for the result")
+    options = parser.parse_args()
+
+    def progress(number: int) -> None:
+        if sys.stderr.isatty() or number % 10_000 == 0:
+            print(f"\r{number}", end="", file=sys.stderr, flush=True)
+
+    report = run_fuzz(options.count, seed=options.seed, first=options.first, progress=progress)
+    print(file=sys.stderr)
+    print(describe(report))
+    if options.json is not None:
+        options.json.write_text(json.dumps(as_tree(report, options), indent=1) + "\n", encoding="utf-8")
+    return 1 if report.findings else 0
+
+
+def totals(report: Report) -> Counter[str]:
+    """Outcomes over all kinds of mutation."""
+    result: Counter[str] = Counter()
+    for (_, outcome), number in report.outcomes.items():
+        result[outcome] += number
+    return result
+
+
+def describe(report: Report) -> str:
+    """The result as lines of text."""
+    kinds: Counter[str] = Counter()
+    for (kind, _), number in report.outcomes.items():
+        kinds[kind] += number
+    lines = [f"{sum(kinds.values())} streams", "", "mutations"]
+    lines += [f"  {number:>8}  {kind}" for kind, number in kinds.most_common()]
+    lines += ["", "outcomes"] + [f"  {number:>8}  {outcome}" for outcome, number in totals(report).most_common()]
+    peak = "not measured" if report.peak_bytes is None else f"{report.peak_bytes / 2**20:.1f} MiB"
+    seconds, slowest = report.slowest_seconds
+    lines += ["", f"some slices saved: {report.salvaged}; memory: {peak}"]
+    lines += [f"processor time: {report.seconds:.0f} s; slowest: {seconds:.2f} s (number {slowest})"]
+    return "\n".join(lines + [f"FINDING {line}" for line in report.findings[:20]])
+
+
+def as_tree(report: Report, options: argparse.Namespace) -> dict[str, object]:
+    """The result for a JSON file."""
+    return {
+        "count": options.count,
+        "seed": options.seed,
+        "outcomes": dict(totals(report).most_common()),
+        "by_mutation": [[kind, outcome, n] for (kind, outcome), n in sorted(report.outcomes.items())],
+        "salvaged": report.salvaged,
+        "seconds": report.seconds,
+        "slowest_seconds": report.slowest_seconds[0],
+        "peak_bytes": report.peak_bytes,
+        "findings": report.findings,
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,163 @@
+"""What is fuzzed: tiny codecs of every kind, their streams, and the way back from what was decoded to bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from gosvae.bitstream import Stream, pack, pack_slices, unpack, unpack_slices
+from gosvae.checkpoint import CodecCheckpoint
+from gosvae.codecs.autoencoder import AutoencoderCodec
+from gosvae.codecs.class_map import encode_class_map
+from gosvae.codecs.gesco import GescoCodec
+from gosvae.codecs.label_map import LabelMapCodec
+from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.slices import PartialIndices, StreamOptions, encode_slices
+from gosvae.entropy.context import ContextConfig, ContextNetwork
+from gosvae.entropy.digits import Digits, positional
+from gosvae.tensors import ImageArray
+from tiny import checkpoint, expert, model_config, scalar_checkpoint, streets
+from tiny_gesco import gesco_checkpoint
+
+SIZES_HW = ((24, 40), (37, 51), (5, 3), (64, 96))
+
+
+@dataclass(frozen=True)
+class Target:
+    """A codec under attack.
+
+    Attributes:
+        decode: bytes to what the payload says, without networks behind it.
+        encode: from an intact stream and what it decoded to, the stream that an encoder makes of it.
+        decompress: bytes to a picture; None where drawing one takes long.
+        salvage: bytes to what is left of the indices; None where a codec has no slices.
+        streams: intact ones.
+    """
+
+    name: str
+    decode: Callable[[bytes], Any]
+    encode: Callable[[Stream, Any], bytes]
+    decompress: Callable[[bytes], ImageArray] | None
+    salvage: Callable[[bytes], tuple[PartialIndices, int, int]] | None
+    streams: tuple[bytes, ...]
+
+
+def pictures() -> list[ImageArray]:
+    """Small cut-outs of drawn scenes."""
+    return [streets()[n].image_uint8_HW3[:height, :width] for n, (height, width) in enumerate(SIZES_HW)]
+
+
+def repack(stream: Stream, payloads: list[bytes]) -> bytes:
+    """The container of a stream, written anew."""
+    if stream.version == 1:
+        return pack(stream.header, payloads[0], version=1)
+    return pack_slices(stream.header, payloads, stream.layout)
+
+
+def with_context(made: CodecCheckpoint, codebook_size: int, values: tuple[int, ...]) -> CodecCheckpoint:
+    """The checkpoint with a small context model of random weights."""
+    config = ContextConfig(
+        codebook_size=codebook_size, values=values, embedding_width=4, width=16, taps=(4, 6, 8), embed_digits=False
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tensors = ContextNetwork(config).freeze()
+    if len(values) > 1:
+        tensors["digits_KD"] = torch.from_numpy(Digits(positional(codebook_size, values), values).table_KD).to(
+            torch.uint16
+        )
+    return replace(made, card=made.card.model_copy(update={"context": config}), context=tensors)
+
+
+def vq_target(name: str, made: CodecCheckpoint) -> Target:
+    """Streams of a VQ codec: every entropy model, both containers, one slice and several."""
+    reader = LearnedCodec(made)
+    models = {model.model_id: model for model in reader.entropy_models}
+    streams = []
+    for options in (
+        StreamOptions(version=1, entropy="fixed"),
+        StreamOptions(version=1, entropy="static"),
+        StreamOptions(entropy="fixed"),
+        StreamOptions(entropy="static"),
+        StreamOptions(entropy="adaptive"),
+        StreamOptions(entropy="context"),
+        StreamOptions(slices=3),
+        StreamOptions(entropy="static", slices=4, layout="interleaved"),
+        StreamOptions(entropy="context", slices=2, layout="interleaved"),
+    ):
+        codec = LearnedCodec(made, options=options)
+        streams += [codec.compress(picture) for picture in pictures()]
+
+    def encode(stream: Stream, decoded: Any) -> bytes:
+        model = models[stream.header.entropy_model_id]
+        return repack(stream, encode_slices([model], decoded[0], len(stream.slices), stream.layout)[1])
+
+    return Target(name, reader.decode, encode, reader.decompress, reader.decode_damaged, tuple(streams))
+
+
+def skewed_checkpoint() -> CodecCheckpoint:
+    """A codec whose table makes one index nearly certain: few bytes announce many indices."""
+    made = checkpoint(model_config("fsq"))
+    counts = torch.ones(16, dtype=torch.int64)
+    counts[5] = 2**32
+    return replace(made, counts=counts)
+
+
+def autoencoder_target() -> Target:
+    """Streams of a plain autoencoder at several steps."""
+    codec = AutoencoderCodec(scalar_checkpoint())
+    streams = []
+    for picture in pictures():
+        fine_Dhw = codec.fine_integers(picture)
+        streams += [codec.encode(fine_Dhw, *picture.shape[:2], step) for step in (1, 3, codec.config.largest_step)]
+
+    def encode(stream: Stream, decoded: Any) -> bytes:
+        symbols_Dhw, step, height, width = decoded
+        return repack(stream, [unpack(codec.encode(symbols_Dhw * step, height, width, step))[1]])
+
+    return Target("autoencoder", codec.decode, encode, codec.decompress, None, tuple(streams))
+
+
+def map_targets() -> list[Target]:
+    """Codecs that send a class map: every picture's, and maps that are flat or noise."""
+    label_map = LabelMapCodec(expert())
+    gesco = GescoCodec(gesco_checkpoint(), expert=expert())
+    n_classes, n_drawn = len(label_map.class_names), gesco.config.class_count
+
+    def label_encode(stream: Stream, decoded: Any) -> bytes:
+        return repack(stream, [encode_class_map(decoded, n_classes)])
+
+    def gesco_encode(stream: Stream, decoded: Any) -> bytes:
+        return repack(stream, [encode_class_map(decoded[0], n_drawn)])
+
+    noise = np.random.default_rng(0).integers(n_drawn, size=(9, 14)).astype(np.uint8)
+    drawn = [
+        gesco.encode(classes) for classes in (noise, np.zeros((40, 30), np.uint8), np.tri(20, 30).astype(np.uint8))
+    ]
+    sent = [label_map.compress(picture) for picture in pictures()]
+    return [
+        Target("label-map", label_map.class_map, label_encode, label_map.decompress, None, tuple(sent)),
+        Target("gesco", gesco.decode, gesco_encode, None, None, tuple(drawn)),
+    ]
+
+
+@cache
+def targets() -> tuple[Target, ...]:
+    """All of them; every stream decodes to what encodes to it again."""
+    made = (
+        vq_target("vq", with_context(checkpoint(), 16, (16,))),
+        vq_target("vq-two-digits", with_context(checkpoint(model_config("fsq")), 16, (5, 4))),
+        vq_target("vq-certain", with_context(skewed_checkpoint(), 16, (16,))),
+        autoencoder_target(),
+        *map_targets(),
+    )
+    for target in made:
+        for data in target.streams:
+            if target.encode(unpack_slices(data), target.decode(data)) != data:
+                raise AssertionError(f"{target.name}: a stream of its own does not encode to itself")
+    return made
