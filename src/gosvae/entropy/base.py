@@ -134,6 +134,11 @@ class SymbolTables:
             weights_NK[certain, top] = LARGEST_WEIGHT
         return weights_NK
 
+    @cached_property
+    def coder_weights_NK(self) -> npt.NDArray[np.float64]:
+        """What constriction takes: integers in floats, 2**24 - K in each row; it adds 1 to each (`coder_models`)."""
+        return (self.weights_NK - 1).astype(np.float64)
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
