@@ -139,7 +139,7 @@ def map_targets() -> list[Target]:
     drawn = [
         gesco.encode(classes) for classes in (noise, np.zeros((40, 30), np.uint8), np.tri(20, 30).astype(np.uint8))
     ]
-    sent = [label_map.compress(picture) for picture in pictures()]
+    sent = [label_map.compress(picture[:16, :24]) for picture in pictures()]  # small: maps are decoded by Python
     return [
         Target("label-map", label_map.class_map, label_encode, label_map.decompress, None, tuple(sent)),
         Target("gesco", gesco.decode, gesco_encode, None, None, tuple(drawn)),
