@@ -15,7 +15,7 @@ from gosvae.entropy.base import LARGEST_WEIGHT, IndexArray, SymbolTables
 from gosvae.entropy.coder import decode_indices, encode_indices
 from gosvae.entropy.context import ContextConfig, ContextModel, ContextNetwork
 from gosvae.entropy.digits import Digits, clustered, positional
-from gosvae.entropy.lattice import KINDS, passes, reach, taps
+from gosvae.entropy.lattice import KINDS, is_edge, passes, reach, taps
 from gosvae.entropy.logits import COUNTS, counts_of_logits
 from gosvae.errors import BitstreamError, CheckpointError, ConfigError
 from gosvae.seeding import numpy_generator, torch_generator
@@ -56,7 +56,8 @@ def counts_of(model: ContextModel, indices_hw: IndexArray) -> Iterator[IndexArra
 @pytest.mark.parametrize("refinements", [1, 2, 3])
 @pytest.mark.parametrize("shape_hw", [(1, 1), (1, 9), (5, 3), (16, 24), (17, 9)])
 def test_passes_cover_every_position_once(refinements: int, shape_hw: tuple[int, int]) -> None:
-    numbers = np.concatenate([number.positions(shape_hw) for number in passes(refinements)])
+    numbers = np.concatenate([part.positions(shape_hw) for parts in passes(refinements) for part in parts])
+    assert len(passes(refinements)) == 2 + 2 * refinements
     np.testing.assert_array_equal(np.sort(numbers), np.arange(math.prod(shape_hw)))
 
 
@@ -64,17 +65,19 @@ def test_passes_cover_every_position_once(refinements: int, shape_hw: tuple[int,
 def test_taps_see_what_is_decoded_and_lie_within_reach(refinements: int) -> None:
     size = 48
     known_hw = np.zeros((size, size), bool)
-    for number in passes(refinements):
-        positions = number.positions((size, size))
-        if number.kind is not None:
-            seen = taps(number.kind, 100)
-            assert len(seen) == (16, 24, 40)[number.kind]
+    for parts in passes(refinements):
+        for part in parts:
+            positions = part.positions((size, size))
+            seen = () if part.kind is None else taps(part.kind, 100)
+            assert part.kind is None or len(seen) == (16, 24, 40)[part.kind]
             for dy, dx in seen:
-                y, x = positions // size + number.spacing * dy, positions % size + number.spacing * dx
-                assert max(abs(number.spacing * dy), abs(number.spacing * dx)) <= reach(refinements)
+                y, x = positions // size + part.spacing * dy, positions % size + part.spacing * dx
+                assert max(abs(part.spacing * dy), abs(part.spacing * dx)) <= reach(refinements)
                 inside = (y >= 0) & (y < size) & (x >= 0) & (x < size)
-                assert known_hw[y[inside], x[inside]].all()
-        known_hw.reshape(-1)[positions] = True
+                hidden = not part.sees_edges and is_edge(part.kind or 0, (dy, dx))
+                assert (known_hw[y[inside], x[inside]] != hidden).all()
+        for part in parts:
+            known_hw.reshape(-1)[part.positions((size, size))] = True
     assert known_hw.all()
     assert [len(taps(kind, 5)) for kind in range(KINDS)] == [5, 5, 5]
 
@@ -240,7 +243,7 @@ def test_a_position_sees_no_index_that_comes_later() -> None:
     model = small_model()
     first_hw = numpy_generator(7).integers(40, size=(16, 16))
     second_hw = first_hw.copy()
-    last = passes(model.config.refinements)[-1].positions((16, 16))
+    last = passes(model.config.refinements)[-1][0].positions((16, 16))
     second_hw.reshape(-1)[last] = (second_hw.reshape(-1)[last] + 1) % 40
     batches = list(zip(counts_of(model, first_hw), counts_of(model, second_hw), strict=True))
     for one, other in batches:

@@ -81,11 +81,13 @@ class Oracle:
         relu = lambda x: [max(0, min(255, v)) for v in x]  # noqa: E731
         for kind, level, s, step, top, left in self.passes():
             waiting = []
+            coarse = kind == 2 and level < self.config["refinements"] - 1
             for y in range(top, height, step):
                 for x in range(left, width, step):
                     h = relu(self.tensors["start_C"])
                     if kind is not None:
-                        places = [(y + s * dy, x + s * dx) for dy, dx in self.taps(kind)]
+                        seen = [None if coarse and dy % 2 and dx % 2 else (dy, dx) for dy, dx in self.taps(kind)]
+                        places = [(-1, -1) if tap is None else (y + s * tap[0], x + s * tap[1]) for tap in seen]
                         inside = [(b, a) if 0 <= b < height and 0 <= a < width else None for b, a in places]
                         entries = [self.input(None if p is None else grid[p[0]][p[1]]) for p in inside]
                         h = relu(self.layer(f"first.{kind}", [e for row in entries for e in row], level))

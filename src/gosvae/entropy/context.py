@@ -57,7 +57,7 @@ class ContextConfig(Config):
         width: C.
         blocks: residual blocks of two layers each.
         taps: how many neighbours the three kinds of passes see.
-        refinements: how often the lattice is refined; there are 1 + 3 * refinements passes.
+        refinements: how often the lattice is refined; there are 2 + 2 * refinements passes.
     """
 
     codebook_size: int = Field(ge=2)
@@ -67,7 +67,7 @@ class ContextConfig(Config):
     width: int = Field(default=160, ge=1)
     blocks: int = Field(default=1, ge=0)
     taps: tuple[PositiveInt, PositiveInt, PositiveInt] = (16, 24, 40)
-    refinements: int = Field(default=2, ge=1, le=4)
+    refinements: int = Field(default=3, ge=1, le=4)
 
     @property
     def uses(self) -> int:
@@ -262,30 +262,38 @@ class ContextModel(EntropyModel):
         """See `EntropyModel.batches`: for each chunk of each pass one batch for every digit."""
         check_shape(shape_hw)
         height, width = shape_hw
-        n_digits, values = len(self.digits), self.config.values
         padded = torch.full((height + 2 * self._reach, width + 2 * self._reach), self.codebook_size, device=self.device)
         known, stride = padded.view(-1), width + 2 * self._reach
         indices_N = np.zeros(height * width, np.int64)
-        for number in self._passes:
-            offsets = self._offsets(number.kind, number.spacing, stride)
-            positions = number.positions(shape_hw)
-            for where in np.split(positions, range(CHUNK, len(positions), CHUNK)):
-                if len(where) == 0:
-                    continue
-                rows, columns = np.divmod(where, width)
-                places = torch.from_numpy((rows + self._reach) * stride + columns + self._reach).to(self.device)
-                h_NC = self._features(known, places, offsets, number.kind, number.level)
-                digits_ND = np.empty((len(where), n_digits), np.int64)
-                for d in range(n_digits):
-                    tables = SymbolTables(self._counts(h_NC, d))
-                    digit_of_K = self.digits.table_KD[:, d] if n_digits > 1 else None
-                    digits_ND[:, d] = yield Batch(where, tables, digit_of_K)
-                    if d < n_digits - 1:
-                        value_N = torch.from_numpy(digits_ND[:, d].clip(0, values[d] - 1)).to(self.device)
-                        h_NC = self._with_digit(h_NC, d, value_N)
-                indices_N[where] = self.digits.indices(digits_ND)
-                known[places] = torch.from_numpy(indices_N[where]).to(self.device)
+        for parts in self._passes:
+            for part in parts:
+                offsets = self._offsets(part.kind, part.spacing, stride)
+                positions = part.positions(shape_hw)
+                for where in np.split(positions, range(CHUNK, len(positions), CHUNK)):
+                    if len(where):
+                        places = self._places(where, width)
+                        h_NC = self._features(known, places, offsets, part.kind, part.level)
+                        indices_N[where] = yield from self._chunk(where, h_NC)
+            done = np.concatenate([part.positions(shape_hw) for part in parts])
+            known[self._places(done, width)] = torch.from_numpy(indices_N[done]).to(self.device)
         return indices_N
+
+    def _chunk(self, where: IndexArray, h_NC: Tensor) -> Generator[Batch, IndexArray, IndexArray]:
+        """The batches of one chunk with its features; returns its indices."""
+        n_digits = len(self.digits)
+        digits_ND = np.empty((len(where), n_digits), np.int64)
+        for d in range(n_digits):
+            tables = SymbolTables(self._counts(h_NC, d))
+            digits_ND[:, d] = yield Batch(where, tables, self.digits.table_KD[:, d] if n_digits > 1 else None)
+            if d < n_digits - 1:
+                h_NC = self._with_digit(h_NC, d, torch.from_numpy(digits_ND[:, d]).to(self.device))
+        return self.digits.indices(digits_ND)
+
+    def _places(self, where: IndexArray, width: int) -> Tensor:
+        """Positions (N,) in the flattened padded grid."""
+        rows, columns = np.divmod(where, width)
+        places = (rows + self._reach) * (width + 2 * self._reach) + columns + self._reach
+        return torch.from_numpy(places).to(self.device)
 
     def _offsets(self, kind: int | None, spacing: int, stride: int) -> Tensor:
         """Distances (T,) of a pass's taps in the flattened padded grid."""

@@ -1,7 +1,8 @@
-"""The order in which a grid of indices is coded: a coarse lattice first, then refinements, each in three passes.
+"""The order in which a grid of indices is coded: a coarse lattice first, then refinements, in quincunx order.
 
 A lattice of spacing 2s is refined to spacing s: the centres of its squares first, then the middles of its horizontal
-edges, then those of its vertical edges (quincunx order). All positions of a pass are coded at once; each sees
+and vertical edges. In the last refinement, which has three quarters of all positions, vertical edges come after
+horizontal ones and see them; in the others both are one pass. All positions of a pass are coded at once; each sees
 positions of the passes before, on several sides.
 
 Axis legend: N positions of a pass, T taps (neighbours that a position sees), h and w latent positions.
@@ -15,17 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 KINDS = 3
-"""Geometries of a pass within a refinement; they have one set of taps each, scaled by the spacing."""
+"""Geometries of a part within a refinement; they have one set of taps each, scaled by the spacing."""
 _REACH = 3
 """A tap is at most so many spacings away on each axis."""
 
 
 @dataclass(frozen=True)
-class Pass:
-    """Positions (`top` + i * `step`, `left` + j * `step`), and what they see.
+class Part:
+    """A pass, or a part of one: positions (`top` + i * `step`, `left` + j * `step`), and what they see.
 
     Attributes:
         kind: 0 centres, 1 horizontal, 2 vertical edges; None for the first pass, which sees nothing.
+        sees_edges: whether a part of kind 2 sees the horizontal edges of its refinement.
         level: which refinement, 0 is the coarsest.
         spacing: s, between the positions that are known after the refinement.
     """
@@ -36,6 +38,7 @@ class Pass:
     kind: int | None = None
     level: int = 0
     spacing: int = 0
+    sees_edges: bool = True
 
     def positions(self, shape_hw: tuple[int, int]) -> npt.NDArray[np.int64]:
         """Raster numbers (N,) of the positions in a grid, in raster order; there may be none."""
@@ -46,7 +49,7 @@ class Pass:
 
 
 def taps(kind: int, most: int) -> tuple[tuple[int, int], ...]:
-    """Offsets (dy, dx), in spacings, of the known positions that a pass of this kind sees: the nearest, at most `most`.
+    """Offsets (dy, dx), in spacings, of the known positions that a part of this kind sees: the nearest, at most `most`.
 
     Of the points of the refined lattice, those with coordinates (even, even) seen from the coarse lattice are known
     from the start, (odd, odd) after kind 0, (even, odd) after kind 1.
@@ -64,13 +67,23 @@ def reach(refinements: int) -> int:
     return _REACH << max(0, refinements - 1)
 
 
-def passes(refinements: int) -> tuple[Pass, ...]:
-    """`1 + 3 * refinements` passes that cover every position once; the first lattice has spacing 2**refinements."""
+def is_edge(kind: int, offset: tuple[int, int]) -> bool:
+    """Whether a tap of a vertical edge (kind 2) is on a horizontal edge of the same refinement."""
+    return kind == 2 and offset[0] % 2 == 1 and offset[1] % 2 == 1
+
+
+def passes(refinements: int) -> tuple[tuple[Part, ...], ...]:
+    """`2 + 2 * refinements` passes that cover every position once; the first lattice has spacing 2**refinements.
+
+    Parts of one pass do not see each other: taps on positions that are not decoded yet count as outside of the grid.
+    """
     coarse = 2**refinements
-    result = [Pass(coarse, 0, 0)]
+    result: list[tuple[Part, ...]] = [(Part(coarse, 0, 0),)]
     for level in range(refinements):
-        step = coarse >> level
+        step, last = coarse >> level, level == refinements - 1
         s = step // 2
-        for kind, (top, left) in enumerate(((s, s), (0, s), (s, 0))):
-            result.append(Pass(step, top, left, kind, level, s))
+        centres = Part(step, s, s, 0, level, s)
+        horizontal = Part(step, 0, s, 1, level, s)
+        vertical = Part(step, s, 0, 2, level, s, sees_edges=last)
+        result += [(centres,), (horizontal,), (vertical,)] if last else [(centres,), (horizontal, vertical)]
     return tuple(result)

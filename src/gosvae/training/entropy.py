@@ -24,7 +24,7 @@ from gosvae.datasets.base import Dataset
 from gosvae.datasets.loader import TrainingBatches
 from gosvae.entropy.context import ContextConfig, ContextNetwork, default_config
 from gosvae.entropy.digits import MOST_VALUES, Digits, clustered, positional
-from gosvae.entropy.lattice import passes, reach, taps
+from gosvae.entropy.lattice import is_edge, passes, reach, taps
 from gosvae.errors import ConfigError
 from gosvae.nn.integer import QuantizedLinear
 from gosvae.quantizers import FsqConfig
@@ -104,11 +104,12 @@ def initialise(network: ContextNetwork, codec: VqAutoencoder, digits: Digits, co
 
 @dataclass(frozen=True)
 class _Uses:
-    """A pass as training draws it."""
+    """A part of a pass as training draws it; hidden taps see nothing."""
 
     kind: int | None
     level: int
     offsets_T2: Tensor
+    hidden_T: Tensor
     share: float
 
 
@@ -134,10 +135,13 @@ class ContextTask(TrainingTask):
         self._n_tables = len(outside)
         self._reach = reach(config.refinements)
         self._uses = []
-        for number in passes(config.refinements):
-            pairs = () if number.kind is None else taps(number.kind, config.taps[number.kind])
-            offsets = number.spacing * torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
-            self._uses.append(_Uses(number.kind, number.level, offsets, 1.0 / number.step**2))
+        for part in (part for parts in passes(config.refinements) for part in parts):
+            pairs = () if part.kind is None else taps(part.kind, config.taps[part.kind])
+            offsets = part.spacing * torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
+            hidden = [not part.sees_edges and is_edge(part.kind or 0, pair) for pair in pairs]
+            self._uses.append(
+                _Uses(part.kind, part.level, offsets, torch.tensor(hidden, dtype=torch.bool), 1.0 / part.step**2)
+            )
         self._generator = torch_generator(0)
 
     @property
@@ -172,6 +176,7 @@ class ContextTask(TrainingTask):
             places = places_N[first:last] if last > first else places_N[-1:]
             offsets_T = use.offsets_T2 @ torch.tensor([width, 1])
             neighbours_NT = flat[places[:, None] + offsets_T.to(flat.device)]
+            neighbours_NT = neighbours_NT.masked_fill(use.hidden_T.to(flat.device), config.codebook_size)
             bits = self._pass_bits(neighbours_NT, flat[places], use)
             total, first = total + use.share * bits, last
             if use.kind is None:
