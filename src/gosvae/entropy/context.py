@@ -40,7 +40,7 @@ from gosvae.nn.integer import (
 )
 
 MARK_BYTES = 4
-CHUNK = 4096
+CHUNK = 1024
 """Positions that are evaluated and coded at once: bounds the memory. Streams of several digits depend on it."""
 LEAST_BITS = 1 / 32
 """Of a digit, see `SymbolTables.weights_NK`."""
