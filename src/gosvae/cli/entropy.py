@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gosvae.cli.evaluate import First
 from gosvae.cli.options import DATA_HELP, Commands, add_geometry, geometry_of
 from gosvae.codecs.registry import DEFAULT_CODEC, load_learned_codec
 from gosvae.config import apply_overrides, parse, to_tree
@@ -72,9 +73,9 @@ def run_entropy(options: argparse.Namespace) -> int:
     """Measure the entropy models of a codec."""
     codec = load_learned_codec(options.codec)
     dataset = load_prepared(options.data, default_split="val", geometry=geometry_of(options))
-    count = min(len(dataset), options.limit or len(dataset))
-    chosen = (dataset[i * len(dataset) // count].image_uint8_HW3 for i in range(count))
-    report = measure_entropy(codec.name, dataset.name, map(codec.indices, chosen), codec.entropy_models)
+    chosen = First(dataset, len(dataset) if options.limit is None else max(0, options.limit))
+    grids = (codec.indices(chosen[i].image_uint8_HW3) for i in range(len(chosen)))
+    report = measure_entropy(codec.name, dataset.name, grids, codec.entropy_models)
     print(entropy_table(report), end="")
     if options.out is not None:
         write_atomically(options.out, json_bytes(asdict(report)))
