@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,14 @@ def test_a_checkpoint_keeps_the_context_model_whole(tmp_path: Path) -> None:
     (tmp_path / "copy" / "config.json").write_text(json.dumps(tree))
     with pytest.raises(CheckpointError, match="half a context model"):
         load_codec_checkpoint(tmp_path / "copy")
+
+
+def test_a_context_model_of_another_codebook_is_refused() -> None:
+    codec = tiny_codec()
+    config, _ = context_config(codec.model, {"codebook_size": 17, "values": [17]})
+    card = codec.checkpoint.card.model_copy(update={"context": config})
+    with pytest.raises(CheckpointError, match="for 17 codes, not for 16"):
+        LearnedCodec(replace(codec.checkpoint, card=card, context=ContextNetwork(config).freeze()))
 
 
 def test_settings_that_are_impossible_are_refused(tmp_path: Path) -> None:

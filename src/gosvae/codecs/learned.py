@@ -75,6 +75,8 @@ class LearnedCodec(TrainedCodec):
         models: list[EntropyModel] = [FixedLength(size), StaticHistogram(counts_K), AdaptiveCounts(counts_K)]
         if checkpoint.card.context is not None:
             models.append(ContextModel(checkpoint.card.context, checkpoint.context, device=self.device))
+            if models[-1].codebook_size != size:
+                raise CheckpointError(f"the context model is for {models[-1].codebook_size} codes, not for {size}")
         self.entropy_models = tuple(models)
         """From the quickest to the slowest."""
         self._readers = {model.model_id: model for model in self.entropy_models}
