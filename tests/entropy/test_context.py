@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator
 
 import constriction
@@ -215,20 +216,18 @@ def test_a_gpu_writes_the_same_bytes() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "cl"))), reason="no C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_compiled_gives_the_same_integers() -> None:
     model = small_model((7, 8))
-    rows = [torch.randint(n + 1, (60, model.config.taps[2]), generator=torch_generator(5)) for n in model.config.tables]
+    rows_NT = torch.randint(57, (60, model.config.taps[2]), generator=torch_generator(5))
 
     def logits(rows_NT: Tensor) -> Tensor:
         return model.network.logits(model.network.features([rows_NT], 2, 1, 60), 0)
 
-    try:
-        compiled = torch.compile(logits)(rows[0])
-    except Exception as error:  # whatever a machine without a compiler raises
-        if "ompil" not in str(error) and "InvalidCxx" not in type(error).__name__:
-            raise
-        pytest.skip(f"torch.compile does not work here: {str(error).splitlines()[0][:80]}")
-    assert torch.equal(compiled, logits(rows[0]))
+    expected = logits(rows_NT)
+    assert torch.equal(torch.compile(logits)(rows_NT), expected)
+    assert expected.std() > 1
 
 
 def test_bytes_over_the_cross_entropy() -> None:
