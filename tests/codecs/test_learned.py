@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ import torch
 
 from gosvae import bitstream
 from gosvae.checkpoint import CodecCheckpoint, load_codec_checkpoint, save_codec
+from gosvae.codecs import registry
 from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.registry import codec_of_stream, load_codec, load_learned_codec
-from gosvae.codecs.slices import StreamOptions, decode_slices, encode_slices
+from gosvae.codecs.slices import StreamOptions, decode_slices, encode_slices, marked_fingerprint
 from gosvae.entropy.coder import encode_indices
+from gosvae.entropy.context import ContextConfig, ContextModel, ContextNetwork
 from gosvae.entropy.fixed import FixedLength
 from gosvae.entropy.static import StaticHistogram
 from gosvae.errors import BitstreamError, CheckpointError, ConfigError, ForeignStreamError, ImageError
 from gosvae.experts.compact import count_parameters
+from gosvae.seeding import seed_everything
 from gosvae.tensors import ImageArray
 from tiny import checkpoint, model_config, streets
 
@@ -135,6 +139,39 @@ def test_streams_of_version_1_are_written_and_read(image: ImageArray) -> None:
 def test_options_that_no_stream_meets(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         StreamOptions(**values)
+
+
+def with_context(made: CodecCheckpoint, seed: int) -> CodecCheckpoint:
+    """The codec with a small context model of random weights."""
+    config = ContextConfig(codebook_size=16, values=(16,), embedding_width=4, width=16, taps=(4, 6, 8))
+    seed_everything(seed)
+    tensors = ContextNetwork(config).freeze()
+    return replace(made, card=made.card.model_copy(update={"context": config}), context=tensors)
+
+
+def test_a_context_model_leaves_its_mark(image: ImageArray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, one, other = checkpoint(), with_context(checkpoint(), 1), with_context(checkpoint(), 2)
+    assert plain.fingerprint() == one.fingerprint()
+    codec = LearnedCodec(one, options=StreamOptions(entropy="context"))
+    indices_hw = np.zeros((16, 24), np.int64)
+    for model in codec.entropy_models:  # which one wins is no matter here
+        model_id, payloads = encode_slices([model], indices_hw, 1, "bands")
+        header = bitstream.Header(marked_fingerprint(codec.fingerprint, model), 64, 96, model_id)
+        data = bitstream.pack(header, payloads[0])
+        np.testing.assert_array_equal(codec.decode(data)[0], indices_hw)
+        if model_id != ContextModel.model_id:
+            np.testing.assert_array_equal(LearnedCodec(plain).decode(data)[0], indices_hw)
+            continue
+        with pytest.raises(ForeignStreamError, match="made by another codec"):
+            LearnedCodec(other).decode(data)
+        with pytest.raises(ForeignStreamError, match="made with a context model, which this 'tiny' does not have"):
+            LearnedCodec(plain).decode(data)
+        save_codec(tmp_path / "models" / "tiny", one)
+        monkeypatch.setattr(registry, "models_folder", lambda: tmp_path / "models")
+        assert codec_of_stream(data).name == "tiny"
+    assert len(codec.compress(image)) <= len(
+        LearnedCodec(plain, options=StreamOptions(entropy="fixed")).compress(image)
+    )
 
 
 def test_a_codec_without_the_entropy_model_refuses() -> None:

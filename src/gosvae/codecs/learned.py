@@ -20,6 +20,7 @@ from gosvae.codecs.slices import (
     StreamOptions,
     decode_slices,
     encode_slices,
+    marked_fingerprint,
     slice_count,
 )
 from gosvae.codecs.tiling import decode_in_tiles, encode_in_tiles
@@ -29,7 +30,7 @@ from gosvae.entropy.base import EntropyModel
 from gosvae.entropy.context import ContextModel
 from gosvae.entropy.fixed import FixedLength
 from gosvae.entropy.static import StaticHistogram
-from gosvae.errors import CheckpointError, ImageError
+from gosvae.errors import CheckpointError, ForeignStreamError, ImageError
 from gosvae.metrics import zero_order_bits
 from gosvae.tensors import ImageArray, check_image, image_to_tensor, pad_to_multiple, tensor_to_image
 
@@ -147,7 +148,8 @@ class LearnedCodec(TrainedCodec):
         options = self.options
         count = slice_count(self._grid(height, width), options.slices, options.layout)
         model_id, payloads = encode_slices(self._writers, indices_hw, count, options.layout)
-        header = bitstream.Header(self._fingerprint_with(model_id), height, width, model_id)
+        fingerprint = marked_fingerprint(self.fingerprint, self._readers[model_id])
+        header = bitstream.Header(fingerprint, height, width, model_id)
         if options.version == 1:
             return bitstream.pack(header, payloads[0], version=1)
         return bitstream.pack_slices(header, payloads, options.layout)
@@ -168,19 +170,19 @@ class LearnedCodec(TrainedCodec):
 
     def _decode(self, stream: bitstream.Stream) -> tuple[PartialIndices, int, int]:
         header = stream.header
-        bitstream.check_fingerprint(header, self._fingerprint_with(header.entropy_model_id))
+        model = self._readers.get(header.entropy_model_id)
+        if model is None and header.entropy_model_id == ContextModel.model_id:
+            raise ForeignStreamError(
+                f"made with a context model, which this {self.name!r} does not have: decode with the one that has it"
+            )
+        fingerprint = self.fingerprint if model is None else marked_fingerprint(self.fingerprint, model)
+        bitstream.check_fingerprint(header, fingerprint)
         partial = decode_slices(self._readers, stream, self._grid(header.height, header.width))
         return partial, header.height, header.width
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the indices of an image."""
         return -(-height // self.model.stride), -(-width // self.model.stride)
-
-    def _fingerprint_with(self, model_id: int) -> bytes:
-        """The codec's fingerprint, xor the mark of an entropy model that it does not cover."""
-        model = self._readers.get(model_id)
-        mark = int.from_bytes(b"" if model is None else model.mark.ljust(len(self.fingerprint), b"\0"), "big")
-        return (int.from_bytes(self.fingerprint, "big") ^ mark).to_bytes(len(self.fingerprint), "big")
 
     def compress(self, image_uint8_HW3: ImageArray) -> bytes:
         height, width = check_image(image_uint8_HW3).shape[:2]

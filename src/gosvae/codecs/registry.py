@@ -8,15 +8,16 @@ from pathlib import Path
 import torch
 
 from gosvae import bitstream
-from gosvae.checkpoint import CARDS, CodecCheckpoint, load_codec_checkpoint, read_json
+from gosvae.checkpoint import CARDS, CodecCard, CodecCheckpoint, load_codec_checkpoint, read_json
 from gosvae.codecs.autoencoder import AutoencoderCodec
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.label_map import LabelMapCodec
 from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
+from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions, marked_fingerprint
 from gosvae.codecs.trained import TrainedCodec
+from gosvae.entropy.context import ContextModel
 from gosvae.errors import CheckpointError, ConfigError, ForeignStreamError, unknown_name
 from gosvae.experts.registry import load_expert
 
@@ -124,6 +125,14 @@ def load_codec(
     return load_trained_codec(spec, options=options, device=device)
 
 
+def _made(checkpoint: CodecCheckpoint, header: bitstream.Header) -> bool:
+    """Whether a codec made a stream."""
+    fingerprint, card = checkpoint.fingerprint(), checkpoint.card
+    if header.entropy_model_id == ContextModel.model_id and isinstance(card, CodecCard) and card.context is not None:
+        fingerprint = marked_fingerprint(fingerprint, ContextModel(card.context, checkpoint.context))
+    return bitstream.made_by(header, fingerprint)
+
+
 def codec_of_stream(data: bytes) -> TrainedCodec:
     """The model of the package that made a stream, found by its fingerprint.
 
@@ -134,7 +143,7 @@ def codec_of_stream(data: bytes) -> TrainedCodec:
     header = bitstream.unpack_slices(data).header
     for name in embedded_codecs():
         checkpoint = load_codec_checkpoint(models_folder() / name)
-        if bitstream.made_by(header, checkpoint.fingerprint()):
+        if _made(checkpoint, header):
             return build_codec(checkpoint)
     raise ForeignStreamError(
         f"no model of this package has the stream's fingerprint {header.fingerprint.hex()}: "

@@ -141,6 +141,12 @@ def _plausible(n_indices: int, n_bytes: int) -> bool:
     return n_indices <= FREE_INDICES + INDICES_PER_BYTE * n_bytes
 
 
+def marked_fingerprint(fingerprint: bytes, model: EntropyModel) -> bytes:
+    """What streams of an entropy model hold: the codec's fingerprint xor the model's mark, if it has one."""
+    mark = model.mark.ljust(len(fingerprint), b"\0")
+    return bytes(a ^ b for a, b in zip(fingerprint, mark, strict=True))
+
+
 def encode_slices(
     models: Sequence[EntropyModel], indices_hw: npt.NDArray[np.int64], count: int, layout: SliceLayout
 ) -> tuple[int, list[bytes]]:
