@@ -1,4 +1,4 @@
-"""How long a row takes: measured on two CPU cores for `small`, stated assumptions for the other scales."""
+"""How long a row takes: measured on two CPU cores with other work beside for `small`, stated assumptions for the other scales."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from gosvae.reproduce.scales import Scale
 
 SECONDS_PER_STEP: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
-        # Measured on two cores, 4 crops of 128x256, embedded expert, LPIPS-Squeeze; by recipe, or by row where it has
-        # a size of its own.
+        # Measured in the run of docs/reproduction: two cores with other work beside, 4 crops of 128x256, embedded
+        # expert, LPIPS-Squeeze; by recipe, or by row where it has a size of its own.
         "small": MappingProxyType(
             {
-                "vqvae": 0.15,
-                "vqvae-lpips": 0.27,
-                "vqvae-kld": 0.25,
-                "gosvae-scratch": 0.35,
-                "gosvae-finetune": 0.35,
-                "gosvae-ce": 0.25,
-                "gosvae-kld": 0.25,
+                "vqvae": 0.24,
+                "vqvae-lpips": 0.31,
+                "vqvae-kld": 0.29,
+                "gosvae-scratch": 0.45,
+                "gosvae-finetune": 0.48,
+                "gosvae-ce": 0.26,
+                "gosvae-kld": 0.30,
                 "gosvae-kld-lpips": 0.35,
-                "vqvae-residual": 0.20,
-                "gosvae-residual": 0.42,
-                "autoencoder": 0.06,
-                "vqgan": 0.40,
-                "gesco": 0.30,
+                "vqvae-residual": 0.38,
+                "gosvae-residual": 0.77,
+                "autoencoder": 0.05,
+                "vqgan": 0.97,
+                "gesco": 0.40,
             }
         ),
         # Assumed for one GPU of the class of an RTX 4090, bfloat16, 8 images of 256x512, embedded expert.
@@ -42,10 +42,10 @@ SECONDS_PER_STEP: Mapping[str, Mapping[str, float]] = MappingProxyType(
     }
 )  # fmt: skip
 
-SECONDS_PER_IMAGE: Mapping[str, float] = MappingProxyType({"small": 0.25, "gpu": 0.08, "paper": 0.6})
+SECONDS_PER_IMAGE: Mapping[str, float] = MappingProxyType({"small": 0.4, "gpu": 0.08, "paper": 0.6})
 """Of an evaluation: compress, decompress, expert twice, perceptual distance."""
 
-SLOW_IMAGES: Mapping[str, float] = MappingProxyType({"gesco": 2.0, "avif": 0.5, "jpegxl": 0.5})
+SLOW_IMAGES: Mapping[str, float] = MappingProxyType({"gesco": 2.6, "avif": 0.5, "jpegxl": 0.4, "label-map": 0.7})
 """Further seconds an image: many denoising steps, or a search for the quality."""
 
 STRIDE_FACTOR: Mapping[int, float] = MappingProxyType({2: 1.3, 4: 1.0, 8: 0.95, 16: 0.95, 32: 0.95})

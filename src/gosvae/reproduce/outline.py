@@ -10,7 +10,7 @@ from gosvae.reproduce.job import World
 from gosvae.reproduce.plan import RowPlan, Trained
 
 _BASIS = {
-    "small": "measured on two idle CPU cores with the embedded expert",
+    "small": "measured on two CPU cores with other work beside, embedded expert",
     "gpu": "assumed for one GPU of the class of an RTX 4090 with the embedded expert, not measured",
     "paper": "assumed for one GPU of the class of an RTX 4090 with OneFormer (Swin-L), not measured",
 }
