@@ -1,4 +1,4 @@
-"""How long a row takes: measured on two CPU cores with other work beside for `small`, stated assumptions for the other scales."""
+"""How long a row takes: for `small` as two CPU cores took, with other work beside; else stated assumptions."""
 
 from __future__ import annotations
 
