@@ -92,15 +92,16 @@ def decode_class_map(data: bytes, shape_hw: tuple[int, int], class_count: int) -
         raise ShapeError("expected the shape (H, W) of a class map with positive sides", shape_hw)
     if len(data) < _least_bytes(shape_hw[0] * shape_hw[1]):  # before memory is taken
         raise BitstreamError(_not_a_map(data, shape_hw))
-    if class_count == 1:
-        class_map: ClassMapBytes = np.zeros(shape_hw, np.uint8)
-    else:
+    class_map, written = np.zeros(shape_hw, np.uint8), b""
+    if class_count > 1:
+        reader = SymbolReader(data)
         try:
-            class_map = _MapCoder(SymbolReader(data), shape_hw, class_count).run(None)
-        except AssertionError:  # constriction: bytes that no encoder makes
+            class_map = _MapCoder(reader, shape_hw, class_count).run(None)
+        except AssertionError:  # bytes that no encoder makes
             raise BitstreamError(_not_a_map(data, shape_hw)) from None
+        written = reader.finish()
     # Missing, extra or changed bytes that still decode: only the bytes that `encode_class_map` makes are a map.
-    if encode_class_map(class_map, class_count) != data:
+    if written.ljust(_least_bytes(class_map.size), b"\0") != data:
         raise BitstreamError(_not_a_map(data, shape_hw))
     return class_map
 

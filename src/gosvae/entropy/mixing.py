@@ -110,24 +110,45 @@ class SymbolWriter:
         return finished_bytes(self._encoder)
 
 
+_CHECK_EVERY = 64
+"""Symbols between two looks at whether the bytes are used up."""
+
+
 class SymbolReader:
-    """Reads a stream; bytes that no writer makes give any values, or an AssertionError of constriction."""
+    """Reads a stream and, beside it, writes it again: only the bytes that a writer makes of the symbols are a stream.
+
+    Bytes that no writer makes give any values, or an AssertionError, of constriction or because they are used up.
+    """
 
     def __init__(self, data: bytes) -> None:
         padded = data + bytes(-len(data) % 4)
         self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
+        self._encoder = constriction.stream.queue.RangeEncoder()
+        self._n_bytes, self._n_symbols = len(data), 0
 
     def bit(self, probability: int, value: bool) -> bool:
         del value
-        return bool(self._decoder.decode(_bernoulli(probability)))
+        return bool(self._next(_bernoulli(probability)))
 
     def uniform(self, n_values: int, value: int) -> int:
         del value
-        return int(self._decoder.decode(constriction.stream.model.Uniform(n_values))) if n_values > 1 else 0
+        return self._next(constriction.stream.model.Uniform(n_values)) if n_values > 1 else 0
 
     def weighted(self, counts: Sequence[int], value: int) -> int:
         del value
-        return int(self._decoder.decode(_categorical(counts))) if len(counts) > 1 else 0
+        return self._next(_categorical(counts)) if len(counts) > 1 else 0
+
+    def _next(self, model: object) -> int:
+        value = int(self._decoder.decode(model))
+        self._encoder.encode(value, model)
+        self._n_symbols += 1
+        if self._n_symbols % _CHECK_EVERY == 0 and 4 * self._encoder.pos()[0] > self._n_bytes:
+            raise AssertionError  # what is read is made up of the zeros behind the end: do not go on for long
+        return value
+
+    def finish(self) -> bytes:
+        """What a writer makes of the symbols."""
+        return finished_bytes(self._encoder)
 
 
 def _bernoulli(probability: int) -> object:
