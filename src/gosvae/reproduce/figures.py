@@ -120,7 +120,8 @@ def plot_ratios(rows: Sequence[RowPlan], results: Mapping[str, Result], path: Pa
             axes.set_ylim(bottom=0)
             axes.grid(which="major", color="#DDDDDD", linewidth=0.7)
             axes.set_axisbelow(True)
-        panels[0].legend(frameon=False, loc="best", fontsize=9)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=4, fontsize=9)
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")
         _save(figure, path)
     return True

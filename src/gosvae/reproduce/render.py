@@ -38,7 +38,7 @@ _PAGE = Template("""<!DOCTYPE html>
   :root { --ink: #e6edf3; --soft: #9aa4af; --line: #3d444d; --paper: #0f1318; --band: #181e25; }
 }
 body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto;
-  padding: 2rem 1.2rem 4rem; max-width: 76rem; }
+  padding: 2rem 1.2rem 4rem; max-width: 82rem; }
 h1 { font-size: 1.7rem; line-height: 1.25; } h2 { font-size: 1.25rem; margin-top: 3rem; }
 p, li { max-width: 52rem; } .note { color: var(--soft); font-size: 0.88rem; }
 .scroll { overflow-x: auto; } nav a { margin-right: 1rem; }

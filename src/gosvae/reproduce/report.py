@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -74,8 +75,17 @@ def _introduction(results: Mapping[str, Result]) -> list[str]:
     source = next((result.evaluation.provenance for result in done if result.evaluation is not None), None)
     if source is not None:
         versions = ", ".join(f"{name} {value}" for name, value in sorted(source.versions.items()))
-        lines.append(f"Revision {source.revision or 'unknown'}; {versions}; made at {source.date_utc[:10]}.")
+        lines.append(f"{_revisions(done)}; {versions}; made at {source.date_utc[:10]}.")
     return lines
+
+
+def _revisions(done: Sequence[Result]) -> str:
+    """The revisions that measured the rows: more than one where the program changed between two calls."""
+    evaluations = [result.evaluation for result in done if result.evaluation is not None]
+    counts = Counter(evaluation.provenance.revision or "unknown" for evaluation in evaluations)
+    if len(counts) == 1:
+        return f"Revision {next(iter(counts))}"
+    return "Revisions " + ", ".join(f"{revision} ({count} rows)" for revision, count in counts.items())
 
 
 def _section(
