@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -264,3 +265,21 @@ def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(tmp_path: Path) -> N
     assert sessions == [False, False, True]
     whole, parts = (load_codec_checkpoint(tmp_path / name) for name in ("whole", "parts"))
     assert whole.fingerprint() == parts.fingerprint()
+
+
+def test_untrue_sizes_take_no_memory(codec: AutoencoderCodec) -> None:
+    largest, certain = codec.config.largest_step, scalar_checkpoint().counts.long()
+    certain[:, 20] = 10**9
+    for maker, step in ((codec, largest), (AutoencoderCodec(with_counts(certain)), 9)):
+        large = maker.encode(np.zeros((3, 400, 300), np.int16), 3200, 2400, step)
+        header, payload = bitstream.unpack(large)
+        assert payload == bytes([largest]).ljust(-(-(3 * 400 * 300 - 2**18) // 1024), b"\0")
+        symbols_Dhw, step_sent, *_ = maker.decode(large)
+        assert (symbols_Dhw.shape, symbols_Dhw.any(), step_sent) == ((3, 400, 300), False, largest)
+        tracemalloc.start()
+        for forged in (payload[:-1], payload + b"\0", bytes([largest]), bytes([9]) + payload[1:]):
+            larger = dataclasses.replace(header, height=8192, width=16384)
+            with pytest.raises(BitstreamError, match=r"is not a (latent|stream)"):
+                maker.decode(bitstream.pack(larger, forged))
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+        tracemalloc.stop()

@@ -15,6 +15,7 @@ from gosvae import bitstream
 from gosvae.checkpoint import AutoencoderCard, CodecCheckpoint, load_codec_checkpoint, load_weights
 from gosvae.codecs.autoencoder_model import ScalarAutoencoder, merge
 from gosvae.codecs.base import RateControlledCodec
+from gosvae.codecs.slices import least_bytes
 from gosvae.codecs.tiling import decode_in_tiles, encode_in_tiles
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.entropy import coder
@@ -96,14 +97,22 @@ class AutoencoderCodec(TrainedCodec, RateControlledCodec):
         return fine_Dhw
 
     def encode(self, fine_Dhw: FineArray, height: int, width: int, step: int) -> bytes:
-        """The stream of a latent at a step of 1..2L+1: one byte for the step, then the symbols."""
+        """The stream of a latent at a step of 1..2L+1: one byte for the step, then the symbols.
+
+        Where the symbols of a large image take so few bytes that no reader would believe it, the largest step is taken.
+        """
         entropy_model = ChannelHistograms(self._counts_DF, step)
         indices_Dhw = merge(torch.from_numpy(fine_Dhw).int(), step).numpy() - entropy_model.smallest_symbol
-        payload = bytes([step])
+        payload = self._nothing(indices_Dhw.size)
         if step < self.config.largest_step:
             tables = entropy_model.tables(indices_Dhw[0].size)
-            payload += coder.encode(indices_Dhw.ravel().astype(np.int64), tables)
+            coded = bytes([step]) + coder.encode(indices_Dhw.ravel().astype(np.int64), tables)
+            payload = coded if len(coded) >= least_bytes(indices_Dhw.size) else payload
         return bitstream.pack(bitstream.Header(self.fingerprint, height, width, entropy_model.model_id), payload)
+
+    def _nothing(self, n_indices: int) -> bytes:
+        """The payload at the largest step, which has one symbol: filled with zeros to the length that readers want."""
+        return bytes([self.config.largest_step]).ljust(least_bytes(n_indices), b"\0")
 
     def decode(self, data: bytes) -> tuple[npt.NDArray[np.int16], int, int, int]:
         """Symbols int16 (D, h, w), step, height and width of a stream; errors as `decompress`."""
@@ -119,10 +128,11 @@ class AutoencoderCodec(TrainedCodec, RateControlledCodec):
         entropy_model = ChannelHistograms(self._counts_DF, step)
         channels, stride = self.config.latent_channels, self.model.stride
         h, w = -(-header.height // stride), -(-header.width // stride)
-        if step == self.config.largest_step and len(payload) == 1:
+        if step == self.config.largest_step and payload == self._nothing(channels * h * w):
             return np.zeros((channels, h, w), np.int16), step, header.height, header.width
         # Before memory is taken: an untrue size must not ask for more than the payload can hold.
-        if entropy_model.least_bits(h * w) > 8 * len(payload) + 32:
+        least = max(8 * least_bytes(channels * h * w), entropy_model.least_bits(h * w) - 32)
+        if 8 * len(payload) < least:
             raise BitstreamError(f"payload of {len(payload)} bytes is not a latent of {channels}x{h}x{w}: damaged")
         indices_N = coder.decode(payload[1:], channels * h * w, entropy_model.tables(h * w))
         symbols_Dhw = (indices_N + entropy_model.smallest_symbol).astype(np.int16).reshape(channels, h, w)

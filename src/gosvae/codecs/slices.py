@@ -137,8 +137,9 @@ def slice_count(shape_hw: tuple[int, int], wanted: int, layout: SliceLayout) -> 
     return max(n for n in range(1, wanted + 1) if _fits(shape_hw, n, layout))
 
 
-def _plausible(n_indices: int, n_bytes: int) -> bool:
-    return n_indices <= FREE_INDICES + INDICES_PER_BYTE * n_bytes
+def least_bytes(n_indices: int) -> int:
+    """Bytes of payload that a stream of so many indices has at least, so that readers believe it."""
+    return -(-max(0, n_indices - FREE_INDICES) // INDICES_PER_BYTE)
 
 
 def marked_fingerprint(fingerprint: bytes, model: EntropyModel) -> bytes:
@@ -161,7 +162,7 @@ def encode_slices(
     parts = grid_parts((height, width), count, layout)
     coded = [(model.model_id, [encode_indices(model, indices_hw[part]) for part in parts]) for model in models]
     lengths = [sum(map(len, payloads)) for _, payloads in coded]
-    believed = [n for n, length in enumerate(lengths) if _plausible(indices_hw.size, length)]
+    believed = [n for n, length in enumerate(lengths) if length >= least_bytes(indices_hw.size)]
     if not believed:
         raise BitstreamError(
             f"{indices_hw.size} indices in {min(lengths)} bytes: a stream holds at most {FREE_INDICES}, and "
@@ -184,7 +185,7 @@ def decode_slices(readers: Mapping[int, EntropyModel], stream: Stream, shape_hw:
         )
     parts = grid_parts(shape_hw, len(stream.slices), stream.layout)
     n_bytes = sum(map(len, stream.payloads))
-    if not _plausible(math.prod(shape_hw), n_bytes):
+    if n_bytes < least_bytes(math.prod(shape_hw)):
         raise BitstreamError(f"damaged: a payload of {n_bytes} bytes is not a stream of {math.prod(shape_hw)} indices")
     indices_hw = np.zeros(shape_hw, np.int64)
     known_hw = np.zeros(shape_hw, np.bool_)
