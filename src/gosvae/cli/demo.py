@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gosvae.cli.evaluate import First, write_results
+from gosvae.cli.evaluate import write_results
 from gosvae.cli.options import Commands
 from gosvae.codecs.classical import load_classical
 from gosvae.codecs.learned import LearnedCodec
@@ -18,6 +18,7 @@ from gosvae.codecs.registry import DEFAULT_CODEC, embedded_codecs, load_trained_
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.datasets.folder import ImageFolder
 from gosvae.datasets.mixture import load_prepared
+from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import ConfigError
 from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.evaluation.tables import terminal_table
@@ -65,7 +66,7 @@ def run_demo(options: argparse.Namespace) -> int:
     if options.images is None:
         dataset = load_prepared(f"streets:{options.count}", default_split="test")
     else:
-        dataset = First(_Shrunk(ImageFolder(options.images)), options.count)
+        dataset = EvenlySpaced(_Shrunk(ImageFolder(options.images)), options.count)
     if not embedded_codecs():
         raise ConfigError("this installation has no models of its own: install gosvae again, or use gosvae evaluate")
     learned = [codec for codec in map(load_trained_codec, embedded_codecs()) if isinstance(codec, LearnedCodec)]

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gosvae.cli.evaluate import First
 from gosvae.cli.options import DATA_HELP, Commands, add_geometry, geometry_of
 from gosvae.codecs.registry import DEFAULT_CODEC, load_learned_codec
 from gosvae.config import apply_overrides, parse, to_tree
 from gosvae.datasets.mixture import load_prepared
+from gosvae.datasets.subset import EvenlySpaced
 from gosvae.evaluation.entropy import entropy_table, measure_entropy
 from gosvae.files import json_bytes, write_atomically
 from gosvae.training.config import RunConfig
@@ -73,7 +73,7 @@ def run_entropy(options: argparse.Namespace) -> int:
     """Measure the entropy models of a codec."""
     codec = load_learned_codec(options.codec)
     dataset = load_prepared(options.data, default_split="val", geometry=geometry_of(options))
-    chosen = First(dataset, len(dataset) if options.limit is None else max(0, options.limit))
+    chosen = EvenlySpaced(dataset, len(dataset) if options.limit is None else max(0, options.limit))
     grids = (codec.indices(chosen[i].image_uint8_HW3) for i in range(len(chosen)))
     report = measure_entropy(codec.name, dataset.name, grids, codec.entropy_models)
     print(entropy_table(report), end="")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ from gosvae.cli.options import (
 )
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.registry import DEFAULT_CODEC, LABEL_MAP, load_codec
-from gosvae.datasets.base import Dataset, Sample
 from gosvae.datasets.mixture import load_prepared
+from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import ConfigError, GosvaeError
 from gosvae.evaluation.bd_rate import bd_rate
 from gosvae.evaluation.features import FRECHET_NAMES, load_features
@@ -52,26 +51,6 @@ SWEEPS = {
     "jpegxl": (5, 10, 20, 30, 40, 55, 70),
 }
 """Qualities of the rate points of a classical codec's curve."""
-
-
-@dataclass
-class First(Dataset):
-    """At most `count` samples of a dataset, evenly spaced over it."""
-
-    dataset: Dataset
-    count: int
-
-    def __post_init__(self) -> None:
-        self.name, self.class_names = self.dataset.name, self.dataset.class_names
-        self.count = min(self.count, len(self.dataset))
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        return self.dataset[index * len(self.dataset) // self.count]
 
 
 def add_commands(commands: Commands, formatter: Any) -> None:
@@ -167,7 +146,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         raise ConfigError(f"--limit must be at least 1, got {options.limit}")
     dataset = load_prepared(options.data, default_split="val", geometry=geometry_of(options))
     if options.limit is not None:
-        dataset = First(dataset, options.limit)
+        dataset = EvenlySpaced(dataset, options.limit)
     device = device_of(options)
     expert = load_expert(options.expert)
     expert.to(device)

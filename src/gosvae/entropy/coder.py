@@ -89,9 +89,7 @@ class _Writer:
     def finish(self) -> bytes:
         if self._empty:
             return b""
-        n_words, (lower, span) = self._encoder.pos()
-        words: bytes = self._encoder.get_compressed()[:n_words].astype(">u4").tobytes()
-        return words + _last_word(lower, span)
+        return finished_bytes(self._encoder)
 
 
 class _Reader:

@@ -12,9 +12,10 @@ import torch
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.registry import LABEL_MAP, load_codec
 from gosvae.config import to_tree
-from gosvae.datasets.base import Dataset, Sample
+from gosvae.datasets.base import Dataset
 from gosvae.datasets.geometry import GeometryConfig
 from gosvae.datasets.mixture import load_prepared
+from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import ConfigError, MissingDependencyError
 from gosvae.evaluation.features import FeatureExtractor, load_features
 from gosvae.experts.base import Expert
@@ -69,26 +70,6 @@ class Job:
             elif name == row.row_id:
                 chosen.append(change[len(name) + 1 :])
         return tuple(chosen)
-
-
-@dataclass
-class EvenlySpaced(Dataset):
-    """At most `count` samples of a dataset, evenly spaced over it."""
-
-    dataset: Dataset
-    count: int
-
-    def __post_init__(self) -> None:
-        self.name, self.class_names = self.dataset.name, self.dataset.class_names
-        self.count = min(self.count, len(self.dataset))
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        return self.dataset[index * len(self.dataset) // self.count]
 
 
 def judges_looks(row: RowPlan) -> bool:

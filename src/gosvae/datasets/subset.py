@@ -1,0 +1,27 @@
+"""A part of a dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gosvae.datasets.base import Dataset, Sample
+
+
+@dataclass
+class EvenlySpaced(Dataset):
+    """At most `count` samples of a dataset, evenly spaced over it."""
+
+    dataset: Dataset
+    count: int
+
+    def __post_init__(self) -> None:
+        self.name, self.class_names = self.dataset.name, self.dataset.class_names
+        self.count = min(self.count, len(self.dataset))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        return self.dataset[index * len(self.dataset) // self.count]
