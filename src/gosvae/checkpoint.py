@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig
 from gosvae.codecs.model import ModelConfig
+from gosvae.codecs.variable_model import VariableRateConfig
 from gosvae.config import Config, parse, to_tree
 from gosvae.diffusion import DiffusionConfig
 from gosvae.entropy.context import ContextConfig
@@ -72,7 +73,19 @@ class GescoCard(Card):
     expert: ExpertReference
 
 
-CARDS: dict[str, type[Card]] = {"codec": CodecCard, "autoencoder": AutoencoderCard, "gesco": GescoCard}
+class VariableRateCard(Card):
+    """A variable-rate autoencoder; its context model is always there."""
+
+    kind: Literal["variable-rate"] = "variable-rate"
+    model: VariableRateConfig
+
+
+CARDS: dict[str, type[Card]] = {
+    "codec": CodecCard,
+    "autoencoder": AutoencoderCard,
+    "gesco": GescoCard,
+    "variable-rate": VariableRateCard,
+}
 """The card of every kind of codec, by the `kind` in `config.json`."""
 
 
@@ -226,7 +239,7 @@ def load_codec_checkpoint(folder: Path) -> CodecCheckpoint:
         raise CheckpointError(f"{weights_path} has no frequency table {COUNTS_KEY!r}: it is not a finished codec")
     counts = tensors.pop(COUNTS_KEY).to(torch.int64)
     context = {k.removeprefix(CONTEXT_PREFIX): tensors.pop(k) for k in list(tensors) if k.startswith(CONTEXT_PREFIX)}
-    if bool(context) != (getattr(card, "context", None) is not None):
+    if bool(context) != (isinstance(card, VariableRateCard) or getattr(card, "context", None) is not None):
         raise CheckpointError(f"{folder} has half a context model: config.json and the weights do not belong together")
     weights = {k.removeprefix("model."): v for k, v in _from_eight_bits(tensors).items()}
     provenance = read_json(folder / "provenance.json")

@@ -17,11 +17,11 @@ from gosvae.codecs.autoencoder_model import ScalarAutoencoder, merge
 from gosvae.codecs.base import RateControlledCodec
 from gosvae.codecs.slices import least_bytes
 from gosvae.codecs.tiling import decode_in_tiles, encode_in_tiles
-from gosvae.codecs.trained import TrainedCodec
+from gosvae.codecs.trained import TrainedCodec, encoder_input
 from gosvae.entropy import coder
 from gosvae.entropy.channels import ChannelHistograms
-from gosvae.errors import BitstreamError, CheckpointError, ConfigError, ImageError, RateError
-from gosvae.tensors import ImageArray, check_image, image_to_tensor, pad_to_multiple, tensor_to_image
+from gosvae.errors import BitstreamError, CheckpointError, ConfigError, RateError
+from gosvae.tensors import ImageArray, check_image, tensor_to_image
 
 FineArray = npt.NDArray[np.int16]
 
@@ -84,14 +84,10 @@ class AutoencoderCodec(TrainedCodec, RateControlledCodec):
 
         Raises:
             ShapeError: the array is not a uint8 RGB image.
-            ImageError: a side is longer than 65535 pixels.
+            ImageError: as `encoder_input`.
         """
-        image = check_image(image_uint8_HW3)
-        if max(image.shape) > bitstream.MAX_SIDE:
-            raise ImageError(f"sides of at most {bitstream.MAX_SIDE} pixels can be coded, got {image.shape[:2]}")
         with torch.inference_mode():
-            x = pad_to_multiple(image_to_tensor(image), self.model.stride)
-            x = x.to(self.device, memory_format=torch.channels_last)
+            x = encoder_input(image_uint8_HW3, self.model.stride, self.device)
             fine_1Dhw = encode_in_tiles(self.model.encode, x, self.model.stride, self.config.autoencoder.halo)
         fine_Dhw: FineArray = fine_1Dhw[0].cpu().numpy()
         return fine_Dhw

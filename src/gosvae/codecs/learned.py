@@ -24,15 +24,15 @@ from gosvae.codecs.slices import (
     slice_count,
 )
 from gosvae.codecs.tiling import decode_in_tiles, encode_in_tiles
-from gosvae.codecs.trained import TrainedCodec
+from gosvae.codecs.trained import TrainedCodec, encoder_input
 from gosvae.entropy.adaptive import AdaptiveCounts
 from gosvae.entropy.base import EntropyModel
 from gosvae.entropy.context import ContextModel
 from gosvae.entropy.fixed import FixedLength
 from gosvae.entropy.static import StaticHistogram
-from gosvae.errors import CheckpointError, ForeignStreamError, ImageError
+from gosvae.errors import CheckpointError, ForeignStreamError
 from gosvae.metrics import zero_order_bits
-from gosvae.tensors import ImageArray, check_image, image_to_tensor, pad_to_multiple, tensor_to_image
+from gosvae.tensors import ImageArray, check_image, tensor_to_image
 
 
 class LearnedCodec(TrainedCodec):
@@ -122,15 +122,9 @@ class LearnedCodec(TrainedCodec):
             ShapeError: the array is not a uint8 RGB image.
             ImageError: a side is longer than 65535 pixels, or there are more than 2**28 pixels.
         """
-        image = check_image(image_uint8_HW3)
-        if max(image.shape) > bitstream.MAX_SIDE:
-            raise ImageError(f"sides of at most {bitstream.MAX_SIDE} pixels can be coded, got {image.shape[:2]}")
-        if image.shape[0] * image.shape[1] > bitstream.MAX_PIXELS:
-            raise ImageError(f"at most {bitstream.MAX_PIXELS} pixels can be coded, got {image.shape[:2]}: resize it")
         autoencoder = self.model.config.autoencoder
         with torch.inference_mode():
-            x = pad_to_multiple(image_to_tensor(image), self.model.stride)
-            x = x.to(self.device, memory_format=torch.channels_last)
+            x = encoder_input(image_uint8_HW3, self.model.stride, self.device)
             indices_1hw = encode_in_tiles(self.model.encode, x, self.model.stride, autoencoder.halo)
         result: npt.NDArray[np.int64] = indices_1hw[0].cpu().numpy()
         return result

@@ -5,9 +5,11 @@ Axis legend: N indices in raster order, T tables, K codes, h and w latent positi
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
@@ -15,12 +17,17 @@ from typing import Any, final
 import constriction
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from gosvae.config import Config
 from gosvae.errors import BitstreamError, ConfigError, ShapeError
 
 IndexArray = npt.NDArray[np.int64]
 
 MAX_CODEBOOK_SIZE = 65536
+MARK_BYTES = 4
+"""Of `EntropyModel.mark`, where there is one."""
 TABLE_BITS = 24
 """Precision of the range coder: the weights of one table sum to 2**24."""
 LARGEST_WEIGHT = 16417714
@@ -100,9 +107,11 @@ class SymbolTables:
 
     Attributes:
         counts_NK: int64, at least 0 and at most 2**24, the sum of a table at least 1; K of at least 2.
+        largest_weight: of a symbol, which so takes at least `24 - log2(largest_weight)` bits.
     """
 
     counts_NK: IndexArray
+    largest_weight: int = LARGEST_WEIGHT
 
     @property
     def codebook_size(self) -> int:
@@ -115,7 +124,7 @@ class SymbolTables:
 
         With S the sum of a row's counts c and m = floor((2**24 - K) * 2**24 / S), a weight is
         `floor(c * m / 2**24) + 1`, and the first largest one gets what is missing to 2**24. It is at most
-        `LARGEST_WEIGHT`: what is above goes to the others in equal parts, and the rest of that division to the first
+        `largest_weight`: what is above goes to the others in equal parts, and the rest of that division to the first
         of the others.
         """
         counts_NK = self.counts_NK
@@ -125,13 +134,13 @@ class SymbolTables:
         weights_NK: IndexArray = (counts_NK * factors_N1 >> 24) + 1
         top_N = counts_NK.argmax(axis=1)
         weights_NK[rows_N, top_N] += 2**TABLE_BITS - weights_NK.sum(axis=1)
-        certain = np.flatnonzero(weights_NK[rows_N, top_N] > LARGEST_WEIGHT)
+        certain = np.flatnonzero(weights_NK[rows_N, top_N] > self.largest_weight)
         if certain.size:
             top = top_N[certain]
-            shares, rests = np.divmod(weights_NK[certain, top] - LARGEST_WEIGHT, n_codes - 1)
+            shares, rests = np.divmod(weights_NK[certain, top] - self.largest_weight, n_codes - 1)
             weights_NK[certain] += shares[:, None]
             weights_NK[certain, (top == 0).astype(np.int64)] += rests
-            weights_NK[certain, top] = LARGEST_WEIGHT
+            weights_NK[certain, top] = self.largest_weight
         return weights_NK
 
     @cached_property
@@ -187,6 +196,11 @@ class EntropyModel(ABC):
             BitstreamError: the symbols are no indices: not what an encoder codes.
         """
 
+    def known_batches(self, indices_hw: npt.NDArray[Any]) -> Iterator[Batch] | None:
+        """The batches of `batches` for indices that are all known, as an encoder's are, if there is a quicker way."""
+        del indices_hw
+        return None
+
     @abstractmethod
     def least_bits(self, n_indices: int) -> float:
         """A lower bound of the bits that so many indices take, known before any memory is taken for them."""
@@ -223,6 +237,9 @@ class TableModel(EntropyModel):
 def batches_bits(model: EntropyModel, indices_hw: npt.NDArray[Any]) -> float:
     """Cross-entropy in bits, summed over the batches of a model; errors as `EntropyModel.estimated_bits`."""
     indices_N = check_indices(indices_hw, model.codebook_size)
+    known = model.known_batches(indices_hw)
+    if known is not None:
+        return sum(_batch_bits(batch, batch.symbols(indices_N)) for batch in known)
     height, width = indices_hw.shape
     coding, total, symbols = model.batches((height, width)), 0.0, None
     while True:
@@ -231,12 +248,27 @@ def batches_bits(model: EntropyModel, indices_hw: npt.NDArray[Any]) -> float:
         except StopIteration:
             return total
         symbols = batch.symbols(indices_N)
-        if isinstance(batch.tables, FrequencyTables):
-            total += cross_entropy_bits(symbols, batch.tables)
-        else:
-            counts_NK = batch.tables.counts_NK
-            counts_N = counts_NK[np.arange(len(symbols)), symbols].clip(1)  # 0 stands for less than 2**-24
-            total += float((np.log2(counts_NK.sum(axis=1)) - np.log2(counts_N)).sum())
+        total += _batch_bits(batch, symbols)
+
+
+def _batch_bits(batch: Batch, symbols_N: IndexArray) -> float:
+    if isinstance(batch.tables, FrequencyTables):
+        return cross_entropy_bits(symbols_N, batch.tables)
+    counts_NK = batch.tables.counts_NK
+    counts_N = counts_NK[np.arange(len(symbols_N)), symbols_N].clip(1)  # 0 stands for less than 2**-24
+    return float((np.log2(counts_NK.sum(axis=1)) - np.log2(counts_N)).sum())
+
+
+def weights_digest(config: Config, tensors: Mapping[str, Tensor]) -> bytes:
+    """SHA-256 over a configuration and the integers of a model: 32 bytes."""
+    # Without defaults, so that a setting that a later version adds does not make old streams foreign.
+    settings = config.model_dump(mode="json", exclude_defaults=True)
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        flat = value.detach().cpu().contiguous().view(-1)
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.digest()
 
 
 def check_indices(indices_hw: npt.NDArray[Any], codebook_size: int) -> IndexArray:

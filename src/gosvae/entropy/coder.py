@@ -171,7 +171,12 @@ def encode_indices(model: EntropyModel, indices_hw: npt.NDArray[Any]) -> bytes:
     if isinstance(model, FixedLength):
         return model.pack(symbols_N)
     height, width = indices_hw.shape
-    coding, writer = model.batches((height, width)), _Writer()
+    writer, known = _Writer(), model.known_batches(indices_hw)
+    if known is not None:
+        for batch in known:
+            writer.write(batch.symbols(symbols_N), batch.tables)
+        return writer.finish()
+    coding = model.batches((height, width))
     batch = next(coding)
     try:
         while True:

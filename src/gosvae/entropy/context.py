@@ -9,8 +9,6 @@ Axis legend: N positions, T taps, E values of an embedding, C channels, K codes,
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -22,7 +20,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gosvae.config import Config
-from gosvae.entropy.base import Batch, EntropyModel, IndexArray, SymbolTables, batches_bits, check_shape
+from gosvae.entropy.base import (
+    MARK_BYTES,
+    Batch,
+    EntropyModel,
+    IndexArray,
+    SymbolTables,
+    batches_bits,
+    check_shape,
+    weights_digest,
+)
 from gosvae.entropy.digits import MOST_VALUES, Digits, positional
 from gosvae.entropy.lattice import KINDS, passes, reach, taps
 from gosvae.entropy.logits import LOGIT_BITS, counts_of_logits
@@ -31,15 +38,15 @@ from gosvae.nn.integer import (
     LARGEST_WEIGHT,
     UNIT_BITS,
     IntegerLinear,
-    IntegerWeights,
     QuantizedLinear,
     exact_arithmetic,
+    frozen_layers,
+    integer_layers,
     integer_relu,
     quantized_relu,
     round_to_units,
 )
 
-MARK_BYTES = 4
 CHUNK = 1024
 """Positions that are evaluated and coded at once: bounds the memory. Streams of several digits depend on it."""
 LEAST_BITS = 1 / 32
@@ -156,15 +163,7 @@ class ContextNetwork(nn.Module):
     @torch.no_grad()
     def freeze(self) -> dict[str, Tensor]:
         """The network in integers, by name: int8, int32 and uint8 tensors."""
-        tensors: dict[str, Tensor] = {}
-        for name, layer in self.named_modules():
-            if isinstance(layer, QuantizedLinear):
-                integers = layer.freeze()
-                tensors |= {
-                    f"{name}.weight": integers.weight_OI,
-                    f"{name}.bias": integers.bias_PO,
-                    f"{name}.shift": integers.shift_O,
-                }
+        tensors = frozen_layers(self)
         scale = 2.0**UNIT_BITS
         for name, value in self.named_parameters():
             if name.startswith(("embeddings", "digit_embeddings")):
@@ -185,14 +184,7 @@ def integer_network(config: ContextConfig, tensors: dict[str, Tensor]) -> Contex
     if expected != given:
         wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
         raise CheckpointError(f"the context model's weights do not fit its configuration: {', '.join(wrong[:3])}")
-    names = iter(name for name, layer in pattern.named_modules() if isinstance(layer, QuantizedLinear))
-
-    def layer(_i: int, _o: int, *, largest_input: int = 255, residual: bool = False, **_: int) -> IntegerLinear:
-        name = next(names)
-        weight, bias, shift = (tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
-        return IntegerLinear(IntegerWeights(weight, bias, shift, largest_input, residual))
-
-    network = ContextNetwork(config, layer)
+    network = ContextNetwork(config, integer_layers(pattern, tensors))
     with torch.no_grad():
         for name, value in network.named_parameters():
             value.copy_(tensors[name])
@@ -241,14 +233,7 @@ class ContextModel(EntropyModel):
 
     def fingerprint(self) -> bytes:
         """SHA-256 over configuration and integers: 32 bytes."""
-        # Without defaults, so that a setting that a later version adds does not make old streams foreign.
-        config = self.config.model_dump(mode="json", exclude_defaults=True)
-        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-        for name, value in sorted(self.tensors.items()):
-            flat = value.detach().cpu().contiguous().view(-1)
-            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-            digest.update(flat.view(torch.uint8).numpy().tobytes())
-        return digest.digest()
+        return weights_digest(self.config, self.tensors)
 
     def least_bits(self, n_indices: int) -> float:
         """See `EntropyModel.least_bits`: 1/32 bit for each digit."""

@@ -1,7 +1,8 @@
 """Imitation losses: how far the expert's class distributions on the reconstruction are from those on the original.
 
 Axis legend: B images, m classes, H and W pixels. S = softmax(logits) over m (Eq. 3), S_hat from the reconstruction.
-Every loss is a mean over images and pixels, in nats (natural logarithm). The original is a fixed target: gradients go
+Every loss is a mean over images and pixels, in nats (natural logarithm), weighted where weights (B, H, W), of mean 1,
+are given. The original is a fixed target: gradients go
 to `logits_hat` alone, by the closed form, in few passes, since these run at every training step. Logits of -inf
 (probability 0) and of any finite size give finite values and gradients.
 """
@@ -52,7 +53,7 @@ def _check(logits_BmHW: Tensor, logits_hat_BmHW: Tensor) -> int:
     return logits_BmHW.numel() // logits_BmHW.shape[1]
 
 
-def jensen_shannon(logits_BmHW: Tensor, logits_hat_BmHW: Tensor) -> Tensor:
+def jensen_shannon(logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: Tensor | None = None) -> Tensor:
     """D_JS(S || S_hat) of Eq. 5, a scalar in [0, ln 2] nats.
 
     Raises:
@@ -67,12 +68,13 @@ def jensen_shannon(logits_BmHW: Tensor, logits_hat_BmHW: Tensor) -> Tensor:
         log_ratio_hat = math.log(2.0) - F.softplus(difference)
         weighted_hat = s_hat * log_ratio_hat
         kl_hat_B1HW = weighted_hat.sum(dim=1, keepdim=True)
-        value = 0.5 * (kl_hat_B1HW.sum() + (s * difference.add_(log_ratio_hat)).sum()) / n_pixels
+        kl_BmHW = s * difference.add_(log_ratio_hat)
+        value = 0.5 * (_sum(kl_hat_B1HW, weights_BHW) + _sum(kl_BmHW, weights_BHW)) / n_pixels
         gradient = weighted_hat.addcmul_(s_hat, kl_hat_B1HW, value=-1.0).mul_(0.5 / n_pixels)
-    return _attach(logits_hat_BmHW, value, gradient)
+    return _attach(logits_hat_BmHW, value, gradient, weights_BHW)
 
 
-def kullback_leibler(logits_BmHW: Tensor, logits_hat_BmHW: Tensor) -> Tensor:
+def kullback_leibler(logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: Tensor | None = None) -> Tensor:
     """D_KL(S || S_hat) of Eq. 7, a scalar >= 0 in nats; at most 104 at a pixel that S_hat holds impossible.
 
     Raises:
@@ -82,12 +84,12 @@ def kullback_leibler(logits_BmHW: Tensor, logits_hat_BmHW: Tensor) -> Tensor:
     with torch.no_grad():
         log_s, log_s_hat = _log_probabilities(logits_BmHW), _log_probabilities(logits_hat_BmHW)
         s = log_s.exp()
-        value = (s * log_s.sub_(log_s_hat)).sum() / n_pixels
+        value = _sum(s * log_s.sub_(log_s_hat), weights_BHW) / n_pixels
         gradient = log_s_hat.exp_().sub_(s).div_(n_pixels)
-    return _attach(logits_hat_BmHW, value, gradient)
+    return _attach(logits_hat_BmHW, value, gradient, weights_BHW)
 
 
-def cross_entropy(logits_BmHW: Tensor, logits_hat_BmHW: Tensor) -> Tensor:
+def cross_entropy(logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: Tensor | None = None) -> Tensor:
     """CE(S || S_hat) of Eq. 6, a scalar >= 0 in nats, with the most probable class of S as the target.
 
     The paper does not define CE further; section III-D sets the distribution that KLD learns from against "the one-hot
@@ -101,17 +103,25 @@ def cross_entropy(logits_BmHW: Tensor, logits_hat_BmHW: Tensor) -> Tensor:
     with torch.no_grad():
         target_B1HW = logits_BmHW.argmax(dim=1, keepdim=True)
         log_s_hat = _log_probabilities(logits_hat_BmHW)
-        value = -log_s_hat.gather(1, target_B1HW).sum() / n_pixels
+        value = -_sum(log_s_hat.gather(1, target_B1HW), weights_BHW) / n_pixels
         gradient = log_s_hat.exp_().scatter_add_(1, target_B1HW, -torch.ones_like(log_s_hat[:, :1])).div_(n_pixels)
-    return _attach(logits_hat_BmHW, value, gradient)
+    return _attach(logits_hat_BmHW, value, gradient, weights_BHW)
 
 
-def _attach(logits_hat_BmHW: Tensor, value: Tensor, gradient_BmHW: Tensor) -> Tensor:
+def _sum(x_BmHW: Tensor, weights_BHW: Tensor | None) -> Tensor:
+    return x_BmHW.sum() if weights_BHW is None else (x_BmHW * weights_BHW.unsqueeze(1)).sum()
+
+
+def _attach(logits_hat_BmHW: Tensor, value: Tensor, gradient_BmHW: Tensor, weights_BHW: Tensor | None) -> Tensor:
+    if weights_BHW is not None:
+        gradient_BmHW = gradient_BmHW * weights_BHW.unsqueeze(1)
     result: Tensor = _ClosedForm.apply(logits_hat_BmHW, value, gradient_BmHW)  # type: ignore[no-untyped-call]
     return result
 
 
-def imitation_loss(kind: ImitationKind, logits_BmHW: Tensor, logits_hat_BmHW: Tensor) -> Tensor:
+def imitation_loss(
+    kind: ImitationKind, logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: Tensor | None = None
+) -> Tensor:
     """The imitation loss named `kind`: `jsd` (Eq. 5), `kld` (Eq. 7) or `ce` (Eq. 6).
 
     Raises:
@@ -121,7 +131,7 @@ def imitation_loss(kind: ImitationKind, logits_BmHW: Tensor, logits_hat_BmHW: Te
     losses = {"jsd": jensen_shannon, "kld": kullback_leibler, "ce": cross_entropy}
     if kind not in losses:
         raise ConfigError(unknown_name("imitation loss", kind, losses))
-    return losses[kind](logits_BmHW, logits_hat_BmHW)
+    return losses[kind](logits_BmHW, logits_hat_BmHW, weights_BHW)
 
 
 def mean_squared_error(x_B3HW: Tensor, x_hat_B3HW: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -172,6 +172,37 @@ class IntegerLinear(nn.Module):
     def forward(self, x_NI: Tensor, use: int = 0) -> Tensor:
         """Sums with fractional bits, not rounded yet: (N, O)."""
         return F.linear(x_NI, self.weight_OI, self.bias_PO[use]) * self.scale_O
+
+
+def frozen_layers(network: nn.Module) -> dict[str, Tensor]:
+    """All `QuantizedLinear` layers of a network in integers: `NAME.weight`, `NAME.bias` and `NAME.shift`."""
+    tensors: dict[str, Tensor] = {}
+    for name, layer in network.named_modules():
+        if isinstance(layer, QuantizedLinear):
+            integers = layer.freeze()
+            tensors |= {
+                f"{name}.weight": integers.weight_OI,
+                f"{name}.bias": integers.bias_PO,
+                f"{name}.shift": integers.shift_O,
+            }
+    return tensors
+
+
+def integer_layers(pattern: nn.Module, tensors: dict[str, Tensor]) -> Callable[..., IntegerLinear]:
+    """What makes the layers of `frozen_layers` one after the other, in the order in which `pattern` made its own.
+
+    Its arguments are those of `QuantizedLinear`.
+    """
+    names = iter(name for name, layer in pattern.named_modules() if isinstance(layer, QuantizedLinear))
+
+    def layer(
+        _i: int, _o: int, *, largest_input: int = LARGEST_ACTIVATION, residual: bool = False, **_: int
+    ) -> IntegerLinear:
+        name = next(names)
+        weight, bias, shift = (tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
+        return IntegerLinear(IntegerWeights(weight, bias, shift, largest_input, residual))
+
+    return layer
 
 
 def integer_relu(x: Tensor) -> Tensor:

@@ -12,12 +12,14 @@ from gosvae.training.autoencoder import AutoencoderRecipe
 from gosvae.training.codecs import CodecRecipe, TrainableRecipe
 from gosvae.training.experts import ExpertRecipe
 from gosvae.training.gesco import GescoRecipe
+from gosvae.training.variable import VariableRateRecipe
 
 Recipe = TrainableRecipe | ExpertRecipe
 RECIPE_KINDS: dict[str, type[TrainableRecipe] | type[ExpertRecipe]] = {
     "codec": CodecRecipe,
     "autoencoder": AutoencoderRecipe,
     "gesco": GescoRecipe,
+    "variable-rate": VariableRateRecipe,
     "expert": ExpertRecipe,
 }
 """What the `kind` of a recipe's file makes of it."""

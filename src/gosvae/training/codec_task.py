@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from gosvae.codecs.autoencoder_model import ScalarAutoencoder
 from gosvae.codecs.model import VqAutoencoder
 from gosvae.experts.base import Expert
-from gosvae.losses.divergence import ImitationKind, imitation_loss, mean_absolute_error, mean_squared_error
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.quantizers import codebook_usage
 from gosvae.tensors import pad_to_multiple
+from gosvae.training.judges import Judges
 from gosvae.training.task import RECONSTRUCTION, TrainingTask
-
-IMITATION: tuple[ImitationKind, ...] = ("jsd", "kld", "ce")
 
 
 class CodecTask(TrainingTask):
     """A VQ or plain autoencoder with the frozen networks that judge its reconstructions.
 
-    Terms: `mse` and `mae` (pixels in [0, 1]), `lpips`, `jsd`, `kld`, `ce` (nats), and the quantizer's `codebook` and
-    `commitment`. The expert sees the original once for all of them.
+    Terms: those of `Judges`, and the quantizer's `codebook` and `commitment`.
     """
 
     network: VqAutoencoder | ScalarAutoencoder
@@ -31,20 +27,16 @@ class CodecTask(TrainingTask):
     ) -> None:
         super().__init__()
         self.network = network
-        self.expert = expert
-        self.perceptual = perceptual
+        self.judges = Judges(expert, perceptual)
 
     @property
     def known_terms(self) -> frozenset[str]:
-        known = {"mse", "mae"}
-        known |= {"codebook", "commitment"} if isinstance(self.network, VqAutoencoder) else set()
-        known |= {"lpips"} if self.perceptual is not None else set()
-        known |= set(IMITATION) if self.expert is not None else set()
-        return frozenset(known)
+        codebook = {"codebook", "commitment"} if isinstance(self.network, VqAutoencoder) else set()
+        return self.judges.known_terms | codebook
 
     @property
     def imitation_terms(self) -> frozenset[str]:
-        return frozenset(IMITATION)
+        return self.judges.imitation_terms
 
     @property
     def last_layer(self) -> nn.Parameter:
@@ -62,18 +54,7 @@ class CodecTask(TrainingTask):
             usage = codebook_usage(result.indices_Bhw, self.network.quantizer.codebook_size)
             terms["perplexity"] = x_hat_B3HW.new_tensor(usage.perplexity)
             terms["utilisation"] = x_hat_B3HW.new_tensor(usage.utilisation)
-        terms["mse"] = mean_squared_error(x_B3HW, x_hat_B3HW)
-        if "mae" in wanted:
-            terms["mae"] = mean_absolute_error(x_B3HW, x_hat_B3HW)
-        if "lpips" in wanted and self.perceptual is not None:
-            terms["lpips"] = self.perceptual(x_B3HW, x_hat_B3HW).mean()
-        kinds = [kind for kind in IMITATION if kind in wanted]
-        if kinds and self.expert is not None:
-            with torch.no_grad():
-                logits_BmHW = self.expert(x_B3HW)
-            logits_hat_BmHW = self.expert(x_hat_B3HW)
-            for kind in kinds:
-                terms[kind] = imitation_loss(kind, logits_BmHW, logits_hat_BmHW)
+        terms |= self.judges(x_B3HW, x_hat_B3HW, wanted)
         if RECONSTRUCTION in wanted:
             terms[RECONSTRUCTION] = x_hat_B3HW
         return terms

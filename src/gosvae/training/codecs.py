@@ -31,8 +31,9 @@ from gosvae.experts.base import Expert
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.seeding import seed_everything
 from gosvae.tensors import ImageArray
-from gosvae.training.codec_task import IMITATION, CodecTask
+from gosvae.training.codec_task import CodecTask
 from gosvae.training.config import RunConfig, StageConfig, Stages
+from gosvae.training.judges import FEATURES, IMITATION
 from gosvae.training.loop import Outcome, Trainer
 from gosvae.training.provenance import provenance
 from gosvae.training.task import TrainingTask
@@ -62,7 +63,7 @@ class TrainableRecipe(Config, ABC):
     @property
     def needs_expert(self) -> bool:
         """Whether training takes an expert."""
-        return bool(self.wanted_terms & set(IMITATION))
+        return bool(self.wanted_terms & {*IMITATION, FEATURES})
 
     def for_expert(self, expert: Expert | None) -> TrainableRecipe:
         """The recipe with what its model takes from the expert, such as the number of classes: nothing, for most."""

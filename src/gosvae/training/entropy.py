@@ -6,7 +6,7 @@ Axis legend: B images, h and w latent positions, N positions, T taps, K codes, D
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from gosvae.datasets.base import Dataset
 from gosvae.datasets.loader import TrainingBatches
 from gosvae.entropy.context import ContextConfig, ContextNetwork, default_config
 from gosvae.entropy.digits import MOST_VALUES, Digits, clustered, positional
-from gosvae.entropy.lattice import is_edge, passes, reach, taps
+from gosvae.entropy.lattice import reach
 from gosvae.errors import ConfigError
 from gosvae.nn.integer import QuantizedLinear
 from gosvae.quantizers import FsqConfig
@@ -32,6 +32,7 @@ from gosvae.seeding import seed_everything, torch_generator
 from gosvae.tensors import pad_to_multiple
 from gosvae.training.config import BatchConfig, RunConfig, StageConfig, Stages
 from gosvae.training.loop import Outcome, Trainer
+from gosvae.training.passes import PassUse, drawn, pass_uses
 from gosvae.training.provenance import provenance
 from gosvae.training.task import TrainingTask
 
@@ -102,22 +103,8 @@ def initialise(network: ContextNetwork, codec: VqAutoencoder, digits: Digits, co
         head.weight_OI.mul_(0.5)
 
 
-@dataclass(frozen=True)
-class _Uses:
-    """A part of a pass as training draws it; hidden taps see nothing."""
-
-    kind: int | None
-    level: int
-    offsets_T2: Tensor
-    hidden_T: Tensor
-    share: float
-
-
 class ContextTask(TrainingTask):
-    """Cross-entropy of random positions of a batch's indices, each as if it were coded in a random pass.
-
-    What a pass sees depends on the distance of the lattice only, so every position can stand for one of any pass.
-    """
+    """Cross-entropy of random positions of a batch's indices, see `gosvae.training.passes`."""
 
     network: ContextNetwork
 
@@ -134,14 +121,7 @@ class ContextTask(TrainingTask):
             self.register_buffer(f"_rows_{d}", rows, persistent=False)
         self._n_tables = len(outside)
         self._reach = reach(config.refinements)
-        self._uses = []
-        for part in (part for parts in passes(config.refinements) for part in parts):
-            pairs = () if part.kind is None else taps(part.kind, config.taps[part.kind])
-            offsets = part.spacing * torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
-            hidden = [not part.sees_edges and is_edge(part.kind or 0, pair) for pair in pairs]
-            self._uses.append(
-                _Uses(part.kind, part.level, offsets, torch.tensor(hidden, dtype=torch.bool), 1.0 / part.step**2)
-            )
+        self._uses = pass_uses(config.refinements, config.taps)
         self._generator = torch_generator(0)
 
     @property
@@ -165,30 +145,27 @@ class ContextTask(TrainingTask):
         padded = F.pad(indices_Bhw, (r, r, r, r), value=config.codebook_size)
         _, height, width = padded.shape
         flat = padded.reshape(-1)
-        order = torch.randperm(indices_Bhw.numel(), generator=self._generator).to(flat.device)
-        y_N, x_N = order // indices_Bhw.shape[2] % indices_Bhw.shape[1], order % indices_Bhw.shape[2]
-        images_N = order // indices_Bhw[0].numel()
-        places_N = images_N * (height * width) + (y_N + r) * width + x_N + r
-        total, first, bits = flat.new_zeros((), dtype=torch.float32), 0, None
+        bits: Tensor | None = None
+        total = flat.new_zeros((), dtype=torch.float32)
         terms: dict[str, Tensor] = {}
-        for use in self._uses:
-            last = min(len(order), first + max(1, round(use.share * len(order))))
-            places = places_N[first:last] if last > first else places_N[-1:]
+        for use, order_N in drawn(self._uses, indices_Bhw.numel(), self._generator):
+            images_N, rows_N, columns_N = torch.unravel_index(order_N.to(flat.device), indices_Bhw.shape)
+            places_N = images_N * (height * width) + (rows_N + r) * width + columns_N + r
             offsets_T = use.offsets_T2 @ torch.tensor([width, 1])
-            neighbours_NT = flat[places[:, None] + offsets_T.to(flat.device)]
+            neighbours_NT = flat[places_N[:, None] + offsets_T.to(flat.device)]
             neighbours_NT = neighbours_NT.masked_fill(use.hidden_T.to(flat.device), config.codebook_size)
-            bits = self._pass_bits(neighbours_NT, flat[places], use)
-            total, first = total + use.share * bits, last
+            bits = self._pass_bits(neighbours_NT, flat[places_N], use)
+            total = total + use.share * bits
             if use.kind is None:
                 terms["bits_first_pass"] = bits.detach()
         assert bits is not None
         return {BITS: total, **terms, "bits_last_pass": bits.detach()}
 
-    def _pass_bits(self, neighbours_NT: Tensor, indices_N: Tensor, use: _Uses) -> Tensor:
+    def _pass_bits(self, neighbours_NT: Tensor, indices_N: Tensor, use: PassUse) -> Tensor:
         """Mean bits of indices under the network in a pass."""
         network = self.network
         rows = [self.get_buffer(f"_rows_{d}")[neighbours_NT] for d in range(self._n_tables)]
-        h_NC = network.features(rows, use.kind, use.level, len(indices_N))
+        h_NC = network.features(rows, use.kind, use.refinement, len(indices_N))
         digits_ND = self.get_buffer("_digits_KD")[indices_N]
         bits = h_NC.new_zeros(())
         for d in range(digits_ND.shape[1]):

@@ -1,0 +1,222 @@
+"""The variable-rate codec: one model, any rate, set when an image is compressed.
+
+Axis legend: D latent channels, h and w latent positions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gosvae import bitstream
+from gosvae.checkpoint import CodecCheckpoint, VariableRateCard, load_codec_checkpoint, load_weights
+from gosvae.codecs.base import RateControlledCodec
+from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions, grid_parts, marked_fingerprint, slice_count
+from gosvae.codecs.tiling import decode_in_tiles, encode_in_tiles
+from gosvae.codecs.trained import TrainedCodec, encoder_input
+from gosvae.codecs.variable_model import VariableRateAutoencoder
+from gosvae.entropy.base import MARK_BYTES, EntropyModel, weights_digest
+from gosvae.entropy.coder import decode_indices, encode_indices
+from gosvae.entropy.fixed import FixedLength
+from gosvae.entropy.latent import LEVELS, LatentContextModel, integer_network
+from gosvae.errors import BitstreamError, CheckpointError, ConfigError, RateError
+from gosvae.tensors import ImageArray, check_image, tensor_to_image
+
+SymbolArray = npt.NDArray[np.int64]
+
+
+class VariableRateCodec(TrainedCodec, RateControlledCodec):
+    """A variable-rate codec on one device, ready to use; its rate is a level of 0..255, or what a budget allows.
+
+    Any image with sides of up to 65535 and up to 2**28 pixels is padded to the stride inside and cropped again; large
+    ones are computed in tiles.
+
+    Args:
+        checkpoint: configuration, weights and context model.
+        level: of streams without a budget; None: the level of the model's configuration.
+        options: how streams are written: slices, and `auto`, `context` or `fixed` codes.
+        device: where the networks run.
+
+    Raises:
+        CheckpointError: a checkpoint of another kind, or weights that do not fit the configuration.
+        ConfigError: a level outside 0..255, or options that this kind of codec cannot meet.
+    """
+
+    def __init__(
+        self,
+        checkpoint: CodecCheckpoint,
+        *,
+        level: int | None = None,
+        options: StreamOptions = DEFAULT_OPTIONS,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        super().__init__(checkpoint)
+        card = checkpoint.card
+        if not isinstance(card, VariableRateCard):
+            raise CheckpointError(f"{card.name!r} is of kind {card.kind!r}, a variable-rate codec was expected")
+        if options.version == 1 or options.entropy not in ("auto", "context", "fixed"):
+            raise ConfigError(
+                f"{card.name!r} writes streams of version {bitstream.VERSION} with context or fixed codes, "
+                f"not version {options.version} with {options.entropy}"
+            )
+        self.config, self.options, self.device = card.model, options, torch.device(device)
+        self.level = self.config.level if level is None else level
+        if not 0 <= self.level < LEVELS:
+            raise ConfigError(f"level {self.level}: expected 0..{LEVELS - 1}")
+        model = VariableRateAutoencoder(self.config)
+        del model.context
+        load_weights(model, checkpoint)
+        model.eval().requires_grad_(False).to(self.device)
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = integer_network(self.config.context, checkpoint.context).to(self.device)
+        self._mark = context_mark(checkpoint)
+        self._fixed = FixedLength(self.config.context.values)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        level: int | None = None,
+        options: StreamOptions = DEFAULT_OPTIONS,
+        device: str | torch.device = "cpu",
+    ) -> VariableRateCodec:
+        """Load a codec from its checkpoint folder; errors as `load_codec_checkpoint` and the constructor."""
+        return cls(load_codec_checkpoint(Path(folder)), level=level, options=options, device=device)
+
+    @property
+    def description(self) -> dict[str, str]:
+        encoder, decoder = (
+            sum(p.numel() for p in part.parameters()) for part in (self.model.encoder, self.model.decoder)
+        )
+        context = sum(value.numel() for value in self.checkpoint.context.values())
+        return {
+            "architecture": f"variable-rate autoencoder, stride {self.model.stride}",
+            "latent": f"D = {self.config.context.channels} channels of {self.config.context.values} values",
+            "rate": f"levels 0..{LEVELS - 1}, {self.level} unless a level or a budget is given",
+            "parameters": f"{self.parameter_count / 1e6:.2f} M (encoder {encoder / 1e6:.2f} M, "
+            f"decoder {decoder / 1e6:.2f} M, context model {context / 1e6:.2f} M integers)",
+        }
+
+    @property
+    def parameter_count(self) -> int:
+        learned: int = sum(p.numel() for p in self.model.parameters())
+        return learned + sum(value.numel() for value in self.checkpoint.context.values())
+
+    def entropy_model(self, level: int) -> LatentContextModel:
+        """The context model of a level."""
+        return LatentContextModel(self.config.context, self._network, level, self._mark)
+
+    def latent(self, image_uint8_HW3: ImageArray) -> Tensor:
+        """The image's latent (1, D, h, w) before the gain of a level: the encoder's work; errors as `encoder_input`."""
+        with torch.inference_mode():
+            x = encoder_input(image_uint8_HW3, self.model.stride, self.device)
+            return encode_in_tiles(self.model.transform, x, self.model.stride, self.config.pyramid.halo)
+
+    def symbols(self, latent_1Dhw: Tensor, level: int) -> SymbolArray:
+        """Symbols 0..2L, int64 (D, h, w), of a latent at a level."""
+        with torch.inference_mode():
+            y_1Dhw = self.model.scaled(latent_1Dhw.to(self.device), torch.tensor([level], device=self.device))
+            symbols_Dhw: SymbolArray = (y_1Dhw[0].round().long() + self.config.context.bound).cpu().numpy()
+        return symbols_Dhw
+
+    def encode(self, symbols_Dhw: SymbolArray, height: int, width: int, level: int) -> bytes:
+        """The stream of symbols: each slice is one byte for the level, then the coded symbols."""
+        grid_hw = (symbols_Dhw.shape[1], symbols_Dhw.shape[2])
+        options = self.options
+        parts = grid_parts(grid_hw, slice_count(grid_hw, options.slices, options.layout), options.layout)
+        models: list[EntropyModel] = [self._fixed, self.entropy_model(level)]
+        models = [self._fixed] if options.entropy == "fixed" else models
+        coded = [[encode_indices(model, _stacked(symbols_Dhw[:, *part])) for part in parts] for model in models]
+        best = min(range(len(models)), key=lambda n: sum(map(len, coded[n])))
+        fingerprint = marked_fingerprint(self.fingerprint, models[best])
+        header = bitstream.Header(fingerprint, height, width, models[best].model_id)
+        return bitstream.pack_slices(header, [bytes([level]) + payload for payload in coded[best]], options.layout)
+
+    def decode(self, data: bytes) -> tuple[SymbolArray, int, int, int]:
+        """Symbols (D, h, w), level, height and width of a stream; errors as `decompress`."""
+        stream = bitstream.unpack_slices(data)
+        header = stream.header
+        context = LatentContextModel.model_id
+        if header.entropy_model_id not in (self._fixed.model_id, context):
+            raise BitstreamError(
+                f"unknown entropy model {header.entropy_model_id}: this codec knows {[self._fixed.model_id, context]}"
+            )
+        levels = {payload[:1] for payload in stream.payloads}
+        if len(levels) != 1 or levels == {b""}:
+            raise BitstreamError("the slices are not of one level: damaged")
+        level = levels.pop()[0]
+        model = self.entropy_model(level) if header.entropy_model_id == context else self._fixed
+        bitstream.check_fingerprint(header, marked_fingerprint(self.fingerprint, model))
+        channels, stride = self.config.context.channels, self.model.stride
+        grid_hw = (-(-header.height // stride), -(-header.width // stride))
+        symbols_Dhw: SymbolArray | None = None
+        for part, payload in zip(grid_parts(grid_hw, len(stream.slices), stream.layout), stream.payloads, strict=True):
+            h, w = (len(range(side)[along]) for side, along in zip(grid_hw, part, strict=True))
+            decoded = decode_indices(model, payload[1:], (channels * h, w))
+            if symbols_Dhw is None:  # only now: an untrue size is found out before memory is taken for it
+                symbols_Dhw = np.zeros((channels, *grid_hw), np.int64)
+            symbols_Dhw[:, *part] = decoded.reshape(channels, h, w)
+        assert symbols_Dhw is not None  # a stream has a slice
+        return symbols_Dhw, level, header.height, header.width
+
+    def reconstruct(self, symbols_Dhw: SymbolArray, level: int, height: int, width: int) -> ImageArray:
+        """The image, uint8 (height, width, 3), of symbols at a level."""
+        with torch.inference_mode():
+            symbols_1Dhw = torch.from_numpy(symbols_Dhw).unsqueeze(0).to(self.device)
+            x_hat = decode_in_tiles(
+                lambda part: self.model.decode(part, level), symbols_1Dhw, self.model.stride, self.config.pyramid.halo
+            )
+        return tensor_to_image(x_hat[..., :height, :width])
+
+    def compress(self, image_uint8_HW3: ImageArray) -> bytes:
+        return self.compress_at(image_uint8_HW3, self.level)
+
+    def compress_at(self, image_uint8_HW3: ImageArray, level: int) -> bytes:
+        """The stream of an image at a level of 0..255."""
+        height, width = check_image(image_uint8_HW3).shape[:2]
+        return self.encode(self.symbols(self.latent(image_uint8_HW3), level), height, width, level)
+
+    def compress_smallest(self, image_uint8_HW3: ImageArray) -> bytes:
+        return self.compress_at(image_uint8_HW3, 0)
+
+    def compress_to_budget(self, image_uint8_HW3: ImageArray, budget_bytes: int) -> bytes:
+        """As the contract says: the highest level that fits, found by bisection; the encoder runs once."""
+        height, width = check_image(image_uint8_HW3).shape[:2]
+        latent_1Dhw = self.latent(image_uint8_HW3)
+        streams: dict[int, bytes] = {}
+
+        def fits(level: int) -> bool:
+            if level not in streams:
+                streams[level] = self.encode(self.symbols(latent_1Dhw, level), height, width, level)
+            return len(streams[level]) <= budget_bytes
+
+        if not fits(0):
+            raise RateError(
+                f"{self.name} cannot code this {height}x{width} image in {budget_bytes} bytes: its smallest stream "
+                f"takes {len(streams[0])}; raise the budget or shrink the image"
+            )
+        best, above = 0, LEVELS
+        while above - best > 1:
+            level = (best + above) // 2
+            best, above = (level, above) if fits(level) else (best, level)
+        return streams[best]
+
+    def decompress(self, data: bytes) -> ImageArray:
+        return self.reconstruct(*self.decode(data))
+
+
+def _stacked(symbols_Dhw: SymbolArray) -> SymbolArray:
+    """(D, h, w) to (D * h, w)."""
+    return symbols_Dhw.reshape(-1, symbols_Dhw.shape[2])
+
+
+def context_mark(checkpoint: CodecCheckpoint) -> bytes:
+    """What tells the context model of a variable-rate codec from another's in a stream."""
+    card = checkpoint.card
+    assert isinstance(card, VariableRateCard)
+    return weights_digest(card.model.context, checkpoint.context)[:MARK_BYTES]

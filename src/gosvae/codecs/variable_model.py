@@ -1,0 +1,106 @@
+"""The variable-rate autoencoder: one network for all rates, a scalar-quantised latent, gains for each rate.
+
+A level of quality, 0..255, scales the channels of the latent before they are rounded (gain units of Cui et al. 2021,
+"Asymmetric gained deep image compression with continuous rate adaptation"): a small gain rounds a channel to 0, which
+costs next to nothing. The encoder does not know the level, so its work is done once whatever the rate. The network of
+the context model is part of it: it is trained together with the codec and tells it what every integer costs.
+
+Axis legend: B images, D latent channels, h and w latent positions, H and W pixels, A anchors, L the bound.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from gosvae.codecs.model import Reconstruction
+from gosvae.config import Config
+from gosvae.entropy.latent import LEVELS, LatentContextConfig, LatentContextNetwork, interpolation
+from gosvae.nn.pyramid import PyramidConfig, PyramidDecoder, PyramidEncoder
+from gosvae.nn.straight_through import straight_through
+
+LATENT_GAIN = 8.0
+"""An encoder begins with latents of about 0.1."""
+_START_GAINS = (0.4, 4.0)
+"""Of the lowest and the highest level, before training; a channel's own is between their square and their root."""
+
+
+class VariableRateConfig(Config):
+    """A variable-rate autoencoder.
+
+    Attributes:
+        pyramid: sizes of encoder and decoder.
+        context: sizes of the context model; its `channels` are D and its `bound` is L.
+        level: of a stream for which neither a level nor a budget is asked for.
+    """
+
+    pyramid: PyramidConfig = PyramidConfig()
+    context: LatentContextConfig = LatentContextConfig(channels=24)
+    level: int = Field(default=LEVELS // 2, ge=0, lt=LEVELS)
+
+
+class VariableRateAutoencoder(nn.Module):
+    """`x_B3HW` in [0, 1] to its reconstruction at a level. H and W must be multiples of `stride`."""
+
+    def __init__(self, config: VariableRateConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels, anchors = config.context.channels, config.context.anchors
+        self.encoder = PyramidEncoder(config.pyramid, channels)
+        self.decoder = PyramidDecoder(config.pyramid, channels, anchors)
+        self.context = LatentContextNetwork(config.context)
+        low, high = (math.log(gain) for gain in _START_GAINS)
+        # Channels differ from the start in how soon they fall silent, so that few are left at low rates.
+        fall_D1 = torch.linspace(0.5, 1.5, channels)[:, None] * (high - low)
+        self.log_gains_DA = nn.Parameter(high - fall_D1 * (1.0 - torch.linspace(0, 1, anchors)))
+        self.log_inverse_gains_DA = nn.Parameter(-self.log_gains_DA.detach().clone())
+        self.register_buffer("interpolation_LA", interpolation(anchors), persistent=False)
+
+    @property
+    def stride(self) -> int:
+        """r, pixels per latent position on each axis."""
+        return self.config.pyramid.stride
+
+    def _conditions(self, level_B: Tensor) -> Tensor:
+        """Weights (B, A) of the anchors at the levels."""
+        interpolation_LA: Tensor = self.get_buffer("interpolation_LA")
+        return interpolation_LA[level_B]
+
+    def transform(self, x_B3HW: Tensor) -> Tensor:
+        """The latent (B, D, h, w) before the gain, float32: the encoder alone."""
+        latent_BDhw: Tensor = LATENT_GAIN * self.encoder(x_B3HW).float()
+        return latent_BDhw
+
+    def scaled(self, latent_BDhw: Tensor, level_B: Tensor) -> Tensor:
+        """The latent at its level, in (-L, L), to be rounded."""
+        bound = float(self.config.context.bound)
+        gains_BD: Tensor = (self._conditions(level_B) @ self.log_gains_DA.T).exp()
+        scaled_BDhw: Tensor = bound * torch.tanh(latent_BDhw * gains_BD[..., None, None] / bound)
+        return scaled_BDhw
+
+    def picture(self, rounded_BDhw: Tensor, level_B: Tensor) -> Tensor:
+        """Reconstruction (B, 3, H, W), not clamped, of integers in -L..L."""
+        conditions_BA = self._conditions(level_B)
+        inverse_BD = (conditions_BA @ self.log_inverse_gains_DA.T).exp()
+        x_hat_B3HW: Tensor = self.decoder(rounded_BDhw * inverse_BD[..., None, None], conditions_BA)
+        return x_hat_B3HW
+
+    def forward(self, x_B3HW: Tensor, level_B: Tensor) -> tuple[Reconstruction, Tensor]:
+        """Training: the reconstruction, and the scaled latent (B, D, h, w) that was rounded for it.
+
+        Rounding passes gradients straight through.
+        """
+        y_BDhw = self.scaled(self.transform(x_B3HW), level_B)
+        rounded_BDhw = straight_through(y_BDhw, y_BDhw.round())
+        symbols_BDhw = rounded_BDhw.detach().long() + self.config.context.bound
+        return Reconstruction(self.picture(rounded_BDhw, level_B), symbols_BDhw, {}), y_BDhw
+
+    @torch.inference_mode()
+    def decode(self, symbols_BDhw: Tensor, level: int) -> Tensor:
+        """Reconstruction (B, 3, H, W), clamped to [0, 1], of symbols 0..2L."""
+        rounded_BDhw = (symbols_BDhw - self.config.context.bound).float()
+        level_B = torch.full((len(symbols_BDhw),), level, device=symbols_BDhw.device)
+        return self.picture(rounded_BDhw, level_B).float().clamp(0, 1)

@@ -1,0 +1,127 @@
+"""The frozen networks that judge a reconstruction, and the terms of Eqs. 4 to 8 that they make of it.
+
+Axis legend: B images, m classes, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gosvae.errors import ConfigError
+from gosvae.experts.base import Expert
+from gosvae.experts.compact import balanced_class_weights
+from gosvae.losses.divergence import ImitationKind, imitation_loss, mean_absolute_error, mean_squared_error
+from gosvae.losses.perceptual import PerceptualLoss
+
+IMITATION: tuple[ImitationKind, ...] = ("jsd", "kld", "ce")
+FEATURES = "features"
+
+
+class Judges(nn.Module):
+    """Terms of a reconstruction, each computed only where a stage weighs it.
+
+    `mse` and `mae` (pixels in [0, 1]), `lpips`, `jsd`, `kld`, `ce` (nats), and `features`: squared distance of the
+    expert's inner features, relative to their mean square, the mean over the layers. The expert sees the original once
+    for all of them.
+
+    Args:
+        balance_classes: weigh pixels in the imitation terms by how rare their class is in the expert's maps of the
+            batch (weights of Paszke et al. 2016, mean 1), so that poles, signs and people count beside roads.
+        feature_layers: modules of the expert by name, such as `network.stage8`.
+        perceptual_images: LPIPS looks at the first so many images of a batch; None: at all of them.
+
+    Raises:
+        ConfigError: the expert has no module of that name.
+    """
+
+    def __init__(
+        self,
+        expert: Expert | None,
+        perceptual: PerceptualLoss | None,
+        *,
+        balance_classes: bool = False,
+        feature_layers: tuple[str, ...] = (),
+        perceptual_images: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.expert, self.perceptual = expert, perceptual
+        self._balance_classes, self._perceptual_images = balance_classes, perceptual_images
+        self._feature_layers = feature_layers if expert is not None else ()
+        known = dict(expert.named_modules()) if expert is not None else {}
+        for name in self._feature_layers:
+            if name not in known:
+                raise ConfigError(
+                    f"feature_layers: the expert has no module {name!r}; among its modules are "
+                    + ", ".join(list(known)[1:8])
+                )
+
+    @property
+    def known_terms(self) -> frozenset[str]:
+        """Names that a stage may weigh."""
+        known = {"mse", "mae"}
+        known |= {"lpips"} if self.perceptual is not None else set()
+        known |= set(IMITATION) if self.expert is not None else set()
+        known |= {FEATURES} if self._feature_layers else set()
+        return frozenset(known)
+
+    @property
+    def imitation_terms(self) -> frozenset[str]:
+        """Terms that a stage's `ramp_steps` apply to."""
+        return frozenset({*IMITATION, FEATURES})
+
+    def forward(self, x_B3HW: Tensor, x_hat_B3HW: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
+        """The wanted terms, scalars, and `mse` in any case."""
+        terms = {"mse": mean_squared_error(x_B3HW, x_hat_B3HW)}
+        if "mae" in wanted:
+            terms["mae"] = mean_absolute_error(x_B3HW, x_hat_B3HW)
+        if "lpips" in wanted and self.perceptual is not None:
+            n = self._perceptual_images
+            terms["lpips"] = self.perceptual(x_B3HW[:n], x_hat_B3HW[:n]).mean()
+        kinds = [kind for kind in IMITATION if kind in wanted]
+        if (kinds or FEATURES in wanted) and self.expert is not None:
+            layers = self._feature_layers if FEATURES in wanted else ()
+            with torch.no_grad():
+                logits_BmHW, features = _watched(self.expert, layers, x_B3HW)
+            logits_hat_BmHW, features_hat = _watched(self.expert, layers, x_hat_B3HW)
+            weights_BHW = _rarity(logits_BmHW) if self._balance_classes else None
+            for kind in kinds:
+                terms[kind] = imitation_loss(kind, logits_BmHW, logits_hat_BmHW, weights_BHW)
+            if layers:
+                pairs = zip(features, features_hat, strict=True)
+                terms[FEATURES] = torch.stack([_relative_distance(f, f_hat) for f, f_hat in pairs]).mean()
+        return terms
+
+
+def _watched(expert: Expert, layers: tuple[str, ...], x_B3HW: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Logits of the expert, and what the layers gave on the way, in the order in which they ran."""
+    features: list[Tensor] = []
+
+    def keep(module: nn.Module, _inputs: Any, output: Any) -> None:
+        if not isinstance(output, Tensor):
+            raise ConfigError(f"feature_layers: {type(module).__name__} does not return one tensor: name another")
+        features.append(output)
+
+    hooks = [expert.get_submodule(name).register_forward_hook(keep) for name in layers]
+    try:
+        logits_BmHW: Tensor = expert(x_B3HW)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return logits_BmHW, features
+
+
+def _relative_distance(f: Tensor, f_hat: Tensor) -> Tensor:
+    f = f.float()
+    return (f_hat.float() - f).square().mean() / f.square().mean().clamp_min(1e-12)
+
+
+def _rarity(logits_BmHW: Tensor) -> Tensor:
+    """Weights (B, H, W), mean 1, of the pixels by the share of their class in the batch."""
+    m = logits_BmHW.shape[1]
+    classes_BHW = logits_BmHW.argmax(dim=1)
+    counts_m = torch.bincount(classes_BHW.flatten(), minlength=m)
+    weights_BHW = balanced_class_weights(counts_m).to(logits_BmHW.device)[classes_BHW]
+    return weights_BHW / weights_BHW.mean()

@@ -1,0 +1,226 @@
+"""Training of a variable-rate codec for rate and task together.
+
+For every image of a batch a level is drawn, and with it the price of a bit. The rate is that of the context model,
+which learns beside the codec: -log2 of the probability that it gives each integer.
+
+Axis legend: B images, D latent channels, h and w latent positions, N positions, G channels of a group, V values.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gosvae.checkpoint import CodecCheckpoint, VariableRateCard, half_weights
+from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
+from gosvae.config import Config
+from gosvae.datasets.base import Dataset
+from gosvae.entropy.latent import LEVELS, LatentContextNetwork
+from gosvae.entropy.lattice import reach
+from gosvae.experts.base import Expert
+from gosvae.losses.perceptual import PerceptualLoss
+from gosvae.seeding import torch_generator
+from gosvae.tensors import pad_to_multiple
+from gosvae.training.codecs import TrainableRecipe
+from gosvae.training.judges import Judges
+from gosvae.training.passes import PassUse, drawn, pass_uses
+from gosvae.training.task import RECONSTRUCTION, TrainingTask
+
+RATE, BITS = "rate", "bits"
+_STEEPEST = 8.0
+"""Bits between two neighbouring integers, at most, as the encoder sees them."""
+
+
+class RateConfig(Config):
+    """What a bit costs.
+
+    Attributes:
+        lowest_price, highest_price: of one bit per pixel, in units of the loss, at the highest and the lowest level;
+            geometric between them.
+        levels: range of the levels that are drawn.
+    """
+
+    lowest_price: float = Field(default=0.08, gt=0)
+    highest_price: float = Field(default=6.0, gt=0)
+    levels: tuple[int, int] = (0, LEVELS - 1)
+
+    def prices(self, level_B: Tensor) -> Tensor:
+        """Prices (B,) at the levels."""
+        return self.highest_price * (self.lowest_price / self.highest_price) ** (level_B / (LEVELS - 1))
+
+
+class VariableRateTask(TrainingTask):
+    """A variable-rate codec with the frozen networks that judge its reconstructions.
+
+    Terms beside those of `Judges`: `rate`, the price of the bits, whose gradient goes to the encoder and the gains;
+    and `bits` per pixel, whose gradient goes to the context model alone.
+    """
+
+    network: VariableRateAutoencoder
+
+    def __init__(self, network: VariableRateAutoencoder, judges: Judges, rate: RateConfig) -> None:
+        super().__init__()
+        self.network, self.judges, self._rate = network, judges, rate
+        config = network.config.context
+        self._uses = pass_uses(config.refinements, config.taps)
+        self._reach = reach(config.refinements)
+        self._generator = torch_generator(0)
+
+    @property
+    def known_terms(self) -> frozenset[str]:
+        return self.judges.known_terms | {RATE, BITS}
+
+    @property
+    def imitation_terms(self) -> frozenset[str]:
+        return self.judges.imitation_terms
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        return self.network.decoder.last_layer
+
+    def begin_step(self, *path: int | str) -> None:
+        self._generator = torch_generator(*path, "levels")
+
+    def forward(self, x_B3HW: Tensor, labels_BHW: Tensor | None, wanted: frozenset[str]) -> dict[str, Tensor]:
+        """The wanted terms; and `bpp_low` and `bpp_high`, bits per pixel of the images of lowest and highest level."""
+        del labels_BHW  # no labels are needed: the expert is imitated
+        height, width = x_B3HW.shape[-2:]
+        level_B = self._draw_levels(len(x_B3HW)).to(x_B3HW.device)
+        result, y_BDhw = self.network(pad_to_multiple(x_B3HW, self.network.stride), level_B)
+        x_hat_B3HW = result.x_hat_B3HW[..., :height, :width].float()
+        terms: dict[str, Tensor] = self.judges(x_B3HW, x_hat_B3HW, wanted)
+        with torch.autocast(x_B3HW.device.type, enabled=False):
+            bits_B, costs_B = latent_bits(
+                self.network.context, y_BDhw, result.indices_Bhw, level_B, self._uses, self._reach, self._generator
+            )
+        bpp_B = bits_B / (height * width)
+        terms[BITS] = bpp_B.mean()
+        terms[RATE] = (self._rate.prices(level_B) * costs_B).mean() / (height * width)
+        terms["bpp_low"], terms["bpp_high"] = bpp_B[level_B.argmin()].detach(), bpp_B[level_B.argmax()].detach()
+        if RECONSTRUCTION in wanted:
+            terms[RECONSTRUCTION] = x_hat_B3HW
+        return terms
+
+    def _draw_levels(self, batch: int) -> Tensor:
+        """Levels (B,), one from each of B equal parts of the range."""
+        low, high = self._rate.levels
+        u_B = (torch.randperm(batch, generator=self._generator) + torch.rand(batch, generator=self._generator)) / batch
+        return (low + u_B * (high - low + 1)).long().clamp(low, high)
+
+
+def latent_bits(
+    network: LatentContextNetwork,
+    y_BDhw: Tensor,
+    symbols_BDhw: Tensor,
+    level_B: Tensor,
+    uses: list[PassUse],
+    r: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Bits (B,) of each image, twice: for the context model, and for the encoder.
+
+    The second has the same value, but its gradient goes to `y_BDhw`: between two integers the bits are taken as
+    linear, the expected cost of rounding at random to one of them.
+
+    Args:
+        y_BDhw: the scaled latent before rounding, symbols_BDhw: 0..2L, what it was rounded to.
+        uses, r: passes of the context model, and the reach of its taps.
+        generator: of the positions that stand for each pass.
+    """
+    batch, channels, h, w = symbols_BDhw.shape
+    symbols_ND = symbols_BDhw.permute(0, 2, 3, 1).reshape(-1, channels)
+    y_ND = y_BDhw.permute(0, 2, 3, 1).reshape(-1, channels)
+    # Embeddings of all positions with a margin of unknown ones, (B, h + 2r, w + 2r, E) as rows.
+    height, width = h + 2 * r, w + 2 * r
+    embedded_BhwE = network.embed(network.rows(symbols_ND)).view(batch, h, w, -1)
+    grid_BhwE = network.unknown().expand(batch, height, width, -1).clone()
+    grid_BhwE[:, r : r + h, r : r + w] = embedded_BhwE
+    flat_NE = grid_BhwE.reshape(batch * height * width, -1)
+    level_BE = network.level_table()[level_B]
+    seen, positions, scales = [], [], []
+    for use, order_N in drawn(uses, batch * h * w, generator):
+        order_N = order_N.to(y_ND.device)
+        images_N, rows_N, columns_N = torch.unravel_index(order_N, (batch, h, w))
+        places_N = images_N * (height * width) + (rows_N + r) * width + columns_N + r
+        offsets_T = (use.offsets_T2 @ torch.tensor([width, 1])).to(y_ND.device)
+        x_NTE = F.embedding(places_N[:, None] + offsets_T, flat_NE)
+        if bool(use.hidden_T.any()):
+            x_NTE = torch.where(use.hidden_T.to(y_ND.device)[:, None], network.unknown(), x_NTE)
+        x_NI = torch.cat([x_NTE.flatten(1), level_BE[images_N]], dim=1)
+        seen.append(network.look(x_NI, use.kind, use.refinement))
+        positions.append(order_N)
+        scales.append(torch.full((len(order_N),), use.share * batch * h * w / len(order_N), device=y_ND.device))
+    order_N, scale_N = torch.cat(positions), torch.cat(scales)
+    model_N, cost_N = _position_bits(network, network.features(torch.cat(seen)), y_ND[order_N], symbols_ND[order_N])
+    images_N = order_N // (h * w)
+    bits_B = y_ND.new_zeros(batch).index_add(0, images_N, scale_N * model_N)
+    return bits_B, y_ND.new_zeros(batch).index_add(0, images_N, scale_N * cost_N)
+
+
+def _position_bits(
+    network: LatentContextNetwork, h_NC: Tensor, y_ND: Tensor, symbols_ND: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Bits (N,) of positions: for the context model, and for the encoder."""
+    config = network.config
+    model_N, cost_N = h_NC.new_zeros(len(h_NC)), h_NC.new_zeros(len(h_NC))
+    for g in range(config.groups):
+        group = slice(g * config.group, (g + 1) * config.group)
+        symbols_NG = symbols_ND[:, group]
+        # Logits are in bits: log2 of a softmax to the base of 2.
+        logits_NGV = network.logits(h_NC, g)
+        bits_NGV = -F.log_softmax(logits_NGV * math.log(2.0), dim=2) / math.log(2.0)  # logits are in bits
+        model_N = model_N + bits_NGV.gather(2, symbols_NG[..., None]).sum(dim=(1, 2))
+        with torch.no_grad():
+            shifted_NG = y_ND[:, group] + config.bound
+            low_NG1 = shifted_NG.floor().long().clamp(0, config.values - 2)[..., None]
+            slope_NG = (bits_NGV.gather(2, low_NG1 + 1) - bits_NGV.gather(2, low_NG1))[..., 0]
+            slope_NG = slope_NG.clamp(-_STEEPEST, _STEEPEST)
+        cost_N = cost_N + (slope_NG * (y_ND[:, group] - y_ND[:, group].detach())).sum(dim=1)
+        if g + 1 < config.groups:
+            h_NC = network.with_group(h_NC, g, symbols_NG)
+    return model_N, model_N.detach() + cost_N
+
+
+class VariableRateRecipe(TrainableRecipe):
+    """A variable-rate codec, trained for rate and task together.
+
+    Attributes:
+        rate: what a bit costs at each level.
+        balance_classes: weigh pixels in the imitation terms by how rare their class is in the expert's maps.
+        feature_layers: modules of the expert, by name, whose outputs the term `features` matches.
+        perceptual_images: images of a batch that LPIPS judges, all by default.
+    """
+
+    kind: Literal["variable-rate"] = "variable-rate"
+    model: VariableRateConfig = VariableRateConfig()
+    rate: RateConfig = RateConfig()
+    balance_classes: bool = False
+    feature_layers: tuple[str, ...] = ()
+    perceptual_images: int | None = Field(default=None, ge=1)
+
+    def network(self) -> VariableRateAutoencoder:
+        return VariableRateAutoencoder(self.model)
+
+    def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
+        assert isinstance(network, VariableRateAutoencoder)
+        judges = Judges(
+            expert,
+            perceptual,
+            balance_classes=self.balance_classes,
+            feature_layers=self.feature_layers,
+            perceptual_images=self.perceptual_images,
+        )
+        return VariableRateTask(network, judges, self.rate)
+
+    def finished(self, name: str, network: nn.Module, used: Dataset, most_pixels: int) -> CodecCheckpoint:
+        del used, most_pixels  # nothing is counted: the context model has learned it
+        assert isinstance(network, VariableRateAutoencoder)
+        weights = {k: v for k, v in network.state_dict().items() if not k.startswith("context.")}
+        card = VariableRateCard(name=name, recipe=self.name, model=self.model)
+        counts = torch.ones(0, dtype=torch.int64)
+        return CodecCheckpoint(card, half_weights(weights), counts, {}, network.context.freeze())
