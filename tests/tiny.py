@@ -8,16 +8,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from gosvae.checkpoint import AutoencoderCard, CodecCard, CodecCheckpoint, half_weights
+from gosvae.checkpoint import AutoencoderCard, CodecCard, CodecCheckpoint, VariableRateCard, half_weights
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig, ScalarAutoencoder
 from gosvae.codecs.model import ModelConfig, VqAutoencoder
+from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
 from gosvae.config import parse
 from gosvae.datasets.geometry import GeometryConfig, Prepared
 from gosvae.datasets.streets import Streets
-from gosvae.experts.compact import CompactExpert, random_compact_expert
+from gosvae.experts.base import NetworkExpert
+from gosvae.experts.compact import random_compact_expert
 from gosvae.losses.backbones import FeatureNetwork
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.nn.blocks import Residual
+from gosvae.nn.pyramid import Modulation
 from gosvae.seeding import seed_everything
 from gosvae.tensors import image_to_tensor
 from gosvae.training.codecs import CodecRecipe
@@ -36,7 +39,7 @@ def streets(count: int = 4) -> Prepared:
     return Prepared(Streets(count, seed=7, height=64, width=96), GeometryConfig(), cache_bytes=2**20)
 
 
-def expert() -> CompactExpert:
+def expert() -> NetworkExpert:
     """An untrained expert for the classes of `streets`, the same at every call."""
     seed_everything(11)
     return random_compact_expert(streets().class_names, height=64, width=96)
@@ -127,3 +130,29 @@ def scalar_checkpoint(*, seed: int = 0, name: str = "tiny-autoencoder", **model:
     counts_DF = 10000 // (1 + fine_F**2 // widths_D1) ** 2 + 1
     card = AutoencoderCard(name=name, recipe="none", model=config)
     return CodecCheckpoint(card, half_weights(network.state_dict()), counts_DF, {"dataset": "none"})
+
+
+def variable_config(**more: Any) -> VariableRateConfig:
+    """A small variable-rate model of stride 16."""
+    pyramid = {"encoder_widths": [8, 8, 8], "decoder_widths": [8, 8, 8], "encoder_blocks": [1, 0, 1]}
+    pyramid |= {"decoder_blocks": [1, 0, 1]}
+    context = {"channels": 8, "group": 4, "bound": 3, "anchors": 3, "embedding_width": 8, "width": 16}
+    return parse(VariableRateConfig, {"pyramid": pyramid, "context": {**context, "taps": [4, 6, 8]}, **more})
+
+
+def variable_checkpoint(*, seed: int = 0, name: str = "tiny-variable") -> CodecCheckpoint:
+    """A variable-rate codec with random weights; its integers differ from place to place."""
+    config = variable_config()
+    seed_everything(seed)
+    network = VariableRateAutoencoder(config)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, Residual):
+                module.second.weight.normal_(std=0.1)
+            if isinstance(module, Modulation):
+                module.linear.weight.normal_(std=0.3)
+        network.encoder.to_latent.weight.mul_(4.0)
+    weights = {k: v for k, v in network.state_dict().items() if not k.startswith("context.")}
+    card = VariableRateCard(name=name, recipe="none", model=config)
+    nothing = torch.ones(0, dtype=torch.int64)
+    return CodecCheckpoint(card, half_weights(weights), nothing, {"dataset": "none"}, network.context.freeze())

@@ -20,10 +20,11 @@ from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.label_map import LabelMapCodec
 from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.variable import VariableRateCodec
 from gosvae.errors import BitstreamError, RateError, ShapeError
 from gosvae.seeding import numpy_generator
 from gosvae.tensors import ImageArray
-from tiny import QUANTIZERS, checkpoint, expert, model_config, scalar_checkpoint
+from tiny import QUANTIZERS, checkpoint, expert, model_config, scalar_checkpoint, variable_checkpoint
 from tiny_gesco import gesco_checkpoint
 
 
@@ -51,6 +52,7 @@ def codecs() -> dict[str, Case]:
         **label_map,
         "gesco": Case(lambda: GescoCodec(gesco_checkpoint(), expert=expert()), True, False),
         "autoencoder": Case(lambda: AutoencoderCodec(scalar_checkpoint()), True, False),
+        "variable-rate": Case(lambda: VariableRateCodec(variable_checkpoint()), True, False),
         **{f"learned-{kind}": Case(partial(learned, kind), True, False) for kind in QUANTIZERS},
     }
 

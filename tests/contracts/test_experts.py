@@ -10,19 +10,28 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from experts.tiny_models import CLASS_NAMES, TRANSFORMERS_KINDS, TinySegmenter, save_tiny_transformer, write_card
+from experts.tiny_models import (
+    CLASS_NAMES,
+    TRANSFORMERS_KINDS,
+    TinySegmenter,
+    save_tiny_transformer,
+    save_tiny_unet,
+    write_card,
+)
 from gosvae.errors import ShapeError
 from gosvae.experts.base import Expert
 from gosvae.experts.compact import random_compact_expert
 from gosvae.experts.exported import load_exported_expert
 from gosvae.experts.registry import load_expert
 
-KINDS = ("compact", "torchscript", "torch.export", *TRANSFORMERS_KINDS)
+KINDS = ("compact", "unet", "torchscript", "torch.export", *TRANSFORMERS_KINDS)
 
 
 def _make(kind: str, folder: Path) -> Expert:
     if kind == "compact":
         return random_compact_expert(CLASS_NAMES, height=32, width=64)
+    if kind == "unet":
+        return load_expert(save_tiny_unet(folder / "unet"))
     if kind in TRANSFORMERS_KINDS:
         pytest.importorskip("transformers", reason="needs gosvae[huggingface]")
         return load_expert(str(save_tiny_transformer(kind, folder)))

@@ -14,14 +14,9 @@ from gosvae.config import parse
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.folder import ImageFolder
 from gosvae.errors import ConfigError, DatasetError, ExpertError
-from gosvae.experts.compact import (
-    CompactConfig,
-    CompactSegmenter,
-    balanced_class_weights,
-    count_parameters,
-    load_compact_expert,
-)
+from gosvae.experts.compact import balanced_class_weights, count_parameters
 from gosvae.experts.registry import load_expert
+from gosvae.experts.trained import build_network, load_trained_expert
 from gosvae.images import write_image
 from gosvae.recipes import load_recipe
 from gosvae.tensors import image_to_tensor
@@ -83,11 +78,20 @@ def test_it_is_an_expert_for_pictures_of_any_size(folder: Path) -> None:
     assert torch.equal(expert.class_map(tall), expert(tall).argmax(1))
 
 
-def test_the_default_has_the_size_that_its_recipe_says() -> None:
-    recipe = load_recipe("expert-compact")
+@pytest.mark.parametrize("name", ["expert-compact", "expert-unet"])
+def test_the_default_has_the_size_that_its_recipe_says(name: str) -> None:
+    recipe = load_recipe(name)
     assert isinstance(recipe, ExpertRecipe)
-    network = CompactSegmenter(CompactConfig(widths=recipe.widths, blocks=recipe.blocks, class_count=11))
+    network = build_network(recipe.network(11))
     assert f"{count_parameters(network) / 1e6:.1f} M" in recipe.description
+
+
+def test_a_card_of_the_first_kind_names_no_network(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "old"))
+    tree = json.loads((copy / "config.json").read_text())
+    assert tree["network"].pop("kind") == "compact"
+    (copy / "config.json").write_text(json.dumps(tree))
+    assert load_expert(copy).fingerprint() == load_expert(folder).fingerprint()
 
 
 def test_labels_are_needed(tmp_path: Path) -> None:
@@ -113,7 +117,7 @@ def test_incomplete_and_misfitting_folders_are_refused(folder: Path, tmp_path: P
     for name in ("config.json", "weights.safetensors"):
         (copy(f"no-{name}") / name).unlink()
         with pytest.raises(ExpertError, match=f"{name} is missing; make one with gosvae train-expert"):
-            load_compact_expert(tmp_path / f"no-{name}")
+            load_trained_expert(tmp_path / f"no-{name}")
     (copy("cut") / "weights.safetensors").write_bytes(b"123")
     with pytest.raises(ExpertError, match=r"does not fit config.json") as caught:
         load_expert(tmp_path / "cut")

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from experts.tiny_models import TinySegmenter, save_tiny_transformer, write_card
+from experts.tiny_models import TinySegmenter, save_tiny_transformer, save_tiny_unet, write_card
 from gosvae.errors import ExpertError
-from gosvae.experts.compact import CompactExpert
+from gosvae.experts import registry
+from gosvae.experts.base import NetworkExpert
 from gosvae.experts.exported import ExportedExpert
 from gosvae.experts.huggingface import HuggingFaceExpert
-from gosvae.experts.registry import EXPERTS, load_expert
+from gosvae.experts.registry import EXPERTS, embedded_experts, load_expert
 
 
 def test_a_transformers_folder_by_path_and_by_prefix(tmp_path: Path) -> None:
@@ -37,7 +38,27 @@ def test_the_embedded_expert_is_an_expert_or_says_that_it_is_missing() -> None:
     except ExpertError as error:
         assert "has no embedded expert" in str(error)  # noqa: PT017 - either outcome is complete.
     else:
-        assert isinstance(expert, CompactExpert)
+        assert isinstance(expert, NetworkExpert)
+        assert load_expert("expert-camvid").fingerprint() == expert.fingerprint()
+
+
+def test_experts_of_the_package_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_models_folder", lambda: tmp_path)
+    assert embedded_experts() == []
+    with pytest.raises(ExpertError, match=r"NAME \(none is installed\)"):
+        load_expert("expert-unet-camvid")
+    save_tiny_unet(tmp_path / "expert-unet-camvid")
+    for name, text in {"codec": '{"kind": "codec"}', "broken": "{", "list": "[]"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(text)
+    assert embedded_experts() == ["expert-unet-camvid"]
+    expert = load_expert("expert-unet-camvid")
+    assert expert.info.source == "expert-unet-camvid"
+    assert expert.fingerprint() == load_expert(tmp_path / "expert-unet-camvid").fingerprint()
+    for spec in ("codec", "expert-unet-camvit"):
+        with pytest.raises(ExpertError, match=r"NAME \(expert-unet-camvid\)") as caught:
+            load_expert(spec)
+        assert "\n" not in str(caught.value)
 
 
 def test_what_names_no_expert(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tiny segmentation models with random weights, saved as `transformers` saves them."""
+"""Tiny segmentation models with random weights, saved as `transformers` or `gosvae train-expert` saves them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
+
+from gosvae.config import to_tree
+from gosvae.experts.trained import ExpertCard, build_network
+from gosvae.experts.unet import UNetConfig
 
 CLASS_NAMES = ("road", "sky", "tree", "car")
 LABELS: dict[str, Any] = {
@@ -101,6 +106,16 @@ def save_tiny_transformer(kind: str, folder: Path, *, seed: int = 3) -> Path:
     if kind == "oneformer":
         _save_clip_tokenizer(folder)
         _point_to_another_machine(folder / "preprocessor_config.json")
+    return folder
+
+
+def save_tiny_unet(folder: Path) -> Path:
+    """Save a small U-Net with random weights as `gosvae train-expert` does."""
+    config = UNetConfig(widths=(8, 8, 8, 8), blocks=(1, 1, 1), class_count=len(CLASS_NAMES))
+    card = ExpertCard(name="tiny-unet", class_names=CLASS_NAMES, input_height=32, input_width=64, network=config)
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(to_tree(card)), encoding="utf-8")
+    save_file(build_network(config).state_dict(), folder / "weights.safetensors")
     return folder
 
 

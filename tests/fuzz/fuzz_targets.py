@@ -17,11 +17,12 @@ from gosvae.codecs.class_map import encode_class_map
 from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.label_map import LabelMapCodec
 from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.slices import PartialIndices, StreamOptions, encode_slices
+from gosvae.codecs.slices import EntropyChoice, PartialIndices, StreamOptions, encode_slices
+from gosvae.codecs.variable import VariableRateCodec
 from gosvae.entropy.context import ContextConfig, ContextNetwork
 from gosvae.entropy.digits import Digits, positional
 from gosvae.tensors import ImageArray
-from tiny import checkpoint, expert, model_config, scalar_checkpoint, streets
+from tiny import checkpoint, expert, model_config, scalar_checkpoint, streets, variable_checkpoint
 from tiny_gesco import gesco_checkpoint
 
 SIZES_HW = ((24, 40), (37, 51), (5, 3), (64, 96))
@@ -123,6 +124,31 @@ def autoencoder_target() -> Target:
     return Target("autoencoder", codec.decode, encode, codec.decompress, None, tuple(streams))
 
 
+def variable_target() -> Target:
+    """Streams of a variable-rate codec at several levels, of context and of fixed codes, one slice and several."""
+    made = variable_checkpoint()
+    reader = VariableRateCodec(made)
+    streams = []
+    for options in (
+        StreamOptions(),
+        StreamOptions(entropy="fixed"),
+        StreamOptions(slices=2),
+        StreamOptions(entropy="fixed", slices=3, layout="interleaved"),
+        StreamOptions(slices=4, layout="interleaved"),
+    ):
+        codec = VariableRateCodec(made, options=options)
+        streams += [codec.compress_at(picture, level) for picture in pictures() for level in (0, 200)]
+
+    def encode(stream: Stream, decoded: Any) -> bytes:
+        symbols_Dhw, level, height, width = decoded
+        kind: EntropyChoice = "fixed" if stream.header.entropy_model_id == 0 else "context"
+        options = StreamOptions(entropy=kind, slices=len(stream.slices), layout=stream.layout)
+        writer = VariableRateCodec(made, options=options)
+        return repack(stream, list(unpack_slices(writer.encode(symbols_Dhw, height, width, level)).payloads))
+
+    return Target("variable-rate", reader.decode, encode, reader.decompress, None, tuple(streams))
+
+
 def map_targets() -> list[Target]:
     """Codecs that send a class map: every picture's, and maps that are flat or noise."""
     label_map = LabelMapCodec(expert())
@@ -154,6 +180,7 @@ def targets() -> tuple[Target, ...]:
         vq_target("vq-two-digits", with_context(checkpoint(model_config("fsq")), 16, (5, 4))),
         vq_target("vq-certain", with_context(skewed_checkpoint(), 16, (16,))),
         autoencoder_target(),
+        variable_target(),
         *map_targets(),
     )
     for target in made:

@@ -7,15 +7,24 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from gosvae.entropy.adaptive import AdaptiveCounts
-from gosvae.entropy.base import EntropyModel, IndexArray
+from gosvae.entropy.base import EntropyModel, IndexArray, weights_digest
 from gosvae.entropy.coder import decode_indices, encode_indices
 from gosvae.entropy.context import ContextConfig, ContextModel, ContextNetwork
 from gosvae.entropy.digits import positional
+from gosvae.entropy.latent import (
+    LatentContextConfig,
+    LatentContextModel,
+    LatentContextNetwork,
+    integer_network,
+)
 from gosvae.seeding import derive_seed
 
 SHAPE_HW = (11, 18)
+SHAPES_HW = {"latent context, level 9": (6 * 5, 7), "latent context, level 200": (6 * 5, 7)}
+"""Of models that cannot code a grid of `SHAPE_HW`."""
 
 
 def integers(low: int, high: int, shape: tuple[int, ...], name: str) -> IndexArray:
@@ -27,14 +36,13 @@ def integers(low: int, high: int, shape: tuple[int, ...], name: str) -> IndexArr
     return np.array(values, np.int64).reshape(shape)
 
 
-def golden_indices(codebook_size: int) -> IndexArray:
+def golden_indices(codebook_size: int, shape_hw: tuple[int, int] = SHAPE_HW) -> IndexArray:
     """Smooth in places, so that a wrong neighbour shows."""
-    return integers(-2, 3, SHAPE_HW, f"{codebook_size} codes").cumsum(axis=1) * 5 % codebook_size
+    return integers(-2, 3, shape_hw, f"{codebook_size} codes").cumsum(axis=1) * 5 % codebook_size
 
 
-def golden_context(config: ContextConfig, table: bool) -> ContextModel:
-    """A context model of integers that need no training and no random numbers of PyTorch's."""
-    tensors = ContextNetwork(config).freeze()
+def golden_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Integers that need no training and no random numbers of PyTorch's, in the shapes of a frozen network's."""
     for name, value in sorted(tensors.items()):
         shape = tuple(value.shape)
         match name.rpartition(".")[2]:
@@ -49,6 +57,21 @@ def golden_context(config: ContextConfig, table: bool) -> ContextModel:
             case _:
                 new = integers(-127, 128, shape, name).astype(np.int8)
         tensors[name] = torch.from_numpy(new)
+    return tensors
+
+
+def golden_latent(level: int) -> LatentContextModel:
+    """A context model of latents at a level."""
+    config = LatentContextConfig(
+        channels=6, group=2, bound=3, anchors=4, embedding_width=4, width=16, taps=(5, 8, 11), refinements=2
+    )
+    tensors = golden_tensors(LatentContextNetwork(config).freeze())
+    return LatentContextModel(config, integer_network(config, tensors), level, weights_digest(config, tensors)[:4])
+
+
+def golden_context(config: ContextConfig, table: bool) -> ContextModel:
+    """A context model of indices."""
+    tensors = golden_tensors(ContextNetwork(config).freeze())
     if table:
         digits_KD = positional(config.codebook_size, config.values)[::-1]
         tensors["digits_KD"] = torch.from_numpy(np.ascontiguousarray(digits_KD))
@@ -67,6 +90,8 @@ def golden_models() -> dict[str, EntropyModel]:
         "context, one digit": golden_context(one, False),
         "context, two digits by a table": golden_context(two, True),
         "context, three digits, neighbours by digits": golden_context(three, False),
+        "latent context, level 9": golden_latent(9),
+        "latent context, level 200": golden_latent(200),
     }
 
 
@@ -93,19 +118,30 @@ GOLDEN = {
         "3e1dd0f6fb80efd31c65223144b9616d9930437f72942429af18addb26b85e79ebe4108606c2d84e8bc02158e342c7b60370"
         "c623564fb647b1638163ddf8531f86"
     ),
+    "latent context, level 9": (
+        "7005b0917576c536f93d6983989ed793e25e09d1ee1a67bcd9ad66e596ada90ffdf1340ad0159515f6d14f58a7651cc75ecd"
+        "75c07df0b68963b6e1dd7f4d1adcac8c94f2a0037abcfa68b4f28bd3e8cc0b43"
+    ),
+    "latent context, level 200": (
+        "701ed43049a86558a7561ec8dd59874fe11148d8a562d6f646ee8ab20a3b941e984e9f935ed9dab2524827cc77ee5e58a220"
+        "dd02e6071ab4e2fef137c04997ac2e6a6d3c6f21ad85a46c423e57ff7ded24c5"
+    ),
 }
 MARKS = {
     "adaptive": "",
     "context, one digit": "1c774013",
     "context, two digits by a table": "c2ba7434",
     "context, three digits, neighbours by digits": "5d0fec77",
+    "latent context, level 9": "5a266f2a",
+    "latent context, level 200": "5a266f2a",
 }
 
 
 @pytest.mark.parametrize("name", list(GOLDEN))
 def test_golden_payloads(name: str) -> None:
     model = golden_models()[name]
-    indices_hw, data = golden_indices(model.codebook_size), bytes.fromhex(GOLDEN[name])
-    np.testing.assert_array_equal(decode_indices(model, data, SHAPE_HW), indices_hw)
+    shape_hw = SHAPES_HW.get(name, SHAPE_HW)
+    indices_hw, data = golden_indices(model.codebook_size, shape_hw), bytes.fromhex(GOLDEN[name])
+    np.testing.assert_array_equal(decode_indices(model, data, shape_hw), indices_hw)
     assert encode_indices(model, indices_hw) == data
     assert model.mark.hex() == MARKS[name]

@@ -22,6 +22,7 @@ from gosvae.cli.options import (
 )
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.registry import DEFAULT_CODEC, LABEL_MAP, load_codec
+from gosvae.codecs.variable import VariableRateCodec
 from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import ConfigError, GosvaeError
@@ -51,6 +52,8 @@ SWEEPS = {
     "jpegxl": (5, 10, 20, 30, 40, 55, 70),
 }
 """Qualities of the rate points of a classical codec's curve."""
+LEVELS_SWEPT = (0, 32, 64, 96, 128, 160, 192, 224, 255)
+"""Levels of the rate points of a variable-rate codec's curve."""
 
 
 def add_commands(commands: Commands, formatter: Any) -> None:
@@ -62,7 +65,8 @@ def add_commands(commands: Commands, formatter: Any) -> None:
         "codecs",
         nargs="*",
         default=[DEFAULT_CODEC],
-        help="names of gosvae list, checkpoint folders, jpeg:QUALITY, or label-map (sends what --expert sees)",
+        help="names of gosvae list, checkpoint folders, jpeg:QUALITY, VARIABLE:LEVEL, VARIABLE:1.5KiB, or label-map "
+        "(sends what --expert sees)",
     )
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
@@ -74,8 +78,8 @@ def add_commands(commands: Commands, formatter: Any) -> None:
         "--match", nargs="*", metavar="CODEC", help="codecs whose bytes are matched; default: the first"
     )
     parser.add_argument(
-        "--sweep", nargs="*", default=[], choices=list(CLASSICAL_CODECS), metavar="CODEC",
-        help="classical codecs over their range of qualities, as curves for the plot",
+        "--sweep", nargs="*", default=[], metavar="CODEC",
+        help="classical and variable-rate codecs over their range of qualities, as curves for the plot",
     )  # fmt: skip
     parser.add_argument("--curve", metavar="NAME", help="the codecs are the rate points of one curve")
     parser.add_argument("--anchor", choices=list(CLASSICAL_CODECS), help="print the BD-rate of curves against this one")
@@ -120,7 +124,13 @@ def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecE
             for name in options.baselines
         ]
     for name in options.sweep:
-        entries += [CodecEntry(f"{name}:{q}", load_classical(name, q), curve=name) for q in SWEEPS[name]]
+        if name in SWEEPS:
+            entries += [CodecEntry(f"{name}:{q}", load_classical(name, q), curve=name) for q in SWEEPS[name]]
+            continue
+        swept = load_codec(name, device=device)
+        if not isinstance(swept, VariableRateCodec):
+            raise ConfigError(f"--sweep {name}: its rate is fixed; take {', '.join(SWEEPS)} or a variable-rate codec")
+        entries += [CodecEntry(f"{swept.name}:{n}", swept.at(n), curve=swept.name) for n in LEVELS_SWEPT]
     return entries
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from gosvae.bitstream import SliceLayout
 from gosvae.cli.options import Commands
-from gosvae.codecs.base import ImageCodec
+from gosvae.codecs.base import ImageCodec, RateControlledCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
 from gosvae.codecs.slices import DEFAULT_OPTIONS, ENTROPY_MODELS, StreamOptions
 from gosvae.errors import BitstreamError, ConfigError
@@ -28,7 +28,11 @@ def add_commands(commands: Commands, formatter: Any) -> None:
     compress.add_argument(
         "-o", "--out", type=Path, help="file, or folder for several images; default: beside the image"
     )
-    compress.add_argument("--codec", default=DEFAULT_CODEC, help="a name of gosvae list, jpeg:QUALITY, or a checkpoint")
+    compress.add_argument("--codec", default=DEFAULT_CODEC, help="a name of gosvae list, NAME:LEVEL, or a checkpoint")
+    compress.add_argument(
+        "--kib", type=float, metavar="KIB",
+        help="what an image may take: the best quality within it; for a variable-rate or a classical codec",
+    )  # fmt: skip
     compress.add_argument(
         "--entropy",
         choices=("auto", *ENTROPY_MODELS),
@@ -91,11 +95,17 @@ def run_compress(options: argparse.Namespace) -> int:
     """Compress images to files."""
     stream_options = StreamOptions(options.entropy, options.slices, options.slice_layout, options.container)
     codec = load_codec(options.codec, options=stream_options)
+    budget_bytes = None if options.kib is None else int(1024 * options.kib)
+    if budget_bytes is not None and not isinstance(codec, RateControlledCodec):
+        raise ConfigError(f"--kib: the rate of {codec.name!r} is fixed; name a variable-rate codec or a classical one")
     name = options.codec.partition(":")[0]
     suffix = {"jpeg": ".jpg", "webp": ".webp", "avif": ".avif", "jpegxl": ".jxl"}.get(name, SUFFIX)
     for source, target in _pairs(options.images, options.out, suffix):
         image = read_image(source)
-        data = codec.compress(image)
+        if budget_bytes is not None and isinstance(codec, RateControlledCodec):
+            data = codec.compress_to_budget(image, budget_bytes)
+        else:
+            data = codec.compress(image)
         write_atomically(target, data)
         height, width = image.shape[:2]
         rate = f"{kib(len(data)):.2f} KiB, {rate_bpp(len(data), height, width):.3f} bpp"

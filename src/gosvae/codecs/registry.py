@@ -8,16 +8,18 @@ from pathlib import Path
 import torch
 
 from gosvae import bitstream
-from gosvae.checkpoint import CARDS, CodecCard, CodecCheckpoint, load_codec_checkpoint, read_json
+from gosvae.checkpoint import CARDS, CodecCard, CodecCheckpoint, VariableRateCard, load_codec_checkpoint, read_json
 from gosvae.codecs.autoencoder import AutoencoderCodec
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.label_map import LabelMapCodec
 from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions, marked_fingerprint
+from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions, marked_fingerprint, xor_mark
 from gosvae.codecs.trained import TrainedCodec
+from gosvae.codecs.variable import VariableRateCodec, context_mark
 from gosvae.entropy.context import ContextModel
+from gosvae.entropy.latent import LatentContextModel
 from gosvae.errors import CheckpointError, ConfigError, ForeignStreamError, unknown_name
 from gosvae.experts.registry import load_expert
 
@@ -41,20 +43,27 @@ def embedded_codecs() -> list[str]:
 
 def _refuse_options(options: StreamOptions, why: str) -> None:
     if options != DEFAULT_OPTIONS:
-        raise ConfigError(f"entropy model, slices and container version are for VQ codecs only: {why}")
+        raise ConfigError(f"entropy model, slices and container version are for codecs of indices only: {why}")
 
 
 def build_codec(
-    checkpoint: CodecCheckpoint, *, options: StreamOptions = DEFAULT_OPTIONS, device: str | torch.device = "cpu"
+    checkpoint: CodecCheckpoint,
+    *,
+    rate: str = "",
+    options: StreamOptions = DEFAULT_OPTIONS,
+    device: str | torch.device = "cpu",
 ) -> TrainedCodec:
-    """The codec of a checkpoint, by its kind.
+    """The codec of a checkpoint, by its kind; `rate` is what `load_codec` takes behind a colon.
 
     Raises:
-        ConfigError: options for a kind that knows one way to code only, or that the codec cannot meet.
+        ConfigError: options or a rate for a kind that knows one way to code only, or that the codec cannot meet.
         CheckpointError: the weights do not fit the configuration.
     """
     kind = checkpoint.card.kind
-    if kind != "codec":
+    level, budget_bytes = _level_or_budget(checkpoint.card.name, rate)
+    if rate and kind != "variable-rate":
+        raise ConfigError(f"the rate of {checkpoint.card.name!r} is fixed: leave out :{rate}")
+    if kind not in ("codec", "variable-rate"):
         _refuse_options(options, f"{checkpoint.card.name!r} is of kind {kind!r}")
     match kind:
         case "codec":
@@ -63,6 +72,8 @@ def build_codec(
             return AutoencoderCodec(checkpoint, device=device)
         case "gesco":
             return GescoCodec(checkpoint, device=device)
+        case "variable-rate":
+            return VariableRateCodec(checkpoint, level=level, budget_bytes=budget_bytes, options=options, device=device)
     raise CheckpointError(f"{checkpoint.card.name!r} is of the unknown kind {kind!r}: upgrade gosvae")
 
 
@@ -88,7 +99,10 @@ def load_trained_codec(
         ConfigError: neither a known name nor a folder.
         CheckpointError: the folder is not a finished, intact codec.
     """
-    return build_codec(load_codec_checkpoint(_folder_of(name_or_folder)), options=options, device=device)
+    name, _, rate = str(name_or_folder).partition(":")
+    if not rate or Path(name_or_folder).is_dir():
+        name, rate = str(name_or_folder), ""
+    return build_codec(load_codec_checkpoint(_folder_of(name)), rate=rate, options=options, device=device)
 
 
 def load_learned_codec(
@@ -103,7 +117,9 @@ def load_codec(
 ) -> ImageCodec:
     """Load any codec: a model of the package, a checkpoint folder, a name of `CLASSICAL_CODECS`, or `label-map`.
 
-    A classical codec takes its quality behind a colon: `jpeg:30`. The label-map codec takes its expert there:
+    A classical codec takes its quality behind a colon: `jpeg:30`. A variable-rate codec takes its level there, 0..255,
+    or the KiB that an image may take: `gosvae-variable-camvid:96`, `gosvae-variable-camvid:1.5KiB`.
+    The label-map codec takes its expert there:
     `label-map:hf:ORGANISATION/MODEL`; `label-map` alone has the embedded one.
 
     Raises:
@@ -125,11 +141,26 @@ def load_codec(
     return load_trained_codec(spec, options=options, device=device)
 
 
+def _level_or_budget(name: str, rate: str) -> tuple[int | None, int | None]:
+    """Level and bytes of what stands behind the colon of a variable-rate codec: `96` or `1.5KiB`."""
+    number = rate.lower().removesuffix("kib")
+    try:
+        if not rate:
+            return None, None
+        return (int(rate), None) if number == rate.lower() else (None, int(float(number) * 1024))
+    except (ValueError, OverflowError):
+        raise ConfigError(
+            f"{name}:{rate} is no rate: give a level of 0..255 ({name}:96) or a budget ({name}:1.5KiB)"
+        ) from None
+
+
 def _made(checkpoint: CodecCheckpoint, header: bitstream.Header) -> bool:
     """Whether a codec made a stream."""
     fingerprint, card = checkpoint.fingerprint(), checkpoint.card
     if header.entropy_model_id == ContextModel.model_id and isinstance(card, CodecCard) and card.context is not None:
         fingerprint = marked_fingerprint(fingerprint, ContextModel(card.context, checkpoint.context))
+    if isinstance(card, VariableRateCard) and header.entropy_model_id == LatentContextModel.model_id:
+        fingerprint = xor_mark(fingerprint, context_mark(checkpoint))
     return bitstream.made_by(header, fingerprint)
 
 

@@ -144,8 +144,12 @@ def least_bytes(n_indices: int) -> int:
 
 def marked_fingerprint(fingerprint: bytes, model: EntropyModel) -> bytes:
     """What streams of an entropy model hold: the codec's fingerprint xor the model's mark, if it has one."""
-    mark = model.mark.ljust(len(fingerprint), b"\0")
-    return bytes(a ^ b for a, b in zip(fingerprint, mark, strict=True))
+    return xor_mark(fingerprint, model.mark)
+
+
+def xor_mark(fingerprint: bytes, mark: bytes) -> bytes:
+    """A fingerprint with a mark in its first bytes."""
+    return bytes(a ^ b for a, b in zip(fingerprint, mark.ljust(len(fingerprint), b"\0"), strict=True))
 
 
 def encode_slices(

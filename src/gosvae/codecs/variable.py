@@ -5,6 +5,7 @@ Axis legend: D latent channels, h and w latent positions.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +39,13 @@ class VariableRateCodec(TrainedCodec, RateControlledCodec):
     Args:
         checkpoint: configuration, weights and context model.
         level: of streams without a budget; None: the level of the model's configuration.
+        budget_bytes: what `compress` may take for an image; None: no budget, the level counts.
         options: how streams are written: slices, and `auto`, `context` or `fixed` codes.
         device: where the networks run.
 
     Raises:
         CheckpointError: a checkpoint of another kind, or weights that do not fit the configuration.
-        ConfigError: a level outside 0..255, or options that this kind of codec cannot meet.
+        ConfigError: a level outside 0..255, a budget below 1, or options that this kind of codec cannot meet.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class VariableRateCodec(TrainedCodec, RateControlledCodec):
         checkpoint: CodecCheckpoint,
         *,
         level: int | None = None,
+        budget_bytes: int | None = None,
         options: StreamOptions = DEFAULT_OPTIONS,
         device: str | torch.device = "cpu",
     ) -> None:
@@ -64,9 +67,10 @@ class VariableRateCodec(TrainedCodec, RateControlledCodec):
                 f"not version {options.version} with {options.entropy}"
             )
         self.config, self.options, self.device = card.model, options, torch.device(device)
-        self.level = self.config.level if level is None else level
-        if not 0 <= self.level < LEVELS:
-            raise ConfigError(f"level {self.level}: expected 0..{LEVELS - 1}")
+        self.level = _checked(self.config.level if level is None else level)
+        self.budget_bytes = budget_bytes
+        if budget_bytes is not None and budget_bytes < 1:
+            raise ConfigError(f"a budget of {budget_bytes} bytes: expected at least 1")
         model = VariableRateAutoencoder(self.config)
         del model.context
         load_weights(model, checkpoint)
@@ -78,15 +82,20 @@ class VariableRateCodec(TrainedCodec, RateControlledCodec):
 
     @classmethod
     def load(
-        cls,
-        folder: str | Path,
-        *,
-        level: int | None = None,
-        options: StreamOptions = DEFAULT_OPTIONS,
-        device: str | torch.device = "cpu",
+        cls, folder: str | Path, *, options: StreamOptions = DEFAULT_OPTIONS, device: str | torch.device = "cpu"
     ) -> VariableRateCodec:
         """Load a codec from its checkpoint folder; errors as `load_codec_checkpoint` and the constructor."""
-        return cls(load_codec_checkpoint(Path(folder)), level=level, options=options, device=device)
+        return cls(load_codec_checkpoint(Path(folder)), options=options, device=device)
+
+    def at(self, level: int) -> VariableRateCodec:
+        """The same codec, without a budget, at another level; they share the networks.
+
+        Raises:
+            ConfigError: a level outside 0..255.
+        """
+        other = copy.copy(self)
+        other.level, other.budget_bytes = _checked(level), None
+        return other
 
     @property
     def description(self) -> dict[str, str]:
@@ -174,6 +183,13 @@ class VariableRateCodec(TrainedCodec, RateControlledCodec):
         return tensor_to_image(x_hat[..., :height, :width])
 
     def compress(self, image_uint8_HW3: ImageArray) -> bytes:
+        """As the contract says.
+
+        Raises:
+            RateError: a budget was given, and even the lowest level takes more.
+        """
+        if self.budget_bytes is not None:
+            return self.compress_to_budget(image_uint8_HW3, self.budget_bytes)
         return self.compress_at(image_uint8_HW3, self.level)
 
     def compress_at(self, image_uint8_HW3: ImageArray, level: int) -> bytes:
@@ -208,6 +224,12 @@ class VariableRateCodec(TrainedCodec, RateControlledCodec):
 
     def decompress(self, data: bytes) -> ImageArray:
         return self.reconstruct(*self.decode(data))
+
+
+def _checked(level: int) -> int:
+    if not 0 <= level < LEVELS:
+        raise ConfigError(f"level {level}: expected 0..{LEVELS - 1}")
+    return level
 
 
 def _stacked(symbols_Dhw: SymbolArray) -> SymbolArray:

@@ -30,7 +30,8 @@ class Judges(nn.Module):
     Args:
         balance_classes: weigh pixels in the imitation terms by how rare their class is in the expert's maps of the
             batch (weights of Paszke et al. 2016, mean 1), so that poles, signs and people count beside roads.
-        feature_layers: modules of the expert by name, such as `network.stage8`.
+        feature_layers: modules of the expert by name, such as `network.stage8`; None: those that the expert names
+            itself. Where there are none, `features` is 0.
         perceptual_images: LPIPS looks at the first so many images of a batch; None: at all of them.
 
     Raises:
@@ -43,13 +44,14 @@ class Judges(nn.Module):
         perceptual: PerceptualLoss | None,
         *,
         balance_classes: bool = False,
-        feature_layers: tuple[str, ...] = (),
+        feature_layers: tuple[str, ...] | None = None,
         perceptual_images: int | None = None,
     ) -> None:
         super().__init__()
         self.expert, self.perceptual = expert, perceptual
         self._balance_classes, self._perceptual_images = balance_classes, perceptual_images
-        self._feature_layers = feature_layers if expert is not None else ()
+        own = expert.feature_layers if expert is not None else ()
+        self._feature_layers = own if feature_layers is None or expert is None else feature_layers
         known = dict(expert.named_modules()) if expert is not None else {}
         for name in self._feature_layers:
             if name not in known:
@@ -63,8 +65,7 @@ class Judges(nn.Module):
         """Names that a stage may weigh."""
         known = {"mse", "mae"}
         known |= {"lpips"} if self.perceptual is not None else set()
-        known |= set(IMITATION) if self.expert is not None else set()
-        known |= {FEATURES} if self._feature_layers else set()
+        known |= {*IMITATION, FEATURES} if self.expert is not None else set()
         return frozenset(known)
 
     @property
@@ -89,9 +90,9 @@ class Judges(nn.Module):
             weights_BHW = _rarity(logits_BmHW) if self._balance_classes else None
             for kind in kinds:
                 terms[kind] = imitation_loss(kind, logits_BmHW, logits_hat_BmHW, weights_BHW)
-            if layers:
-                pairs = zip(features, features_hat, strict=True)
-                terms[FEATURES] = torch.stack([_relative_distance(f, f_hat) for f, f_hat in pairs]).mean()
+            if FEATURES in wanted:
+                distances = [_relative_distance(f, f_hat) for f, f_hat in zip(features, features_hat, strict=True)]
+                terms[FEATURES] = torch.stack(distances).mean() if distances else x_hat_B3HW.new_zeros(())
         return terms
 
 

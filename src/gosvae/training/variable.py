@@ -42,16 +42,20 @@ class RateConfig(Config):
     Attributes:
         lowest_price, highest_price: of one bit per pixel, in units of the loss, at the highest and the lowest level;
             geometric between them.
+        warmup_steps: over so many steps of a stage the prices rise from 0 with the square of the step: a network that
+            pays for bits before it knows what to do with them learns to send none.
         levels: range of the levels that are drawn.
     """
 
     lowest_price: float = Field(default=0.08, gt=0)
     highest_price: float = Field(default=6.0, gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
     levels: tuple[int, int] = (0, LEVELS - 1)
 
-    def prices(self, level_B: Tensor) -> Tensor:
-        """Prices (B,) at the levels."""
-        return self.highest_price * (self.lowest_price / self.highest_price) ** (level_B / (LEVELS - 1))
+    def prices(self, level_B: Tensor, step: int) -> Tensor:
+        """Prices (B,) at the levels, at a step of a stage."""
+        done = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        return done**2 * self.highest_price * (self.lowest_price / self.highest_price) ** (level_B / (LEVELS - 1))
 
 
 class VariableRateTask(TrainingTask):
@@ -69,7 +73,7 @@ class VariableRateTask(TrainingTask):
         config = network.config.context
         self._uses = pass_uses(config.refinements, config.taps)
         self._reach = reach(config.refinements)
-        self._generator = torch_generator(0)
+        self._generator, self._step = torch_generator(0), 0
 
     @property
     def known_terms(self) -> frozenset[str]:
@@ -85,6 +89,7 @@ class VariableRateTask(TrainingTask):
 
     def begin_step(self, *path: int | str) -> None:
         self._generator = torch_generator(*path, "levels")
+        self._step = int(path[-1])
 
     def forward(self, x_B3HW: Tensor, labels_BHW: Tensor | None, wanted: frozenset[str]) -> dict[str, Tensor]:
         """The wanted terms; and `bpp_low` and `bpp_high`, bits per pixel of the images of lowest and highest level."""
@@ -100,7 +105,7 @@ class VariableRateTask(TrainingTask):
             )
         bpp_B = bits_B / (height * width)
         terms[BITS] = bpp_B.mean()
-        terms[RATE] = (self._rate.prices(level_B) * costs_B).mean() / (height * width)
+        terms[RATE] = (self._rate.prices(level_B, self._step) * costs_B).mean() / (height * width)
         terms["bpp_low"], terms["bpp_high"] = bpp_B[level_B.argmin()].detach(), bpp_B[level_B.argmax()].detach()
         if RECONSTRUCTION in wanted:
             terms[RECONSTRUCTION] = x_hat_B3HW
@@ -192,7 +197,8 @@ class VariableRateRecipe(TrainableRecipe):
     Attributes:
         rate: what a bit costs at each level.
         balance_classes: weigh pixels in the imitation terms by how rare their class is in the expert's maps.
-        feature_layers: modules of the expert, by name, whose outputs the term `features` matches.
+        feature_layers: modules of the expert, by name, whose outputs the term `features` matches; None: those that the
+            expert names itself.
         perceptual_images: images of a batch that LPIPS judges, all by default.
     """
 
@@ -200,7 +206,7 @@ class VariableRateRecipe(TrainableRecipe):
     model: VariableRateConfig = VariableRateConfig()
     rate: RateConfig = RateConfig()
     balance_classes: bool = False
-    feature_layers: tuple[str, ...] = ()
+    feature_layers: tuple[str, ...] | None = None
     perceptual_images: int | None = Field(default=None, ge=1)
 
     def network(self) -> VariableRateAutoencoder:

@@ -1,0 +1,143 @@
+"""The variable-rate codec: levels, budgets, slices, and names that carry a rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gosvae import bitstream
+from gosvae.checkpoint import load_codec_checkpoint, save_codec
+from gosvae.cli.main import main
+from gosvae.codecs.registry import load_codec
+from gosvae.codecs.slices import StreamOptions
+from gosvae.codecs.tiling import TILE_PIXELS
+from gosvae.codecs.variable import VariableRateCodec
+from gosvae.entropy.latent import LEVELS
+from gosvae.errors import BitstreamError, ConfigError, ForeignStreamError, RateError
+from gosvae.images import write_image
+from gosvae.seeding import numpy_generator
+from tiny import streets, variable_checkpoint
+
+
+@pytest.fixture(scope="module")
+def codec() -> VariableRateCodec:
+    return VariableRateCodec(variable_checkpoint())
+
+
+def test_a_higher_level_takes_more_bytes(codec: VariableRateCodec) -> None:
+    image = streets()[0].image_uint8_HW3
+    sizes = [len(codec.compress_at(image, level)) for level in (0, 64, 128, 192, LEVELS - 1)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+    assert codec.compress(image) == codec.compress_at(image, codec.level) == codec.at(codec.level).compress(image)
+
+
+def test_a_budget_is_met_by_the_highest_level_that_fits(codec: VariableRateCodec) -> None:
+    image = streets()[1].image_uint8_HW3
+    smallest, largest = len(codec.compress_smallest(image)), len(codec.compress_at(image, LEVELS - 1))
+    budget = (smallest + largest) // 2
+    data = codec.compress_to_budget(image, budget)
+    level = codec.decode(data)[1]
+    assert len(data) <= budget < len(codec.compress_at(image, level + 1))
+    assert codec.compress_to_budget(image, 10**6) == codec.compress_at(image, LEVELS - 1)
+    with pytest.raises(RateError, match=f"smallest stream takes {smallest}"):
+        codec.compress_to_budget(image, smallest - 1)
+
+
+@pytest.mark.parametrize("entropy", ["auto", "fixed", "context"])
+@pytest.mark.parametrize(("slices", "layout"), [(1, "bands"), (3, "bands"), (4, "interleaved")])
+def test_symbols_come_back(entropy: str, slices: int, layout: str) -> None:
+    options = StreamOptions(entropy=entropy, slices=slices, layout=layout)  # type: ignore[arg-type]
+    writer, reader = VariableRateCodec(variable_checkpoint(), options=options), VariableRateCodec(variable_checkpoint())
+    image = streets()[2].image_uint8_HW3[:61, :90]
+    symbols_Dhw = writer.symbols(writer.latent(image), 77)
+    decoded_Dhw, level, height, width = reader.decode(writer.compress_at(image, 77))
+    assert (level, height, width) == (77, 61, 90)
+    np.testing.assert_array_equal(decoded_Dhw, symbols_Dhw)
+
+
+def test_the_shortest_of_the_entropy_models_is_taken(codec: VariableRateCodec) -> None:
+    noise_Dhw = numpy_generator(0).integers(codec.config.context.values, size=(8, 4, 6))
+    data = codec.encode(noise_Dhw, 64, 96, 10)
+    fixed = VariableRateCodec(variable_checkpoint(), options=StreamOptions(entropy="fixed"))
+    assert len(data) <= len(fixed.encode(noise_Dhw, 64, 96, 10))
+
+
+def test_tiles_give_the_same_picture(codec: VariableRateCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.tile(streets()[0].image_uint8_HW3, (10, 10, 1))[: TILE_PIXELS + 90, : TILE_PIXELS + 300]
+    tiled = codec.compress(image)
+    monkeypatch.setattr("gosvae.codecs.tiling.TILE_PIXELS", 10 * TILE_PIXELS)
+    whole = codec.compress(image)
+    symbols, others = codec.decode(tiled)[0], codec.decode(whole)[0]
+    assert np.mean(symbols == others) > 0.999  # rounding of floats may move one that lies in between
+    seen = codec.decompress(whole).astype(int)
+    monkeypatch.undo()
+    assert np.abs(codec.decompress(whole).astype(int) - seen).max() <= 1
+
+
+def test_streams_of_another_model_are_refused(codec: VariableRateCodec) -> None:
+    data = codec.compress(streets()[0].image_uint8_HW3)
+    made = variable_checkpoint()
+    made.context["levels"] = made.context["levels"].roll(1, 0)
+    with pytest.raises(ForeignStreamError):
+        VariableRateCodec(made).decompress(data)
+    with pytest.raises(ForeignStreamError):
+        VariableRateCodec(variable_checkpoint(seed=5)).decompress(data)
+    header = bitstream.unpack(data)[0]
+    with pytest.raises(BitstreamError, match="one level"):
+        codec.decompress(bitstream.pack_slices(header, [b""]))
+
+
+def test_options_that_it_cannot_meet_are_refused() -> None:
+    for options in (StreamOptions(version=1, entropy="fixed"), StreamOptions(entropy="static")):
+        with pytest.raises(ConfigError, match="context or fixed codes"):
+            VariableRateCodec(variable_checkpoint(), options=options)
+    for level in (-1, LEVELS):
+        with pytest.raises(ConfigError, match=r"expected 0\.\.255"):
+            VariableRateCodec(variable_checkpoint(), level=level)
+    with pytest.raises(ConfigError, match="at least 1"):
+        VariableRateCodec(variable_checkpoint(), budget_bytes=0)
+
+
+def test_a_name_can_carry_the_rate(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    save_codec(folder, variable_checkpoint())
+    assert load_codec_checkpoint(folder).fingerprint() == variable_checkpoint().fingerprint()
+    image = streets()[0].image_uint8_HW3
+    at_nine = load_codec(f"{folder}:9")
+    assert isinstance(at_nine, VariableRateCodec)
+    assert at_nine.level == 9
+    assert len(load_codec(f"{folder}:0.125KiB").compress(image)) <= 128
+    for bad in ("x", "999", "-1", "zKiB", "0.0001KiB"):
+        with pytest.raises(ConfigError):
+            load_codec(f"{folder}:{bad}")
+    with pytest.raises(ConfigError, match="rate of 'gosvae-camvid' is fixed"):
+        load_codec("gosvae-camvid:3")
+
+
+def test_commands_take_a_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, image = tmp_path / "mine", tmp_path / "a.png"
+    save_codec(folder, variable_checkpoint())
+    write_image(image, streets()[0].image_uint8_HW3)
+    assert main(["compress", str(image), "--codec", str(folder), "--kib", "0.15"]) == 0
+    data = (tmp_path / "a.gos").read_bytes()
+    assert len(data) <= 153
+    assert main(["decompress", str(tmp_path / "a.gos"), "--codec", str(folder), "-o", str(tmp_path / "b.png")]) == 0
+    assert main(["info", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert "variable-rate autoencoder, stride 16" in shown
+    assert main(["compress", str(image), "--codec", "gosvae-camvid", "--kib", "1"]) != 0
+    assert "rate of 'gosvae-camvid' is fixed" in capsys.readouterr().err
+    sweep = ["evaluate", f"{folder}:0.15KiB", "--data", "streets:2", "--resize", "64x96", "--sweep", str(folder)]
+    assert main([*sweep, "--quiet"]) == 0
+    assert "tiny-variable:255" in capsys.readouterr().out
+
+
+def test_the_device_does_not_matter_to_the_count_of_parameters(codec: VariableRateCodec) -> None:
+    learned = sum(p.numel() for p in codec.model.parameters())
+    assert codec.parameter_count == learned + sum(value.numel() for value in codec.checkpoint.context.values())
+    assert not any(p.requires_grad for p in codec.model.parameters())
+    assert isinstance(codec.latent(streets()[0].image_uint8_HW3), torch.Tensor)

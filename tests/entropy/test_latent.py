@@ -1,0 +1,154 @@
+"""The context model of latents: exact everywhere, the same for an encoder that knows all as for a decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from gosvae.entropy.base import Batch, IndexArray, SymbolTables
+from gosvae.entropy.coder import decode_indices, encode_indices
+from gosvae.entropy.latent import (
+    CHUNK,
+    LEVELS,
+    LatentContextConfig,
+    LatentContextModel,
+    LatentContextNetwork,
+    integer_network,
+    interpolation,
+)
+from gosvae.errors import BitstreamError, CheckpointError
+from gosvae.seeding import numpy_generator, torch_generator
+
+CONFIG = LatentContextConfig(
+    channels=6, group=3, bound=2, anchors=3, embedding_width=8, width=32, taps=(4, 8, 12), blocks=1
+)
+
+
+def trainable(config: LatentContextConfig = CONFIG) -> LatentContextNetwork:
+    """A network of random weights whose distributions differ from place to place."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = LatentContextNetwork(config)
+        with torch.no_grad():
+            for head in network.heads:
+                head.weight_OI.mul_(4.0)  # type: ignore[union-attr, operator]
+    return network
+
+
+def model(level: int = 100, config: LatentContextConfig = CONFIG) -> LatentContextModel:
+    return LatentContextModel(config, integer_network(config, trainable(config).freeze()), level)
+
+
+def latent(height: int, width: int, seed: int = 0, config: LatentContextConfig = CONFIG) -> IndexArray:
+    """Stacked symbols (D * h, w)."""
+    symbols = numpy_generator(seed, height, width).integers(config.values, size=(config.channels * height, width))
+    return symbols.astype(np.int64)
+
+
+def one_by_one(made: LatentContextModel, indices_hw: IndexArray) -> Iterator[Batch]:
+    """The batches of a decoder."""
+    coding, symbols = made.batches((indices_hw.shape[0], indices_hw.shape[1])), None
+    while True:
+        try:
+            batch = next(coding) if symbols is None else coding.send(symbols)
+        except StopIteration as finished:
+            np.testing.assert_array_equal(finished.value, indices_hw.reshape(-1))
+            return
+        yield batch
+        symbols = batch.symbols(indices_hw.reshape(-1))
+
+
+def counts(batches: Iterator[Batch]) -> list[tuple[IndexArray, IndexArray]]:
+    """Positions and tables of all batches."""
+    result = []
+    for batch in batches:
+        assert isinstance(batch.tables, SymbolTables)
+        assert isinstance(batch.where, np.ndarray)
+        result.append((batch.where, batch.tables.counts_NK))
+    return result
+
+
+def assert_same(a: list[tuple[IndexArray, IndexArray]], b: list[tuple[IndexArray, IndexArray]]) -> None:
+    assert len(a) == len(b)
+    for (where_a, counts_a), (where_b, counts_b) in zip(a, b, strict=True):
+        np.testing.assert_array_equal(where_a, where_b)
+        np.testing.assert_array_equal(counts_a, counts_b)
+
+
+@pytest.mark.parametrize("shape_hw", [(1, 1), (1, 9), (9, 1), (16, 24), (17, 9)])
+def test_an_encoder_that_knows_all_gets_the_tables_of_a_decoder(shape_hw: tuple[int, int]) -> None:
+    made, indices_hw = model(), latent(*shape_hw)
+    assert_same(counts(one_by_one(made, indices_hw)), counts(made.known_batches(indices_hw)))
+    data = encode_indices(made, indices_hw)
+    np.testing.assert_array_equal(decode_indices(made, data, indices_hw.shape), indices_hw)  # type: ignore[arg-type]
+
+
+def test_large_latents_are_evaluated_in_chunks() -> None:
+    indices_hw = latent(150, 140)
+    made = model()
+    few, many = counts(made.known_batches(indices_hw)), counts(one_by_one(made, indices_hw))
+    assert max(len(where) for where, _ in few) <= CHUNK * CONFIG.group
+    assert_same(few, many)
+
+
+def test_levels_have_distributions_of_their_own() -> None:
+    indices_hw = latent(8, 8)
+    bits = {level: model(level).estimated_bits(indices_hw) for level in (0, 100, LEVELS - 1)}
+    assert len(set(bits.values())) == 3
+    data = encode_indices(model(0), indices_hw)
+    assert 8 * len(data) == pytest.approx(bits[0], rel=2e-3, abs=32)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tables_do_not_depend_on_threads_or_precision(threads: int, dtype: torch.dtype) -> None:
+    indices_hw = latent(16, 24)
+    expected = counts(model().known_batches(indices_hw))
+    made, before = model(), torch.get_num_threads()
+    made.network.to(dtype)
+    torch.set_num_threads(threads)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert_same(expected, counts(made.known_batches(indices_hw)))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_is_trained_is_what_runs() -> None:
+    network = trainable()
+    integer = integer_network(CONFIG, network.freeze())
+    symbols_ND = torch.randint(CONFIG.values, (50, CONFIG.channels), generator=torch_generator(3))
+    with torch.no_grad():
+        real_NE, whole_NE = network.embed(network.rows(symbols_ND)), integer.embed(integer.rows(symbols_ND))
+        assert torch.equal(real_NE * 32, whole_NE)
+        assert torch.equal(network.level_table() * 32, integer.level_table())
+        n_inputs = CONFIG.embedding_width * 5
+        real = network.features(network.look(real_NE[:40].reshape(-1, n_inputs), 0, 1))
+        whole = integer.features(integer.look(whole_NE[:40].reshape(-1, n_inputs), 0, 1))
+        for group in range(CONFIG.groups):
+            assert torch.equal(network.logits(real, group) * 16, integer.logits(whole, group))
+            if group + 1 < CONFIG.groups:
+                real = network.with_group(real, group, symbols_ND[:8, :3])
+                whole = integer.with_group(whole, group, symbols_ND[:8, :3])
+
+
+def test_levels_lie_between_their_anchors() -> None:
+    weights_LA = interpolation(5)
+    assert weights_LA.shape == (LEVELS, 5)
+    torch.testing.assert_close(weights_LA.sum(dim=1), torch.ones(LEVELS))
+    torch.testing.assert_close(weights_LA @ torch.linspace(0, 255, 5), torch.arange(256.0))
+
+
+def test_other_shapes_and_weights_are_refused() -> None:
+    with pytest.raises(BitstreamError, match="does not hold 6 channels"):
+        encode_indices(model(), np.zeros((7, 3), np.int64))
+    tensors = trainable().freeze()
+    del tensors["levels"]
+    with pytest.raises(CheckpointError, match="levels"):
+        integer_network(CONFIG, tensors)
+    with pytest.raises(ValidationError, match="whole groups"):
+        LatentContextConfig(channels=6, group=4)

@@ -1,0 +1,115 @@
+"""Training for rate and task together: whom each term teaches, and that a price on bits saves bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gosvae.codecs.registry import load_trained_codec
+from gosvae.codecs.variable import VariableRateCodec
+from gosvae.config import parse
+from gosvae.entropy.latent import LEVELS
+from gosvae.entropy.lattice import reach
+from gosvae.errors import ConfigError
+from gosvae.losses.divergence import imitation_loss
+from gosvae.seeding import seed_everything, torch_generator
+from gosvae.tensors import image_to_tensor
+from gosvae.training.codecs import train_codec
+from gosvae.training.judges import Judges
+from gosvae.training.passes import drawn, pass_uses
+from gosvae.training.variable import RateConfig, VariableRateRecipe, latent_bits
+from tiny import expert, perceptual, run_config, streets, variable_config
+
+
+def recipe(**more: Any) -> VariableRateRecipe:
+    weights = {"mse": 3.0, "lpips": 1.0, "jsd": 1.0, "features": 0.5, "rate": 1.0, "bits": 1.0}
+    stage = {"name": "joint", "weights": weights, "steps": 4, "learning_rate": 0.01, "warmup_steps": 1}
+    stage |= {"ema_decay": 0.5, "batches": {"batch_size": 2, "crop_height": 48, "crop_width": 64}}
+    tree = {"name": "tiny-variable", "description": "for tests", "model": variable_config().model_dump()}
+    return parse(VariableRateRecipe, {**tree, "balance_classes": True, "stages": [stage], **more})
+
+
+def test_training_makes_a_codec_of_every_rate(tmp_path: Path) -> None:
+    outcome = train_codec(
+        recipe(), streets(2), streets(2), expert(), perceptual(), run_config(), tmp_path, progress=False
+    )
+    assert outcome.complete
+    codec = load_trained_codec(tmp_path)
+    assert isinstance(codec, VariableRateCodec)
+    image = streets()[0].image_uint8_HW3
+    low, high = codec.compress_at(image, 0), codec.compress_at(image, LEVELS - 1)
+    assert len(low) < len(high)
+    assert codec.decompress(high).shape == image.shape
+
+
+def test_each_term_teaches_its_own_part() -> None:
+    seed_everything(0)
+    network = recipe().network()
+    config = variable_config().context
+    y_BDhw = (2.0 * torch.randn(2, config.channels, 3, 4)).clamp(-2.9, 2.9).requires_grad_()
+    symbols_BDhw = y_BDhw.detach().round().long() + config.bound
+    uses = pass_uses(config.refinements, config.taps)
+    bits_B, costs_B = latent_bits(
+        network.context, y_BDhw, symbols_BDhw, torch.tensor([0, 200]), uses, reach(config.refinements),
+        torch_generator(1),
+    )  # fmt: skip
+    torch.testing.assert_close(bits_B, costs_B)
+    assert (bits_B > 0).all()
+    assert torch.autograd.grad(bits_B.sum(), y_BDhw, retain_graph=True, allow_unused=True)[0] is None
+    learned = torch.autograd.grad(bits_B.sum(), network.context.embedding, retain_graph=True)[0]
+    assert learned.abs().sum() > 0
+    assert (
+        torch.autograd.grad(costs_B.sum(), network.context.embedding, retain_graph=True, allow_unused=True)[0] is None
+    )
+    slope_BDhw = torch.autograd.grad(costs_B.sum(), y_BDhw)[0]
+    # Before training the distributions fall off from 0 on both sides: larger integers cost more.
+    assert (slope_BDhw * y_BDhw.detach().sign()).mean() > 0
+
+
+def test_every_part_of_the_passes_gets_its_share() -> None:
+    uses = pass_uses(3, (4, 6, 8))
+    assert sum(use.share for use in uses) == pytest.approx(1.0)
+    shares = [(use.share, len(order_N)) for use, order_N in drawn(uses, 6400, torch_generator(0))]
+    for share, count in shares:
+        assert count == pytest.approx(share * 6400, abs=1)
+    assert all(len(order_N) == 1 for _, order_N in drawn(uses, 1, torch_generator(0)))
+
+
+def test_prices_fall_from_the_lowest_to_the_highest_level() -> None:
+    rate = RateConfig(lowest_price=0.5, highest_price=8.0)
+    levels = torch.tensor([0, 255])
+    torch.testing.assert_close(rate.prices(levels, 0), torch.tensor([8.0, 0.5]))
+    slow = rate.model_copy(update={"warmup_steps": 10})
+    torch.testing.assert_close(slow.prices(levels, 4), torch.tensor([2.0, 0.125]))
+    torch.testing.assert_close(slow.prices(levels, 50), torch.tensor([8.0, 0.5]))
+
+
+def test_features_and_rarity_are_optional_and_wrong_layers_are_named() -> None:
+    x = image_to_tensor(streets()[0].image_uint8_HW3)
+    x_hat = (x + 0.1 * torch.randn(x.shape, generator=torch_generator(0))).clamp(0, 1)
+    plain, balanced = Judges(expert(), None, feature_layers=()), Judges(expert(), None, balance_classes=True)
+    wanted = frozenset({"jsd", "features"})
+    assert float(plain(x, x_hat, wanted)["features"]) == 0.0
+    assert float(balanced(x, x_hat, wanted)["features"]) > 0.0
+    assert float(balanced(x, x, wanted)["features"]) == 0.0
+    assert plain(x, x_hat, wanted)["jsd"] != balanced(x, x_hat, wanted)["jsd"]
+    with pytest.raises(ConfigError, match="no module 'nothing'"):
+        Judges(expert(), None, feature_layers=("nothing",))
+
+
+@pytest.mark.parametrize("kind", ["jsd", "kld", "ce"])
+def test_weights_of_one_change_nothing_and_others_weigh_pixels(kind: Any) -> None:
+    logits = torch.randn(2, 3, 4, 5, generator=torch_generator(0))
+    logits_hat = torch.randn(2, 3, 4, 5, generator=torch_generator(1)).requires_grad_()
+    plain = imitation_loss(kind, logits, logits_hat)
+    torch.testing.assert_close(imitation_loss(kind, logits, logits_hat, torch.ones(2, 4, 5)), plain)
+    weights = torch.zeros(2, 4, 5)
+    weights[0, 1, 2] = 40.0
+    one = imitation_loss(kind, logits, logits_hat, weights)
+    here = imitation_loss(kind, logits[:1, :, 1:2, 2:3], logits_hat[:1, :, 1:2, 2:3])
+    torch.testing.assert_close(one, here)
+    (gradient,) = torch.autograd.grad(one, logits_hat)
+    assert int((gradient.abs().sum(dim=1) > 0).sum()) == 1
