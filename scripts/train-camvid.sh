@@ -13,6 +13,11 @@ models=src/gosvae/models
 mkdir -p "$models/expert-camvid"
 cp runs/expert-camvid/{config.json,provenance.json,weights.safetensors} "$models/expert-camvid/"
 
+# Another network, which no codec is trained with.
+"$gosvae" train-expert expert-unet --data "$data" --set name=expert-unet-camvid --out runs/expert-unet-camvid
+mkdir -p "$models/expert-unet-camvid"
+cp runs/expert-unet-camvid/{config.json,provenance.json,weights.safetensors} "$models/expert-unet-camvid/"
+
 "$gosvae" train vqvae --data "$data" --set name=vqvae-camvid --out runs/vqvae-camvid
 "$gosvae" export runs/vqvae-camvid "$models/vqvae-camvid"
 

@@ -23,7 +23,7 @@ from gosvae.codecs.slices import ENTROPY_MODELS
 from gosvae.datasets.registry import DATASETS
 from gosvae.errors import BitstreamError, CheckpointError, ForeignStreamError
 from gosvae.experts.compact import count_parameters
-from gosvae.experts.registry import EXPERTS, load_expert
+from gosvae.experts.registry import EXPERTS, embedded_experts, load_expert
 from gosvae.recipes import load_recipe, recipe_names
 from gosvae.units import kib, rate_bpp
 
@@ -124,7 +124,7 @@ def run_list(options: argparse.Namespace) -> int:
     sections: dict[str, dict[str, str]] = {}
     recipes = {name: load_recipe(name) for name in recipe_names()}
     sections["recipes"] = {name: recipe.description for name, recipe in recipes.items()}
-    sections["experts"] = dict(EXPERTS)
+    sections["experts"] = {**EXPERTS, "NAME": f"{EXPERTS['NAME']}: {', '.join(embedded_experts())}"}
     sections["datasets"] = dict(DATASETS)
     learned = {name: load_trained_codec(name) for name in embedded_codecs()}
     sections["codecs"] = {

@@ -21,8 +21,8 @@ DATA_HELP = (
     "a plain path is a folder of images; parts joined by + are mixed"
 )
 EXPERT_HELP = (
-    "the perception model: embedded, hf:ORGANISATION/MODEL, a folder (transformers, or gosvae train-expert), "
-    "or a .pt2 or .pt file with a .json beside it"
+    "the perception model: embedded, the name of another one of the package, hf:ORGANISATION/MODEL, a folder "
+    "(transformers, or gosvae train-expert), or a .pt2 or .pt file with a .json beside it"
 )
 
 

@@ -47,10 +47,10 @@ def add_commands(commands: Commands, formatter: Any) -> None:
     add_perceptual(codec, default="auto")
     codec.set_defaults(run=run_train)
 
-    expert = commands.add_parser(
-        "train-expert", help="train the compact expert on labelled images", formatter_class=formatter
+    expert = commands.add_parser("train-expert", help="train an expert on labelled images", formatter_class=formatter)
+    expert.add_argument(
+        "recipe", nargs="?", default="expert-compact", help="expert-compact, expert-unet or a YAML file"
     )
-    expert.add_argument("recipe", nargs="?", default="expert-compact", help="name of a recipe or a YAML file")
     _add_run_options(expert)
     expert.set_defaults(run=run_train_expert)
 
@@ -134,7 +134,7 @@ def run_train(options: argparse.Namespace) -> int:
 
 
 def run_train_expert(options: argparse.Namespace) -> int:
-    """Train the compact expert."""
+    """Train an expert."""
     recipe = load_recipe(options.recipe, options.overrides)
     if not isinstance(recipe, ExpertRecipe):
         raise ConfigError(f"recipe {options.recipe!r} makes a codec: use gosvae train")

@@ -60,6 +60,11 @@ class Expert(nn.Module, ABC):
         super().__init__()
         self.info = info
 
+    @property
+    def feature_layers(self) -> tuple[str, ...]:
+        """Names of inner modules whose outputs are worth imitating too, see `torch.nn.Module.get_submodule`."""
+        return ()
+
     @abstractmethod
     def class_logits(self, x_B3HW: Tensor) -> Tensor:
         """Logits (B, m, H, W), differentiable with respect to `x_B3HW` in [0, 1]."""
@@ -109,3 +114,23 @@ class Expert(nn.Module, ABC):
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+class NetworkExpert(Expert):
+    """A network with everything inside, frozen: it takes (B, 3, H, W) in [0, 1] and gives logits (B, m, H, W)."""
+
+    def __init__(self, info: ExpertInfo, network: nn.Module) -> None:
+        super().__init__(info)
+        self.network = network
+        self.freeze()
+
+    @property
+    def feature_layers(self) -> tuple[str, ...]:
+        """As the contract says: those that the network's class names, if it does."""
+        names: tuple[str, ...] = getattr(self.network, "feature_layers", ())
+        return tuple(f"network.{name}" for name in names)
+
+    def class_logits(self, x_B3HW: Tensor) -> Tensor:
+        """Logits (B, m, H, W)."""
+        logits: Tensor = self.network(x_B3HW)
+        return logits

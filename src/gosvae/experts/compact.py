@@ -6,19 +6,15 @@ Depthwise convolutions are slow to train through on CPUs, so all convolutions ar
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
-from safetensors.torch import load_file
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gosvae.config import Config, parse
-from gosvae.errors import ExpertError
-from gosvae.experts.base import Expert, ExpertInfo
+from gosvae.config import Config
+from gosvae.experts.base import ExpertInfo, NetworkExpert
 from gosvae.nn.blocks import NormalisedResidual
 from gosvae.tensors import pad_to_multiple
 
@@ -26,29 +22,12 @@ from gosvae.tensors import pad_to_multiple
 class CompactConfig(Config):
     """Size of a compact segmentation network; the default has 1.9 M parameters."""
 
+    kind: Literal["compact"] = "compact"
     widths: tuple[int, int, int, int] = (32, 64, 96, 128)
     """Channels at strides 2, 4, 8 and 16."""
     blocks: tuple[int, int, int] = (2, 2, 3)
     """Residual blocks at strides 4, 8 and 16."""
     class_count: int = Field(gt=1, le=255)
-
-
-class ExpertCard(Config):
-    """What `config.json` in the folder of a compact expert holds."""
-
-    kind: Literal["expert"] = "expert"
-    schema_version: Literal[1] = 1
-    name: str
-    class_names: tuple[str, ...]
-    input_height: int = Field(gt=0)
-    input_width: int = Field(gt=0)
-    network: CompactConfig
-
-    @model_validator(mode="after")
-    def _a_name_for_each_class(self) -> ExpertCard:
-        if len(self.class_names) != self.network.class_count:
-            raise ValueError(f"{len(self.class_names)} class_names, but network.class_count {self.network.class_count}")
-        return self
 
 
 def _down(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -61,6 +40,8 @@ def _down(in_channels: int, out_channels: int) -> nn.Sequential:
 
 class CompactSegmenter(nn.Module):
     """RGB (B, 3, H, W) in [0, 1] to class logits (B, m, H, W); trainable, the expert wraps it frozen."""
+
+    feature_layers = ("stage8", "stage16", "merge4")
 
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
@@ -93,49 +74,10 @@ def _up2(x_BCHW: Tensor) -> Tensor:
     return F.interpolate(x_BCHW, scale_factor=2.0, mode="nearest")
 
 
-class CompactExpert(Expert):
-    """A trained `CompactSegmenter`, frozen."""
-
-    def __init__(self, info: ExpertInfo, network: CompactSegmenter) -> None:
-        super().__init__(info)
-        self.network = network
-        self.freeze()
-
-    def class_logits(self, x_B3HW: Tensor) -> Tensor:
-        """Logits (B, m, H, W)."""
-        logits: Tensor = self.network(x_B3HW)
-        return logits
-
-
-def load_compact_expert(folder: Path) -> CompactExpert:
-    """Load `config.json` and `weights.safetensors` (any float precision, used in float32).
-
-    Raises:
-        ExpertError: a file is missing or the weights do not fit the configuration.
-        ConfigError: `config.json` has unknown keys or impossible values.
-    """
-    config_path, weights_path = folder / "config.json", folder / "weights.safetensors"
-    for path in (config_path, weights_path):
-        if not path.is_file():
-            raise ExpertError(f"{folder} is not an expert: {path.name} is missing; make one with gosvae train-expert")
-    try:
-        tree = json.loads(config_path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise ExpertError(f"{config_path} is not valid JSON") from None
-    card = parse(ExpertCard, tree, source=str(config_path))
-    network = CompactSegmenter(card.network)
-    try:
-        network.load_state_dict({k: v.float() for k, v in load_file(weights_path).items()})
-    except Exception as error:
-        raise ExpertError(f"{weights_path} does not fit {config_path.name}: {str(error).splitlines()[0]}") from None
-    info = ExpertInfo(card.name, card.class_names, card.input_height, card.input_width)
-    return CompactExpert(info, network)
-
-
-def random_compact_expert(class_names: tuple[str, ...], *, height: int = 256, width: int = 512) -> CompactExpert:
+def random_compact_expert(class_names: tuple[str, ...], *, height: int = 256, width: int = 512) -> NetworkExpert:
     """An untrained expert with random weights, for tests and dry runs."""
     config = CompactConfig(widths=(8, 8, 8, 8), blocks=(1, 1, 1), class_count=len(class_names))
-    return CompactExpert(ExpertInfo("random", class_names, height, width), CompactSegmenter(config))
+    return NetworkExpert(ExpertInfo("random", class_names, height, width), CompactSegmenter(config))
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""One string names any expert: `embedded`, `hf:ORGANISATION/MODEL`, or the path of a folder or file."""
+"""One string names any expert: one of the package, `hf:ORGANISATION/MODEL`, or the path of a folder or file."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from types import MappingProxyType
 from gosvae.errors import ExpertError
 from gosvae.experts import exported
 from gosvae.experts.base import Expert
-from gosvae.experts.compact import load_compact_expert
 from gosvae.experts.exported import load_exported_expert
 from gosvae.experts.huggingface import load_huggingface_expert
+from gosvae.experts.trained import load_trained_expert
 
 EXPERTS: Mapping[str, str] = MappingProxyType(
     {
         "embedded": "the compact network that ships in the package (CamVid's 11 classes)",
+        "NAME": "an expert of the package by its name, the embedded one too",
         "hf:ID": "a transformers segmentation model of the Hugging Face hub (OneFormer, Mask2Former, SegFormer, ...)",
         "FOLDER": "a transformers model saved to a folder, or what gosvae train-expert wrote",
         "FILE.pt2": "one's own network as a torch.export file with FILE.json beside it",
@@ -26,6 +27,15 @@ EXPERTS: Mapping[str, str] = MappingProxyType(
     }
 )
 """The ways to name an expert, and what each is."""
+
+EMBEDDED = "expert-camvid"
+"""Name of the expert that `embedded` stands for."""
+
+
+def embedded_experts() -> list[str]:
+    """Names of the experts that ship in the package."""
+    configs = _models_folder().glob("*/config.json")
+    return sorted(path.parent.name for path in configs if _kind_of(path) == "expert")
 
 
 def load_expert(spec: str | Path) -> Expert:
@@ -44,7 +54,9 @@ def load_expert(spec: str | Path) -> Expert:
 def _load(text: str) -> Expert:
     """As `load_expert`, without saying where the expert is from."""
     if text == "embedded":
-        return load_compact_expert(_embedded_folder())
+        return load_trained_expert(_embedded_folder())
+    if text in embedded_experts():
+        return load_trained_expert(_models_folder() / text)
     if text.startswith("hf:"):
         return load_huggingface_expert(text.removeprefix("hf:"))
     path = Path(text).expanduser()
@@ -55,11 +67,12 @@ def _load(text: str) -> Expert:
     hint = f"no file or folder {text!r}" if text else "the name is empty"
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
         hint += f" (did you mean hf:{text}?)"
-    raise ExpertError(f"unknown expert: {hint}; expected one of {', '.join(EXPERTS)}")
+    ways = ", ".join(EXPERTS).replace("NAME", f"NAME ({', '.join(embedded_experts()) or 'none is installed'})")
+    raise ExpertError(f"unknown expert: {hint}; expected one of {ways}")
 
 
 def _load_folder(folder: Path) -> Expert:
-    """A transformers model says its `model_type`; a compact expert says its `kind`."""
+    """A transformers model says its `model_type`; one that gosvae trained says its `kind`."""
     path = folder / "config.json"
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
@@ -70,14 +83,27 @@ def _load_folder(folder: Path) -> Expert:
     if isinstance(tree, dict) and "model_type" in tree:
         return load_huggingface_expert(folder)
     if isinstance(tree, dict) and tree.get("kind") == "expert":
-        return load_compact_expert(folder)
+        return load_trained_expert(folder)
     raise ExpertError(
         f'{path} describes no expert: expected "kind": "expert" or the "model_type" of a transformers model'
     )
 
 
+def _kind_of(config: Path) -> object:
+    """The `kind` in a `config.json`, or None where it says none or cannot be read."""
+    try:
+        tree = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return tree.get("kind") if isinstance(tree, dict) else None
+
+
+def _models_folder() -> Path:
+    return Path(str(resources.files("gosvae"))) / "models"
+
+
 def _embedded_folder() -> Path:
-    folder = Path(str(resources.files("gosvae"))) / "models" / "expert-camvid"
+    folder = _models_folder() / EMBEDDED
     if not folder.is_dir():
         raise ExpertError(
             f"this installation has no embedded expert at {folder}: install gosvae again, or give another"

@@ -1,11 +1,12 @@
 """A U-Net with self-attention: an expert of another architecture than the compact one.
 
-It takes no part in the training of codecs of the package: a network that a codec never saw shows whether what the codec
-keeps serves others than the one that it imitates. The layout is that of Ronneberger et al. 2015 (skips are concatenated),
-with batch normalisation, SiLU, and one block of global self-attention (Vaswani et al. 2017) at stride 16. All
-convolutions are dense: depthwise ones are slow to train through on CPUs.
+It takes no part in the training of the package's codecs: a network that a codec never saw shows whether what the codec
+keeps serves others than the one that it imitates. The layout is that of Ronneberger et al. 2015 (skips are
+concatenated), with batch normalisation, SiLU, and one block of global self-attention (Vaswani et al. 2017) at stride
+16. All convolutions are dense: depthwise ones are slow to train through on CPUs.
 
-Axis legend: B images, C channels, N heads, T positions of the coarsest grid in one row, E channels of a head.
+Axis legend: B images, C channels, H and W positions, N heads, T positions of the coarsest grid in one row, E channels
+of a head.
 """
 
 from __future__ import annotations
@@ -13,26 +14,33 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gosvae.config import Config
 from gosvae.tensors import pad_to_multiple
 
-HEAD_WIDTH = 32
-"""Channels of one attention head."""
+HEADS = 4
+"""Heads of the attention."""
 
 
 class UNetConfig(Config):
-    """Size of a U-Net for segmentation; the default has 2.4 M parameters."""
+    """Size of a U-Net for segmentation; the default has 2.0 M parameters."""
 
     kind: Literal["unet"] = "unet"
-    widths: tuple[int, int, int, int] = (24, 48, 96, 192)
-    """Channels at strides 2, 4, 8 and 16."""
-    blocks: tuple[int, int, int] = (1, 2, 3)
+    widths: tuple[int, int, int, int] = (32, 64, 96, 192)
+    """Channels at strides 2, 4, 8 and 16; the last are shared out among `HEADS` heads."""
+    blocks: tuple[int, int, int] = (1, 1, 3)
     """Convolutions after each halving on the way down, at strides 4, 8 and 16."""
     class_count: int = Field(gt=1, le=255)
+
+    @field_validator("widths")
+    @classmethod
+    def _whole_heads(cls, widths: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+        if widths[-1] % HEADS:
+            raise ValueError(f"the last width must be a multiple of {HEADS}, one part for each head of the attention")
+        return widths
 
 
 def _convolution(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
@@ -49,19 +57,21 @@ def _down(in_channels: int, out_channels: int, more: int) -> nn.Sequential:
 
 
 class GlobalAttention(nn.Module):
-    """Every position looks at all others; no position is marked, the convolutions around know the neighbourhood."""
+    """Every position looks at all others, (B, C, H, W) to the same.
+
+    Positions are not marked: the features that come in know their neighbourhood.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.heads = max(1, channels // HEAD_WIDTH)
         self.norm = nn.BatchNorm2d(channels)
         self.query_key_value = nn.Conv2d(channels, 3 * channels, 1)
         self.merge = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         batch, channels, height, width = x_BCHW.shape
-        qkv = self.query_key_value(self.norm(x_BCHW))
-        q_BNTE, k_BNTE, v_BNTE = qkv.view(batch, 3, self.heads, -1, height * width).transpose(-1, -2).unbind(1)
+        qkv_B3NET = self.query_key_value(self.norm(x_BCHW)).reshape(batch, 3, HEADS, channels // HEADS, -1)
+        q_BNTE, k_BNTE, v_BNTE = qkv_B3NET.transpose(-1, -2).unbind(1)
         y_BNTE = F.scaled_dot_product_attention(q_BNTE, k_BNTE, v_BNTE)
         change: Tensor = self.merge(y_BNTE.transpose(-1, -2).reshape(batch, channels, height, width))
         return x_BCHW + change
@@ -70,11 +80,10 @@ class GlobalAttention(nn.Module):
 class UNetSegmenter(nn.Module):
     """RGB (B, 3, H, W) in [0, 1] to class logits (B, m, H, W); trainable, the expert wraps it frozen."""
 
-    def __init__(self, config: UNetConfig, out_stride: int = 2) -> None:
+    def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         w2, w4, w8, w16 = config.widths
         n4, n8, n16 = config.blocks
-        self.out_stride = out_stride
         self.down2 = _down(3, w2, 0)
         self.down4 = _down(w2, w4, n4)
         self.down8 = _down(w4, w8, n8)
@@ -83,7 +92,7 @@ class UNetSegmenter(nn.Module):
         self.up8 = nn.Sequential(_convolution(w16 + w8, w8), _convolution(w8, w8))
         self.up4 = nn.Sequential(_convolution(w8 + w4, w4), _convolution(w4, w4))
         self.up2 = _convolution(w4 + w2, w2)
-        self.head = nn.Conv2d(w2 if out_stride == 2 else w4, config.class_count, 1)
+        self.head = nn.Conv2d(w2, config.class_count, 1)
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
         height, width = x_B3HW.shape[-2:]
@@ -93,9 +102,8 @@ class UNetSegmenter(nn.Module):
         f16 = self.attention(self.down16(f8))
         f8 = self.up8(_joined(f16, f8))
         f4 = self.up4(_joined(f8, f4))
-        if self.out_stride == 2:
-            f4 = self.up2(_joined(f4, f2))
-        logits = F.interpolate(self.head(f4).float(), scale_factor=float(self.out_stride), mode="bilinear", align_corners=False)
+        f2 = self.up2(_joined(f4, f2))
+        logits = F.interpolate(self.head(f2).float(), scale_factor=2.0, mode="bilinear", align_corners=False)
         return logits[..., :height, :width]
 
 

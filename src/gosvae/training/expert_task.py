@@ -1,21 +1,20 @@
-"""Supervised training of the compact expert on labelled images."""
+"""Supervised training of an expert on labelled images."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gosvae.datasets.base import IGNORE_INDEX, Dataset
 from gosvae.errors import DatasetError
-from gosvae.experts.compact import CompactSegmenter
 from gosvae.training.task import TrainingTask
 
 
 class ExpertTask(TrainingTask):
     """Class-weighted cross-entropy between the network's logits and the labels (term `cross_entropy`)."""
 
-    def __init__(self, network: CompactSegmenter, class_weights_m: Tensor) -> None:
+    def __init__(self, network: nn.Module, class_weights_m: Tensor) -> None:
         super().__init__()
         self.network = network
         self.register_buffer("class_weights_m", class_weights_m)

@@ -1,4 +1,4 @@
-"""Trains a compact expert on labelled images and writes it as a folder that `load_expert` reads."""
+"""Trains an expert on labelled images and writes it as a folder that `load_expert` reads."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from safetensors.torch import save
 from torch import nn
 
 from gosvae.checkpoint import half_weights
-from gosvae.config import Config, to_tree
+from gosvae.config import Config, parse, to_tree
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.loader import TrainingBatches
 from gosvae.errors import DatasetError
-from gosvae.experts.compact import CompactConfig, CompactSegmenter, ExpertCard, balanced_class_weights
+from gosvae.experts.compact import CompactConfig, balanced_class_weights
+from gosvae.experts.trained import ExpertCard, NetworkConfig, build_network
+from gosvae.experts.unet import UNetConfig
 from gosvae.files import json_bytes, write_together
 from gosvae.seeding import seed_everything
 from gosvae.training.config import RunConfig, StageConfig, Stages
@@ -24,14 +26,32 @@ from gosvae.training.provenance import provenance
 
 
 class ExpertRecipe(Config):
-    """How a compact expert is trained."""
+    """How an expert is trained.
+
+    Attributes:
+        architecture: of the network; `widths` and `blocks` are those of its configuration.
+    """
 
     kind: Literal["expert"] = "expert"
     name: str
     description: str
+    architecture: Literal["compact", "unet"] = "compact"
     widths: tuple[int, int, int, int] = (32, 64, 96, 128)
     blocks: tuple[int, int, int] = (2, 2, 3)
     stages: Stages
+
+    def network(self, class_count: int) -> NetworkConfig:
+        """The configuration of the network for so many classes.
+
+        Raises:
+            ConfigError: a size that the architecture cannot have.
+        """
+        tree = {"widths": self.widths, "blocks": self.blocks, "class_count": class_count}
+        match self.architecture:
+            case "compact":
+                return parse(CompactConfig, tree, source=f"recipe {self.name!r}")
+            case "unet":
+                return parse(UNetConfig, tree, source=f"recipe {self.name!r}")
 
 
 def train_expert(
@@ -56,7 +76,7 @@ def train_expert(
     """
     if not seen.has_labels:
         raise DatasetError(f"dataset {seen.name!r} has no labels: training an expert needs them")
-    config = CompactConfig(widths=recipe.widths, blocks=recipe.blocks, class_count=len(seen.class_names))
+    config = recipe.network(len(seen.class_names))
     class_weights_m = balanced_class_weights(label_counts(seen))
 
     def batches(stage: StageConfig, rank: int, world_size: int) -> TrainingBatches:
@@ -89,6 +109,6 @@ def train_expert(
 
     with torch.random.fork_rng(devices=[]):
         seed_everything(run.seed)
-        task = ExpertTask(CompactSegmenter(config), class_weights_m)
+        task = ExpertTask(build_network(config), class_weights_m)
         trainer = Trainer(task, recipe.stages, run, folder, inputs=f"{seen.name} {len(seen)}")
         return trainer.train(batches, keep, max_minutes=max_minutes, progress=progress)

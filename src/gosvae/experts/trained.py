@@ -1,0 +1,80 @@
+"""Experts that `gosvae train-expert` made: a folder with `config.json` and `weights.safetensors`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+from safetensors.torch import load_file
+from torch import nn
+
+from gosvae.config import Config, parse
+from gosvae.errors import ExpertError
+from gosvae.experts.base import ExpertInfo, NetworkExpert
+from gosvae.experts.compact import CompactConfig, CompactSegmenter
+from gosvae.experts.unet import UNetConfig, UNetSegmenter
+
+NetworkConfig = CompactConfig | UNetConfig
+
+
+class ExpertCard(Config):
+    """What `config.json` in the folder of a trained expert holds."""
+
+    kind: Literal["expert"] = "expert"
+    schema_version: Literal[1] = 1
+    name: str
+    class_names: tuple[str, ...]
+    input_height: int = Field(gt=0)
+    input_width: int = Field(gt=0)
+    network: Annotated[CompactConfig | UNetConfig, Field(discriminator="kind")]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _compact_where_no_kind_is_named(cls, tree: Any) -> Any:
+        """The first experts were written when there was one kind of network."""
+        network = tree.get("network") if isinstance(tree, dict) else None
+        if isinstance(network, dict) and "kind" not in network:
+            return {**tree, "network": {**network, "kind": "compact"}}
+        return tree
+
+    @model_validator(mode="after")
+    def _a_name_for_each_class(self) -> ExpertCard:
+        if len(self.class_names) != self.network.class_count:
+            raise ValueError(f"{len(self.class_names)} class_names, but network.class_count {self.network.class_count}")
+        return self
+
+
+def build_network(config: NetworkConfig) -> nn.Module:
+    """The network that a configuration describes, newly initialised from PyTorch's global generator."""
+    match config:
+        case CompactConfig():
+            return CompactSegmenter(config)
+        case UNetConfig():
+            return UNetSegmenter(config)
+
+
+def load_trained_expert(folder: Path) -> NetworkExpert:
+    """Load `config.json` and `weights.safetensors` (any float precision, used in float32).
+
+    Raises:
+        ExpertError: a file is missing or the weights do not fit the configuration.
+        ConfigError: `config.json` has unknown keys or impossible values.
+    """
+    config_path, weights_path = folder / "config.json", folder / "weights.safetensors"
+    for path in (config_path, weights_path):
+        if not path.is_file():
+            raise ExpertError(f"{folder} is not an expert: {path.name} is missing; make one with gosvae train-expert")
+    try:
+        tree = json.loads(config_path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ExpertError(f"{config_path} is not valid JSON") from None
+    card = parse(ExpertCard, tree, source=str(config_path))
+    network = build_network(card.network)
+    try:
+        network.load_state_dict({k: v.float() for k, v in load_file(weights_path).items()})
+    except Exception as error:
+        raise ExpertError(f"{weights_path} does not fit {config_path.name}: {str(error).splitlines()[0]}") from None
+    info = ExpertInfo(card.name, card.class_names, card.input_height, card.input_width)
+    return NetworkExpert(info, network)
