@@ -24,6 +24,7 @@ HEAVY = (
     "lightning_fabric",
     "matplotlib",
     "scipy",
+    "sionna",
     "stlpips_pytorch",
     "tensorboard",
     "torchmetrics",
