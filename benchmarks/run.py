@@ -59,6 +59,65 @@ def measure_learned(name: str, repeats: int) -> dict[str, Any]:
     }
 
 
+def measure_variable(name: str, repeats: int) -> dict[str, Any]:
+    """A variable-rate codec at its own level: transform and entropy coding apart, and the whole way to bytes."""
+    from gosvae.codecs.registry import load_trained_codec
+    from gosvae.codecs.variable import VariableRateCodec
+    from gosvae.datasets.streets import Streets
+
+    codec = load_trained_codec(name)
+    assert isinstance(codec, VariableRateCodec)
+    image = Streets(1, seed=7, height=HEIGHT, width=WIDTH)[0].image_uint8_HW3
+    symbols = codec.symbols(codec.latent(image), codec.level)
+    data = codec.encode(symbols, HEIGHT, WIDTH, codec.level)
+    return {
+        "bytes": len(data),
+        "encode_transform_ms": median_ms(lambda: codec.symbols(codec.latent(image), codec.level), repeats),
+        "encode_entropy_ms": median_ms(lambda: codec.encode(symbols, HEIGHT, WIDTH, codec.level), repeats),
+        "encode_ms": median_ms(lambda: codec.compress(image), repeats),
+        "encode_to_budget_ms": median_ms(lambda: codec.compress_to_budget(image, len(data)), repeats),
+        "decode_entropy_ms": median_ms(lambda: codec.decode(data), repeats),
+        "decode_transform_ms": median_ms(lambda: codec.reconstruct(symbols, codec.level, HEIGHT, WIDTH), repeats),
+        "encoder_parameters": sum(p.numel() for p in codec.model.encoder.parameters()),
+        "encoder_kmac_per_pixel": encoder_kmac(codec.model.encoder),
+    }
+
+
+def encoder_kmac(encoder: torch.nn.Module) -> float:
+    """Thousands of multiplications for each pixel, counted by PyTorch."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.inference_mode(False), torch.no_grad():
+        encoder(torch.zeros(1, 3, HEIGHT, WIDTH))
+    return float(counter.get_total_flops()) / 2 / 1000 / (HEIGHT * WIDTH)
+
+
+def measure_context(name: str, repeats: int) -> dict[str, Any]:
+    """The context model of 512 codes on the grid of an image at a stride, of random weights: their values cost nothing.
+
+    Random indices take more bytes than a codec's, so real images are not slower.
+    """
+    import numpy as np
+
+    from gosvae.entropy.coder import decode_indices, encode_indices
+    from gosvae.entropy.context import ContextModel, ContextNetwork, default_config
+    from gosvae.seeding import numpy_generator
+
+    config = default_config(512, (512,), product=False)
+    torch.manual_seed(0)
+    model = ContextModel(config, ContextNetwork(config).freeze())
+    stride = int(name.removeprefix("r="))
+    shape_hw = (HEIGHT // stride, WIDTH // stride)
+    indices_hw = numpy_generator(0).integers(512, size=shape_hw)
+    data = encode_indices(model, indices_hw)
+    assert np.array_equal(decode_indices(model, data, shape_hw), indices_hw)
+    return {
+        "bytes": len(data),
+        "encode_entropy_ms": median_ms(lambda: encode_indices(model, indices_hw), repeats),
+        "decode_entropy_ms": median_ms(lambda: decode_indices(model, data, shape_hw), repeats),
+    }
+
+
 def measure_classical(name: str, repeats: int) -> dict[str, Any]:
     """A classical codec at its default quality: encode and decode as a whole."""
     from gosvae.codecs.classical import load_classical
@@ -116,24 +175,36 @@ def measure_training(recipe_name: str, steps: int) -> dict[str, Any]:
 def _child(job: tuple[str, str, int, int]) -> dict[str, Any]:
     kind, name, repeats, threads = job
     torch.set_num_threads(threads)
-    measures = {"learned": measure_learned, "classical": measure_classical, "training": measure_training}
+    measures = {
+        "learned": measure_learned,
+        "variable": measure_variable,
+        "classical": measure_classical,
+        "context": measure_context,
+        "training": measure_training,
+    }
     return {"case": f"{kind} {name}", "threads": threads, **measures[kind](name, repeats), "peak_mib": peak_mib()}
 
 
 def main() -> int:
     """Measure every case and print one line of numbers for each; `--json` for machines."""
+    from gosvae.checkpoint import load_codec_checkpoint
     from gosvae.codecs.classical import CLASSICAL_CODECS
-    from gosvae.codecs.registry import embedded_codecs
+    from gosvae.codecs.registry import embedded_codecs, models_folder
     from gosvae.provenance import hardware
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
     parser.add_argument("--repeats", type=int, default=20, help="images, and training steps, for each median")
     parser.add_argument("--recipes", nargs="*", default=["vqvae", "gosvae", "gosvae-compact"], help="recipes to train")
+    parser.add_argument("--classical", nargs="*", default=["avif", "jpeg", "jpegxl", "webp"], help="classical codecs")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     options = parser.parse_args()
 
-    jobs = [("learned", name) for name in embedded_codecs()] + [("classical", name) for name in CLASSICAL_CODECS]
+    kinds = {"codec": "learned", "variable-rate": "variable"}
+    cards = {name: load_codec_checkpoint(models_folder() / name).card for name in embedded_codecs()}
+    jobs = [(kinds[card.kind], name) for name, card in cards.items()]
+    jobs += [("classical", name) for name in CLASSICAL_CODECS if name in options.classical]
+    jobs += [("context", f"r={stride}") for stride in (4, 8, 16)]
     jobs += [("training", name) for name in options.recipes]
     print(f"{hardware()}; {options.threads} threads; images of {HEIGHT}x{WIDTH} pixels; KiB and MiB are 1024-based")
     results = []

@@ -15,7 +15,7 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "src" / "gosvae"
 MAX_FILE_LINES = 400
-MAX_WEIGHT_BYTES = 12_000_000
+MAX_WEIGHT_BYTES = 40_000_000
 
 HEAVY = (
     "accelerate",

@@ -136,6 +136,20 @@ def test_what_is_trained_is_what_runs() -> None:
                 whole = integer.with_group(whole, group, symbols_ND[:8, :3])
 
 
+def test_training_can_go_on_from_integers() -> None:
+    frozen = trainable().freeze()
+    again = LatentContextNetwork(CONFIG)
+    again.thaw(frozen)
+    refrozen = again.freeze()
+    indices_hw = latent(8, 12)
+    before = LatentContextModel(CONFIG, integer_network(CONFIG, frozen), 100).estimated_bits(indices_hw)
+    after = LatentContextModel(CONFIG, integer_network(CONFIG, refrozen), 100).estimated_bits(indices_hw)
+    assert after == pytest.approx(before, rel=1e-3)
+    for name in ("embedding", "known.0"):
+        assert torch.equal(frozen[name], refrozen[name])
+    assert (frozen["levels"].int() - refrozen["levels"].int()).abs().max() <= 1
+
+
 def test_levels_lie_between_their_anchors() -> None:
     weights_LA = interpolation(5)
     assert weights_LA.shape == (LEVELS, 5)

@@ -41,6 +41,10 @@ def test_training_makes_a_codec_of_every_rate(tmp_path: Path) -> None:
     assert isinstance(codec, VariableRateCodec)
     image = streets()[0].image_uint8_HW3
     low, high = codec.compress_at(image, 0), codec.compress_at(image, LEVELS - 1)
+    assert train_codec(
+        recipe(name="again"), streets(2), streets(2), expert(), perceptual(), run_config(), tmp_path / "again",
+        init=tmp_path, progress=False,
+    ).complete  # fmt: skip
     assert len(low) < len(high)
     assert codec.decompress(high).shape == image.shape
 

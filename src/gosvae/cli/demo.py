@@ -15,6 +15,7 @@ from gosvae.cli.options import Commands
 from gosvae.codecs.classical import load_classical
 from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, embedded_codecs, load_trained_codec
+from gosvae.codecs.variable import VariableRateCodec
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.datasets.folder import ImageFolder
 from gosvae.datasets.mixture import load_prepared
@@ -24,6 +25,8 @@ from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.evaluation.tables import terminal_table
 from gosvae.experts.registry import load_expert
 
+LEVELS = (64, 128, 192)
+"""At which codecs of variable rate are shown."""
 LONGEST_SIDE = 1024
 """Larger pictures are scaled down to it in the demo, so that it stays quick."""
 
@@ -58,6 +61,16 @@ def add_commands(commands: Commands, formatter: Any) -> None:
     parser.set_defaults(run=run_demo)
 
 
+def entries_of_the_package() -> list[CodecEntry]:
+    """The codecs of the package by rising bytes: those of variable rate at some levels, the default one last."""
+    codecs = [load_trained_codec(name) for name in embedded_codecs()]
+    variable = [codec for codec in codecs if isinstance(codec, VariableRateCodec)]
+    entries = [CodecEntry(f"{c.name}:{level}", c.at(level), curve=c.name) for c in variable for level in LEVELS]
+    learned = [codec for codec in codecs if isinstance(codec, LearnedCodec)]
+    learned.sort(key=lambda codec: (-codec.model.stride, codec.name == DEFAULT_CODEC))
+    return entries + [CodecEntry(codec.name, codec) for codec in learned]
+
+
 def run_demo(options: argparse.Namespace) -> int:
     """Evaluate the package's models and classical codecs at like bytes; print a table, write a picture."""
     dataset: Dataset
@@ -69,12 +82,11 @@ def run_demo(options: argparse.Namespace) -> int:
         dataset = EvenlySpaced(_Shrunk(ImageFolder(options.images)), options.count)
     if not embedded_codecs():
         raise ConfigError("this installation has no models of its own: install gosvae again, or use gosvae evaluate")
-    learned = [codec for codec in map(load_trained_codec, embedded_codecs()) if isinstance(codec, LearnedCodec)]
-    learned.sort(key=lambda codec: (-codec.model.stride, codec.name == DEFAULT_CODEC))
-    entries = [CodecEntry(codec.name, codec) for codec in learned]
+    entries = entries_of_the_package()
+    matched = (entries[len(LEVELS) // 2].label, entries[-1].label)
     entries += [
-        CodecEntry(f"{name} at {matched}", load_classical(name), match=matched)
-        for matched in dict.fromkeys((learned[0].name, learned[-1].name))
+        CodecEntry(f"{name} at {label}", load_classical(name), match=label)
+        for label in dict.fromkeys(matched)
         for name in ("avif", "jpegxl", "webp", "jpeg")
     ]
     evaluation = evaluate(entries, dataset, load_expert("embedded"), keep_images=[0, 1][: len(dataset)])

@@ -64,9 +64,8 @@ def add_commands(commands: Commands, formatter: Any) -> None:
     parser.add_argument(
         "codecs",
         nargs="*",
-        default=[DEFAULT_CODEC],
         help="names of gosvae list, checkpoint folders, jpeg:QUALITY, VARIABLE:LEVEL, VARIABLE:1.5KiB, or label-map "
-        "(sends what --expert sees)",
+        f"(sends what --expert sees); default: {DEFAULT_CODEC}, or with --sweep nothing more",
     )
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
@@ -108,16 +107,19 @@ def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecE
         ConfigError: `--match` names no codec of the evaluation.
     """
     entries: list[CodecEntry] = []
-    for spec in options.codecs:
+    specs = options.codecs or ([] if options.sweep else [DEFAULT_CODEC])
+    if options.baselines and not specs:
+        raise ConfigError("--baselines take the bytes of a codec: name one, or leave them to --sweep")
+    for spec in specs:
         full = f"{spec}:{options.expert}" if spec == LABEL_MAP else spec
         codec = load_codec(full, device=device)
         taken = codec.name in [entry.label for entry in entries]  # two runs of one recipe have one name
         entries.append(CodecEntry(spec if ":" in spec or taken else codec.name, codec, curve=options.curve))
-    by_spec = dict(zip(options.codecs, entries, strict=True))
-    matches = options.match if options.match is not None else options.codecs[:1]
+    by_spec = dict(zip(specs, entries, strict=True))
+    matches = options.match if options.match is not None else specs[:1]
     for match in matches:
         if match not in by_spec:
-            raise ConfigError(f"--match {match}: it is not among the codecs {', '.join(options.codecs)}")
+            raise ConfigError(f"--match {match}: it is not among the codecs {', '.join(specs)}")
         label = by_spec[match].label
         entries += [
             CodecEntry(f"{name} at {label}" if len(matches) > 1 else name, load_classical(name), match=label)

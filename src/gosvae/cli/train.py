@@ -1,4 +1,4 @@
-"""`gosvae train`, `gosvae train-expert` and `gosvae export`."""
+"""`gosvae train`, `gosvae train-expert`, `gosvae adapt-expert` and `gosvae export`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from gosvae.cli.options import (
     add_perceptual,
     geometry_of,
 )
-from gosvae.config import parse
+from gosvae.codecs.registry import load_trained_codec
+from gosvae.config import apply_overrides, parse, to_tree
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.mixture import load_prepared
 from gosvae.errors import ConfigError
+from gosvae.experts.registry import load_expert
 from gosvae.recipes import load_recipe
 from gosvae.recipes.run import train
-from gosvae.training.config import RunConfig
+from gosvae.training.adaptation import adapt_expert, adaptation_stage
+from gosvae.training.config import RunConfig, StageConfig
 from gosvae.training.experts import ExpertRecipe, train_expert
 from gosvae.training.loop import Outcome
 
@@ -53,6 +56,17 @@ def add_commands(commands: Commands, formatter: Any) -> None:
     )
     _add_run_options(expert)
     expert.set_defaults(run=run_train_expert)
+
+    adapt = commands.add_parser(
+        "adapt-expert",
+        help="fine-tune an expert on what a codec makes of images, without labels",
+        formatter_class=formatter,
+    )
+    adapt.add_argument("codec", help="a VQ or variable-rate codec: a name or a checkpoint folder")
+    adapt.add_argument("--expert", default="embedded", metavar="EXPERT", help="one of gosvae train-expert")
+    adapt.add_argument("--steps", type=int, default=2000, help="of the optimiser")
+    _add_run_options(adapt)
+    adapt.set_defaults(run=run_adapt_expert)
 
     export = commands.add_parser(
         "export", help="copy a finished codec without its training state", formatter_class=formatter
@@ -144,6 +158,25 @@ def run_train_expert(options: argparse.Namespace) -> int:
         recipe,
         _data(options, centre_crop=False),
         (used.shape[0], used.shape[1]),
+        _run_config(options),
+        folder,
+        max_minutes=options.max_minutes,
+        progress=not options.quiet,
+    )
+    return _report(outcome, folder)
+
+
+def run_adapt_expert(options: argparse.Namespace) -> int:
+    """Adapt an expert to a codec."""
+    codec = load_trained_codec(options.codec)
+    tree = apply_overrides(to_tree(adaptation_stage(options.steps)), options.overrides)
+    stage = parse(StageConfig, tree, source="--set")
+    folder = options.out or Path("runs") / f"expert-at-{codec.name}"
+    outcome = adapt_expert(
+        codec,
+        load_expert(options.expert),
+        _data(options, centre_crop=False),
+        stage,
         _run_config(options),
         folder,
         max_minutes=options.max_minutes,

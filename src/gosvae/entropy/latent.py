@@ -36,6 +36,7 @@ from gosvae.nn.integer import (
     integer_relu,
     quantized_relu,
     round_to_units,
+    thaw_layers,
 )
 
 LEVELS = 256
@@ -202,6 +203,23 @@ class LatentContextNetwork(nn.Module):
         tables = {"embedding": self._signed(self.embedding), "levels": self.level_table()}
         tables |= {f"known.{i}": self._signed(table) for i, table in enumerate(self.known)}
         return tensors | {name: (table * 2.0**UNIT_BITS).to(torch.int8).cpu() for name, table in tables.items()}
+
+    @torch.no_grad()
+    def thaw(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `freeze`, for training that goes on from a finished model.
+
+        All but the levels is as it was; their anchors are those that come nearest to the frozen table.
+
+        Raises:
+            CheckpointError: the tensors are not those of such a network.
+        """
+        integer_network(self.config, tensors)  # checks them
+        thaw_layers(self, tensors)
+        unit = 2.0**-UNIT_BITS
+        self.embedding.copy_(tensors["embedding"].float() * unit)
+        for i, table in enumerate(self.known):
+            table.copy_(tensors[f"known.{i}"].float() * unit)
+        self.levels.copy_(torch.linalg.lstsq(self.get_buffer("interpolation_LA"), tensors["levels"] * unit).solution)
 
 
 def integer_network(config: LatentContextConfig, tensors: dict[str, Tensor]) -> LatentContextNetwork:

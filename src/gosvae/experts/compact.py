@@ -45,6 +45,7 @@ class CompactSegmenter(nn.Module):
 
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
+        self.config = config
         w2, w4, w8, w16 = config.widths
         n4, n8, n16 = config.blocks
         self.stem = _down(3, w2)

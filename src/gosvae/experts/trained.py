@@ -78,3 +78,21 @@ def load_trained_expert(folder: Path) -> NetworkExpert:
         raise ExpertError(f"{weights_path} does not fit {config_path.name}: {str(error).splitlines()[0]}") from None
     info = ExpertInfo(card.name, card.class_names, card.input_height, card.input_width)
     return NetworkExpert(info, network)
+
+
+def card_of(expert: NetworkExpert, name: str) -> ExpertCard:
+    """What `config.json` says of an expert of this kind, under another name.
+
+    Raises:
+        ExpertError: its network is none of those that a card can describe.
+    """
+    network, info = expert.network, expert.info
+    if not isinstance(network, CompactSegmenter | UNetSegmenter):
+        raise ExpertError(f"expert {info.name!r} has a network of its own kind, {type(network).__name__}")
+    return ExpertCard(
+        name=name,
+        class_names=info.class_names,
+        input_height=info.input_height,
+        input_width=info.input_width,
+        network=network.config,
+    )

@@ -82,6 +82,7 @@ class UNetSegmenter(nn.Module):
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
+        self.config = config
         w2, w4, w8, w16 = config.widths
         n4, n8, n16 = config.blocks
         self.down2 = _down(3, w2, 0)

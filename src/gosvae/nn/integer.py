@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -131,6 +131,14 @@ class QuantizedLinear(nn.Module):
         weight_OI = straight_through(self.weight_OI, weight_OI)
         return F.linear(x_NI, weight_OI, straight_through(self.bias_PO, bias_PO)[use])
 
+    @torch.no_grad()
+    def thaw(self, integers: IntegerWeights) -> None:
+        """Take the weights of a layer that was frozen: the inverse of `freeze`, so that training can go on from it."""
+        scale_bits_O = integers.shift_O.float() + self.extra_bits
+        half_O = (2.0 ** (integers.shift_O.float() - 1)).floor()
+        self.weight_OI.copy_(integers.weight_OI.float() * 2.0 ** -scale_bits_O[:, None])
+        self.bias_PO.copy_((integers.bias_PO.float() - half_O) * 2.0 ** -(scale_bits_O + UNIT_BITS))
+
     def freeze(self) -> IntegerWeights:
         """The layer in integers."""
         weight_OI, bias_PO, bits_O = (value.detach().cpu() for value in self._integers())
@@ -186,6 +194,14 @@ def frozen_layers(network: nn.Module) -> dict[str, Tensor]:
                 f"{name}.shift": integers.shift_O,
             }
     return tensors
+
+
+def thaw_layers(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give all `QuantizedLinear` layers of a network what `frozen_layers` made of them."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, QuantizedLinear):
+            weight, bias, shift = (tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
+            layer.thaw(IntegerWeights(weight, bias, shift, layer.largest_input, layer.residual))
 
 
 def integer_layers(pattern: nn.Module, tensors: dict[str, Tensor]) -> Callable[..., IntegerLinear]:

@@ -70,6 +70,14 @@ class TrainableRecipe(Config, ABC):
         del expert
         return self
 
+    def initialise(self, network: nn.Module, source: CodecCheckpoint) -> None:
+        """Give the network the weights of a finished codec of the same model.
+
+        Raises:
+            CheckpointError: they do not fit.
+        """
+        load_weights(network, source)
+
     @abstractmethod
     def network(self) -> nn.Module:
         """The network that is trained, newly initialised from PyTorch's global generator."""
@@ -123,7 +131,7 @@ def _initialise(network: nn.Module, recipe: TrainableRecipe, folder: Path) -> No
     source = load_codec_checkpoint(folder)
     if (source.card.kind, source.card.model) != (recipe.kind, recipe.model):
         raise ConfigError(f"--init {folder}: its model is not the recipe's; train with the same model settings")
-    load_weights(network, source)
+    recipe.initialise(network, source)
 
 
 def train_codec(

@@ -87,7 +87,7 @@ class Judges(nn.Module):
             with torch.no_grad():
                 logits_BmHW, features = _watched(self.expert, layers, x_B3HW)
             logits_hat_BmHW, features_hat = _watched(self.expert, layers, x_hat_B3HW)
-            weights_BHW = _rarity(logits_BmHW) if self._balance_classes else None
+            weights_BHW = rarity(logits_BmHW) if self._balance_classes else None
             for kind in kinds:
                 terms[kind] = imitation_loss(kind, logits_BmHW, logits_hat_BmHW, weights_BHW)
             if FEATURES in wanted:
@@ -119,7 +119,7 @@ def _relative_distance(f: Tensor, f_hat: Tensor) -> Tensor:
     return (f_hat.float() - f).square().mean() / f.square().mean().clamp_min(1e-12)
 
 
-def _rarity(logits_BmHW: Tensor) -> Tensor:
+def rarity(logits_BmHW: Tensor) -> Tensor:
     """Weights (B, H, W), mean 1, of the pixels by the share of their class in the batch."""
     m = logits_BmHW.shape[1]
     classes_BHW = logits_BmHW.argmax(dim=1)

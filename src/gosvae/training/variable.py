@@ -9,6 +9,7 @@ Axis legend: B images, D latent channels, h and w latent positions, N positions,
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -16,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gosvae.checkpoint import CodecCheckpoint, VariableRateCard, half_weights
+from gosvae.checkpoint import CodecCheckpoint, VariableRateCard, half_weights, load_weights
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
 from gosvae.config import Config
 from gosvae.datasets.base import Dataset
@@ -211,6 +212,12 @@ class VariableRateRecipe(TrainableRecipe):
 
     def network(self) -> VariableRateAutoencoder:
         return VariableRateAutoencoder(self.model)
+
+    def initialise(self, network: nn.Module, source: CodecCheckpoint) -> None:
+        assert isinstance(network, VariableRateAutoencoder)
+        context = {f"context.{name}": value for name, value in network.context.state_dict().items()}
+        load_weights(network, replace(source, weights=source.weights | context))
+        network.context.thaw(source.context)
 
     def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
         assert isinstance(network, VariableRateAutoencoder)
