@@ -11,7 +11,7 @@ import torch
 from gosvae import bitstream
 from gosvae.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.cli.main import main
-from gosvae.codecs.registry import load_codec
+from gosvae.codecs.registry import load_codec, split_budget
 from gosvae.codecs.slices import StreamOptions
 from gosvae.codecs.tiling import TILE_PIXELS
 from gosvae.codecs.variable import VariableRateCodec
@@ -111,6 +111,8 @@ def test_a_name_can_carry_the_rate(tmp_path: Path) -> None:
     assert isinstance(at_nine, VariableRateCodec)
     assert at_nine.level == 9
     assert len(load_codec(f"{folder}:0.125KiB").compress(image)) <= 128
+    assert split_budget("avif:1.5KiB") == ("avif", 1536)
+    assert split_budget("label-map:hf:a/b") == ("label-map:hf:a/b", None)
     for bad in ("x", "999", "-1", "zKiB", "0.0001KiB"):
         with pytest.raises(ConfigError):
             load_codec(f"{folder}:{bad}")

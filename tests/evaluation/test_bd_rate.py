@@ -8,7 +8,8 @@ from small_world import BlockCodec, RawCodec, run
 
 from gosvae.errors import ConfigError
 from gosvae.evaluation import CodecEntry
-from gosvae.evaluation.bd_rate import bd_rate, bd_rate_of_points, upper_envelope
+from gosvae.evaluation.bd_rate import bd_rate, bd_rate_of_points, bytes_at_quality, upper_envelope
+from gosvae.evaluation.rows import Row
 
 RATES = (100.0, 200.0, 400.0, 800.0, 1600.0, 3200.0)
 ANCHOR = [(rate, 0.1 * np.log2(rate)) for rate in RATES]
@@ -29,6 +30,17 @@ def test_only_the_common_range_of_quality_counts() -> None:
     assert (result.quality_from, result.quality_to) == (ANCHOR[2][1], ANCHOR[-1][1])
     assert any("share" in note for note in result.notes)
     assert any("5 points" in note for note in result.notes)
+
+
+def test_bytes_at_a_quality_lie_between_the_points_of_the_curve() -> None:
+    rows = [Row(f"{rate}", "c", 1, total_bytes=rate, miou=quality) for rate, quality in ANCHOR]
+    assert bytes_at_quality(rows, 0.1 * np.log2(300.0)) == pytest.approx(300.0, rel=0.01)
+    assert bytes_at_quality(rows, ANCHOR[0][1]) == pytest.approx(100.0)
+    assert bytes_at_quality(rows[:1], ANCHOR[0][1]) == 100.0
+    assert bytes_at_quality(rows, 0.5) is None  # nothing is extrapolated
+    assert bytes_at_quality(rows, 2.0) is None
+    with pytest.raises(ConfigError, match="no finite agreement_miou"):
+        bytes_at_quality(rows, 0.5, quality="agreement_miou")
 
 
 def test_points_that_nobody_would_use_are_left_out_and_noted() -> None:

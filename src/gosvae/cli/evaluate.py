@@ -21,12 +21,12 @@ from gosvae.cli.options import (
     perceptual_of,
 )
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
-from gosvae.codecs.registry import DEFAULT_CODEC, LABEL_MAP, load_codec
+from gosvae.codecs.registry import DEFAULT_CODEC, LABEL_MAP, load_codec, split_budget
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import ConfigError, GosvaeError
-from gosvae.evaluation.bd_rate import bd_rate
+from gosvae.evaluation.bd_rate import bd_rate, bytes_at_quality
 from gosvae.evaluation.features import FRECHET_NAMES, load_features
 from gosvae.evaluation.pictures import draw_pictures
 from gosvae.evaluation.plots import plot_rate_task
@@ -36,6 +36,7 @@ from gosvae.evaluation.rows import Evaluation
 from gosvae.evaluation.tables import markdown_table, terminal_table
 from gosvae.experts.registry import load_expert
 from gosvae.files import write_atomically
+from gosvae.units import kib
 
 EXAMPLE = """examples:
   gosvae evaluate gosvae-camvid --data camvid:PATH --baselines jpeg avif --out results
@@ -64,8 +65,8 @@ def add_commands(commands: Commands, formatter: Any) -> None:
     parser.add_argument(
         "codecs",
         nargs="*",
-        help="names of gosvae list, checkpoint folders, jpeg:QUALITY, VARIABLE:LEVEL, VARIABLE:1.5KiB, or label-map "
-        f"(sends what --expert sees); default: {DEFAULT_CODEC}, or with --sweep nothing more",
+        help="names of gosvae list, checkpoint folders, jpeg:QUALITY, VARIABLE:LEVEL, avif:1.5KiB (for each image), "
+        f"or label-map (sends what --expert sees); default: {DEFAULT_CODEC}, or with --sweep nothing more",
     )
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
@@ -112,7 +113,11 @@ def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecE
         raise ConfigError("--baselines take the bytes of a codec: name one, or leave them to --sweep")
     for spec in specs:
         full = f"{spec}:{options.expert}" if spec == LABEL_MAP else spec
-        codec = load_codec(full, device=device)
+        name, budget_bytes = split_budget(full)
+        codec = load_codec(name, device=device)
+        if budget_bytes is not None:
+            entries.append(CodecEntry(spec, codec, budget_bytes=budget_bytes, curve=options.curve))
+            continue
         taken = codec.name in [entry.label for entry in entries]  # two runs of one recipe have one name
         entries.append(CodecEntry(spec if ":" in spec or taken else codec.name, codec, curve=options.curve))
     by_spec = dict(zip(specs, entries, strict=True))
@@ -194,3 +199,9 @@ def _print_bd_rates(evaluation: Evaluation, anchor: str) -> None:
             continue
         span = f"{quality} {found.quality_from:.3f} to {found.quality_to:.3f}"
         print(f"BD-rate of {name} against {anchor}: {found.percent:+.1f} % ({span}). {' '.join(found.notes)}")
+    reference = getattr(evaluation.reference, quality)
+    print(f"KiB for 95 % of the uncompressed {quality}, {0.95 * reference:.3f}:")
+    for name, rows in evaluation.curves().items():
+        if len(rows) > 1:
+            n_bytes = bytes_at_quality(rows, 0.95 * reference, quality=quality)
+            print(f"  {name}: " + ("not between its points" if n_bytes is None else f"{kib(n_bytes):.2f}"))

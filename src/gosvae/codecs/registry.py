@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -141,17 +142,21 @@ def load_codec(
     return load_trained_codec(spec, options=options, device=device)
 
 
+def split_budget(spec: str) -> tuple[str, int | None]:
+    """The name of `NAME:1.5KiB` and its bytes; of other specs the whole spec, and None."""
+    name, separator, rate = spec.rpartition(":")
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)kib", rate.lower())
+    return (name, int(1024 * float(match[1]))) if separator and match else (spec, None)
+
+
 def _level_or_budget(name: str, rate: str) -> tuple[int | None, int | None]:
     """Level and bytes of what stands behind the colon of a variable-rate codec: `96` or `1.5KiB`."""
-    number = rate.lower().removesuffix("kib")
-    try:
-        if not rate:
-            return None, None
-        return (int(rate), None) if number == rate.lower() else (None, int(float(number) * 1024))
-    except (ValueError, OverflowError):
-        raise ConfigError(
-            f"{name}:{rate} is no rate: give a level of 0..255 ({name}:96) or a budget ({name}:1.5KiB)"
-        ) from None
+    budget_bytes = split_budget(f":{rate}")[1]
+    if not rate or budget_bytes is not None:
+        return None, budget_bytes
+    if not rate.isdecimal():
+        raise ConfigError(f"{name}:{rate} is no rate: give a level of 0..255 ({name}:96) or a budget ({name}:1.5KiB)")
+    return int(rate), None
 
 
 def _made(checkpoint: CodecCheckpoint, header: bitstream.Header) -> bool:

@@ -79,6 +79,7 @@ class VariableRateCodec(TrainedCodec, RateControlledCodec):
         self._network = integer_network(self.config.context, checkpoint.context).to(self.device)
         self._mark = context_mark(checkpoint)
         self._fixed = FixedLength(self.config.context.values)
+        self.stiffness: float | None = None
 
     @classmethod
     def load(
@@ -127,10 +128,20 @@ class VariableRateCodec(TrainedCodec, RateControlledCodec):
             return encode_in_tiles(self.model.transform, x, self.model.stride, self.config.pyramid.halo)
 
     def symbols(self, latent_1Dhw: Tensor, level: int) -> SymbolArray:
-        """Symbols 0..2L, int64 (D, h, w), of a latent at a level."""
+        """Symbols 0..2L, int64 (D, h, w), of a latent at a level.
+
+        With `stiffness`, the assignment is entropy-constrained: of the two integers around each value the one that is
+        cheaper in bits plus `stiffness` times the squared distance, under the distributions that plain rounding gives.
+        """
         with torch.inference_mode():
             y_1Dhw = self.model.scaled(latent_1Dhw.to(self.device), torch.tensor([level], device=self.device))
-            symbols_Dhw: SymbolArray = (y_1Dhw[0].round().long() + self.config.context.bound).cpu().numpy()
+            shifted_Dhw = (y_1Dhw[0] + self.config.context.bound).cpu().numpy()
+        symbols_Dhw: SymbolArray = np.rint(shifted_Dhw).astype(np.int64)
+        if self.stiffness is not None:
+            bits_NV = self.entropy_model(level).bits_of_values(_stacked(symbols_Dhw))
+            distance_DhwV = np.abs(shifted_Dhw[..., None] - np.arange(self.config.context.values, dtype=np.float32))
+            costs_DhwV = bits_NV.reshape(distance_DhwV.shape) + self.stiffness * distance_DhwV**2
+            symbols_Dhw = np.where(distance_DhwV < 1.0, costs_DhwV, np.inf).argmin(axis=-1)
         return symbols_Dhw
 
     def encode(self, symbols_Dhw: SymbolArray, height: int, width: int, level: int) -> bytes:

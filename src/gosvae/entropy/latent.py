@@ -21,7 +21,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gosvae.config import Config
-from gosvae.entropy.base import Batch, EntropyModel, IndexArray, SymbolTables, batches_bits, check_shape
+from gosvae.entropy.base import (
+    TABLE_BITS,
+    Batch,
+    EntropyModel,
+    IndexArray,
+    SymbolTables,
+    batches_bits,
+    check_shape,
+)
 from gosvae.entropy.lattice import KINDS, Part, is_edge, passes, reach, taps
 from gosvae.entropy.logits import LOGIT_BITS, counts_of_logits
 from gosvae.errors import BitstreamError, CheckpointError
@@ -270,6 +278,17 @@ class LatentContextModel(EntropyModel):
     def estimated_bits(self, indices_hw: npt.NDArray[Any]) -> float:
         """Cross-entropy of the stacked symbols (D * h, w) under the network's distributions, in bits."""
         return batches_bits(self, indices_hw)
+
+    def bits_of_values(self, indices_hw: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Bits (D * h, w, V) that each value would take in the place of each symbol, all others being as they are.
+
+        What a change does to the bits of symbols that are coded later is not in it.
+        """
+        bits_NV = np.empty((indices_hw.size, self.codebook_size), np.float32)
+        for batch in self.known_batches(indices_hw):
+            weights_NK = batch.tables.weights_NK if isinstance(batch.tables, SymbolTables) else batch.tables.weights_TK
+            bits_NV[batch.where] = TABLE_BITS - np.log2(weights_NK.astype(np.float32))
+        return bits_NV.reshape(*indices_hw.shape, -1)
 
     def batches(self, shape_hw: tuple[int, int]) -> Generator[Batch, IndexArray, IndexArray]:
         """See `EntropyModel.batches`: for each chunk of each pass one batch for every group of channels.

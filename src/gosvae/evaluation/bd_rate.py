@@ -55,16 +55,38 @@ def bd_rate(evaluation: Evaluation, curve: str, anchor: str, *, quality: str = "
         if name not in curves:
             raise ConfigError(unknown_name("curve", name, curves))
 
-    def points(rows: Sequence[Row]) -> list[tuple[float, float]]:
-        found = []
-        for row in rows:
-            value = QUALITIES[quality](row)
-            if value is None or row.total_bytes is None or not np.isfinite(value):
-                raise ConfigError(f"{row.label!r} has no finite {quality}: choose another of {', '.join(QUALITIES)}")
-            found.append((row.total_bytes, value))
-        return found
+    return bd_rate_of_points(_points(curves[curve], quality), _points(curves[anchor], quality), names=(curve, anchor))
 
-    return bd_rate_of_points(points(curves[curve]), points(curves[anchor]), names=(curve, anchor))
+
+def _points(rows: Sequence[Row], quality: str) -> list[tuple[float, float]]:
+    """Bytes and quality of the rows."""
+    found = []
+    for row in rows:
+        value = QUALITIES[quality](row)
+        if value is None or row.total_bytes is None or not np.isfinite(value):
+            raise ConfigError(f"{row.label!r} has no finite {quality}: choose another of {', '.join(QUALITIES)}")
+        found.append((row.total_bytes, value))
+    return found
+
+
+def bytes_at_quality(rows: Sequence[Row], target: float, *, quality: str = "miou") -> float | None:
+    """Mean bytes at which a curve reaches a quality: between the points of its upper envelope, log rate is PCHIP.
+
+    None where the curve does not reach it, or begins above it: nothing is extrapolated.
+
+    Raises:
+        ConfigError: an unknown quality, or a point without it.
+    """
+    from scipy.interpolate import PchipInterpolator
+
+    if quality not in QUALITIES:
+        raise ConfigError(unknown_name("quality", quality, QUALITIES))
+    rates, qualities = np.array(upper_envelope(_points(rows, quality))).T
+    if not qualities[0] <= target <= qualities[-1]:
+        return None
+    if len(rates) == 1:
+        return float(rates[0])
+    return float(np.exp(PchipInterpolator(qualities, np.log(rates))(target)))
 
 
 def bd_rate_of_points(
