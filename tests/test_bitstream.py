@@ -183,6 +183,17 @@ def test_intact_slices_are_given_and_the_damaged_ones_named() -> None:
             salvage(damage)
 
 
+def test_slices_that_were_lost_are_missing_also_where_an_empty_one_would_be_right() -> None:
+    data = pack_slices(HEADER, [b"one", None, b"", None])
+    assert salvage(data).slices == (b"one", None, b"", None)
+    assert len(data) == len(pack_slices(HEADER, [b"one", b"", b"", b""]))
+    with pytest.raises(BitstreamError, match="the checksum of slice 1, 3 of 4"):
+        unpack_slices(data)
+    for lost in ([None], [None, None]):
+        with pytest.raises(BitstreamError, match="slices are lost"):
+            pack_slices(HEADER, lost)
+
+
 def test_one_payload_is_asked_for_and_several_are_there() -> None:
     with pytest.raises(BitstreamError, match="a stream of 4 slices where one is expected"):
         unpack(SLICED)

@@ -34,6 +34,8 @@ _FIXED_1 = struct.Struct(f">4sBB{FINGERPRINT_BYTES}sHH")
 _FIXED_2 = struct.Struct(f">BBB{SHORT_FINGERPRINT_BYTES}s")
 _CRC = struct.Struct(">I")
 _SLICED, _INTERLEAVED = 1, 2
+_LOST = b"\0\xff\xff\xff\xff"
+"""In the table of slices: a length of 0 and a checksum that no bytes of that length have (theirs is 0)."""
 
 _OTHER_FORMATS = {
     b"\x89PNG": "a PNG",
@@ -169,15 +171,21 @@ def pack(header: Header, payload: bytes, *, version: int = VERSION) -> bytes:
     return body + _CRC.pack(zlib.crc32(body))
 
 
-def pack_slices(header: Header, payloads: Sequence[bytes], layout: SliceLayout = "bands") -> bytes:
-    """A complete stream of version 2, of one slice or several that can be decoded without each other.
+def pack_slices(header: Header, payloads: Sequence[bytes | None], layout: SliceLayout = "bands") -> bytes:
+    """A stream of version 2, of one slice or several that can be decoded without each other.
+
+    A slice that is None was lost on the way: `salvage` finds it missing and `unpack_slices` refuses the stream.
 
     Raises:
-        BitstreamError: no slice or more than 256, one of 4 GiB or more, or an image of more than 2**28 pixels.
+        BitstreamError: no slice or more than 256, one of 4 GiB or more, an image of more than 2**28 pixels, or
+            nothing but lost slices.
     """
     if not 1 <= len(payloads) <= MAX_SLICES:
         raise BitstreamError(f"{len(payloads)} slices, a stream holds 1..{MAX_SLICES}")
-    for payload in payloads:
+    there = [payload for payload in payloads if payload is not None]
+    if not there:
+        raise BitstreamError(f"all of the {len(payloads)} slices are lost: there is nothing to put into a stream")
+    for payload in there:
         _check_length(payload)
     _check_pixels(header)
     sliced = len(payloads) > 1
@@ -186,11 +194,13 @@ def pack_slices(header: Header, payloads: Sequence[bytes], layout: SliceLayout =
     beginning = _FIXED_2.pack(MAGIC, VERSION << 4 | flags, header.entropy_model_id, fingerprint)
     beginning += _varint(header.height - 1) + _varint(header.width - 1)
     if not sliced:
-        body = beginning + payloads[0]
+        body = beginning + there[0]
         return body + _CRC.pack(zlib.crc32(body))
     beginning += _varint(len(payloads) - 2)
-    beginning += b"".join(_varint(len(payload)) + _CRC.pack(zlib.crc32(payload)) for payload in payloads)
-    return beginning + _CRC.pack(zlib.crc32(beginning)) + b"".join(payloads)
+    beginning += b"".join(
+        _LOST if payload is None else _varint(len(payload)) + _CRC.pack(zlib.crc32(payload)) for payload in payloads
+    )
+    return beginning + _CRC.pack(zlib.crc32(beginning)) + b"".join(there)
 
 
 def _check_length(payload: bytes) -> None:

@@ -45,6 +45,10 @@ class ForeignStreamError(BitstreamError):
     """An intact stream that another model (or format version) made."""
 
 
+class PacketError(GosvaeError):
+    """Bytes that are not an intact packet of the link, or a stream that packets cannot carry."""
+
+
 class RateError(GosvaeError):
     """A rate budget that a codec cannot meet."""
 
