@@ -169,7 +169,7 @@ def test_models_are_told_apart(codec: AutoencoderCodec, image: ImageArray, tmp_p
         load_learned_codec(tmp_path / "plain")
     with pytest.raises(CheckpointError, match="is of kind 'codec', an autoencoder was expected"):
         AutoencoderCodec.load(tmp_path / "vq")
-    with pytest.raises(ConfigError, match="are for VQ codecs only: 'tiny-autoencoder' is"):
+    with pytest.raises(ConfigError, match="are for codecs of indices only: 'tiny-autoencoder' is"):
         load_codec(tmp_path / "plain", options=StreamOptions(entropy="fixed"))
     config = tmp_path / "plain" / "config.json"
     config.write_text(config.read_text().replace('"autoencoder"', '"autoencodr"', 1))

@@ -50,7 +50,7 @@ def small_objects(class_map_HW: MapArray, class_names: Sequence[str], count: int
     Each window is a quarter of the image high and as wide; windows do not overlap, and the first few are of different
     classes where there are several.
     """
-    from scipy.ndimage import find_objects, label
+    from scipy.ndimage import find_objects, label  # imported here: it is slow to load
 
     height, width = class_map_HW.shape
     side = max(16, height // 4)
