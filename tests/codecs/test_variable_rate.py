@@ -15,7 +15,7 @@ from gosvae.codecs.registry import load_codec, split_budget
 from gosvae.codecs.slices import StreamOptions
 from gosvae.codecs.tiling import TILE_PIXELS
 from gosvae.codecs.variable import VariableRateCodec
-from gosvae.entropy.latent import LEVELS
+from gosvae.entropy.latent_network import LEVELS
 from gosvae.errors import BitstreamError, ConfigError, ForeignStreamError, RateError
 from gosvae.images import write_image
 from gosvae.seeding import numpy_generator

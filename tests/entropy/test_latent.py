@@ -11,11 +11,10 @@ from pydantic import ValidationError
 
 from gosvae.entropy.base import Batch, IndexArray, SymbolTables
 from gosvae.entropy.coder import decode_indices, encode_indices
-from gosvae.entropy.latent import (
-    CHUNK,
+from gosvae.entropy.latent import CHUNK, LatentContextModel
+from gosvae.entropy.latent_network import (
     LEVELS,
     LatentContextConfig,
-    LatentContextModel,
     LatentContextNetwork,
     integer_network,
     interpolation,

@@ -14,12 +14,8 @@ from gosvae.entropy.base import EntropyModel, IndexArray, weights_digest
 from gosvae.entropy.coder import decode_indices, encode_indices
 from gosvae.entropy.context import ContextConfig, ContextModel, ContextNetwork
 from gosvae.entropy.digits import positional
-from gosvae.entropy.latent import (
-    LatentContextConfig,
-    LatentContextModel,
-    LatentContextNetwork,
-    integer_network,
-)
+from gosvae.entropy.latent import LatentContextModel
+from gosvae.entropy.latent_network import LatentContextConfig, LatentContextNetwork, integer_network
 from gosvae.seeding import derive_seed
 
 SHAPE_HW = (11, 18)

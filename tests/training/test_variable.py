@@ -11,7 +11,7 @@ import torch
 from gosvae.codecs.registry import load_trained_codec
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.config import parse
-from gosvae.entropy.latent import LEVELS
+from gosvae.entropy.latent_network import LEVELS
 from gosvae.entropy.lattice import reach
 from gosvae.errors import ConfigError
 from gosvae.losses.divergence import imitation_loss

@@ -23,7 +23,8 @@ from gosvae.codecs.variable_model import VariableRateAutoencoder
 from gosvae.entropy.base import MARK_BYTES, EntropyModel, weights_digest
 from gosvae.entropy.coder import decode_indices, encode_indices
 from gosvae.entropy.fixed import FixedLength
-from gosvae.entropy.latent import LEVELS, LatentContextModel, integer_network
+from gosvae.entropy.latent import LatentContextModel
+from gosvae.entropy.latent_network import LEVELS, integer_network
 from gosvae.errors import BitstreamError, CheckpointError, ConfigError, RateError
 from gosvae.tensors import ImageArray, check_image, tensor_to_image
 

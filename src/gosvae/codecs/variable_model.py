@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gosvae.codecs.model import Reconstruction
 from gosvae.config import Config
-from gosvae.entropy.latent import LEVELS, LatentContextConfig, LatentContextNetwork, interpolation
+from gosvae.entropy.latent_network import LEVELS, LatentContextConfig, LatentContextNetwork, interpolation
 from gosvae.nn.pyramid import PyramidConfig, PyramidDecoder, PyramidEncoder
 from gosvae.nn.straight_through import straight_through
 

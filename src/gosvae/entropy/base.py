@@ -143,6 +143,13 @@ class SymbolTables:
             weights_NK[certain, top] = self.largest_weight
         return weights_NK
 
+    def part(self, rows: slice) -> SymbolTables:
+        """Some of the rows; weights that are known are not computed again."""
+        part = SymbolTables(self.counts_NK[rows], self.largest_weight)
+        for name in ("weights_NK", "coder_weights_NK"):
+            part.__dict__[name] = getattr(self, name)[rows]
+        return part
+
     @cached_property
     def coder_weights_NK(self) -> npt.NDArray[np.float64]:
         """What constriction takes: integers in floats, 2**24 - K in each row; it adds 1 to each (`coder_models`)."""

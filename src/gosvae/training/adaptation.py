@@ -24,7 +24,7 @@ from gosvae.codecs.variable_model import VariableRateAutoencoder
 from gosvae.config import to_tree
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.loader import TrainingBatches
-from gosvae.entropy.latent import LEVELS
+from gosvae.entropy.latent_network import LEVELS
 from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert, NetworkExpert
 from gosvae.experts.trained import card_of

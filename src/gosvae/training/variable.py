@@ -21,7 +21,7 @@ from gosvae.checkpoint import CodecCheckpoint, VariableRateCard, half_weights, l
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
 from gosvae.config import Config
 from gosvae.datasets.base import Dataset
-from gosvae.entropy.latent import LEVELS, LatentContextNetwork
+from gosvae.entropy.latent_network import LEVELS, LatentContextNetwork
 from gosvae.entropy.lattice import reach
 from gosvae.experts.base import Expert
 from gosvae.losses.perceptual import PerceptualLoss
