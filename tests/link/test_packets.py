@@ -123,6 +123,19 @@ def test_intact_bytes_that_make_no_sense_are_refused(packet: Packet) -> None:
         read_packet(packet.to_bytes())
 
 
+def test_a_part_that_is_the_whole_slice_is_refused() -> None:
+    """There is one way to write each packet."""
+    beginning = bytes.fromhex("ca 12 00000001 0002 0000 0004 03 dd56de41 000b 000c 00")
+    with pytest.raises(PacketError, match="5 bytes at 0 are no part of a slice of 5"):
+        read_packet(sealed(beginning + bytes.fromhex("00 00000005 00000000") + b"whole"))
+    with pytest.raises(PacketError, match="a part of a slice without any bytes"):
+        read_packet(sealed(beginning + bytes.fromhex("00 00000005 00000000")))
+    with pytest.raises(PacketError, match="a table of 201 slices"):
+        read_packet(sealed(bytes([0xCA, 0x10]) + beginning[2:] + b"\xc8" + b"whole"))
+    with pytest.raises(PacketError, match="longer than their packet"):
+        read_packet(sealed(bytes([0xCA, 0x10]) + beginning[2:] + bytes([1, 0, 0, 9, 1]) + b"whole"))
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [

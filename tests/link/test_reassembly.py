@@ -96,6 +96,12 @@ def test_frame_numbers_wrap() -> None:
     assert reassembler.counters == Counters(used=16, complete=4, late=4)
 
 
+def test_a_number_that_comes_round_again_is_a_new_frame() -> None:
+    reassembler = Reassembler(window=1)
+    frames = [frame.frame for n in (0, 30000, 60000, 65536) for frame in add_all(reassembler, packets(n))]
+    assert frames == [0, 30000, 60000, 0]
+
+
 def test_streams_do_not_disturb_each_other() -> None:
     reassembler = Reassembler(window=0)
     mixed = [data for pair in zip(packets(5), packets(900, stream_id=2), strict=True) for data in pair]
@@ -116,14 +122,27 @@ def test_a_packet_that_contradicts_its_frame_is_left_out() -> None:
     assert reassembler.counters == Counters(used=4, conflicting=2, complete=1)
 
 
-@pytest.mark.parametrize("part", [Part(0, 0, 100, b"x" * 10), Part(0, 50, 101, b"x"), Part(0, 60, 100, b"x" * 40)])
-def test_parts_that_contradict_each_other_never_make_a_slice(part: Part) -> None:
+@pytest.mark.parametrize(
+    ("part", "conflicting", "slice_0"),
+    [
+        (Part(0, 0, 100, b"x" * 10), 1, b"a" * 100),  # the same place
+        (Part(0, 50, 101, b"x"), 1, b"a" * 100),  # another length
+        (Part(0, 20, 100, b"x" * 72), 1, b"a" * 100),  # more bytes than are missing
+        (Part(0, 60, 100, b"x" * 40), 2, None),  # overlaps what comes later, which is left out then
+    ],
+)
+def test_parts_that_contradict_each_other_never_make_a_slice(
+    part: Part, conflicting: int, slice_0: bytes | None
+) -> None:
+    data = packetise(pack_slices(HEADER, [b"a" * 100, b"b"]), stream_id=1, frame=0, mtu_bytes=64)
+    info = replace(read_packet(data[0]).info, packet_count=6)
+    first, *rest = (replace(read_packet(packet), info=info) for packet in data)
+    assert [len(packet.parts[0].data) for packet in (first, *rest)] == [29, 29, 29, 13, 1]
     reassembler = Reassembler()
-    first, *rest = packetise(pack_slices(HEADER, [b"a" * 100, b"b"]), stream_id=1, frame=0, mtu_bytes=64)
-    reassembler.add(first)
-    reassembler.add(replace(read_packet(first), index=3, parts=(part,)).to_bytes())
-    given = add_all(reassembler, rest) + reassembler.flush()
-    assert [salvage(frame.stream).slices for frame in given] in ([(b"a" * 100, b"b")], [(None, b"b")])
+    arriving = [first, replace(first, index=5, parts=(part,)), *rest]
+    (frame,) = add_all(reassembler, [packet.to_bytes() for packet in arriving]) + reassembler.flush()
+    assert salvage(frame.stream).slices == (slice_0, b"b")
+    assert reassembler.counters.conflicting == conflicting
 
 
 def test_at_most_so_many_frames_are_in_flight_and_the_oldest_goes() -> None:

@@ -117,6 +117,15 @@ def test_a_code_works_where_bare_bits_fail_and_its_crc_tells_where_it_does_not()
     assert all(a != b for a, b in zip(bad.packets, packets, strict=True) if b)
 
 
+def test_soft_decisions_know_how_far_each_symbol_can_be_trusted() -> None:
+    """With a gain for each symbol, rate 1/2 and QPSK reach capacity at Es/N0 = 1.8 dB, if weak symbols count less."""
+    pytest.importorskip("sionna", reason="needs the extra radio")
+    packets = random_packets(4, 480)
+    result = load_channel("rayleigh snr_db=4 ldpc_rate=0.5 fading=symbol")(packets, torch_generator(16))
+    assert result.packets == tuple(packets)
+    assert bit_errors(load_channel("rayleigh snr_db=4 fading=symbol"), packets, 16).mean() > 0.1
+
+
 @pytest.mark.parametrize("modulation", BITS_PER_SYMBOL)
 @pytest.mark.parametrize("rate", [0.25, 0.33, 0.34, 0.75, 0.92])
 def test_every_rate_and_length_has_a_code(modulation: str, rate: float) -> None:
