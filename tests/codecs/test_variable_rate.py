@@ -102,6 +102,21 @@ def test_options_that_it_cannot_meet_are_refused() -> None:
         VariableRateCodec(variable_checkpoint(), budget_bytes=0)
 
 
+def test_effort_takes_fewer_bytes_and_stays_within_a_step() -> None:
+    image = streets()[0].image_uint8_HW3
+    plain, thrifty = (
+        VariableRateCodec(variable_checkpoint(), options=StreamOptions(effort=effort)) for effort in (0, 1)
+    )
+    assert len(thrifty.compress_at(image, 128)) < len(plain.compress_at(image, 128))
+    latent_1Dhw = plain.latent(image)
+    rounded, assigned = plain.symbols(latent_1Dhw, 128), thrifty.symbols(latent_1Dhw, 128)
+    assert 0 < np.abs(rounded - assigned).max() <= 1
+    with pytest.raises(ConfigError, match="effort 10"):
+        StreamOptions(effort=10)
+    with pytest.raises(ConfigError, match="effort is for variable-rate codecs only"):
+        load_codec("gosvae-camvid", options=StreamOptions(effort=2))
+
+
 def test_a_name_can_carry_the_rate(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     save_codec(folder, variable_checkpoint())

@@ -21,7 +21,8 @@ from gosvae.cli.options import (
     perceptual_of,
 )
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
-from gosvae.codecs.registry import DEFAULT_CODEC, LABEL_MAP, load_codec, split_budget
+from gosvae.codecs.registry import DEFAULT_CODEC, LABEL_MAP, load_codec, split_budget, trained_kind
+from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
@@ -90,6 +91,9 @@ def add_commands(commands: Commands, formatter: Any) -> None:
         "--frechet", choices=("none", "auto", *FRECHET_NAMES), default="none", metavar="NETWORK",
         help="distance of the sets of images: inception (FID), squeezenet, expert (not FID), auto (what is at hand)",
     )  # fmt: skip
+    parser.add_argument(
+        "--effort", type=int, default=DEFAULT_OPTIONS.effort, metavar="N", help="of variable-rate codecs, 0..9"
+    )
     parser.add_argument("--details", action="store_true", help="more columns: payload, zero-order entropy, times")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write results, table, picture and plot here")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -114,7 +118,7 @@ def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecE
     for spec in specs:
         full = f"{spec}:{options.expert}" if spec == LABEL_MAP else spec
         name, budget_bytes = split_budget(full)
-        codec = load_codec(name, device=device)
+        codec = load_codec(name, options=_options_of(name, options), device=device)
         if budget_bytes is not None:
             entries.append(CodecEntry(spec, codec, budget_bytes=budget_bytes, curve=options.curve))
             continue
@@ -134,11 +138,17 @@ def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecE
         if name in SWEEPS:
             entries += [CodecEntry(f"{name}:{q}", load_classical(name, q), curve=name) for q in SWEEPS[name]]
             continue
-        swept = load_codec(name, device=device)
+        swept = load_codec(name, options=_options_of(name, options), device=device)
         if not isinstance(swept, VariableRateCodec):
             raise ConfigError(f"--sweep {name}: its rate is fixed; take {', '.join(SWEEPS)} or a variable-rate codec")
         entries += [CodecEntry(f"{swept.name}:{n}", swept.at(n), curve=swept.name) for n in LEVELS_SWEPT]
     return entries
+
+
+def _options_of(spec: str, options: argparse.Namespace) -> StreamOptions:
+    """How a codec of the evaluation writes: `--effort` is for those that know it."""
+    kind = trained_kind(spec)
+    return StreamOptions(effort=options.effort) if kind == "variable-rate" else DEFAULT_OPTIONS
 
 
 def write_results(evaluation: Evaluation, folder: Path, *, details: bool = False) -> list[Path]:

@@ -55,6 +55,10 @@ def add_commands(commands: Commands, formatter: Any) -> None:
     compress.add_argument(
         "--container", type=int, default=DEFAULT_OPTIONS.version, metavar="VERSION", help="1 for readers of gosvae 0.1"
     )
+    compress.add_argument(
+        "--effort", type=int, default=DEFAULT_OPTIONS.effort, metavar="N",
+        help="of a variable-rate codec: how often it reassigns integers for fewer bytes, 0..9",
+    )  # fmt: skip
     compress.set_defaults(run=run_compress)
 
     decompress = commands.add_parser("decompress", help="reconstruct images", formatter_class=formatter)
@@ -93,7 +97,9 @@ def _pairs(sources: Iterable[Path], out: Path | None, suffix: str) -> list[tuple
 
 def run_compress(options: argparse.Namespace) -> int:
     """Compress images to files."""
-    stream_options = StreamOptions(options.entropy, options.slices, options.slice_layout, options.container)
+    stream_options = StreamOptions(
+        options.entropy, options.slices, options.slice_layout, options.container, options.effort
+    )
     codec = load_codec(options.codec, options=stream_options)
     budget_bytes = None if options.kib is None else int(1024 * options.kib)
     if budget_bytes is not None and not isinstance(codec, RateControlledCodec):

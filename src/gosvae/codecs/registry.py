@@ -44,7 +44,7 @@ def embedded_codecs() -> list[str]:
 
 def _refuse_options(options: StreamOptions, why: str) -> None:
     if options != DEFAULT_OPTIONS:
-        raise ConfigError(f"entropy model, slices and container version are for codecs of indices only: {why}")
+        raise ConfigError(f"entropy model, slices, container version and effort are for codecs of indices only: {why}")
 
 
 def build_codec(
@@ -64,6 +64,8 @@ def build_codec(
     level, budget_bytes = _level_or_budget(checkpoint.card.name, rate)
     if rate and kind != "variable-rate":
         raise ConfigError(f"the rate of {checkpoint.card.name!r} is fixed: leave out :{rate}")
+    if kind == "codec" and options.effort != DEFAULT_OPTIONS.effort:
+        raise ConfigError(f"--effort is for variable-rate codecs only: {checkpoint.card.name!r} is of kind {kind!r}")
     if kind not in ("codec", "variable-rate"):
         _refuse_options(options, f"{checkpoint.card.name!r} is of kind {kind!r}")
     match kind:
@@ -89,6 +91,16 @@ def _folder_of(name_or_folder: str | Path) -> Path:
         known = [*embedded_codecs(), *CLASSICAL_CODECS, LABEL_MAP]
         raise ConfigError(f"{unknown_name('codec', str(name_or_folder), known)}, and it is not a checkpoint folder")
     return folder
+
+
+def trained_kind(spec: str) -> str | None:
+    """Kind of the trained codec that a string names, with its rate or without; None for all others."""
+    name = spec if spec in embedded_codecs() or Path(spec).is_dir() else spec.rpartition(":")[0]
+    folder = models_folder() / name if name in embedded_codecs() else Path(name)
+    if not name or not (folder / "config.json").is_file():
+        return None
+    kind = read_json(folder / "config.json").get("kind", "codec")
+    return str(kind)
 
 
 def load_trained_codec(

@@ -24,6 +24,7 @@ FREE_INDICES = 2**18
 INDICES_PER_BYTE = 1024
 """And so many more for each byte of payload: what a decoder reserves is bounded by what it was sent."""
 
+MOST_EFFORT = 9
 VERSION_1_MODELS = (0, 1)
 """Ids of the entropy models that readers of version 1 know."""
 
@@ -46,19 +47,23 @@ class StreamOptions:
             bytes, more for lossy links; fewer where the grid is too small.
         layout: `bands` of rows, or `interleaved` positions, of which a lost slice thins the grid out.
         version: of the container: 2, or 1 for a receiver of gosvae 0.1 (one slice, fixed or static).
+        effort: of variable-rate codecs: how often the integers are reassigned for fewer bytes, 0 (plain rounding) to 9.
 
     Raises:
-        ConfigError: a number of slices or a version that cannot be written.
+        ConfigError: a number of slices, a version or an effort that there is not.
     """
 
     entropy: EntropyChoice = "auto"
     slices: int = 1
     layout: SliceLayout = "bands"
     version: int = VERSION
+    effort: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.slices <= MAX_SLICES:
             raise ConfigError(f"{self.slices} slices: expected 1..{MAX_SLICES}")
+        if not 0 <= self.effort <= MOST_EFFORT:
+            raise ConfigError(f"effort {self.effort}: expected 0..{MOST_EFFORT}")
         if self.version not in (1, VERSION):
             raise ConfigError(f"container version {self.version}: 1 and {VERSION} can be written")
         if self.version == 1 and (self.slices > 1 or self.entropy in ("adaptive", "context")):

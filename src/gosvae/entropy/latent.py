@@ -10,6 +10,7 @@ h and w latent positions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -17,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gosvae.entropy.base import (
-    TABLE_BITS,
     Batch,
     EntropyModel,
     IndexArray,
@@ -29,7 +30,7 @@ from gosvae.entropy.base import (
 )
 from gosvae.entropy.latent_network import LatentContextConfig, LatentContextNetwork
 from gosvae.entropy.lattice import Part, is_edge, passes, reach, taps
-from gosvae.entropy.logits import counts_of_logits
+from gosvae.entropy.logits import LOGIT_BITS, counts_of_logits
 from gosvae.errors import BitstreamError
 from gosvae.nn.integer import exact_arithmetic
 
@@ -38,6 +39,9 @@ FINEST_WEIGHT = 16731851
 LEAST_BITS = 1 / 256
 CHUNK = 4096
 """Positions that are evaluated at once: bounds the memory. Streams depend on it."""
+
+_Runs = list[tuple[Part, IndexArray]]
+"""Parts of passes with the positions of a chunk of theirs."""
 
 
 class LatentContextModel(EntropyModel):
@@ -75,11 +79,13 @@ class LatentContextModel(EntropyModel):
 
         What a change does to the bits of symbols that are coded later is not in it.
         """
-        bits_NV = np.empty((indices_hw.size, self.codebook_size), np.float32)
-        for batch in self.known_batches(indices_hw):
-            weights_NK = batch.tables.weights_NK if isinstance(batch.tables, SymbolTables) else batch.tables.weights_TK
-            bits_NV[batch.where] = TABLE_BITS - np.log2(weights_NK.astype(np.float32))
-        return bits_NV.reshape(*indices_hw.shape, -1)
+        symbols_ND, plane_hw = self._unstacked(indices_hw)
+        bits_NDV = np.empty((*symbols_ND.shape, self.codebook_size), np.float32)
+        for runs, logits in self._known_logits(symbols_ND, plane_hw):
+            order_N = np.concatenate([where for _, where in runs])
+            logits_NDV = torch.cat(logits, dim=1) * (math.log(2.0) / 2**LOGIT_BITS)
+            bits_NDV[order_N] = F.log_softmax(logits_NDV, dim=2).div_(-math.log(2.0)).cpu().numpy()
+        return bits_NDV.transpose(1, 0, 2).reshape(*indices_hw.shape, -1)
 
     def batches(self, shape_hw: tuple[int, int]) -> Generator[Batch, IndexArray, IndexArray]:
         """See `EntropyModel.batches`: for each chunk of each pass one batch for every group of channels.
@@ -112,41 +118,37 @@ class LatentContextModel(EntropyModel):
 
     def known_batches(self, indices_hw: npt.NDArray[Any]) -> Iterator[Batch]:
         """See `EntropyModel.known_batches`: all passes are evaluated together."""
-        height, width = self._plane((indices_hw.shape[0], indices_hw.shape[1]))
-        plane = height * width
-        symbols_ND = indices_hw.reshape(self.config.channels, plane).T.astype(np.int64)
-        grid = _Grid(self.network, self.level, (height, width))
-        grid.know(np.arange(plane), symbols_ND)
-        parts = [part for parts in passes(self.config.refinements) for part in parts]
-        runs = [(part, where) for part in parts for where in _chunks(part, (height, width))]
-        while runs:
-            count = 0
-            taken: list[tuple[Part, IndexArray]] = []
-            while runs and (not taken or count + len(runs[0][1]) <= CHUNK):
-                taken.append(runs.pop(0))
-                count += len(taken[-1][1])
-            yield from self._known_runs(taken, grid, symbols_ND)
+        symbols_ND, plane_hw = self._unstacked(indices_hw)
+        for runs, logits in self._known_logits(symbols_ND, plane_hw):
+            # One table for all chunks: many small ones would take most of the time.
+            tables = [self._tables(logits_NGV) for logits_NGV in logits]
+            first = 0
+            for _, where in runs:
+                last = first + self.config.group * len(where)
+                for g, table in enumerate(tables):
+                    yield Batch(self._symbol_places(where, len(symbols_ND), g), table.part(slice(first, last)))
+                first = last
 
-    def _known_runs(self, runs: list[tuple[Part, IndexArray]], grid: _Grid, symbols_ND: IndexArray) -> Iterator[Batch]:
-        """The batches of some chunks, in order."""
+    def _known_logits(self, symbols_ND: IndexArray, plane_hw: tuple[int, int]) -> Iterator[tuple[_Runs, list[Tensor]]]:
+        """Chunks in the order of coding, some at a time, and the logits (N, G, V) of every group at their positions."""
         config = self.config
-        h_NC = torch.cat([grid.look(part, where, all_known=True) for part, where in runs])
-        order_N = np.concatenate([where for _, where in runs])
-        logits = []
-        with exact_arithmetic(self.device):
-            known_ND = torch.from_numpy(symbols_ND[order_N]).to(self.device)
-            for g in range(config.groups):
-                logits.append(self.network.logits(h_NC, g))
-                if g + 1 < config.groups:
-                    h_NC = self.network.with_group(h_NC, g, known_ND[:, g * config.group : (g + 1) * config.group])
-        # One table for all: many small ones would take most of the time.
-        tables = [self._tables(logits_NGV) for logits_NGV in logits]
-        first = 0
-        for _, where in runs:
-            last = first + self.config.group * len(where)
-            for g, table in enumerate(tables):
-                yield Batch(self._symbol_places(where, len(symbols_ND), g), table.part(slice(first, last)))
-            first = last
+        grid = _Grid(self.network, self.level, plane_hw)
+        grid.know(np.arange(len(symbols_ND)), symbols_ND)
+        parts = [part for parts in passes(config.refinements) for part in parts]
+        waiting = [(part, where) for part in parts for where in _chunks(part, plane_hw)]
+        while waiting:
+            runs = [waiting.pop(0)]
+            while waiting and sum(len(where) for _, where in runs) + len(waiting[0][1]) <= CHUNK:
+                runs.append(waiting.pop(0))
+            h_NC = torch.cat([grid.look(part, where, all_known=True) for part, where in runs])
+            known_ND = torch.from_numpy(symbols_ND[np.concatenate([where for _, where in runs])]).to(self.device)
+            logits = []
+            with exact_arithmetic(self.device):
+                for g in range(config.groups):
+                    logits.append(self.network.logits(h_NC, g))
+                    if g + 1 < config.groups:
+                        h_NC = self.network.with_group(h_NC, g, known_ND[:, g * config.group : (g + 1) * config.group])
+            yield runs, logits
 
     def _tables(self, logits_NGV: Tensor) -> SymbolTables:
         """Tables of a group of channels, position by position."""
@@ -157,6 +159,11 @@ class LatentContextModel(EntropyModel):
         """Places in the stacked grid of a group's symbols of some positions."""
         channels_G = np.arange(group * self.config.group, (group + 1) * self.config.group)
         return (where[:, None] + channels_G * plane).reshape(-1)
+
+    def _unstacked(self, indices_hw: npt.NDArray[Any]) -> tuple[IndexArray, tuple[int, int]]:
+        """Symbols (N, D) of a stacked latent, position by position, and its height and width."""
+        plane_hw = self._plane((indices_hw.shape[0], indices_hw.shape[1]))
+        return indices_hw.reshape(self.config.channels, -1).T.astype(np.int64), plane_hw
 
     def _plane(self, shape_hw: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the latent that is stacked to this shape."""

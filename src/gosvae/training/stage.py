@@ -62,7 +62,9 @@ class StageInProgress:
         if state is not None:
             network.load_state_dict(state["network"])
         trained = [p for p in network.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=stage.learning_rate, weight_decay=stage.weight_decay)
+        # One kernel for all parameters where there is one: on a CPU the loop over them took a seventh of a step.
+        fused = fabric.device.type in ("cpu", "cuda") and all(p.is_floating_point() for p in trained)
+        optimizer = torch.optim.AdamW(trained, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=fused)
         self._module, self._optimizer = fabric.setup(task, optimizer)
         self._averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(stage.ema_decay))  # type: ignore[no-untyped-call]
         self._adversary: Adversary | None = None
