@@ -15,7 +15,7 @@ from gosvae.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.config import apply_overrides, parse
 from gosvae.errors import CheckpointError, ConfigError, TrainingError
 from gosvae.files import WriteError
-from gosvae.training import codec_task
+from gosvae.training import codec_task, judges
 from gosvae.training.codecs import CodecRecipe, count_indices, train_codec
 from gosvae.training.stage import learning_rate
 from tiny import expert, perceptual, recipe, recipe_tree, run_config, streets
@@ -30,13 +30,13 @@ def test_a_loss_that_is_not_finite_names_the_term_and_keeps_the_last_state(
 ) -> None:
     train(tmp_path, recipe(), max_minutes=0)
     before = {path: path.read_bytes() for path in states(tmp_path)}
-    real, calls = codec_task.mean_squared_error, iter(range(9))
+    real, calls = judges.mean_squared_error, iter(range(9))
 
     def sometimes_nan(x: Tensor, x_hat: Tensor) -> Tensor:
         return real(x, x_hat) * (float("nan") if next(calls) == 1 else 1.0)
 
     with monkeypatch.context() as patch:
-        patch.setattr(codec_task, "mean_squared_error", sometimes_nan)
+        patch.setattr(judges, "mean_squared_error", sometimes_nan)
         with pytest.raises(
             TrainingError, match=r"loss term mse is not finite at step 3 of stage 'pixels'.* last good state is in"
         ):
@@ -47,7 +47,7 @@ def test_a_loss_that_is_not_finite_names_the_term_and_keeps_the_last_state(
 
 
 def test_a_first_step_that_fails_promises_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec_task, "mean_squared_error", lambda _, x_hat: (x_hat * float("inf")).mean())
+    monkeypatch.setattr(judges, "mean_squared_error", lambda _, x_hat: (x_hat * float("inf")).mean())
     with pytest.raises(TrainingError, match=r"mse is not finite at step 1 .*none is saved yet") as caught:
         train(tmp_path, recipe())
     assert "\n" not in str(caught.value)
@@ -64,8 +64,8 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path, mon
         def backward(_: object, *gradients: Tensor) -> Tensor:
             return gradients[0] * float("inf")
 
-    real = codec_task.mean_squared_error
-    monkeypatch.setattr(codec_task, "mean_squared_error", lambda x, y: Explodes.apply(real(x, y)))
+    real = judges.mean_squared_error
+    monkeypatch.setattr(judges, "mean_squared_error", lambda x, y: Explodes.apply(real(x, y)))
     with pytest.raises(TrainingError, match=r"gradient is not finite at step 1"):
         train(tmp_path, recipe())
 
