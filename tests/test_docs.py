@@ -18,7 +18,7 @@ from gosvae.cli.main import make_parser
 from gosvae.codecs import registry
 from gosvae.recipes import load_recipe, recipe_names
 from gosvae.training.codecs import TrainableRecipe
-from tiny import checkpoint, streets
+from tiny import checkpoint, streets, variable_checkpoint
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 FENCE = re.compile(r"^(<!-- tested -->\n+)?```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -60,7 +60,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("page", TESTED, ids=lambda page: page.stem)
 def test_marked_python_runs(page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A small stand-in for the released model: pages are right or wrong whatever its weights are.
-    save_codec(workplace / "models" / registry.DEFAULT_CODEC, checkpoint(name=registry.DEFAULT_CODEC))
+    save_codec(workplace / "models" / registry.DEFAULT_CODEC, variable_checkpoint(name=registry.DEFAULT_CODEC))
+    save_codec(workplace / "models" / registry.PAPER_CODEC, checkpoint(name=registry.PAPER_CODEC))
     monkeypatch.setattr(registry, "models_folder", lambda: workplace / "models")
     before = set(workplace.iterdir())
     names: dict[str, Any] = {"__name__": "__page__"}  # the blocks of a page are one program

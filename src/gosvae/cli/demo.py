@@ -14,7 +14,7 @@ from gosvae.cli.evaluate import write_results
 from gosvae.cli.options import Commands
 from gosvae.codecs.classical import load_classical
 from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.registry import DEFAULT_CODEC, embedded_codecs, load_trained_codec
+from gosvae.codecs.registry import PAPER_CODEC, embedded_codecs, load_trained_codec
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.datasets.folder import ImageFolder
@@ -62,12 +62,12 @@ def add_commands(commands: Commands, formatter: Any) -> None:
 
 
 def entries_of_the_package() -> list[CodecEntry]:
-    """The codecs of the package by rising bytes: those of variable rate at some levels, the default one last."""
+    """The codecs of the package by rising bytes: those of variable rate at some levels, the paper's last."""
     codecs = [load_trained_codec(name) for name in embedded_codecs()]
     variable = [codec for codec in codecs if isinstance(codec, VariableRateCodec)]
     entries = [CodecEntry(f"{c.name}:{level}", c.at(level), curve=c.name) for c in variable for level in LEVELS]
     learned = [codec for codec in codecs if isinstance(codec, LearnedCodec)]
-    learned.sort(key=lambda codec: (-codec.model.stride, codec.name == DEFAULT_CODEC))
+    learned.sort(key=lambda codec: (-codec.model.stride, codec.name == PAPER_CODEC))
     return entries + [CodecEntry(codec.name, codec) for codec in learned]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gosvae.cli.options import DATA_HELP, Commands, add_geometry, geometry_of
-from gosvae.codecs.registry import DEFAULT_CODEC, load_learned_codec
+from gosvae.codecs.registry import PAPER_CODEC, load_learned_codec
 from gosvae.config import apply_overrides, parse, to_tree
 from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
@@ -37,7 +37,7 @@ def add_commands(commands: Commands, formatter: Any) -> None:
         epilog=EXAMPLE,
         formatter_class=formatter,
     )
-    measure.add_argument("codec", nargs="?", default=DEFAULT_CODEC, help="a VQ codec: a name or a checkpoint folder")
+    measure.add_argument("codec", nargs="?", default=PAPER_CODEC, help="a VQ codec: a name or a checkpoint folder")
     measure.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     measure.add_argument("--limit", type=int, metavar="N", help="only N images, evenly spaced")
     measure.add_argument("--out", type=Path, metavar="FILE", help="write the numbers as JSON")
@@ -50,7 +50,7 @@ def add_commands(commands: Commands, formatter: Any) -> None:
         epilog=TRAIN_EXAMPLE,
         formatter_class=formatter,
     )
-    train.add_argument("codec", nargs="?", default=DEFAULT_CODEC, help="a VQ codec: a name or a checkpoint folder")
+    train.add_argument("codec", nargs="?", default=PAPER_CODEC, help="a VQ codec: a name or a checkpoint folder")
     train.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     train.add_argument("--out", type=Path, metavar="FOLDER", help="of the run; default: runs/NAME-context")
     train.add_argument("--steps", type=int, default=4000, help="of the optimiser")

@@ -24,8 +24,10 @@ from gosvae.entropy.latent import LatentContextModel
 from gosvae.errors import CheckpointError, ConfigError, ForeignStreamError, unknown_name
 from gosvae.experts.registry import load_expert
 
-DEFAULT_CODEC = "gosvae-camvid"
+DEFAULT_CODEC = "gosvae-variable-camvid"
 """The model that `gosvae compress` takes where none is named."""
+PAPER_CODEC = "gosvae-camvid"
+"""The paper's GOS-VAE."""
 
 LABEL_MAP = "label-map"
 """Names the codec that sends the expert's class map; `label-map:EXPERT` with another expert than the embedded one."""
