@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,37 @@ class RateControlledCodec(ImageCodec):
     @abstractmethod
     def compress_smallest(self, image_uint8_HW3: ImageArray) -> bytes:
         """The smallest stream that the knob reaches: what is left where no budget can be met."""
+
+
+@dataclass(frozen=True)
+class Concealed:
+    """A picture of which parts were lost on the way and filled in.
+
+    Attributes:
+        image_uint8_HW3: the picture at its original size.
+        concealed_HW: bool (H, W), the pixels whose own latent position was lost and guessed. Neighbours within reach
+            of the decoder may show a guess too; they are not marked.
+        damaged: numbers, from 0, of the slices that did not arrive; empty where the picture is `decompress`'s.
+    """
+
+    image_uint8_HW3: ImageArray
+    concealed_HW: npt.NDArray[np.bool_]
+    damaged: tuple[int, ...]
+
+
+class LossTolerantCodec(ImageCodec):
+    """A codec whose streams can be cut into slices, of which those that arrive make a picture."""
+
+    @abstractmethod
+    def decompress_damaged(self, data: bytes) -> Concealed:
+        """The picture of what is left of a stream, such as `link.ReceivedFrame.stream`; lost slices are concealed.
+
+        Where nothing is lost the picture is that of `decompress`.
+
+        Raises:
+            BitstreamError: the header is damaged, or no slice is intact.
+            ForeignStreamError: as `decompress`.
+        """
 
 
 class ClassMapCodec(ImageCodec):
