@@ -81,26 +81,34 @@ class VariableRateAutoencoder(nn.Module):
         scaled_BDhw: Tensor = bound * torch.tanh(latent_BDhw * gains_BD[..., None, None] / bound)
         return scaled_BDhw
 
-    def picture(self, rounded_BDhw: Tensor, level_B: Tensor) -> Tensor:
-        """Reconstruction (B, 3, H, W), not clamped, of integers in -L..L."""
+    def picture(self, rounded_BDhw: Tensor, level_B: Tensor, lost_B1hw: Tensor | None = None) -> Tensor:
+        """Reconstruction (B, 3, H, W), not clamped, of integers in -L..L.
+
+        `lost_B1hw` is 1 where they are not known, None where all are.
+        """
+        if lost_B1hw is not None:
+            rounded_BDhw = rounded_BDhw * (1.0 - lost_B1hw)
         conditions_BA = self._conditions(level_B)
         inverse_BD = (conditions_BA @ self.log_inverse_gains_DA.T).exp()
-        x_hat_B3HW: Tensor = self.decoder(rounded_BDhw * inverse_BD[..., None, None], conditions_BA)
+        x_hat_B3HW: Tensor = self.decoder(rounded_BDhw * inverse_BD[..., None, None], conditions_BA, lost_B1hw)
         return x_hat_B3HW
 
-    def forward(self, x_B3HW: Tensor, level_B: Tensor) -> tuple[Reconstruction, Tensor]:
+    def forward(
+        self, x_B3HW: Tensor, level_B: Tensor, lost_B1hw: Tensor | None = None
+    ) -> tuple[Reconstruction, Tensor]:
         """Training: the reconstruction, and the scaled latent (B, D, h, w) that was rounded for it.
 
-        Rounding passes gradients straight through.
+        Rounding passes gradients straight through. The decoder does without the positions where `lost_B1hw` is 1.
         """
         y_BDhw = self.scaled(self.transform(x_B3HW), level_B)
         rounded_BDhw = straight_through(y_BDhw, y_BDhw.round())
         symbols_BDhw = rounded_BDhw.detach().long() + self.config.context.bound
-        return Reconstruction(self.picture(rounded_BDhw, level_B), symbols_BDhw, {}), y_BDhw
+        return Reconstruction(self.picture(rounded_BDhw, level_B, lost_B1hw), symbols_BDhw, {}), y_BDhw
 
     @torch.inference_mode()
     def decode(self, symbols_BDhw: Tensor, level: int) -> Tensor:
-        """Reconstruction (B, 3, H, W), clamped to [0, 1], of symbols 0..2L."""
+        """Reconstruction (B, 3, H, W), clamped to [0, 1], of symbols 0..2L; -1 at positions that are not known."""
         rounded_BDhw = (symbols_BDhw - self.config.context.bound).float()
+        lost_B1hw = (symbols_BDhw[:, :1] < 0).float()
         level_B = torch.full((len(symbols_BDhw),), level, device=symbols_BDhw.device)
-        return self.picture(rounded_BDhw, level_B).float().clamp(0, 1)
+        return self.picture(rounded_BDhw, level_B, lost_B1hw if lost_B1hw.any() else None).float().clamp(0, 1)

@@ -70,8 +70,12 @@ class TrainableRecipe(Config, ABC):
         del expert
         return self
 
+    def can_start_from(self, model: Config) -> bool:
+        """Whether `initialise` can take the weights of a codec of this model."""
+        return model == self.model
+
     def initialise(self, network: nn.Module, source: CodecCheckpoint) -> None:
-        """Give the network the weights of a finished codec of the same model.
+        """Give the network the weights of a finished codec of a model that `can_start_from` allows.
 
         Raises:
             CheckpointError: they do not fit.
@@ -129,7 +133,7 @@ def count_indices(codec: LearnedCodec, dataset: Dataset, most_pixels: int = 60_0
 def _initialise(network: nn.Module, recipe: TrainableRecipe, folder: Path) -> None:
     """Start from the weights of a finished codec of the same shape."""
     source = load_codec_checkpoint(folder)
-    if (source.card.kind, source.card.model) != (recipe.kind, recipe.model):
+    if source.card.kind != recipe.kind or not recipe.can_start_from(source.card.model):
         raise ConfigError(f"--init {folder}: its model is not the recipe's; train with the same model settings")
     recipe.initialise(network, source)
 

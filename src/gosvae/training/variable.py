@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from operator import le
 from typing import Literal
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gosvae.checkpoint import CodecCheckpoint, VariableRateCard, half_weights, load_weights
+from gosvae.codecs.slices import grid_parts, slice_count
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
 from gosvae.config import Config
 from gosvae.datasets.base import Dataset
@@ -35,6 +37,7 @@ from gosvae.training.task import RECONSTRUCTION, TrainingTask
 RATE, BITS = "rate", "bits"
 _STEEPEST = 8.0
 """Bits between two neighbouring integers, at most, as the encoder sees them."""
+_MAY_BE_NEW = ("context.", "decoder.grids.", "decoder.from_lost.")
 
 
 class RateConfig(Config):
@@ -59,6 +62,32 @@ class RateConfig(Config):
         return done**2 * self.highest_price * (self.lowest_price / self.highest_price) ** (level_B / (LEVELS - 1))
 
 
+class LossesConfig(Config):
+    """Losses on the way that the decoder learns to live with.
+
+    Attributes:
+        share: of the images, whose latents lose something.
+        slices: interleaved parts, as in a stream, each of which is lost or not as a whole.
+        most: the chance of a slice to be lost is drawn for each image, from 0 to this.
+    """
+
+    share: float = Field(default=0.0, ge=0, le=1)
+    slices: int = Field(default=8, ge=1, le=256)
+    most: float = Field(default=0.4, ge=0, le=1)
+
+    def lost(self, batch: int, grid_hw: tuple[int, int], generator: torch.Generator) -> Tensor | None:
+        """A mask (B, 1, h, w), 1 where a position is lost; None where nothing is."""
+        parts = grid_parts(grid_hw, slice_count(grid_hw, self.slices, "interleaved"), "interleaved")
+        draws_BU = torch.rand(batch, 2 + len(parts), generator=generator)
+        gone_BS = (draws_BU[:, 2:] < self.most * draws_BU[:, 1:2]) & (draws_BU[:, :1] < self.share)
+        if not gone_BS.any():
+            return None
+        lost_B1hw = torch.zeros(batch, 1, *grid_hw)
+        for part, gone_B in zip(parts, gone_BS.T, strict=True):
+            lost_B1hw[:, :, part[0], part[1]] = gone_B.float()[:, None, None, None]
+        return lost_B1hw
+
+
 class VariableRateTask(TrainingTask):
     """A variable-rate codec with the frozen networks that judge its reconstructions.
 
@@ -68,9 +97,11 @@ class VariableRateTask(TrainingTask):
 
     network: VariableRateAutoencoder
 
-    def __init__(self, network: VariableRateAutoencoder, judges: Judges, rate: RateConfig) -> None:
+    def __init__(
+        self, network: VariableRateAutoencoder, judges: Judges, rate: RateConfig, losses: LossesConfig
+    ) -> None:
         super().__init__()
-        self.network, self.judges, self._rate = network, judges, rate
+        self.network, self.judges, self._rate, self._losses = network, judges, rate, losses
         config = network.config.context
         self._uses = pass_uses(config.refinements, config.taps)
         self._reach = reach(config.refinements)
@@ -97,7 +128,10 @@ class VariableRateTask(TrainingTask):
         del labels_BHW  # no labels are needed: the expert is imitated
         height, width = x_B3HW.shape[-2:]
         level_B = self._draw_levels(len(x_B3HW)).to(x_B3HW.device)
-        result, y_BDhw = self.network(pad_to_multiple(x_B3HW, self.network.stride), level_B)
+        padded_B3HW = pad_to_multiple(x_B3HW, self.network.stride)
+        grid_hw = (padded_B3HW.shape[-2] // self.network.stride, padded_B3HW.shape[-1] // self.network.stride)
+        lost_B1hw = self._losses.lost(len(x_B3HW), grid_hw, self._generator)
+        result, y_BDhw = self.network(padded_B3HW, level_B, None if lost_B1hw is None else lost_B1hw.to(x_B3HW.device))
         x_hat_B3HW = result.x_hat_B3HW[..., :height, :width].float()
         terms: dict[str, Tensor] = self.judges(x_B3HW, x_hat_B3HW, wanted)
         with torch.autocast(x_B3HW.device.type, enabled=False):
@@ -197,6 +231,7 @@ class VariableRateRecipe(TrainableRecipe):
 
     Attributes:
         rate: what a bit costs at each level.
+        losses: what is lost on the way; nothing by default.
         balance_classes: weigh pixels in the imitation terms by how rare their class is in the expert's maps.
         feature_layers: modules of the expert, by name, whose outputs the term `features` matches; None: those that the
             expert names itself.
@@ -206,6 +241,7 @@ class VariableRateRecipe(TrainableRecipe):
     kind: Literal["variable-rate"] = "variable-rate"
     model: VariableRateConfig = VariableRateConfig()
     rate: RateConfig = RateConfig()
+    losses: LossesConfig = LossesConfig()
     balance_classes: bool = False
     feature_layers: tuple[str, ...] | None = None
     perceptual_images: int | None = Field(default=None, ge=1)
@@ -213,10 +249,19 @@ class VariableRateRecipe(TrainableRecipe):
     def network(self) -> VariableRateAutoencoder:
         return VariableRateAutoencoder(self.model)
 
+    def can_start_from(self, model: Config) -> bool:
+        """The same model, or one whose decoder has fewer residual blocks: new ones begin as the identity."""
+        if not isinstance(model, VariableRateConfig):
+            return False
+        depths, own = model.pyramid.decoder_blocks, self.model.pyramid.decoder_blocks
+        as_deep = model.pyramid.model_copy(update={"decoder_blocks": own})
+        return model.model_copy(update={"pyramid": as_deep}) == self.model and all(map(le, depths, own))
+
     def initialise(self, network: nn.Module, source: CodecCheckpoint) -> None:
         assert isinstance(network, VariableRateAutoencoder)
-        context = {f"context.{name}": value for name, value in network.context.state_dict().items()}
-        load_weights(network, replace(source, weights=source.weights | context))
+        # What the source does not have: the context model, which follows, and what a deeper decoder adds.
+        own = {name: value for name, value in network.state_dict().items() if name.startswith(_MAY_BE_NEW)}
+        load_weights(network, replace(source, weights=own | source.weights))
         network.context.thaw(source.context)
 
     def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
@@ -228,7 +273,7 @@ class VariableRateRecipe(TrainableRecipe):
             feature_layers=self.feature_layers,
             perceptual_images=self.perceptual_images,
         )
-        return VariableRateTask(network, judges, self.rate)
+        return VariableRateTask(network, judges, self.rate, self.losses)
 
     def finished(self, name: str, network: nn.Module, used: Dataset, most_pixels: int) -> CodecCheckpoint:
         del used, most_pixels  # nothing is counted: the context model has learned it
