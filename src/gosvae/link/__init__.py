@@ -4,12 +4,14 @@ from gosvae.link.packets import DEFAULT_MTU_BYTES, FrameInfo, Packet, Part, pack
 from gosvae.link.protection import REPAIR_OVERHEAD_BYTES, RepairPacket, protect, read_repair
 from gosvae.link.reassembly import Counters, Reassembler, ReceivedFrame
 from gosvae.link.recovery import Recovery, RecoveryCounters
+from gosvae.link.udp import Inlet, UdpCounters, UdpReceiver, UdpSender, serve_udp
 
 __all__ = [
     "DEFAULT_MTU_BYTES",
     "REPAIR_OVERHEAD_BYTES",
     "Counters",
     "FrameInfo",
+    "Inlet",
     "Packet",
     "Part",
     "Reassembler",
@@ -17,8 +19,12 @@ __all__ = [
     "Recovery",
     "RecoveryCounters",
     "RepairPacket",
+    "UdpCounters",
+    "UdpReceiver",
+    "UdpSender",
     "packetise",
     "protect",
     "read_packet",
     "read_repair",
+    "serve_udp",
 ]
