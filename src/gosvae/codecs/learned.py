@@ -13,6 +13,8 @@ import torch
 
 from gosvae import bitstream
 from gosvae.checkpoint import CodecCard, CodecCheckpoint, load_codec_checkpoint, load_weights
+from gosvae.codecs.base import Concealed, LossTolerantCodec
+from gosvae.codecs.concealment import conceal_indices, concealed_pixels
 from gosvae.codecs.model import VqAutoencoder
 from gosvae.codecs.slices import (
     DEFAULT_OPTIONS,
@@ -35,7 +37,7 @@ from gosvae.metrics import zero_order_bits
 from gosvae.tensors import ImageArray, check_image, tensor_to_image
 
 
-class LearnedCodec(TrainedCodec):
+class LearnedCodec(TrainedCodec, LossTolerantCodec):
     """A VQ codec on one device, ready to use.
 
     Any image with sides of up to 65535 and up to 2**28 pixels is padded to the stride inside and cropped again; large
@@ -184,6 +186,14 @@ class LearnedCodec(TrainedCodec):
 
     def decompress(self, data: bytes) -> ImageArray:
         return self.reconstruct(*self.decode(data))
+
+    def decompress_damaged(self, data: bytes) -> Concealed:
+        """As the contract says; lost indices are guessed, see `conceal_indices`."""
+        partial, height, width = self.decode_damaged(data)
+        context = next((model for model in self.entropy_models if isinstance(model, ContextModel)), None)
+        image_uint8_HW3 = self.reconstruct(conceal_indices(partial, context), height, width)
+        concealed_HW = concealed_pixels(partial.known_hw, self.model.stride, height, width)
+        return Concealed(image_uint8_HW3, concealed_HW, partial.damaged)
 
     def zero_order_bytes(self, data: bytes) -> float:
         """Bytes, an estimate, of the stream's indices at their own zero-order entropy."""

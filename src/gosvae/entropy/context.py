@@ -263,6 +263,39 @@ class ContextModel(EntropyModel):
             known[self._places(done, width)] = torch.from_numpy(indices_N[done]).to(self.device)
         return indices_N
 
+    def most_probable(
+        self, indices_hw: npt.NDArray[np.int64], known_hw: npt.NDArray[np.bool_], where: IndexArray
+    ) -> IndexArray:
+        """The most probable indices (N,) at raster numbers `where`, given those that are known around each of them.
+
+        Each position is seen as one of the last pass, which has neighbours on all sides; `where` do not see themselves
+        or, unless they are marked as known, each other. Digits are chosen one after the other.
+
+        Raises:
+            BitstreamError: the first digits that are most probable are those of no index (a table of digits with
+                holes elsewhere than at its end).
+        """
+        height, width = known_hw.shape
+        padded = torch.full((height + 2 * self._reach, width + 2 * self._reach), self.codebook_size)
+        inner = padded[self._reach : self._reach + height, self._reach : self._reach + width]
+        inner.copy_(torch.from_numpy(np.where(known_hw, indices_hw, self.codebook_size)))
+        known, last = padded.view(-1).to(self.device), self._passes[-1][-1]
+        offsets = self._offsets(last.kind, last.spacing, width + 2 * self._reach)
+        result = np.empty(len(where), np.int64)
+        for start in range(0, len(where), CHUNK):
+            some = where[start : start + CHUNK]
+            h_NC = self._features(known, self._places(some, width), offsets, last.kind, last.level)
+            digits_ND = np.empty((len(some), len(self.digits)), np.int64)
+            for d in range(len(self.digits)):
+                counts_NV = self._counts(h_NC, d)
+                if d < len(self.digits) - 1:
+                    digits_ND[:, d] = counts_NV.argmax(axis=1)
+                    h_NC = self._with_digit(h_NC, d, torch.from_numpy(digits_ND[:, d]).to(self.device))
+                else:
+                    digits_ND[:, d] = np.where(self.digits.allowed(digits_ND), counts_NV, -1).argmax(axis=1)
+            result[start : start + CHUNK] = self.digits.indices(digits_ND)
+        return result
+
     def _chunk(self, where: IndexArray, h_NC: Tensor) -> Generator[Batch, IndexArray, IndexArray]:
         """The batches of one chunk with its features; returns its indices."""
         n_digits = len(self.digits)

@@ -50,6 +50,13 @@ class Digits:
             raise BitstreamError("payload decodes to digits that no index has: damaged")
         return indices_N
 
+    def allowed(self, digits_ND: IndexArray) -> npt.NDArray[np.bool_]:
+        """Which values of the last digit make an index with the first ones, bool (N, V); `digits_ND[:, -1]` is ignored."""
+        others_N = digits_ND[:, :-1] @ self._basis_D[:-1]
+        numbers_NV = others_N[:, None] + self._basis_D[-1] * np.arange(self.values[-1])
+        allowed_NV: npt.NDArray[np.bool_] = self._index_of[numbers_NV] >= 0
+        return allowed_NV
+
 
 def positional(codebook_size: int, values: tuple[int, ...]) -> npt.NDArray[np.uint16]:
     """Digits (K, D) of the indices as numbers, the first digit the fastest: those of a product quantizer (FSQ)."""
