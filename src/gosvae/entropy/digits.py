@@ -51,7 +51,7 @@ class Digits:
         return indices_N
 
     def allowed(self, digits_ND: IndexArray) -> npt.NDArray[np.bool_]:
-        """Which values of the last digit make an index with the first ones, bool (N, V); `digits_ND[:, -1]` is ignored."""
+        """Which values of the last digit make an index with the others of `digits_ND`, bool (N, V)."""
         others_N = digits_ND[:, :-1] @ self._basis_D[:-1]
         numbers_NV = others_N[:, None] + self._basis_D[-1] * np.arange(self.values[-1])
         allowed_NV: npt.NDArray[np.bool_] = self._index_of[numbers_NV] >= 0
