@@ -13,12 +13,19 @@ from torch import Tensor
 
 from gosvae.codecs.base import ClassMapCodec, ImageCodec, RateControlledCodec
 from gosvae.datasets.base import Dataset, Sample
-from gosvae.errors import RateError
+from gosvae.errors import BitstreamError, RateError
 from gosvae.evaluation import CodecEntry, Evaluation, evaluate
 from gosvae.experts.base import Expert, ExpertInfo
 from gosvae.tensors import ImageArray, image_to_tensor
 
 CLASSES = ("dark", "middle", "bright")
+
+
+def _whole(data: bytes, n_bytes: int) -> bytes:
+    """The first bytes, if they are there."""
+    if len(data) < n_bytes:
+        raise BitstreamError(f"truncated: {len(data)} bytes, expected {n_bytes}")
+    return data[:n_bytes]
 
 
 class BlockCodec(RateControlledCodec):
@@ -44,8 +51,9 @@ class BlockCodec(RateControlledCodec):
         return struct.pack("<BBH", height, width, block) + np.asarray(means, dtype=np.uint8).tobytes()
 
     def decompress(self, data: bytes) -> ImageArray:
-        height, width, block = struct.unpack("<BBH", data[:4])
+        height, width, block = struct.unpack("<BBH", _whole(data, 4))
         rows = -(-height // block)
+        _whole(data, 4 + 3 * rows * -(-width // block))
         blocks = np.frombuffer(data[4:], dtype=np.uint8).reshape(rows, -1, 3)
         return blocks.repeat(block, axis=0).repeat(block, axis=1)[:height, :width].copy()
 
@@ -73,7 +81,9 @@ class RawCodec(ImageCodec):
         return struct.pack("<HH", *image_uint8_HW3.shape[:2]) + image_uint8_HW3.tobytes()
 
     def decompress(self, data: bytes) -> ImageArray:
-        return np.frombuffer(data[4:], dtype=np.uint8).reshape(*struct.unpack("<HH", data[:4]), 3).copy()
+        height, width = struct.unpack("<HH", _whole(data, 4))
+        _whole(data, 4 + 3 * height * width)
+        return np.frombuffer(data[4:], dtype=np.uint8).reshape(height, width, 3).copy()
 
     def zero_order_bytes(self, data: bytes) -> float:
         return (len(data) - 4) / 2

@@ -9,19 +9,22 @@ from typing import Any
 
 import torch
 
+from gosvae.channels import load_channel
 from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
     Commands,
     add_device,
     add_geometry,
+    add_packets,
     add_perceptual,
     device_of,
     geometry_of,
     perceptual_of,
+    stream_options,
 )
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
-from gosvae.codecs.registry import DEFAULT_CODEC, LABEL_MAP, load_codec, split_budget, trained_kind
+from gosvae.codecs.registry import DEFAULT_CODEC, LABEL_MAP, load_codec, split_budget
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.datasets.mixture import load_prepared
@@ -35,6 +38,7 @@ from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.evaluation.results import save_evaluation
 from gosvae.evaluation.rows import Evaluation
 from gosvae.evaluation.tables import markdown_table, terminal_table
+from gosvae.evaluation.transmission import LinkSettings
 from gosvae.experts.registry import load_expert
 from gosvae.files import write_atomically
 from gosvae.units import kib
@@ -43,6 +47,7 @@ EXAMPLE = """examples:
   gosvae evaluate gosvae-camvid --data camvid:PATH --baselines jpeg avif --out results
   gosvae evaluate runs/mine avif:30 --data folder:my-images --expert my-network.pt2
   gosvae evaluate gosvae-compact-camvid --data streets:50 --sweep jpeg avif --anchor jpeg
+  gosvae evaluate gosvae-variable-camvid:1.5KiB avif:1.5KiB --data camvid:PATH --channel "packet-loss p=0.1" --fec 0.25
 """
 
 SWEEPS = {
@@ -94,6 +99,7 @@ def add_commands(commands: Commands, formatter: Any) -> None:
     parser.add_argument(
         "--effort", type=int, default=DEFAULT_OPTIONS.effort, metavar="N", help="of variable-rate codecs, 0..9"
     )
+    add_link(parser)
     parser.add_argument("--details", action="store_true", help="more columns: payload, zero-order entropy, times")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write results, table, picture and plot here")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -101,6 +107,30 @@ def add_commands(commands: Commands, formatter: Any) -> None:
     add_perceptual(parser, default="none")
     add_device(parser)
     parser.set_defaults(run=run_evaluate)
+
+
+def add_link(parser: argparse.ArgumentParser) -> None:
+    """`--channel` and what belongs to it."""
+    parser.add_argument(
+        "--channel", metavar="CHANNEL",
+        help="send every stream in packets over this channel, such as 'packet-loss p=0.1' or 'awgn snr_db=8'; all "
+        "bytes and budgets are those on the air then",
+    )  # fmt: skip
+    parser.add_argument("--fec", type=float, default=0.0, metavar="SHARE", help="repair packets for each packet")
+    add_packets(parser)
+
+
+def link_of(options: argparse.Namespace) -> LinkSettings | None:
+    """The link that was asked for; None without a channel.
+
+    Raises:
+        ConfigError: an unknown channel, or repair packets without one.
+    """
+    if options.channel is None:
+        if options.fec:
+            raise ConfigError("--fec needs a channel: add --channel 'packet-loss p=0.1'")
+        return None
+    return LinkSettings(load_channel(options.channel), options.fec, options.packets, options.mtu, options.seed)
 
 
 def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecEntry]:
@@ -146,9 +176,9 @@ def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecE
 
 
 def _options_of(spec: str, options: argparse.Namespace) -> StreamOptions:
-    """How a codec of the evaluation writes: `--effort` is for those that know it."""
-    kind = trained_kind(spec)
-    return StreamOptions(effort=options.effort) if kind == "variable-rate" else DEFAULT_OPTIONS
+    """How a codec of the evaluation writes: `--effort` is for those that know it, slices where packets may be lost."""
+    slices = 1 if options.channel is None else options.packets
+    return stream_options(spec, effort=options.effort, slices=slices)
 
 
 def write_results(evaluation: Evaluation, folder: Path, *, details: bool = False) -> list[Path]:
@@ -174,7 +204,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     dataset = load_prepared(options.data, default_split="val", geometry=geometry_of(options))
     if options.limit is not None:
         dataset = EvenlySpaced(dataset, options.limit)
-    device = device_of(options)
+    device, link = device_of(options), link_of(options)
     expert = load_expert(options.expert)
     expert.to(device)
     features = None if options.frechet == "none" else load_features(options.frechet, expert, options.weights).to(device)
@@ -186,6 +216,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         frechet=features,
         use_labels=not options.no_labels,
         keep_images=[i for i in options.pictures if i < len(dataset)] if options.out else (),
+        link=link,
         progress=False if options.quiet else None,
     )
     print(terminal_table(evaluation, details=options.details), end="")

@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 
+from gosvae.codecs.registry import trained_kind
+from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.datasets.geometry import GeometryConfig
 from gosvae.errors import ConfigError
+from gosvae.link import DEFAULT_MTU_BYTES
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES, PerceptualLoss, default_perceptual, load_perceptual
 
 Commands = Any
@@ -70,6 +73,26 @@ def perceptual_of(options: argparse.Namespace, device: str | torch.device = "cpu
         return None
     name = default_perceptual(options.weights) if options.lpips == "auto" else options.lpips
     return load_perceptual(name, options.weights).to(device)
+
+
+def add_packets(parser: argparse.ArgumentParser) -> None:
+    """`--packets`, `--mtu` and `--seed`: how images travel over a channel."""
+    parser.add_argument("--packets", type=int, default=8, metavar="N", help="packets of an image on a channel")
+    parser.add_argument("--mtu", type=int, default=DEFAULT_MTU_BYTES, metavar="BYTES", help="the longest packet")
+    parser.add_argument("--seed", type=int, default=0, help="of the channel")
+
+
+def stream_options(spec: str, *, effort: int = DEFAULT_OPTIONS.effort, slices: int = 1) -> StreamOptions:
+    """How a codec writes what is evaluated: several slices are interleaved; options that its kind does not know are
+    left out."""
+    kind = trained_kind(spec)
+    if kind not in ("codec", "variable-rate"):
+        return DEFAULT_OPTIONS
+    return StreamOptions(
+        slices=slices,
+        layout="interleaved" if slices > 1 else "bands",
+        effort=effort if kind == "variable-rate" else DEFAULT_OPTIONS.effort,
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; markers repeat the difference without colour.
-_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # one more than colours: 56 different pairs
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # one more than colours: 56 different pairs
 
 _AXES = {
     "miou": "mIoU against labels",
@@ -66,7 +66,7 @@ def _draw_curves(axes: Axes, evaluation: Evaluation, quality: str) -> None:
             for row in rows
             if row.total_kib is not None and getattr(row, quality) is not None
         ]
-        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         axes.plot([p[0] for p in points], [p[1] for p in points], color=colour, linewidth=1.6)
         axes.plot([], [], color=colour, marker=marker, linewidth=1.6 if len(points) > 1 else 0, label=name)
         for rate_kib, value, row in points:
@@ -93,7 +93,8 @@ def _label_axes(axes: Axes, evaluation: Evaluation, quality: str) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high >= 4 * low else (1.0, 1.5, 2, 3, 4, 5, 6, 8)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("KiB per image (1 KiB = 1024 bytes, headers included)")
+    where = "headers included" if source.channel is None else "on the air, headers and repair packets included"
+    axes.set_xlabel(f"KiB per image (1 KiB = 1024 bytes, {where})")
     axes.set_ylabel(f"{source.perceptual} (lower is better)" if quality == "lpips" else _AXES[quality])
     axes.set_title(
         f"{source.dataset}, images: {source.image_count} of {source.geometry}; expert: {source.expert}",

@@ -34,8 +34,10 @@ from gosvae.evaluation.rows import (
     Reconstruction,
     Row,
 )
+from gosvae.evaluation.transmission import LinkSettings, Received, Sent, receive, send, transmit
 from gosvae.experts.base import Expert
 from gosvae.metrics import ConfusionMatrix, PerceptualMetric, frechet_distance, mean_squared_error
+from gosvae.seeding import torch_generator
 from gosvae.tensors import ImageArray, image_to_tensor
 from gosvae.units import psnr_db, rate_bpp
 
@@ -81,6 +83,7 @@ def evaluate(
     frechet: FeatureExtractor | None = None,
     use_labels: bool = True,
     keep_images: Sequence[int] = (),
+    link: LinkSettings | None = None,
     progress: bool | None = None,
 ) -> Evaluation:
     """Measure codecs on a data set, in one pass over its images.
@@ -93,6 +96,8 @@ def evaluate(
         frechet: feature network for the Fréchet distance of each codec's images from the originals.
         use_labels: compare with the labels if there are any; the agreement with the expert's own map always is.
         keep_images: indices of images whose pixels and class maps are kept for pictures.
+        link: every stream travels over it, and all bytes and budgets are those on the air: packets with their headers
+            and repair packets.
         progress: show a bar on stderr; None shows it on a terminal only.
 
     Raises:
@@ -100,13 +105,17 @@ def evaluate(
     """
     _check_entries(codecs, len(dataset), len(expert.info.class_names))
     _check_indices(dataset, keep_images)
+    if link is not None and any(isinstance(entry.codec, ClassMapCodec) for entry in codecs):
+        raise ConfigError(
+            "a class map of which a part is lost shows nothing: leave out label-map where there is a channel"
+        )
     if frechet is not None and len(dataset) < 2:
         raise ConfigError(f"a Fréchet distance needs at least 2 images, {dataset.name!r} has {len(dataset)}")
     if use_labels and dataset.has_labels:
         check_classes(dataset, expert)
     viewer = _Viewer(expert, perceptual, frechet)
     reference = _TaskCounts(viewer.class_count)
-    tallies = {entry.label: _Tally(entry, viewer) for entry in codecs}
+    tallies = {entry.label: _Tally(entry, viewer, link) for entry in codecs}
     real: list[FeatureArray] = []
     kept: dict[int, KeptImage] = {}
     sizes: list[tuple[int, int]] = []
@@ -131,7 +140,10 @@ def evaluate(
         if index in keep_images:
             kept[index] = KeptImage(sample.name, sample.image_uint8_HW3, original.class_map_HW, tuple(reconstructions))
     return Evaluation(
-        provenance=gather_provenance(dataset, expert, sizes, perceptual.name if perceptual else None),
+        provenance=replace(
+            gather_provenance(dataset, expert, sizes, perceptual.name if perceptual else None),
+            channel=link.description if link else None,
+        ),
         rows=(
             Row(UNCOMPRESSED, UNCOMPRESSED, len(dataset), **reference.values()),
             *(tally.row(real) for tally in tallies.values()),
@@ -200,9 +212,11 @@ class _TaskCounts:
 class _Tally:
     """One codec entry and what it has gathered so far."""
 
-    def __init__(self, entry: CodecEntry, viewer: _Viewer) -> None:
+    def __init__(self, entry: CodecEntry, viewer: _Viewer, link: LinkSettings | None) -> None:
         self.entry = entry
         self.viewer = viewer
+        self.link = link
+        self.received: list[Received] = []
         self.counts = _TaskCounts(viewer.class_count)
         self.rows: list[ImageRow] = []
         self.features: list[FeatureArray] = []
@@ -213,8 +227,8 @@ class _Tally:
     def measure(self, sample: Sample, original: _View, budget_bytes: int | None) -> Reconstruction:
         """Through the codec and back, then look at what came out."""
         codec = self.entry.codec
-        data, over_budget = self._encode(sample.image_uint8_HW3, budget_bytes)
-        image = _timed(self.decode_ms, lambda: codec.decompress(data))
+        sent = self._encode(sample.image_uint8_HW3, budget_bytes)
+        data, image = sent.data, self._decode(sent, sample.image_uint8_HW3.shape[:2])
         if isinstance(codec, ReportsZeroOrderBytes):
             self.zero_order_bytes.append(codec.zero_order_bytes(data))
         seen, mse, lpips = None, None, None
@@ -235,29 +249,45 @@ class _Tally:
             image=sample.name,
             height=image.shape[0],
             width=image.shape[1],
-            total_bytes=len(data),
+            total_bytes=sent.air_bytes,
             payload_bytes=codec.payload_bytes(data),
             agreement_accuracy=agreement.pixel_accuracy() or 0.0,
             agreement_miou=miou.value,
             mse=mse,
             psnr_db=None if mse is None else psnr_db(mse),
             lpips=lpips,
-            over_budget=over_budget,
+            over_budget=sent.over_budget,
         )
         self.rows.append(row)
         return Reconstruction(self.entry.label, image, class_map_HW, row)
 
     @torch.inference_mode()
-    def _encode(self, image: ImageArray, budget_bytes: int | None) -> tuple[bytes, bool]:
-        """The file, and whether it is above the budget although it is the smallest that the codec can make."""
+    def _encode(self, image: ImageArray, budget_bytes: int | None) -> Sent:
+        """The file, in datagrams where there is a link; without one it is a single one."""
         codec = self.entry.codec
+        assert budget_bytes is None or isinstance(codec, RateControlledCodec)  # _check_entries has seen to it
+        if self.link is not None:
+            return send(codec, image, self.link, budget_bytes)
         if budget_bytes is None:
-            return _timed(self.encode_ms, lambda: codec.compress(image)), False
-        assert isinstance(codec, RateControlledCodec)  # _check_entries has seen to it
+            data = _timed(self.encode_ms, lambda: codec.compress(image))
+            return Sent(data, (data,))
+        assert isinstance(codec, RateControlledCodec)
         try:
-            return codec.compress_to_budget(image, budget_bytes), False
+            data, over_budget = codec.compress_to_budget(image, budget_bytes), False
         except RateError:
-            return codec.compress_smallest(image), True
+            data, over_budget = codec.compress_smallest(image), True
+        return Sent(data, (data,), over_budget)
+
+    def _decode(self, sent: Sent, size_hw: tuple[int, int]) -> ImageArray:
+        """The picture at the receiver."""
+        codec = self.entry.codec
+        if self.link is None:
+            return _timed(self.decode_ms, lambda: codec.decompress(sent.data))
+        # The same chances for every codec: they differ in what they make of them.
+        generator = torch_generator(self.link.seed, "link", len(self.rows))
+        frame = transmit(sent.datagrams, self.link.channel, generator)
+        self.received.append(_timed(self.decode_ms, lambda: receive(codec, frame, size_hw)))
+        return self.received[-1].image_uint8_HW3
 
     def row(self, real: Sequence[FeatureArray]) -> Row:
         """The codec's row; `real` holds the features of the originals."""
@@ -282,6 +312,9 @@ class _Tally:
             encode_ms=median(self.encode_ms) if self.encode_ms else None,
             decode_ms=median(self.decode_ms),
             over_budget_images=sum(row.over_budget for row in rows),
+            damaged_images=sum(received.outcome != "whole" for received in self.received),
+            lost_images=sum(received.outcome == "lost" for received in self.received),
+            concealed_share=_mean(received.concealed_share for received in self.received),
         )
 
 

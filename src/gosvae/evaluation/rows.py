@@ -32,7 +32,7 @@ class Row:
         label: unique in its evaluation.
         codec: the codec's own name.
         curve: entries with the same curve are rate points of one codec.
-        total_bytes: mean length of the real files, headers included.
+        total_bytes: mean length of the real files, headers included; over a link, of all datagrams.
         payload_bytes: the same without headers.
         zero_order_bytes: mean of what the indices would take at their own zero-order entropy (an estimate).
         bpp: mean bits per pixel of the original, headers included.
@@ -47,6 +47,9 @@ class Row:
         parameters: of the networks in the codec; 0 for classical codecs.
         encode_ms, decode_ms: median wall-clock time of a single image; no encode time where a quality was searched.
         over_budget_images: images whose smallest stream is above the budget (that stream was used).
+        damaged_images, lost_images: over a link, images that did not arrive whole, and those of them of which nothing
+            could be decoded.
+        concealed_share: over a link, mean share of the pixels that were concealed, or lost with their image.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
@@ -75,6 +78,9 @@ class Row:
     encode_ms: float | None = None
     decode_ms: float | None = None
     over_budget_images: int = 0
+    damaged_images: int = 0
+    lost_images: int = 0
+    concealed_share: float | None = None
 
     @property
     def total_kib(self) -> float | None:
@@ -122,6 +128,8 @@ class Provenance:
         perceptual: name of the perceptual metric.
         threads: threads of PyTorch during the timing.
         revision: Git revision of the source, with `-dirty` where it had changes; None without a repository.
+        channel: over which the streams travelled, with packets and repair packets; None: files that arrive whole. With
+            a channel all bytes are those on the air.
     """
 
     dataset: str
@@ -137,6 +145,7 @@ class Provenance:
     threads: int
     command: str
     date_utc: str
+    channel: str | None = None
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,15 @@ def caption(evaluation: Evaluation, *, details: bool = False) -> str:
     plural = "image" if source.image_count == 1 else "images"
     parts = [
         f"{source.dataset}, {source.image_count} {plural} of {source.geometry} pixels; expert: {source.expert}",
-        "KiB (1024 bytes) and bpp: mean of complete files, headers included",
+        "KiB (1024 bytes) and bpp: mean of complete files, headers included"
+        if source.channel is None
+        else "KiB (1024 bytes) and bpp: mean bytes on the air, packet headers and repair packets included",
     ]
+    if source.channel is not None:
+        parts.append(
+            f"channel: {source.channel}; damaged: images that did not arrive whole, lost: of these, those of which "
+            "nothing could be decoded"
+        )
     if reference.miou_classes is not None:
         parts.append(f"mIoU: one confusion matrix over all images, {reference.miou_classes} classes, void ignored")
     parts.append("agreement: the same mIoU against the expert's own map of the original")
@@ -73,6 +80,9 @@ def _cells(evaluation: Evaluation, details: bool) -> list[list[str]]:
         _frechet_title(evaluation): lambda row: _number(row.frechet_distance, 2),
         "parameters": lambda row: _parameters(row.parameters),
     }
+    if evaluation.provenance.channel is not None:
+        columns["damaged"] = lambda row: _EMPTY if row.concealed_share is None else str(row.damaged_images)
+        columns["lost"] = lambda row: _EMPTY if row.concealed_share is None else str(row.lost_images)
     if details:
         columns["payload KiB"] = lambda row: _number(_kib(row.payload_bytes), 2)
         columns["zero-order KiB"] = lambda row: _number(_kib(row.zero_order_bytes), 2)

@@ -1,0 +1,223 @@
+"""Streams over a simulated link: packets, repair packets, a channel, and the picture of what arrives.
+
+All codecs take the same way. Streams of a loss-tolerant codec are cut between their slices, and lost slices are
+concealed. Files of other codecs are cut into equally many pieces with the same packet headers and repair packets around
+them; where a piece is missing, the picture is what the decoder makes of the pieces before it: a JPEG's first scans or
+rows, of most other formats nothing, which shows as mid-grey.
+
+Axis legend: H and W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import ImageFile
+
+from gosvae.bitstream import MAX_SLICES, SHORT_FINGERPRINT_BYTES, Header, pack_slices, salvage, unpack_slices
+from gosvae.channels.base import Channel
+from gosvae.codecs.base import ImageCodec, LossTolerantCodec, RateControlledCodec
+from gosvae.errors import BitstreamError, ConfigError, RateError
+from gosvae.link import (
+    DEFAULT_MTU_BYTES,
+    REPAIR_OVERHEAD_BYTES,
+    Reassembler,
+    ReceivedFrame,
+    Recovery,
+    packetise,
+    protect,
+)
+from gosvae.tensors import ImageArray
+
+GREY = 128
+"""Value of the pixels of a picture of which nothing can be decoded."""
+RAW_MODEL_ID = 255
+"""In the place of an entropy model in packets of files that are no gosvae stream."""
+_MOST_SEARCHES = 16
+_TRUNCATED_LOCK = threading.Lock()
+
+Outcome = Literal["whole", "concealed", "truncated", "lost"]
+"""What became of a picture: every byte arrived; lost slices were concealed; it is what a decoder made of the beginning
+of its file; or nothing could be decoded."""
+
+
+@dataclass(frozen=True)
+class LinkSettings:
+    """How streams travel in an evaluation.
+
+    Attributes:
+        channel: loses or damages packets.
+        overhead: repair packets for each packet, as in `protect`; 0: none.
+        packets: into how many an image is cut (fewer where a stream has fewer slices, more where the MTU asks for it).
+        mtu_bytes: the longest datagram.
+        seed: of the channel; image n sees the same chances with every codec.
+
+    Raises:
+        ConfigError: an impossible value.
+    """
+
+    channel: Channel
+    overhead: float = 0.0
+    packets: int = 8
+    mtu_bytes: int = DEFAULT_MTU_BYTES
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.packets <= MAX_SLICES or not 0 <= self.overhead <= MAX_SLICES:
+            raise ConfigError(
+                f"{self.packets} packets with an overhead of {self.overhead} repair packets each: expected "
+                f"1..{MAX_SLICES} and 0..{MAX_SLICES}"
+            )
+
+    @property
+    def description(self) -> str:
+        """For captions: channel, packets, overhead and seed."""
+        fec = f"FEC {100 * self.overhead:g} %" if self.overhead else "no FEC"
+        return f"{self.channel.spec}, {self.packets} packets an image, {fec}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """An image on the air.
+
+    Attributes:
+        data: the stream or file.
+        datagrams: packets and repair packets.
+        over_budget: the smallest stream that the codec makes takes more than was allowed.
+    """
+
+    data: bytes
+    datagrams: tuple[bytes, ...]
+    over_budget: bool = False
+
+    @property
+    def air_bytes(self) -> int:
+        """Bytes of all datagrams, without the headers of IP and UDP."""
+        return sum(map(len, self.datagrams))
+
+
+@dataclass(frozen=True)
+class Received:
+    """The picture at the receiver.
+
+    Attributes:
+        image_uint8_HW3: as decoded, concealed, or mid-grey.
+        outcome: how it came about.
+        concealed_share: of the pixels, in [0, 1]; 1 where nothing could be decoded.
+    """
+
+    image_uint8_HW3: ImageArray
+    outcome: Outcome
+    concealed_share: float
+
+
+def datagrams_of(codec: ImageCodec, data: bytes, size_hw: tuple[int, int], link: LinkSettings) -> tuple[bytes, ...]:
+    """The datagrams of a stream or file; errors as `packetise` and `protect`."""
+    stream, shared = data, 1
+    if isinstance(codec, LossTolerantCodec):
+        shared = math.ceil(len(unpack_slices(data).slices) / link.packets)
+    else:
+        stream = raw_stream(data, size_hw, link.packets)
+    room = link.mtu_bytes - (REPAIR_OVERHEAD_BYTES if link.overhead else 0)
+    packets = packetise(stream, stream_id=0, frame=0, mtu_bytes=room, slices_per_packet=shared)
+    return tuple(protect(packets, overhead=link.overhead, mtu_bytes=link.mtu_bytes))
+
+
+def raw_stream(data: bytes, size_hw: tuple[int, int], pieces: int) -> bytes:
+    """A file of any kind in the container, so that it travels as streams do: pieces of nearly equal length."""
+    pieces = max(1, min(pieces, len(data)))
+    edges = [n * len(data) // pieces for n in range(pieces + 1)]
+    slices = [data[edges[n] : edges[n + 1]] for n in range(pieces)]
+    return pack_slices(Header(bytes(SHORT_FINGERPRINT_BYTES), *size_hw, RAW_MODEL_ID), slices)
+
+
+def transmit(datagrams: tuple[bytes, ...], channel: Channel, generator: torch.Generator) -> ReceivedFrame | None:
+    """What a receiver has of one frame when its time is over; None where nothing whole arrived."""
+    recovery, reassembler = Recovery(), Reassembler()
+    frames: list[ReceivedFrame] = []
+    for datagram in channel(datagrams, generator).arrived:
+        for packet in recovery.add(datagram):
+            frames += reassembler.add(packet)
+    frames += reassembler.flush()
+    return frames[0] if frames else None
+
+
+def receive(codec: ImageCodec, frame: ReceivedFrame | None, size_hw: tuple[int, int]) -> Received:
+    """The picture of what arrived."""
+    if frame is None:
+        return _grey(size_hw)
+    if isinstance(codec, LossTolerantCodec):
+        shown = codec.decompress_damaged(frame.stream)
+        share = float(shown.concealed_HW.mean())
+        return Received(shown.image_uint8_HW3, "concealed" if shown.damaged else "whole", share)
+    slices = salvage(frame.stream).slices
+    if not frame.missing:
+        return Received(codec.decompress(b"".join(piece or b"" for piece in slices)), "whole", 0.0)
+    beginning = b"".join(piece or b"" for piece in slices[: frame.missing[0]])
+    image = _of_beginning(codec, beginning)
+    if image is None or image.shape[:2] != size_hw:
+        return _grey(size_hw)
+    return Received(image, "truncated", 0.0)
+
+
+def _grey(size_hw: tuple[int, int]) -> Received:
+    return Received(np.full((*size_hw, 3), GREY, np.uint8), "lost", 1.0)
+
+
+def _of_beginning(codec: ImageCodec, data: bytes) -> ImageArray | None:
+    """What a decoder shows of the beginning of a file; None where it shows nothing."""
+    with _truncated_files():
+        try:
+            return codec.decompress(data)
+        except BitstreamError:
+            return None
+
+
+@contextmanager
+def _truncated_files() -> Iterator[None]:
+    """Pillow shows what there is of a truncated file; it has one switch for all."""
+    with _TRUNCATED_LOCK:
+        before = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def send(codec: ImageCodec, image_uint8_HW3: ImageArray, link: LinkSettings, budget_bytes: int | None = None) -> Sent:
+    """An image coded and cut into datagrams.
+
+    Args:
+        budget_bytes: what all datagrams together may take; the codec's rate is searched for it. None: the codec's own
+            rate.
+    """
+    size_hw = (image_uint8_HW3.shape[0], image_uint8_HW3.shape[1])
+    if budget_bytes is None:
+        data = codec.compress(image_uint8_HW3)
+        return Sent(data, datagrams_of(codec, data, size_hw, link))
+    assert isinstance(codec, RateControlledCodec)  # callers have seen to it
+    # Headers, and repair packets as long as the longest packet, take more the longer the stream is: from above down.
+    allowed = budget_bytes
+    for _ in range(_MOST_SEARCHES):
+        try:
+            data = codec.compress_to_budget(image_uint8_HW3, allowed)
+        except RateError:
+            break
+        sent = Sent(data, datagrams_of(codec, data, size_hw, link))
+        excess = sent.air_bytes - budget_bytes
+        if excess <= 0:
+            return sent
+        allowed = len(data) - max(1, math.floor(excess / (1 + link.overhead)))
+        if allowed < 1:
+            break
+    data = codec.compress_smallest(image_uint8_HW3)
+    datagrams = datagrams_of(codec, data, size_hw, link)
+    return Sent(data, datagrams, over_budget=sum(map(len, datagrams)) > budget_bytes)
