@@ -1,5 +1,9 @@
 #!/usr/bin/env python3
-"""Feeds mutated streams to every codec: scripts/fuzz.py --count 200000. Exits with 1 where one did what none may do."""
+"""Feeds mutated streams to every codec, or mutated datagrams to a receiver, and exits with 1 on any finding.
+
+scripts/fuzz.py --count 200000
+scripts/fuzz.py --datagrams --count 100000
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,15 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "fuzz")]
 
+from fuzz_datagrams import run_datagram_fuzz  # noqa: E402
 from fuzzing import Report, run_fuzz  # noqa: E402
 
 
 def main() -> int:
     """Run, print a table, write it as JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=5000, help="streams to try")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=5000, help="streams or datagrams to try")
+    parser.add_argument("--datagrams", action="store_true", help="datagrams to the link's receiver (no --first)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first stream, to repeat a finding")
     parser.add_argument("--json", type=Path, help="file for the result")
@@ -28,9 +34,15 @@ def main() -> int:
         if sys.stderr.isatty() or number % 10_000 == 0:
             print(f"\r{number}", end="", file=sys.stderr, flush=True)
 
-    report = run_fuzz(options.count, seed=options.seed, first=options.first, progress=progress)
+    if options.datagrams:
+        report, counters = run_datagram_fuzz(options.count, seed=options.seed, progress=progress)
+    else:
+        report = run_fuzz(options.count, seed=options.seed, first=options.first, progress=progress)
+        counters = {}
     print(file=sys.stderr)
     print(describe(report))
+    for name, number in counters.items():
+        print(f"  {number:>8}  {name}")
     if options.json is not None:
         options.json.write_text(json.dumps(as_tree(report, options), indent=1) + "\n", encoding="utf-8")
     return 1 if report.findings else 0
@@ -49,7 +61,11 @@ def describe(report: Report) -> str:
     kinds: Counter[str] = Counter()
     for (kind, _), number in report.outcomes.items():
         kinds[kind] += number
-    lines = [f"{sum(kinds.values())} streams", "", "mutations"]
+    frames = kinds.pop("frames", 0)
+    what = (
+        f"{sum(kinds.values())} datagrams, {frames} frames given back" if frames else f"{sum(kinds.values())} streams"
+    )
+    lines = [what, "", "mutations"]
     lines += [f"  {number:>8}  {kind}" for kind, number in kinds.most_common()]
     lines += ["", "outcomes"] + [f"  {number:>8}  {outcome}" for outcome, number in totals(report).most_common()]
     peak = "not measured" if report.peak_bytes is None else f"{report.peak_bytes / 2**20:.1f} MiB"

@@ -68,7 +68,7 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
-def _time_limit() -> Iterator[None]:
+def time_limit() -> Iterator[None]:
     """Raise `OutOfTime` after `MOST_SECONDS` of processor time."""
     before = signal.signal(signal.SIGPROF, _stop)
     signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
@@ -86,7 +86,7 @@ def _status(key: str) -> int:
 
 
 @contextmanager
-def _memory_limit(report: Report) -> Iterator[None]:
+def memory_limit(report: Report) -> Iterator[None]:
     """On Linux, let the address space grow by `MOST_BYTES` only, and note the peak of the resident memory."""
     if not sys.platform.startswith("linux"):
         yield
@@ -173,7 +173,7 @@ def run_fuzz(count: int, *, seed: int = 0, first: int = 0, progress: Callable[[i
     for start in range(first, first + count, CASES_PER_BLOCK):
         if progress is not None:
             progress(start)
-        with _memory_limit(report):
+        with memory_limit(report):
             for number in range(start, min(start + CASES_PER_BLOCK, first + count)):
                 _try_one(number, Random(f"{seed} {number}"), under_attack, everyone, originals, report)
     for target in under_attack:  # nothing that was read has changed a codec
@@ -194,7 +194,7 @@ def _try_one(
     mutant = mutate(random, target.streams, everyone)
     began = time.process_time()
     try:
-        with _time_limit():
+        with time_limit():
             outcome = _outcome(target, mutant, number % PICTURE_EVERY == 0)
             report.salvaged += _check_salvage(target, mutant, originals[target.name])
     except (Exception, OutOfTime) as error:
