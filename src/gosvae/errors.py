@@ -49,6 +49,10 @@ class PacketError(GosvaeError):
     """Bytes that are not an intact packet of the link, or a stream that packets cannot carry."""
 
 
+class LinkError(GosvaeError):
+    """The other end of a link that is not there, refuses, or does not keep to the protocol."""
+
+
 class RateError(GosvaeError):
     """A rate budget that a codec cannot meet."""
 
