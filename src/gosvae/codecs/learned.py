@@ -117,6 +117,14 @@ class LearnedCodec(TrainedCodec, LossTolerantCodec):
         learned: int = sum(p.numel() for p in self.model.parameters())
         return learned if averaged is None else learned + averaged.numel()
 
+    def codebook(self) -> npt.NDArray[np.float32]:
+        """The codes as the decoder takes them, float32 (K, D)."""
+        with torch.inference_mode():
+            every_11K = torch.arange(self.model.quantizer.codebook_size, device=self.device)[None, None]
+            codes_1D1K = self.model.quantizer.lookup(every_11K)
+        codes_KD: npt.NDArray[np.float32] = codes_1D1K[0, :, 0].T.float().cpu().numpy()
+        return codes_KD
+
     def indices(self, image_uint8_HW3: ImageArray) -> npt.NDArray[np.int64]:
         """The image's code numbers, int64 (h, w): the transform and quantizer alone.
 
