@@ -12,8 +12,17 @@ import pytest
 
 from gosvae.bitstream import Header, pack_slices, salvage, unpack_slices
 from gosvae.errors import ConfigError
-from gosvae.link import Reassembler, ReceivedFrame, Recovery, packetise, protect
-from gosvae.link.udp import Inlet, UdpReceiver, UdpSender, serve_udp
+from gosvae.link import (
+    Inlet,
+    Reassembler,
+    ReceivedFrame,
+    Recovery,
+    UdpReceiver,
+    UdpSender,
+    packetise,
+    protect,
+    serve_udp,
+)
 
 HEADER = Header(b"mark", 12, 13, 3)
 HOST = "127.0.0.1"

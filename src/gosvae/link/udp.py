@@ -19,16 +19,17 @@ from typing import Any, Self
 
 from gosvae.bitstream import MAX_SLICES
 from gosvae.errors import ConfigError
+from gosvae.link.inlet import DEFAULT_DEADLINE_MS, Inlet
 from gosvae.link.packets import DEFAULT_MTU_BYTES, MAX_MTU_BYTES, packetise
 from gosvae.link.protection import REPAIR_OVERHEAD_BYTES, protect
-from gosvae.link.reassembly import Reassembler, ReceivedFrame
-from gosvae.link.recovery import Recovery
+from gosvae.link.reassembly import ReceivedFrame
+
+__all__ = ["DEFAULT_DEADLINE_MS", "Inlet", "OnFrame", "UdpCounters", "UdpReceiver", "UdpSender", "serve_udp"]
 
 log = logging.getLogger(__name__)
 
 OnFrame = Callable[[ReceivedFrame], Awaitable[None] | None]
 """What a receiver does with a frame: a function or a coroutine function."""
-DEFAULT_DEADLINE_MS = 250.0
 QUEUED_FRAMES = 64
 QUEUED_BYTES = 2**25
 SOCKET_BUFFER_BYTES = 2**21
@@ -53,72 +54,6 @@ class UdpCounters:
     delivered: int = 0
     dropped: int = 0
     failed: int = 0
-
-
-class Inlet:
-    """Datagrams in, frames out: recovery, reassembly and deadlines on a clock of the caller.
-
-    Args:
-        deadline_ms: how long after its first packet a frame is waited for.
-        reassembler, recovery: with limits of their own; None: the default ones.
-
-    Raises:
-        ConfigError: a deadline that is not above 0.
-    """
-
-    def __init__(
-        self,
-        deadline_ms: float = DEFAULT_DEADLINE_MS,
-        *,
-        reassembler: Reassembler | None = None,
-        recovery: Recovery | None = None,
-    ) -> None:
-        if not deadline_ms > 0:
-            raise ConfigError(f"a deadline of {deadline_ms} ms: expected more than 0")
-        self.deadline_s = deadline_ms / 1000
-        self.reassembler = reassembler or Reassembler()
-        self.recovery = recovery or Recovery()
-        self._began_s: dict[tuple[int, int], float] = {}
-
-    @property
-    def next_deadline_s(self) -> float | None:
-        """When `expire` has something to do, on the caller's clock; None where nothing waits."""
-        first = next(iter(self._began_s.values()), None)
-        return None if first is None else first + self.deadline_s
-
-    def add(self, data: bytes, now_s: float) -> list[ReceivedFrame]:
-        """Take a datagram, whatever it is; return the frames that are closed by it.
-
-        Args:
-            now_s: the time, which never goes back.
-        """
-        done = []
-        for packet in self.recovery.add(data):
-            done += self.reassembler.add(packet)
-            waiting = self.reassembler.in_flight
-            if waiting and waiting[-1] not in self._began_s:
-                self._began_s[waiting[-1]] = now_s
-        for frame in done:
-            self._began_s.pop((frame.stream_id, frame.frame), None)
-        if len(self._began_s) > 2 * self.reassembler.max_frames:  # lost frames are closed without a word
-            waiting = self.reassembler.in_flight
-            self._began_s = {key: began for key, began in self._began_s.items() if key in waiting}
-        return done
-
-    def expire(self, now_s: float) -> list[ReceivedFrame]:
-        """Close the frames whose time is over and return what there is of them."""
-        done = []
-        while self.next_deadline_s is not None and self.next_deadline_s <= now_s:
-            key = next(iter(self._began_s))
-            del self._began_s[key]
-            frame = self.reassembler.close(*key)
-            done += [frame] if frame is not None else []
-        return done
-
-    def flush(self) -> list[ReceivedFrame]:
-        """Close all frames."""
-        self._began_s.clear()
-        return self.reassembler.flush()
 
 
 class UdpReceiver(asyncio.DatagramProtocol):
