@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from gosvae.cli import demo, entropy, evaluate, evaluate_link, inspect, reproduce, streams, train
+from gosvae.cli import demo, entropy, evaluate, evaluate_link, inspect, receive, reproduce, send, streams, train
 from gosvae.errors import GosvaeError
 
 
@@ -37,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gosvae {version('gosvae')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (demo, train, evaluate, evaluate_link, entropy, reproduce, streams, inspect):
+    for module in (demo, train, evaluate, evaluate_link, entropy, reproduce, streams, send, receive, inspect):
         module.add_commands(commands, _HelpFormatter)
     return parser
 

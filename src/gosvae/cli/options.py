@@ -31,8 +31,10 @@ EXPERT_HELP = (
 
 def add_geometry(parser: argparse.ArgumentParser) -> None:
     """`--resize` and `--crop`."""
-    parser.add_argument("--resize", type=_size, metavar="HxW", help="resize images; default: what suits the data set")
-    parser.add_argument("--crop", type=_size, metavar="HxW", help="then cut out the centre")
+    parser.add_argument(
+        "--resize", type=parse_size, metavar="HxW", help="resize images; default: what suits the data set"
+    )
+    parser.add_argument("--crop", type=parse_size, metavar="HxW", help="then cut out the centre")
 
 
 def geometry_of(options: argparse.Namespace) -> GeometryConfig | None:
@@ -43,7 +45,8 @@ def geometry_of(options: argparse.Namespace) -> GeometryConfig | None:
     return GeometryConfig(resize_height=resize[0], resize_width=resize[1], crop_height=crop[0], crop_width=crop[1])
 
 
-def _size(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width of `256x512`, for argparse."""
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if match is None or "0" in match.groups():
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH such as 256x512, got {text!r}")

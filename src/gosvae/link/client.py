@@ -160,7 +160,7 @@ class LinkClient:
     async def send(
         self, number: int, stream: bytes, *, deadline_ms: int = 0, round_trip_ms: float = 0.0, original: bytes = b""
     ) -> int:
-        """Send a frame and return the bytes of its message; waits where the receiver does not read.
+        """Send a frame and return the bytes of its message without an original; waits where the receiver reads none.
 
         Raises:
             LinkError: the receiver has ended the stream.
@@ -170,7 +170,7 @@ class LinkClient:
         )
         data = pb().FromSender(frame=frame).SerializeToString()
         await self.send_raw(data)
-        return len(data) + CALL_OVERHEAD_BYTES
+        return len(data) - len(original) + CALL_OVERHEAD_BYTES
 
     async def send_raw(self, data: bytes) -> None:
         """Send any bytes as a message: for tests of receivers. Errors as `send`."""

@@ -141,6 +141,8 @@ class LinkService:
         self._refused: Counter[str] = Counter()
         self._ids = itertools.count(1)
         self._open = 0
+        self._sessions: set[_Session] = set()
+        self.closing = False
         self._grpc = import_grpc()
         self._server: Any = None
         self._health: Any = None
@@ -226,11 +228,14 @@ class LinkService:
         )
 
     async def close(self) -> None:
-        """Say so to health checks, take no more streams, give those that are open the grace, end."""
+        """Say so to health checks, read no more frames, answer those that are there, end; within the grace."""
         if self._server is None:
             return
+        self.closing = True
         if self._health is not None:
             await self._health.enter_graceful_shutdown()
+        for session in self._sessions:
+            session.read_no_more()
         await self._server.stop(self.limits.grace_s)
         self._server = None
 
@@ -244,10 +249,12 @@ class LinkService:
         self._open += 1
         self._counts["streams"] += 1
         session = _Session(self, context, f"grpc:{next(self._ids)}", peer)
+        self._sessions.add(session)
         try:
             await session.run()
         finally:
             self._open -= 1
+            self._sessions.discard(session)
             self.senders.pop(session.sender, None)
             session.leave()
 
@@ -274,7 +281,7 @@ class LinkService:
         self._counts[what] += n
 
 
-@dataclass
+@dataclass(eq=False)
 class _Session:
     """One sender's stream."""
 
@@ -290,23 +297,32 @@ class _Session:
     ended: bool = False
     malformed: int = 0
     state: SenderState | None = None
+    reader: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Introduction, then reading and writing side by side until both are done."""
         await self._introduce()
         writer = asyncio.create_task(self._write())
-        reader = asyncio.create_task(self._read())
+        reader = self.reader = asyncio.create_task(self._read())
         try:
-            done, _ = await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
-            if reader in done:
+            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            if reader.cancelled():  # the receiver is closing
+                self.ended = True
+                self.changed.set()
+            elif reader.done():
                 reader.result()  # raises what it raised
-                await writer
-            else:
-                writer.result()
+            await writer
         finally:
             for task in (reader, writer):
                 task.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
+        if self.service.closing:
+            await self.context.abort(self.service._grpc.StatusCode.UNAVAILABLE, "the receiver is closing")
+
+    def read_no_more(self) -> None:
+        """Take no more frames; those that were taken are answered."""
+        if self.reader is not None:
+            self.reader.cancel()
 
     def leave(self) -> None:
         """The stream has ended: what is still on its way is for nobody."""

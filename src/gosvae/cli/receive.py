@@ -1,0 +1,168 @@
+"""`gosvae receive`: decodes frames of senders, lets the expert look at them, answers, and shows it all on a page."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from gosvae.cli.options import EXPERT_HELP, Commands, add_device, device_of
+from gosvae.codecs.base import ClassMapCodec
+from gosvae.codecs.registry import DEFAULT_CODEC, load_codec
+from gosvae.errors import ConfigError
+from gosvae.experts.registry import load_expert
+from gosvae.link.engine import POLICIES, EngineLimits
+from gosvae.link.inlet import DEFAULT_DEADLINE_MS
+from gosvae.link.perception import DEFAULT_MAX_PIXELS, Perception
+from gosvae.link.receiver import Receiver, ReceiverConfig
+from gosvae.link.security import TOKEN_VARIABLE, Endpoint, ServerTls, read_token
+from gosvae.link.service import ServiceLimits
+from gosvae.units import kib
+
+EXAMPLE = """examples:
+  gosvae receive --grpc 127.0.0.1:7777 --page 127.0.0.1:7780
+  gosvae receive --udp 127.0.0.1:7778 --page 127.0.0.1:7780 --expert my-network.pt2
+  gosvae receive --grpc 0.0.0.0:7777 --tls-cert cert.pem --tls-key key.pem --token-file token
+"""
+ENGINE, SERVICE = EngineLimits(), ServiceLimits()
+
+
+def add_commands(commands: Commands, formatter: Any) -> None:
+    """Add the command of this module."""
+    parser = commands.add_parser(
+        "receive",
+        help="receive frames, perceive them, answer, show them on a page",
+        epilog=EXAMPLE,
+        formatter_class=formatter,
+    )
+    parser.add_argument("--codec", default=DEFAULT_CODEC, help="that the senders have: a name or a checkpoint")
+    parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
+    parser.add_argument("--grpc", metavar="HOST:PORT", help="listen for senders over gRPC; port 0: any")
+    parser.add_argument("--udp", metavar="HOST:PORT", help="listen for packets over UDP")
+    parser.add_argument("--page", metavar="HOST:PORT", help="serve the live page, and /metrics for Prometheus")
+    security = parser.add_argument_group("security")
+    security.add_argument("--tls-cert", type=Path, metavar="FILE", help="own certificate with its chain, PEM")
+    security.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, PEM")
+    security.add_argument("--client-ca", type=Path, metavar="FILE", help="senders need a certificate that this signed")
+    security.add_argument(
+        "--token-file", type=Path, metavar="FILE",
+        help=f"senders and readers of the page must know this token; default: the environment's {TOKEN_VARIABLE}",
+    )  # fmt: skip
+    security.add_argument(
+        "--insecure", action="store_true", help="listen beyond this machine without TLS or without a token"
+    )
+    limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--policy", choices=POLICIES, default=ENGINE.policy,
+        help="when the queue is full: the busiest sender loses its oldest frame, the new one goes, or senders wait",
+    )  # fmt: skip
+    limits.add_argument(
+        "--deadline-ms", type=float, metavar="MS",
+        help=f"drop frames that are older when their turn comes; 0: never; default: {ENGINE.deadline_ms:g}, with the "
+        "policy block 0",
+    )  # fmt: skip
+    limits.add_argument("--queue", type=int, default=ENGINE.max_frames, metavar="N", help="frames that wait")
+    limits.add_argument("--batch", type=int, default=ENGINE.max_batch, metavar="N", help="frames decoded together")
+    limits.add_argument(
+        "--max-frame-kib", type=float, default=kib(SERVICE.max_frame_bytes), metavar="KIB", help="bytes of a frame"
+    )
+    limits.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N", help="pixels of a frame")
+    limits.add_argument("--max-streams", type=int, default=SERVICE.max_streams, metavar="N", help="senders at once")
+    limits.add_argument(
+        "--udp-deadline-ms", type=float, default=DEFAULT_DEADLINE_MS, metavar="MS",
+        help="how long after its first packet a frame is waited for",
+    )  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="do not say where it listens, nor the summary")
+    add_device(parser)
+    parser.set_defaults(run=run_receive)
+
+
+def _config(options: argparse.Namespace) -> ReceiverConfig:
+    """What the options ask for; errors as `ReceiverConfig`."""
+    if (options.tls_cert is None) != (options.tls_key is None) or (options.client_ca and not options.tls_cert):
+        raise ConfigError("--tls-cert and --tls-key go together, and --client-ca needs both")
+    tls = None if options.tls_cert is None else ServerTls(options.tls_cert, options.tls_key, options.client_ca)
+    deadline_ms = options.deadline_ms
+    if deadline_ms is None:
+        deadline_ms = 0.0 if options.policy == "block" else ENGINE.deadline_ms
+    grpc, udp, page = (
+        None if text is None else Endpoint.parse(text) for text in (options.grpc, options.udp, options.page)
+    )
+    return ReceiverConfig(
+        grpc=grpc,
+        udp=udp,
+        page=page,
+        engine=EngineLimits(
+            policy=options.policy, max_frames=options.queue, max_batch=options.batch, deadline_ms=deadline_ms
+        ),
+        service=ServiceLimits(max_frame_bytes=int(1024 * options.max_frame_kib), max_streams=options.max_streams),
+        udp_deadline_ms=options.udp_deadline_ms,
+        tls=tls,
+        token=read_token(options.token_file),
+        insecure=options.insecure,
+    )
+
+
+def run_receive(options: argparse.Namespace) -> int:
+    """Receive until interrupted or terminated."""
+    config = _config(options)
+    if config.tls is not None and config.tls.client_authority is not None:
+        # Certificates are refused inside gRPC, which says so at this level of its own log only.
+        os.environ.setdefault("GRPC_VERBOSITY", "INFO")
+    device = device_of(options)
+    codec = load_codec(options.codec, device=device)
+    expert = None
+    if not isinstance(codec, ClassMapCodec):
+        expert = load_expert(options.expert)
+        expert.to(device)
+    if options.max_pixels < 1:
+        raise ConfigError(f"--max-pixels {options.max_pixels}: expected at least 1")
+    perception = Perception(codec, expert, device=device, max_pixels=options.max_pixels)
+    logging.getLogger("gosvae.link").setLevel(logging.INFO)
+    receiver = Receiver(perception, config)
+    asyncio.run(_receive(receiver, quiet=options.quiet))
+    if not options.quiet:
+        _print_summary(receiver)
+    return 0
+
+
+async def _receive(receiver: Receiver, *, quiet: bool) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with receiver:
+        if not quiet:
+            _print_places(receiver)
+        await stop.wait()
+
+
+def _print_places(receiver: Receiver) -> None:
+    perception, config = receiver.engine.perception, receiver.config
+    print(f"{perception.codec.name} to {perception.expert_name}, policy {config.engine.policy}")
+    if receiver.service is not None:
+        print(f"gRPC  {receiver.service.endpoint}{', TLS' if config.tls else ''}{', token' if config.token else ''}")
+    if receiver.udp is not None:
+        print(f"UDP   {Endpoint(*receiver.udp.address)}")
+    if receiver.web is not None:
+        print(f"page  {'https' if config.tls else 'http'}://{receiver.web.endpoint}/ (metrics: /metrics)")
+    print("Ctrl-C ends it", flush=True)
+
+
+def _print_summary(receiver: Receiver) -> None:
+    counters = receiver.engine.counters
+    dropped = ", ".join(f"{count} {reason.value}" for reason, count in counters.dropped.items() if count)
+    print(f"{counters.received} frames: {counters.answered} answered, {dropped or '0'} dropped")
+    if receiver.service is not None:
+        service = receiver.service.counters
+        refused = ", ".join(f"{count} {why}" for why, count in sorted(service.refused.items()))
+        print(f"gRPC: {service.streams} streams, refused: {refused or 'none'}, malformed messages: {service.malformed}")
+    if receiver.udp is not None:
+        udp, packets = receiver.udp.counters, receiver.udp.inlet.reassembler.counters
+        print(
+            f"UDP: {udp.datagrams} datagrams, {packets.damaged} damaged; frames: {packets.complete} complete, "
+            f"{packets.partial} with slices missing, {packets.lost} lost"
+        )

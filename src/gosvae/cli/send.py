@@ -1,0 +1,260 @@
+"""`gosvae send`: pictures of a folder, a video, a camera or a pipe to a receiver, at a given rate."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from gosvae.bitstream import MAX_SLICES
+from gosvae.cli.options import Commands, add_device, device_of, parse_size
+from gosvae.codecs.base import ImageCodec
+from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, trained_kind
+from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
+from gosvae.codecs.trained import TrainedCodec
+from gosvae.errors import ConfigError, LinkError
+from gosvae.images import write_image
+from gosvae.link.class_maps import ClassMapCoding
+from gosvae.link.client import LinkClient, Result
+from gosvae.link.packets import DEFAULT_MTU_BYTES
+from gosvae.link.security import TOKEN_VARIABLE, ClientTls, Endpoint, read_token
+from gosvae.link.sender import GrpcTarget, Target, UdpTarget, percentile, send_pictures
+from gosvae.link.sources import CAMERA, is_video, open_source, resized, video_fps
+from gosvae.link.transmitter import Transmitter
+from gosvae.link.udp import UdpSender
+from gosvae.tensors import ImageArray
+from gosvae.units import kib
+
+EXAMPLE = """examples:
+  gosvae send images --grpc 127.0.0.1:7777 --fps 10 --loop
+  gosvae send drive.mp4 --grpc 127.0.0.1:7777 --resize 256x512 --kbps 120
+  gosvae send camera:v4l2:/dev/video0 --udp 127.0.0.1:7778 --resize 256x512 --kbps 200 --slices 8 --fec 0.25
+  ffmpeg -i drive.mp4 -f image2pipe -c:v ppm - | gosvae send - --grpc 127.0.0.1:7777
+"""
+DEFAULT_FPS = 10.0
+MOST_FPS = 1000.0
+
+
+def add_commands(commands: Commands, formatter: Any) -> None:
+    """Add the command of this module."""
+    parser = commands.add_parser("send", help="send pictures to a receiver", epilog=EXAMPLE, formatter_class=formatter)
+    parser.add_argument(
+        "source", nargs="+",
+        help="image files and folders; or one video file, camera:FORMAT:DEVICE, or - for standard input: binary PPM "
+        "pictures, or image files each behind its length (4 bytes, big-endian)",
+    )  # fmt: skip
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--grpc", metavar="HOST:PORT", help="a receiver that answers")
+    place.add_argument("--udp", metavar="HOST:PORT", help="a receiver over a link that loses packets; no answers")
+    parser.add_argument("--codec", default=DEFAULT_CODEC, help="a name of gosvae list, or a checkpoint")
+    parser.add_argument("--level", type=int, metavar="0..255", help="of a variable-rate codec")
+    parser.add_argument(
+        "--kbps", type=float, metavar="KBPS",
+        help="1000 bits a second on the link: every frame gets the quality that there is room for",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fps", type=float, metavar="FPS",
+        help=f"frames a second, at most; default: those of a video, as they come from a camera or a pipe, else "
+        f"{DEFAULT_FPS:g}",
+    )  # fmt: skip
+    parser.add_argument("--loop", action="store_true", help="begin again at the end")
+    parser.add_argument("--frames", type=int, metavar="N", help="no more than N")
+    parser.add_argument("--resize", type=parse_size, metavar="HxW", help="resize pictures first")
+    parser.add_argument("--name", default=socket.gethostname(), help="what the receiver's page calls this sender")
+    parser.add_argument(
+        "--originals", action="store_true", help="send each picture as a JPEG too, for the page; gRPC only"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="write the class maps that come back as PNG; gRPC only"
+    )
+    parser.add_argument(
+        "--slices", type=int, default=1, metavar="N", help="interleaved; each survives the loss of others"
+    )
+    udp = parser.add_argument_group("UDP")
+    udp.add_argument("--fec", type=float, default=0.0, metavar="SHARE", help="repair packets for each packet")
+    udp.add_argument("--mtu", type=int, default=DEFAULT_MTU_BYTES, metavar="BYTES", help="the longest packet")
+    security = parser.add_argument_group("security of gRPC")
+    security.add_argument("--tls", action="store_true", help="encrypt; --ca and --cert imply it")
+    security.add_argument("--ca", type=Path, metavar="FILE", help="who signed the receiver's certificate, PEM")
+    security.add_argument("--cert", type=Path, metavar="FILE", help="own certificate, PEM")
+    security.add_argument("--key", type=Path, metavar="FILE", help="its key, PEM")
+    security.add_argument(
+        "--token-file", type=Path, metavar="FILE", help=f"default: the environment's {TOKEN_VARIABLE}"
+    )
+    security.add_argument("--insecure", action="store_true", help="send the token without encryption")
+    parser.add_argument("--quiet", action="store_true", help="no line each second")
+    add_device(parser)
+    parser.set_defaults(run=run_send)
+
+
+@dataclass
+class _Saver:
+    """Writes class maps to a folder."""
+
+    folder: Path
+
+    def __call__(self, result: Result) -> None:
+        classes_HW = result.classes()
+        write_image(self.folder / f"{result.number:06d}.png", classes_HW[..., None].repeat(3, axis=2))
+
+
+def _codec(options: argparse.Namespace) -> ImageCodec:
+    """The codec with slices and level as they were asked for."""
+    spec = options.codec
+    kind = trained_kind(spec)
+    if options.level is not None:
+        if kind != "variable-rate":
+            raise ConfigError(f"--level is for variable-rate codecs: {spec!r} is none")
+        if options.kbps is not None:
+            raise ConfigError("--level and --kbps both set the rate: give one")
+        spec = f"{spec}:{options.level}"
+    stream_options = DEFAULT_OPTIONS
+    if options.slices != 1:
+        stream_options = StreamOptions(slices=options.slices, layout="interleaved")
+    return load_codec(spec, options=stream_options, device=device_of(options))
+
+
+def _pictures(options: argparse.Namespace) -> Iterator[ImageArray]:
+    """Pictures of the source, resized, again and again with --loop."""
+    names = options.source
+    endless = names[0] == "-" or names[0].startswith(CAMERA)
+    if options.loop and endless:
+        raise ConfigError(f"--loop: {names[0]} cannot begin again")
+    first = open_source(names, sys.stdin.buffer)  # what is missing is told before a connection is made
+
+    def passes() -> Iterator[Iterator[ImageArray]]:
+        yield first
+        while options.loop:
+            yield open_source(names, sys.stdin.buffer)
+
+    for number, picture in enumerate(chain.from_iterable(passes())):
+        if options.frames is not None and number >= options.frames:
+            return
+        yield picture if options.resize is None else resized(picture, *options.resize)
+
+
+def _fps(options: argparse.Namespace) -> float | None:
+    """Frames a second; None: as they come."""
+    if options.fps is not None:
+        if not 0 < options.fps <= MOST_FPS:
+            raise ConfigError(f"--fps {options.fps:g}: expected more than 0 and at most {MOST_FPS:g}")
+        return float(options.fps)
+    name = options.source[0]
+    if name == "-" or name.startswith(CAMERA):
+        return None
+    return (video_fps(name) or DEFAULT_FPS) if is_video(name) else DEFAULT_FPS
+
+
+def run_send(options: argparse.Namespace) -> int:
+    """Send pictures until there are no more, or until interrupted."""
+    codec, fps = _codec(options), _fps(options)
+    if options.udp is not None and (options.originals or options.out):
+        raise ConfigError("--originals and --out are for --grpc: over UDP nothing comes back")
+    if options.grpc is not None and options.fec:
+        raise ConfigError("--fec is for --udp: over gRPC nothing is lost")
+    pictures = _pictures(options)
+    first = next(pictures, None)
+    if first is None:
+        raise ConfigError(f"no pictures in {options.source[0]}")
+    transmitter = Transmitter(codec, kbps=options.kbps, fps=fps or DEFAULT_FPS)
+    return asyncio.run(_send(options, chain([first], pictures), transmitter, fps))
+
+
+async def _send(
+    options: argparse.Namespace, pictures: Iterator[ImageArray], transmitter: Transmitter, fps: float | None
+) -> int:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    began_s = time.monotonic()
+    async with contextlib.AsyncExitStack() as stack:
+        target = await _target(options, transmitter.codec, stack)
+        teller = asyncio.create_task(_tell(target, transmitter, quiet=options.quiet))
+        try:
+            await send_pictures(pictures, transmitter, target, fps=fps, stop=stop)
+        except TimeoutError:
+            raise LinkError("the receiver did not answer all frames in time") from None
+        finally:
+            teller.cancel()
+            _print_summary(target, transmitter, time.monotonic() - began_s)
+    return 0
+
+
+async def _target(options: argparse.Namespace, codec: ImageCodec, stack: contextlib.AsyncExitStack) -> Target:
+    """Connect to the receiver."""
+    if options.udp is not None:
+        endpoint = Endpoint.parse(options.udp)
+        try:
+            sender = await UdpSender.open(
+                endpoint.host,
+                endpoint.port,
+                overhead=options.fec,
+                mtu_bytes=options.mtu,
+                slices_per_packet=1 if options.slices > 1 else MAX_SLICES,
+                kbps=None if options.kbps is None else 2 * options.kbps,
+            )
+        except OSError as error:
+            raise LinkError(f"cannot send to {endpoint}: {error.strerror or error}") from None
+        return UdpTarget(await stack.enter_async_context(sender))
+    secret = options.tls or options.ca is not None or options.cert is not None
+    coding: ClassMapCoding = "none" if options.out is None else "png"
+    client = await LinkClient.open(
+        Endpoint.parse(options.grpc),
+        name=options.name,
+        coding=coding,
+        fingerprint=codec.fingerprint if isinstance(codec, TrainedCodec) else b"",
+        tls=ClientTls(options.ca, options.cert, options.key) if secret else None,
+        token=read_token(options.token_file),
+        insecure=options.insecure,
+    )
+    await stack.enter_async_context(client)
+    on_result = None if options.out is None else _Saver(options.out)
+    return GrpcTarget(client, originals=options.originals, on_result=on_result)
+
+
+async def _tell(target: Target, transmitter: Transmitter, *, quiet: bool) -> None:
+    """A line of statistics each second."""
+    began_s = then_s = time.monotonic()
+    sent = answered = stream_bytes = link_bytes = 0
+    while not quiet:
+        await asyncio.sleep(1.0)
+        now_s, c = time.monotonic(), target.counters
+        span_s = now_s - then_s
+        frames = c.sent - sent
+        line = f"{now_s - began_s:4.0f} s  {frames / span_s:5.1f} frames/s"
+        line += f"  {kib((c.stream_bytes - stream_bytes) / max(frames, 1)):6.2f} KiB/frame"
+        line += f"  {8 * (c.link_bytes - link_bytes) / span_s / 1000:7.1f} kbit/s"
+        if isinstance(target, GrpcTarget):
+            line += f"  answered {(c.answered - answered) / span_s:5.1f}/s  refused {c.refused.total()}"
+            line += f"  round trip {percentile(list(c.round_trips_ms)[-50:], 50):.0f} ms"
+        print(f"{line}  skipped {transmitter.counters.skipped}", flush=True)
+        then_s, sent, answered = now_s, c.sent, c.answered
+        stream_bytes, link_bytes = c.stream_bytes, c.link_bytes
+
+
+def _print_summary(target: Target, transmitter: Transmitter, seconds: float) -> None:
+    c, t = target.counters, transmitter.counters
+    if not c.sent:
+        return
+    print(
+        f"{c.sent} frames in {seconds:.1f} s: {c.sent / seconds:.1f} frames/s, {kib(c.stream_bytes / c.sent):.2f} "
+        f"KiB/frame, {8 * c.link_bytes / seconds / 1000:.1f} kbit/s, coding {percentile(c.coding_ms, 50):.0f} ms; "
+        f"{t.skipped} skipped, {t.forced} above the rate"
+    )
+    if isinstance(target, GrpcTarget):
+        refused = ", ".join(f"{count} {reason}" for reason, count in sorted(c.refused.items()))
+        print(
+            f"{c.answered} answered, {refused or '0'} refused, {target.unanswered} without an answer; round trip "
+            f"{percentile(c.round_trips_ms, 50):.0f} ms (99th percentile {percentile(c.round_trips_ms, 99):.0f} ms)"
+        )
+    elif isinstance(target, UdpTarget):
+        print(f"{target.sender.datagrams} datagrams, {target.sender.errors} errors")
