@@ -53,7 +53,9 @@ def add_commands(commands: Commands, formatter: Any) -> None:
     parser.add_argument("--max-minutes", type=float, help="stop cleanly after so long; the same command continues")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to train")
     parser.add_argument("--devices", type=int, default=1, help="how many of them")
-    parser.add_argument("--precision", choices=("32", "bf16"), default="bf16", help="of the arithmetic in training")
+    parser.add_argument(
+        "--precision", choices=("auto", "32", "bf16"), default="auto", help="of the arithmetic in training"
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes that decode images")
     parser.add_argument("--cache-mib", type=int, default=1024, help="memory for decoded images")
     parser.add_argument("--quiet", action="store_true", help="no lines of progress")
