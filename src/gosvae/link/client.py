@@ -257,6 +257,8 @@ async def _why(endpoint: Endpoint | None, call: Any) -> str:
             return f"the receiver{where} refuses: {details}; name the file of the token with --token-file"
         case grpc.StatusCode.UNIMPLEMENTED:
             return f"what listens{where} is no gosvae receiver"
+        case grpc.StatusCode.INTERNAL if "from Core" in details:  # gRPC's word for writing to what has ended
+            return f"the receiver{where} ended the stream"
         case grpc.StatusCode.OK:
             return f"the receiver{where} ended the stream"
     return f"the receiver{where} refuses ({code.name.lower()}): {details}"

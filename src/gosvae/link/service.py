@@ -251,12 +251,16 @@ class LinkService:
         session = _Session(self, context, f"grpc:{next(self._ids)}", peer)
         self._sessions.add(session)
         try:
-            await session.run()
+            try:
+                await session.run()
+            finally:
+                self._sessions.discard(session)
+                self.senders.pop(session.sender, None)
+                session.leave()
+            if session.farewell is not None:
+                await context.abort(*session.farewell)  # may take as long as the client: gRPC sends it after the rest
         finally:
             self._open -= 1
-            self._sessions.discard(session)
-            self.senders.pop(session.sender, None)
-            session.leave()
 
     def welcome(self) -> bytes:
         """What a client is told first."""
@@ -298,6 +302,7 @@ class _Session:
     malformed: int = 0
     state: SenderState | None = None
     reader: asyncio.Task[None] | None = None
+    farewell: tuple[Any, str] | None = None
 
     async def run(self) -> None:
         """Introduction, then reading and writing side by side until both are done."""
@@ -306,6 +311,8 @@ class _Session:
         reader = self.reader = asyncio.create_task(self._read())
         try:
             await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            if self.farewell is not None:
+                return
             if reader.cancelled():  # the receiver is closing
                 self.ended = True
                 self.changed.set()
@@ -316,8 +323,8 @@ class _Session:
             for task in (reader, writer):
                 task.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
-        if self.service.closing:
-            await self.context.abort(self.service._grpc.StatusCode.UNAVAILABLE, "the receiver is closing")
+        if self.service.closing and self.farewell is None:
+            self.farewell = self.service._grpc.StatusCode.UNAVAILABLE, "the receiver is closing"
 
     def read_no_more(self) -> None:
         """Take no more frames; those that were taken are answered."""
@@ -446,13 +453,15 @@ class _Session:
                 try:
                     async with asyncio.timeout(service.limits.write_s):
                         await self.context.write(data)
-                except BaseException as error:
+                except TimeoutError:
                     service.count("undelivered")
-                    if not isinstance(error, TimeoutError):
-                        raise
                     service.refused("slow-reader", self.peer)
-                    text = f"an answer was not read for {service.limits.write_s:.0f} s"
-                    await self.context.abort(service._grpc.StatusCode.DEADLINE_EXCEEDED, text)
+                    text = f"an answer was not read for {service.limits.write_s:g} s"
+                    self.farewell = service._grpc.StatusCode.DEADLINE_EXCEEDED, text
+                    return
+                except BaseException:
+                    service.count("undelivered")
+                    raise
                 service.count("sent")
             if self.ended and not self.pending:
                 return
