@@ -161,3 +161,37 @@ def test_the_device_does_not_matter_to_the_count_of_parameters(codec: VariableRa
     assert codec.parameter_count == learned + sum(value.numel() for value in codec.checkpoint.context.values())
     assert not any(p.requires_grad for p in codec.model.parameters())
     assert isinstance(codec.latent(streets()[0].image_uint8_HW3), torch.Tensor)
+
+
+def test_what_is_lost_is_marked_and_the_rest_is_as_sent() -> None:
+    image = streets()[0].image_uint8_HW3
+    codec = VariableRateCodec(variable_checkpoint(), options=StreamOptions(slices=4, layout="interleaved"))
+    data = codec.compress_at(image, 200)
+    whole = codec.decompress_damaged(data)
+    np.testing.assert_array_equal(whole.image_uint8_HW3, codec.decompress(data))
+    assert whole.damaged == ()
+    assert not whole.concealed_HW.any()
+    stream = bitstream.unpack_slices(data)
+    damaged = bitstream.pack_slices(stream.header, [None, *stream.payloads[1:]], stream.layout)
+    shown = codec.decompress_damaged(damaged)
+    assert shown.damaged == (0,)
+    known, level, *_ = codec.decode_damaged(damaged)
+    sent = codec.decode(data)[0]
+    lost_hw = known[0] < 0
+    assert level == 200
+    assert 0 < lost_hw.sum() < lost_hw.size
+    np.testing.assert_array_equal(known, np.where(lost_hw, -1, sent))
+    np.testing.assert_array_equal(shown.concealed_HW[::16, ::16], lost_hw)
+    with pytest.raises(BitstreamError):
+        codec.decompress(damaged)
+    with pytest.raises(BitstreamError):
+        codec.decompress_damaged(bitstream.pack_slices(stream.header, [None] * 4, stream.layout))
+
+
+def test_the_decoder_knows_what_is_lost() -> None:
+    codec = VariableRateCodec(variable_checkpoint())
+    codec.model.decoder.from_lost.weight.fill_(0.5)
+    symbols = np.full((codec.config.context.channels, 4, 6), codec.config.context.bound)
+    lost = symbols.copy()
+    lost[:, 1, 2] = -1
+    assert (codec.reconstruct(symbols, 10, 64, 96) != codec.reconstruct(lost, 10, 64, 96)).any()

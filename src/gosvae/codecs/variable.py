@@ -15,7 +15,8 @@ from torch import Tensor
 
 from gosvae import bitstream
 from gosvae.checkpoint import CodecCheckpoint, VariableRateCard, load_codec_checkpoint, load_weights
-from gosvae.codecs.base import RateControlledCodec
+from gosvae.codecs.base import Concealed, LossTolerantCodec, RateControlledCodec
+from gosvae.codecs.concealment import concealed_pixels
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions, grid_parts, marked_fingerprint, slice_count
 from gosvae.codecs.tiling import decode_in_tiles, encode_in_tiles
 from gosvae.codecs.trained import TrainedCodec, encoder_input
@@ -35,7 +36,7 @@ STIFFNESS = 6.0
 uniform quantizer of fine steps it is 6 / ln 2 = 8.7; a value of somewhat less saved more bytes than it cost."""
 
 
-class VariableRateCodec(TrainedCodec, RateControlledCodec):
+class VariableRateCodec(TrainedCodec, RateControlledCodec, LossTolerantCodec):
     """A variable-rate codec on one device, ready to use; its rate is a level of 0..255, or what a budget allows.
 
     Any image with sides of up to 65535 and up to 2**28 pixels is padded to the stride inside and cropped again; large
@@ -166,14 +167,25 @@ class VariableRateCodec(TrainedCodec, RateControlledCodec):
 
     def decode(self, data: bytes) -> tuple[SymbolArray, int, int, int]:
         """Symbols (D, h, w), level, height and width of a stream; errors as `decompress`."""
-        stream = bitstream.unpack_slices(data)
+        return self._decode(bitstream.unpack_slices(data))
+
+    def decode_damaged(self, data: bytes) -> tuple[SymbolArray, int, int, int]:
+        """What is left of a damaged stream: as `decode`, with symbols of -1 at positions of slices that were lost.
+
+        Raises:
+            BitstreamError: the header is damaged, or no slice is intact.
+            ForeignStreamError: as `decompress`.
+        """
+        return self._decode(bitstream.salvage(data))
+
+    def _decode(self, stream: bitstream.Stream) -> tuple[SymbolArray, int, int, int]:
         header = stream.header
         context = LatentContextModel.model_id
         if header.entropy_model_id not in (self._fixed.model_id, context):
             raise BitstreamError(
                 f"unknown entropy model {header.entropy_model_id}: this codec knows {[self._fixed.model_id, context]}"
             )
-        levels = {payload[:1] for payload in stream.payloads}
+        levels = {payload[:1] for payload in stream.slices if payload is not None}
         if len(levels) != 1 or levels == {b""}:
             raise BitstreamError("the slices are not of one level: damaged")
         level = levels.pop()[0]
@@ -182,17 +194,19 @@ class VariableRateCodec(TrainedCodec, RateControlledCodec):
         channels, stride = self.config.context.channels, self.model.stride
         grid_hw = (-(-header.height // stride), -(-header.width // stride))
         symbols_Dhw: SymbolArray | None = None
-        for part, payload in zip(grid_parts(grid_hw, len(stream.slices), stream.layout), stream.payloads, strict=True):
+        for part, payload in zip(grid_parts(grid_hw, len(stream.slices), stream.layout), stream.slices, strict=True):
+            if payload is None:
+                continue
             h, w = (len(range(side)[along]) for side, along in zip(grid_hw, part, strict=True))
             decoded = decode_indices(model, payload[1:], (channels * h, w))
             if symbols_Dhw is None:  # only now: an untrue size is found out before memory is taken for it
-                symbols_Dhw = np.zeros((channels, *grid_hw), np.int64)
+                symbols_Dhw = np.full((channels, *grid_hw), -1)
             symbols_Dhw[:, *part] = decoded.reshape(channels, h, w)
-        assert symbols_Dhw is not None  # a stream has a slice
+        assert symbols_Dhw is not None  # there is a level, and so a slice
         return symbols_Dhw, level, header.height, header.width
 
     def reconstruct(self, symbols_Dhw: SymbolArray, level: int, height: int, width: int) -> ImageArray:
-        """The image, uint8 (height, width, 3), of symbols at a level."""
+        """The image, uint8 (height, width, 3), of symbols at a level; -1 at positions that are not known."""
         with torch.inference_mode():
             symbols_1Dhw = torch.from_numpy(symbols_Dhw).unsqueeze(0).to(self.device)
             x_hat = decode_in_tiles(
@@ -242,6 +256,14 @@ class VariableRateCodec(TrainedCodec, RateControlledCodec):
 
     def decompress(self, data: bytes) -> ImageArray:
         return self.reconstruct(*self.decode(data))
+
+    def decompress_damaged(self, data: bytes) -> Concealed:
+        """As the contract says; the decoder, which was trained with losses, fills in what it has not got."""
+        stream = bitstream.salvage(data)
+        symbols_Dhw, level, height, width = self._decode(stream)
+        image_uint8_HW3 = self.reconstruct(symbols_Dhw, level, height, width)
+        concealed_HW = concealed_pixels(symbols_Dhw[0] >= 0, self.model.stride, height, width)
+        return Concealed(image_uint8_HW3, concealed_HW, stream.damaged)
 
 
 def _checked(level: int) -> int:
