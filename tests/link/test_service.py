@@ -239,11 +239,10 @@ def test_closing_answers_what_was_taken() -> None:
             closing = asyncio.create_task(service.close())
             await asyncio.sleep(0.05)
             gate.opened.set()
-            numbers = []
+            answers = client.answers()
+            assert [(await anext(answers)).number for _ in range(5)] == [0, 1, 2, 3, 4]
             with pytest.raises(LinkError, match="closing"):
-                async for answer in client.answers():
-                    numbers.append(answer.number)
-            assert numbers == [0, 1, 2, 3, 4]
+                await anext(answers)
             await closing
 
     run(test)
