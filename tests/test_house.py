@@ -19,10 +19,14 @@ MAX_WEIGHT_BYTES = 40_000_000
 
 HEAVY = (
     "accelerate",
+    "av",
     "bjontegaard",
     "diffusers",
+    "grpc",
     "lightning_fabric",
     "matplotlib",
+    "prometheus_client",
+    "raptorq",
     "scipy",
     "sionna",
     "stlpips_pytorch",

@@ -306,10 +306,14 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         command = [
             *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
             *("--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'user'}"),
-            *("--enable-logging=stderr", "--virtual-time-budget=4000", "--dump-dom", f"http://{server.endpoint}/"),
+            *("--enable-logging=stderr", "--dump-dom", f"http://{server.endpoint}/"),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
-        page = done.stdout
+        for budget_ms in (5_000, 20_000, 60_000):  # of the browser's own clock, which a slow machine does not keep to
+            command[-2:-2] = [f"--virtual-time-budget={budget_ms}"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+            page = done.stdout
+            if 'data-ready="yes"' in page:
+                break
         assert 'data-ready="yes"' in page, done.stderr[-2000:]
         assert not re.findall(r".*CONSOLE.*", done.stderr)  # no error of a script, nothing that the policy forbids
         assert EVIL not in page

@@ -88,7 +88,7 @@ class GrpcTarget(Target):
         self._sent_s: dict[int, float] = {}
         self._room = asyncio.Event()
         self._reader = asyncio.create_task(self._read())
-        self._reader.add_done_callback(lambda _: self._room.set())
+        self._reader.add_done_callback(self._read_all)
 
     async def _read(self) -> None:
         counters = self.counters
@@ -103,6 +103,12 @@ class GrpcTarget(Target):
                     self._on_result(answer)
             else:
                 counters.refused[answer.reason.value] += 1
+
+    def _read_all(self, reader: asyncio.Task[None]) -> None:
+        """No more answers come: who waits for one finds out why, and where nobody does it is no news."""
+        if not reader.cancelled():
+            reader.exception()
+        self._room.set()
 
     def _check(self) -> None:
         """Raise where no answers can come any more."""

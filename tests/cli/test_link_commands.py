@@ -1,0 +1,247 @@
+"""`gosvae receive` and `gosvae send`: the whole way on this machine, and one line for what a user can mend."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+
+from gosvae.checkpoint import save_codec
+from gosvae.cli.main import main
+from gosvae.images import read_image, write_image
+from gosvae.link.security import Endpoint
+from gosvae.link.sources import as_jpeg
+from link.small_link import TOKEN, Authority
+from tiny import checkpoint, streets, variable_checkpoint
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def refuse(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command that is refused and return its one line."""
+
+    def call(*arguments: object) -> str:
+        try:
+            status = main([str(a) for a in arguments])
+        except SystemExit as error:  # from argparse
+            status = int(error.code or 0)
+        line = capsys.readouterr().err
+        assert status == 2
+        assert line.startswith("gosvae")
+        assert line.count("\n") == 1, line
+        return line
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("codec") / "tiny"
+    save_codec(folder, checkpoint())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def variable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("variable") / "tiny"
+    save_codec(folder, variable_checkpoint())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for n in range(3):
+        write_image(folder / f"{n}.png", streets()[n].image_uint8_HW3)
+    return folder
+
+
+class Receiving:
+    """A receiver in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str], lines: list[str]) -> None:
+        self.process, self._begin = process, "\n".join(lines)
+        self.said = ""
+
+    def place(self, what: str) -> str:
+        """Where it listens."""
+        found = re.search(rf"^{what}\s+(?:https?://)?([\w.:\[\]]+)", self._begin, re.MULTILINE)
+        assert found, self._begin
+        return found[1]
+
+
+@contextmanager
+def receiving(*arguments: object) -> Iterator[Receiving]:
+    command = [sys.executable, "-W", "error", "-m", "gosvae.cli.main", "receive", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    killer = threading.Timer(120, process.kill)
+    killer.start()
+    assert process.stdout is not None
+    try:
+        lines: list[str] = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("Ctrl-C"):
+                break
+        receiver = Receiving(process, lines)
+        assert lines[-1].startswith("Ctrl-C"), "".join(lines)
+        yield receiver
+        process.send_signal(signal.SIGTERM)
+        receiver.said = process.stdout.read()
+        assert process.wait(30) == 0
+    finally:
+        killer.cancel()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_the_whole_way_over_grpc(codec: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    with receiving(
+        *("--codec", codec, "--grpc", "127.0.0.1:0", "--page", "127.0.0.1:0", "--token-file", token),
+        *("--deadline-ms", 0),
+    ) as receiver:
+        place = receiver.place("gRPC")
+        out = tmp_path / "maps"
+        status = main(
+            [
+                *("send", str(photos), "--codec", str(codec), "--grpc", place, "--fps", "20", "--loop"),
+                *("--frames", "30", "--token-file", str(token), "--out", str(out), "--originals", "--name", "car 7"),
+            ]
+        )
+        text = capsys.readouterr().out
+        assert status == 0
+        assert re.search(r"^ +1 s +\d+\.\d frames/s .*answered", text, re.MULTILINE)  # a line each second
+        assert re.search(r"^30 frames in .* 0 skipped", text, re.MULTILINE)
+        assert "30 answered, 0 refused, 0 without an answer" in text
+        maps = sorted(out.iterdir())
+        assert len(maps) == 30
+        classes = read_image(maps[0])
+        assert classes.shape == (64, 96, 3)
+        assert classes.max() < 11
+        np.testing.assert_array_equal(classes, read_image(maps[3]))
+        for words in (["--token-file", str(photos / "0.png")], []):
+            assert main(["send", str(photos), "--codec", str(codec), "--grpc", place, *words]) == 2
+            assert capsys.readouterr().err.count("\n") == 1
+        with urlopen(f"http://{receiver.place('page')}/health", timeout=20) as answer:
+            assert answer.read() == b"serving\n"
+    assert "30 frames: 30 answered, 0 dropped" in receiver.said
+    assert "1 no-token" in receiver.said
+    assert "is 'car 7' from" in receiver.said
+    assert TOKEN not in receiver.said
+
+
+def test_the_whole_way_over_udp_at_a_rate(variable: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with receiving("--codec", variable, "--udp", "127.0.0.1:0") as receiver:
+        status = main(
+            [
+                *("send", str(photos), "--codec", str(variable), "--udp", receiver.place("UDP"), "--fps", "20"),
+                *("--loop", "--frames", "40", "--kbps", "60", "--slices", "2", "--fec", "0.5"),
+            ]
+        )
+        text = capsys.readouterr().out
+        assert status == 0
+        found = re.search(r"^(\d+) frames in .* ([\d.]+) kbit/s, coding", text, re.MULTILINE)
+        assert found
+        assert int(found[1]) > 10
+        assert float(found[2]) < 1.1 * 60
+        assert " 0 errors" in text
+        time.sleep(0.5)
+    frames = re.search(r"^(\d+) frames: (\d+) answered", receiver.said, re.MULTILINE)
+    assert frames
+    assert frames[1] == frames[2] == found[1]
+
+
+def test_pictures_from_a_pipe(codec: Path) -> None:
+    data = b"".join(
+        len(jpeg).to_bytes(4, "big") + jpeg for jpeg in (as_jpeg(streets()[n].image_uint8_HW3) for n in range(3))
+    )
+    with receiving("--codec", codec, "--grpc", "127.0.0.1:0", "--policy", "block") as receiver:
+        command = [
+            *(sys.executable, "-m", "gosvae.cli.main", "send", "-", "--codec", str(codec), "--quiet"),
+            *("--grpc", receiver.place("gRPC"), "--resize", "32x48"),
+        ]
+        done = subprocess.run(command, input=data, capture_output=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        assert b"3 answered, 0 refused" in done.stdout
+        done = subprocess.run(command, input=data[:-5], capture_output=True, timeout=60, check=False)
+        assert done.returncode == 2
+        assert done.stderr.decode() == "gosvae: error: standard input ends 5 bytes before the end of a picture\n"
+
+
+def test_an_expired_certificate_is_refused_and_logged(codec: Path, photos: Path, tmp_path: Path, refuse: Run) -> None:
+    authority = Authority(tmp_path, "ours")
+    certificate, key = authority.sign("server")
+    tls = ("--tls-cert", certificate, "--tls-key", key, "--client-ca", authority.file)
+    with receiving("--codec", codec, "--grpc", "127.0.0.1:0", *tls) as receiver:
+        send = ("send", photos, "--codec", codec, "--grpc", receiver.place("gRPC"), "--ca", authority.file, "--quiet")
+        expired, its_key = authority.sign("expired", (-10, -1))
+        assert "no receiver" in refuse(*send, "--cert", expired, "--key", its_key)
+        assert "no receiver" in refuse(*send)
+        good, its_key = authority.sign("good")
+        assert main([str(a) for a in (*send, "--cert", good, "--key", its_key, "--frames", 2)]) == 0
+    assert "certificate has expired" in receiver.said
+    assert "PEER_DID_NOT_RETURN_A_CERTIFICATE" in receiver.said
+
+
+def test_what_a_sender_can_mend(codec: Path, variable: Path, photos: Path, tmp_path: Path, refuse: Run) -> None:
+    nobody = "127.0.0.1:1"
+    send = ("send", photos, "--codec", codec, "--grpc", nobody)
+    assert "no receiver at 127.0.0.1:1" in refuse(*send)
+    assert "no such file or folder" in refuse("send", tmp_path / "none", "--codec", codec, "--grpc", nobody)
+    assert "unknown codec" in refuse("send", photos, "--codec", "gosvae-camvit", "--grpc", nobody)
+    assert "expected HOST:PORT" in refuse("send", photos, "--codec", codec, "--grpc", "nowhere")
+    assert "rate of 'tiny' is fixed" in refuse(*send, "--kbps", 10)
+    assert "expected more than 0" in refuse("send", photos, "--codec", variable, "--grpc", nobody, "--kbps", 0)
+    assert "variable-rate" in refuse(*send, "--level", 5)
+    assert "give one" in refuse("send", photos, "--codec", variable, "--grpc", nobody, "--level", 5, "--kbps", 9)
+    assert "--fps 0" in refuse(*send, "--fps", 0)
+    assert "over gRPC nothing is lost" in refuse(*send, "--fec", 0.5)
+    assert "nothing comes back" in refuse("send", photos, "--codec", codec, "--udp", nobody, "--originals")
+    assert "cannot begin again" in refuse("send", "-", "--codec", codec, "--grpc", nobody, "--loop")
+    assert "cannot send to" in refuse("send", photos, "--codec", codec, "--udp", "no.such.host.invalid:1")
+    assert "cannot read the token" in refuse(*send, "--token-file", tmp_path / "none")
+    assert "--grpc" in refuse("send", photos, "--codec", codec)
+    assert "certificate needs its key" in refuse(*send, "--cert", codec)
+    assert "datagrams of 5 bytes" in refuse("send", photos, "--codec", codec, "--udp", nobody, "--mtu", 5)
+
+
+def test_another_codec_is_told(codec: Path, variable: Path, photos: Path, refuse: Run) -> None:
+    with receiving("--codec", codec, "--grpc", "127.0.0.1:0") as receiver:
+        line = refuse("send", photos, "--codec", variable, "--grpc", receiver.place("gRPC"))
+        assert "fingerprint" in line
+        assert "(tiny)" in line
+        taken = receiver.place("gRPC")
+        assert "cannot listen" in refuse("receive", "--codec", codec, "--grpc", taken)
+    assert "1 foreign" in receiver.said
+
+
+def test_what_a_receiver_can_mend(codec: Path, tmp_path: Path, refuse: Run) -> None:
+    receive = ("receive", "--codec", codec)
+    assert "nothing to receive from" in refuse(*receive)
+    assert "--insecure" in refuse(*receive, "--grpc", "0.0.0.0:7777")
+    assert "--insecure" in refuse(*receive, "--udp", "0.0.0.0:7777")
+    assert "go together" in refuse(*receive, "--grpc", ":0", "--tls-cert", tmp_path / "cert.pem")
+    tls = ("--tls-cert", tmp_path / "none", "--tls-key", tmp_path / "none")
+    assert "no certificate and key" in refuse(*receive, "--grpc", ":0", *tls)
+    assert "unknown codec" in refuse("receive", "--codec", "nothing", "--grpc", ":0")
+    assert "unknown expert" in refuse(*receive, "--grpc", ":0", "--expert", "nobody")
+    assert "expected at least 1" in refuse(*receive, "--grpc", ":0", "--queue", 0)
+    assert "--policy" in refuse(*receive, "--grpc", ":0", "--policy", "never")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = Endpoint(*taken.getsockname())
+        assert "cannot listen" in refuse(*receive, "--grpc", ":0", "--page", place)
