@@ -18,7 +18,8 @@ from gosvae.link.engine import EngineLimits
 from gosvae.link.messages import pb, printable
 from gosvae.link.perception import Reason
 from gosvae.link.security import ClientTls, Endpoint, ServerTls
-from gosvae.link.service import LinkService, ServiceLimits
+from gosvae.link.service import LinkService
+from gosvae.link.session import ServiceLimits
 from link.small_link import TOKEN, Authority, codec, run, serving, stream, until
 from link.test_engine import Gate
 

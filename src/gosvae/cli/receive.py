@@ -20,7 +20,7 @@ from gosvae.link.inlet import DEFAULT_DEADLINE_MS
 from gosvae.link.perception import DEFAULT_MAX_PIXELS, Perception
 from gosvae.link.receiver import Receiver, ReceiverConfig
 from gosvae.link.security import TOKEN_VARIABLE, Endpoint, ServerTls, read_token
-from gosvae.link.service import ServiceLimits
+from gosvae.link.session import ServiceLimits
 from gosvae.units import kib
 
 EXAMPLE = """examples:

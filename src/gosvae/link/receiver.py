@@ -14,7 +14,8 @@ from gosvae.link.metrics import Metrics
 from gosvae.link.perception import Perception
 from gosvae.link.reassembly import ReceivedFrame
 from gosvae.link.security import Endpoint, ServerTls, check_exposure
-from gosvae.link.service import LinkService, ServiceLimits
+from gosvae.link.service import LinkService
+from gosvae.link.session import ServiceLimits
 from gosvae.link.udp import UdpReceiver
 from gosvae.link.web import WebServer
 
