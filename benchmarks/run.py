@@ -1,6 +1,6 @@
 """What is timed: training images/s, encode and decode ms/image with transform and entropy coding apart, peak memory.
 
-Run it on an idle machine: `make bench`, or `python benchmarks/run.py --threads 1`. Each case runs in a process of its
+Run it on an idle machine: `make bench`, or `python benchmarks/run.py --threads 1 2`. Each case runs in a process of its
 own, so that its peak memory is its own. Times are medians of single images (batch 1); training uses the recipe's own
 batches of generated streets, in the recipe's precision.
 """
@@ -8,6 +8,7 @@ batches of generated streets, in the recipe's precision.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import resource
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -62,11 +64,16 @@ def measure_learned(name: str, repeats: int) -> dict[str, Any]:
 def measure_variable(name: str, repeats: int) -> dict[str, Any]:
     """A variable-rate codec at its own level: transform and entropy coding apart, and the whole way to bytes."""
     from gosvae.codecs.registry import load_trained_codec
+    from gosvae.codecs.slices import StreamOptions
     from gosvae.codecs.variable import VariableRateCodec
     from gosvae.datasets.streets import Streets
 
-    codec = load_trained_codec(name)
-    assert isinstance(codec, VariableRateCodec)
+    def codec_of(effort: int) -> VariableRateCodec:
+        loaded = load_trained_codec(name, options=StreamOptions(effort=effort))
+        assert isinstance(loaded, VariableRateCodec)
+        return loaded
+
+    codec = codec_of(StreamOptions().effort)
     image = Streets(1, seed=7, height=HEIGHT, width=WIDTH)[0].image_uint8_HW3
     symbols = codec.symbols(codec.latent(image), codec.level)
     data = codec.encode(symbols, HEIGHT, WIDTH, codec.level)
@@ -74,7 +81,7 @@ def measure_variable(name: str, repeats: int) -> dict[str, Any]:
         "bytes": len(data),
         "encode_transform_ms": median_ms(lambda: codec.symbols(codec.latent(image), codec.level), repeats),
         "encode_entropy_ms": median_ms(lambda: codec.encode(symbols, HEIGHT, WIDTH, codec.level), repeats),
-        "encode_ms": median_ms(lambda: codec.compress(image), repeats),
+        **{f"encode_effort_{n}_ms": median_ms(partial(codec_of(n).compress, image), repeats) for n in (0, 1, 2)},
         "encode_to_budget_ms": median_ms(lambda: codec.compress_to_budget(image, len(data)), repeats),
         "decode_entropy_ms": median_ms(lambda: codec.decode(data), repeats),
         "decode_transform_ms": median_ms(lambda: codec.reconstruct(symbols, codec.level, HEIGHT, WIDTH), repeats),
@@ -90,6 +97,27 @@ def encoder_kmac(encoder: torch.nn.Module) -> float:
     with FlopCounterMode(display=False) as counter, torch.inference_mode(False), torch.no_grad():
         encoder(torch.zeros(1, 3, HEIGHT, WIDTH))
     return float(counter.get_total_flops()) / 2 / 1000 / (HEIGHT * WIDTH)
+
+
+def measure_static(_: str, repeats: int) -> dict[str, Any]:
+    """Static coding of 8192 indices (64x128) of 512 codes, drawn from a skewed distribution of about 8.3 bits."""
+    import numpy as np
+
+    from gosvae.entropy.coder import decode_indices, encode_indices
+    from gosvae.entropy.static import StaticHistogram
+    from gosvae.seeding import numpy_generator
+
+    weights_K = np.exp(-np.arange(512) / 150.0)
+    shape_hw = (64, 128)
+    indices_hw = numpy_generator(0).choice(512, size=shape_hw, p=weights_K / weights_K.sum())
+    model = StaticHistogram.fit([indices_hw], 512)
+    data = encode_indices(model, indices_hw)
+    assert np.array_equal(decode_indices(model, data, shape_hw), indices_hw)
+    return {
+        "bytes": len(data),
+        "encode_entropy_ms": median_ms(lambda: encode_indices(model, indices_hw), repeats),
+        "decode_entropy_ms": median_ms(lambda: decode_indices(model, data, shape_hw), repeats),
+    }
 
 
 def measure_context(name: str, repeats: int) -> dict[str, Any]:
@@ -179,6 +207,7 @@ def _child(job: tuple[str, str, int, int]) -> dict[str, Any]:
         "learned": measure_learned,
         "variable": measure_variable,
         "classical": measure_classical,
+        "static": measure_static,
         "context": measure_context,
         "training": measure_training,
     }
@@ -193,7 +222,9 @@ def main() -> int:
     from gosvae.provenance import hardware
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[torch.get_num_threads()], help="of PyTorch, each apart"
+    )
     parser.add_argument("--repeats", type=int, default=20, help="images, and training steps, for each median")
     parser.add_argument("--recipes", nargs="*", default=["vqvae", "gosvae", "gosvae-compact"], help="recipes to train")
     parser.add_argument("--classical", nargs="*", default=["avif", "jpeg", "jpegxl", "webp"], help="classical codecs")
@@ -204,18 +235,19 @@ def main() -> int:
     cards = {name: load_codec_checkpoint(models_folder() / name).card for name in embedded_codecs()}
     jobs = [(kinds[card.kind], name) for name, card in cards.items()]
     jobs += [("classical", name) for name in CLASSICAL_CODECS if name in options.classical]
+    jobs += [("static", "8192 indices")]
     jobs += [("context", f"r={stride}") for stride in (4, 8, 16)]
     jobs += [("training", name) for name in options.recipes]
-    print(f"{hardware()}; {options.threads} threads; images of {HEIGHT}x{WIDTH} pixels; KiB and MiB are 1024-based")
+    print(f"{hardware()}; images of {HEIGHT}x{WIDTH} pixels; KiB and MiB are 1024-based")
     results = []
     context = multiprocessing.get_context("spawn")
-    for kind, name in jobs:
+    for threads, (kind, name) in itertools.product(options.threads, jobs):
         with ProcessPoolExecutor(1, mp_context=context) as pool:
-            result = pool.submit(_child, (kind, name, options.repeats, options.threads)).result()
+            result = pool.submit(_child, (kind, name, options.repeats, threads)).result()
         results.append(result)
         numbers = {k: v for k, v in result.items() if k not in ("case", "threads")}
         shown = ", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())
-        print(f"{result['case']}: {shown}", flush=True)
+        print(f"{result['case']}, threads {threads}: {shown}", flush=True)
     if options.json:
         options.json.write_text(json.dumps({"hardware": hardware(), "results": results}, indent=1) + "\n")
     return 0
