@@ -82,8 +82,12 @@ def build_codec(
     raise CheckpointError(f"{checkpoint.card.name!r} is of the unknown kind {kind!r}: upgrade gosvae")
 
 
-def _folder_of(name_or_folder: str | Path) -> Path:
-    """Folder of a model of the package, or the folder itself."""
+def checkpoint_folder(name_or_folder: str | Path) -> Path:
+    """Folder of a model of the package, or the folder itself.
+
+    Raises:
+        ConfigError: neither a known name nor a folder.
+    """
     folder = Path(name_or_folder).expanduser()
     if str(name_or_folder) in embedded_codecs():
         folder = models_folder() / str(name_or_folder)
@@ -117,14 +121,14 @@ def load_trained_codec(
     name, _, rate = str(name_or_folder).partition(":")
     if not rate or Path(name_or_folder).is_dir():
         name, rate = str(name_or_folder), ""
-    return build_codec(load_codec_checkpoint(_folder_of(name)), rate=rate, options=options, device=device)
+    return build_codec(load_codec_checkpoint(checkpoint_folder(name)), rate=rate, options=options, device=device)
 
 
 def load_learned_codec(
     name_or_folder: str | Path, *, options: StreamOptions = DEFAULT_OPTIONS, device: str | torch.device = "cpu"
 ) -> LearnedCodec:
     """As `load_trained_codec`, for VQ codecs only; a checkpoint of another kind is a `CheckpointError`."""
-    return LearnedCodec.load(_folder_of(name_or_folder), options=options, device=device)
+    return LearnedCodec.load(checkpoint_folder(name_or_folder), options=options, device=device)
 
 
 def load_codec(

@@ -9,8 +9,6 @@ Axis legend: B images, D latent channels, h and w latent positions, N positions,
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from operator import le
 from typing import Literal
 
 import torch
@@ -18,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gosvae.checkpoint import CodecCheckpoint, VariableRateCard, half_weights, load_weights
+from gosvae.checkpoint import CodecCheckpoint, VariableRateCard, half_weights
 from gosvae.codecs.slices import grid_parts, slice_count
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
 from gosvae.config import Config
@@ -30,6 +28,7 @@ from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.seeding import torch_generator
 from gosvae.tensors import pad_to_multiple
 from gosvae.training.codecs import TrainableRecipe
+from gosvae.training.growth import begin_as, can_grow
 from gosvae.training.judges import Judges
 from gosvae.training.passes import PassUse, drawn, pass_uses
 from gosvae.training.task import RECONSTRUCTION, TrainingTask
@@ -37,7 +36,6 @@ from gosvae.training.task import RECONSTRUCTION, TrainingTask
 RATE, BITS = "rate", "bits"
 _STEEPEST = 8.0
 """Bits between two neighbouring integers, at most, as the encoder sees them."""
-_MAY_BE_NEW = ("context.", "decoder.grids.", "decoder.from_lost.")
 
 
 class RateConfig(Config):
@@ -250,19 +248,12 @@ class VariableRateRecipe(TrainableRecipe):
         return VariableRateAutoencoder(self.model)
 
     def can_start_from(self, model: Config) -> bool:
-        """The same model, or one whose decoder has fewer residual blocks: new ones begin as the identity."""
-        if not isinstance(model, VariableRateConfig):
-            return False
-        depths, own = model.pyramid.decoder_blocks, self.model.pyramid.decoder_blocks
-        as_deep = model.pyramid.model_copy(update={"decoder_blocks": own})
-        return model.model_copy(update={"pyramid": as_deep}) == self.model and all(map(le, depths, own))
+        """The same model, or one with fewer residual blocks in the decoder or fewer latent channels."""
+        return isinstance(model, VariableRateConfig) and can_grow(model, self.model)
 
     def initialise(self, network: nn.Module, source: CodecCheckpoint) -> None:
         assert isinstance(network, VariableRateAutoencoder)
-        # What the source does not have: the context model, which follows, and what a deeper decoder adds.
-        own = {name: value for name, value in network.state_dict().items() if name.startswith(_MAY_BE_NEW)}
-        load_weights(network, replace(source, weights=own | source.weights))
-        network.context.thaw(source.context)
+        begin_as(network, source)
 
     def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
         assert isinstance(network, VariableRateAutoencoder)
