@@ -17,7 +17,7 @@ from gosvae.cli.options import (
     add_perceptual,
     geometry_of,
 )
-from gosvae.codecs.registry import load_trained_codec
+from gosvae.codecs.registry import checkpoint_folder, load_trained_codec
 from gosvae.config import apply_overrides, parse, to_tree
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.mixture import load_prepared
@@ -46,7 +46,7 @@ def add_commands(commands: Commands, formatter: Any) -> None:
     codec.add_argument("recipe", help="name of a recipe (see gosvae list) or a YAML file")
     _add_run_options(codec)
     codec.add_argument("--expert", metavar="EXPERT", help=EXPERT_HELP)
-    codec.add_argument("--init", type=Path, metavar="CHECKPOINT", help="start from the weights of this codec")
+    codec.add_argument("--init", metavar="CHECKPOINT", help="start from the weights of this codec: a name or a folder")
     add_perceptual(codec, default="auto")
     codec.set_defaults(run=run_train)
 
@@ -141,7 +141,7 @@ def run_train(options: argparse.Namespace) -> int:
         geometry=geometry_of(options),
         lpips=options.lpips,
         weights=options.weights,
-        init=options.init,
+        init=None if options.init is None else checkpoint_folder(options.init),
         run=_run_config(options),
         max_minutes=options.max_minutes,
         progress=not options.quiet,
