@@ -13,7 +13,8 @@ from gosvae.codecs.variable import VariableRateCodec
 from gosvae.config import parse
 from gosvae.entropy.latent_network import LEVELS
 from gosvae.entropy.lattice import reach
-from gosvae.errors import ConfigError
+from gosvae.errors import ConfigError, ExpertError
+from gosvae.experts.registry import load_expert
 from gosvae.losses.divergence import imitation_loss
 from gosvae.seeding import seed_everything, torch_generator
 from gosvae.tensors import image_to_tensor
@@ -102,6 +103,20 @@ def test_features_and_rarity_are_optional_and_wrong_layers_are_named() -> None:
     assert plain(x, x_hat, wanted)["jsd"] != balanced(x, x_hat, wanted)["jsd"]
     with pytest.raises(ConfigError, match="no module 'nothing'"):
         Judges(expert(), None, feature_layers=("nothing",))
+
+
+def test_terms_of_several_experts_are_their_mean() -> None:
+    x = image_to_tensor(streets()[0].image_uint8_HW3)
+    x_hat = (x + 0.1 * torch.randn(x.shape, generator=torch_generator(0))).clamp(0, 1)
+    first, second = expert(), load_expert("embedded")  # of other classes
+    wanted = frozenset({"jsd", "features"})
+    alone = [Judges(one, None)(x, x_hat, wanted) for one in (first, second)]
+    both = Judges(first, None, more_experts=[second])(x, x_hat, wanted)
+    for name in wanted:
+        torch.testing.assert_close(both[name], (alone[0][name] + alone[1][name]) / 2)
+    assert "jsd" not in Judges(None, None)(x, x_hat, wanted)
+    with pytest.raises(ExpertError, match="nobody"):
+        recipe(more_experts=["nobody"]).task(recipe().network(), expert(), perceptual())
 
 
 @pytest.mark.parametrize("kind", ["jsd", "kld", "ce"])

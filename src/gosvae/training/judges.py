@@ -5,7 +5,8 @@ Axis legend: B images, m classes, H and W pixels.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,8 @@ class Judges(nn.Module):
             batch (weights of Paszke et al. 2016, mean 1), so that poles, signs and people count beside roads.
         feature_layers: modules of the expert by name, such as `network.stage8`; None: those that the expert names
             itself. Where there are none, `features` is 0.
+        more_experts: that are imitated too, with the feature layers that they name themselves: each term is the mean
+            over all experts, whose classes may differ.
         perceptual_images: LPIPS looks at the first so many images of a batch; None: at all of them.
 
     Raises:
@@ -45,27 +48,34 @@ class Judges(nn.Module):
         *,
         balance_classes: bool = False,
         feature_layers: tuple[str, ...] | None = None,
+        more_experts: Sequence[Expert] = (),
         perceptual_images: int | None = None,
     ) -> None:
         super().__init__()
-        self.expert, self.perceptual = expert, perceptual
+        self.experts = nn.ModuleList([*([] if expert is None else [expert]), *more_experts])
+        self.perceptual = perceptual
         self._balance_classes, self._perceptual_images = balance_classes, perceptual_images
-        own = expert.feature_layers if expert is not None else ()
-        self._feature_layers = own if feature_layers is None or expert is None else feature_layers
-        known = dict(expert.named_modules()) if expert is not None else {}
-        for name in self._feature_layers:
-            if name not in known:
-                raise ConfigError(
-                    f"feature_layers: the expert has no module {name!r}; among its modules are "
-                    + ", ".join(list(known)[1:8])
-                )
+        self._feature_layers = [each.feature_layers for each in self._all_experts()]
+        if expert is not None and feature_layers is not None:
+            self._feature_layers[0] = feature_layers
+        for each, names in zip(self._all_experts(), self._feature_layers, strict=True):
+            known = dict(each.named_modules())
+            for name in names:
+                if name not in known:
+                    raise ConfigError(
+                        f"feature_layers: the expert has no module {name!r}; among its modules are "
+                        + ", ".join(list(known)[1:8])
+                    )
+
+    def _all_experts(self) -> list[Expert]:
+        return [cast(Expert, each) for each in self.experts]
 
     @property
     def known_terms(self) -> frozenset[str]:
         """Names that a stage may weigh."""
         known = {"mse", "mae"}
         known |= {"lpips"} if self.perceptual is not None else set()
-        known |= {*IMITATION, FEATURES} if self.expert is not None else set()
+        known |= {*IMITATION, FEATURES} if len(self.experts) else set()
         return frozenset(known)
 
     @property
@@ -82,18 +92,34 @@ class Judges(nn.Module):
             n = self._perceptual_images
             terms["lpips"] = self.perceptual(x_B3HW[:n], x_hat_B3HW[:n]).mean()
         kinds = [kind for kind in IMITATION if kind in wanted]
-        if (kinds or FEATURES in wanted) and self.expert is not None:
-            layers = self._feature_layers if FEATURES in wanted else ()
-            with torch.no_grad():
-                logits_BmHW, features = _watched(self.expert, layers, x_B3HW)
-            logits_hat_BmHW, features_hat = _watched(self.expert, layers, x_hat_B3HW)
-            weights_BHW = rarity(logits_BmHW) if self._balance_classes else None
-            for kind in kinds:
-                terms[kind] = imitation_loss(kind, logits_BmHW, logits_hat_BmHW, weights_BHW)
-            if FEATURES in wanted:
-                distances = [_relative_distance(f, f_hat) for f, f_hat in zip(features, features_hat, strict=True)]
-                terms[FEATURES] = torch.stack(distances).mean() if distances else x_hat_B3HW.new_zeros(())
+        if kinds or FEATURES in wanted:
+            of_each = [
+                self._imitation(expert, layers if FEATURES in wanted else (), kinds, x_B3HW, x_hat_B3HW)
+                for expert, layers in zip(self._all_experts(), self._feature_layers, strict=True)
+            ]
+            for name in [*kinds, *([FEATURES] if FEATURES in wanted else [])] if of_each else []:
+                terms[name] = torch.stack([some[name] for some in of_each]).mean()
         return terms
+
+    def _imitation(
+        self,
+        expert: Expert,
+        layers: tuple[str, ...],
+        kinds: Sequence[ImitationKind],
+        x_B3HW: Tensor,
+        x_hat_B3HW: Tensor,
+    ) -> dict[str, Tensor]:
+        """The terms of one expert, `features` always."""
+        with torch.no_grad():
+            logits_BmHW, features = _watched(expert, layers, x_B3HW)
+        logits_hat_BmHW, features_hat = _watched(expert, layers, x_hat_B3HW)
+        weights_BHW = rarity(logits_BmHW) if self._balance_classes else None
+        terms: dict[str, Tensor] = {
+            kind: imitation_loss(kind, logits_BmHW, logits_hat_BmHW, weights_BHW) for kind in kinds
+        }
+        distances = [_relative_distance(f, f_hat) for f, f_hat in zip(features, features_hat, strict=True)]
+        mean = torch.stack(distances).mean() if distances else x_hat_B3HW.new_zeros(())
+        return {**terms, FEATURES: mean}
 
 
 def _watched(expert: Expert, layers: tuple[str, ...], x_B3HW: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -24,6 +24,7 @@ from gosvae.datasets.base import Dataset
 from gosvae.entropy.latent_network import LEVELS, LatentContextNetwork
 from gosvae.entropy.lattice import reach
 from gosvae.experts.base import Expert
+from gosvae.experts.registry import load_expert
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.seeding import torch_generator
 from gosvae.tensors import pad_to_multiple
@@ -233,6 +234,7 @@ class VariableRateRecipe(TrainableRecipe):
         balance_classes: weigh pixels in the imitation terms by how rare their class is in the expert's maps.
         feature_layers: modules of the expert, by name, whose outputs the term `features` matches; None: those that the
             expert names itself.
+        more_experts: imitated beside the one of `--expert`, as `load_expert` takes them.
         perceptual_images: images of a batch that LPIPS judges, all by default.
     """
 
@@ -242,6 +244,7 @@ class VariableRateRecipe(TrainableRecipe):
     losses: LossesConfig = LossesConfig()
     balance_classes: bool = False
     feature_layers: tuple[str, ...] | None = None
+    more_experts: tuple[str, ...] = ()
     perceptual_images: int | None = Field(default=None, ge=1)
 
     def network(self) -> VariableRateAutoencoder:
@@ -262,6 +265,7 @@ class VariableRateRecipe(TrainableRecipe):
             perceptual,
             balance_classes=self.balance_classes,
             feature_layers=self.feature_layers,
+            more_experts=[load_expert(name) for name in self.more_experts],
             perceptual_images=self.perceptual_images,
         )
         return VariableRateTask(network, judges, self.rate, self.losses)
