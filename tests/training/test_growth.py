@@ -10,6 +10,7 @@ from test_variable import recipe
 
 from gosvae.checkpoint import load_codec_checkpoint
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
+from gosvae.nn.pyramid import PyramidConfig
 from gosvae.seeding import seed_everything, torch_generator
 from gosvae.training.codecs import train_codec
 from gosvae.training.growth import begin_as, can_grow
@@ -54,6 +55,52 @@ def test_a_grown_network_makes_the_same_pictures_for_the_same_bits(tmp_path: Pat
     assert wide.groups == context.groups + channels
 
 
+def finer(more_blocks: int = 0) -> VariableRateConfig:
+    """The finer grids of the tiny model, with a latent of its own."""
+    pyramid = variable_config().pyramid
+    encoder_blocks = (*pyramid.encoder_blocks[:-2], pyramid.encoder_blocks[-2] + more_blocks)
+    return variable_config().model_copy(
+        update={
+            "pyramid": PyramidConfig(
+                encoder_widths=pyramid.encoder_widths[:-1],
+                encoder_blocks=encoder_blocks,
+                decoder_widths=pyramid.decoder_widths[:-1],
+                decoder_blocks=pyramid.decoder_blocks[:-1],
+            ),
+            "context": variable_config().context.model_copy(update={"width": 24}),
+        }
+    )
+
+
+def test_a_network_of_fewer_grids_takes_over_its_own(tmp_path: Path) -> None:
+    data = streets(2)
+    train_codec(recipe(), data, data, expert(), perceptual(), run_config(), tmp_path / "coarse", progress=False)
+    source = load_codec_checkpoint(tmp_path / "coarse")
+    seed_everything(1)
+    whole, network = VariableRateAutoencoder(variable_config()), VariableRateAutoencoder(finer(1))
+    begin_as(whole, source)
+    begin_as(network, source)
+    ours, theirs = network.decoder, whole.decoder
+    feature_BCHW = torch.rand(1, finer().pyramid.decoder_widths[-1], 6, 8, generator=torch_generator(0))
+    torch.testing.assert_close(ours.grids[0](feature_BCHW), theirs.grids[1](feature_BCHW))
+    torch.testing.assert_close(ours.to_image.weight, theirs.to_image.weight)
+    x_B3HW = torch.rand(1, 3, 16, 16, generator=torch_generator(0))
+    torch.testing.assert_close(network.encoder.body[:2](x_B3HW), whole.encoder.body[:2](x_B3HW))
+    assert network.stride == whole.stride // 2
+    wide = recipe(model=finer(1).model_dump())
+    assert train_codec(
+        wide,
+        data,
+        data,
+        expert(),
+        perceptual(),
+        run_config(),
+        tmp_path / "fine",
+        init=tmp_path / "coarse",
+        progress=False,
+    ).complete
+
+
 def test_training_goes_on_from_a_smaller_codec(tmp_path: Path) -> None:
     data = streets(2)
     train_codec(recipe(), data, data, expert(), perceptual(), run_config(), tmp_path / "small", progress=False)
@@ -81,3 +128,7 @@ def test_a_network_does_not_shrink_nor_change_its_widths() -> None:
     assert not can_grow(grown(0, 1), model)
     wider = model.model_copy(update={"context": model.context.model_copy(update={"width": model.context.width + 1})})
     assert not can_grow(model, wider)
+    assert can_grow(model, finer())
+    assert not can_grow(finer(), model)
+    deeper = finer().model_copy(update={"pyramid": grown(0, 1).pyramid})
+    assert not can_grow(model, deeper)
