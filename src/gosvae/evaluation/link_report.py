@@ -39,7 +39,7 @@ def plot_link(sweep: Sweep, axis: str, paths: Sequence[Path]) -> None:
     from matplotlib.figure import Figure
 
     with rc_context({"font.size": 10, "svg.hashsalt": "gosvae", "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
+        figure = Figure(figsize=(7.2, 5.2), dpi=150, layout="constrained")
         axes = figure.add_subplot()
         for number, (label, rows) in enumerate(_by_axis(sweep)[axis].items()):
             points = [(row.x, value) for row in rows if (value := quality_of(row)) is not None]
@@ -77,7 +77,8 @@ def _finish(axes: Axes, sweep: Sweep, axis: str) -> None:
     )
     axes.grid(which="major", color="#DDDDDD", linewidth=0.7)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, loc="best", fontsize=8)
+    # Under the axes: curves of many systems leave no room between them.
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, fontsize=8)
 
 
 def quality_title(sweep: Sweep) -> str:

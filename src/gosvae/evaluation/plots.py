@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; markers repeat the difference without colour.
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # one more than colours: 56 different pairs
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F3C8D", "#80BA5A")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # one fewer than colours: 72 different pairs
 
 _AXES = {
     "miou": "mIoU against labels",
