@@ -99,25 +99,32 @@ def encoder_kmac(encoder: torch.nn.Module) -> float:
     return float(counter.get_total_flops()) / 2 / 1000 / (HEIGHT * WIDTH)
 
 
+def coding_ms(model: Any, indices_hw: Any, repeats: int) -> dict[str, Any]:
+    """Entropy coding of indices, forth and back."""
+    import numpy as np
+
+    from gosvae.entropy.coder import decode_indices, encode_indices
+
+    data = encode_indices(model, indices_hw)
+    assert np.array_equal(decode_indices(model, data, indices_hw.shape), indices_hw)
+    return {
+        "bytes": len(data),
+        "encode_entropy_ms": median_ms(lambda: encode_indices(model, indices_hw), repeats),
+        "decode_entropy_ms": median_ms(lambda: decode_indices(model, data, indices_hw.shape), repeats),
+    }
+
+
 def measure_static(_: str, repeats: int) -> dict[str, Any]:
     """Static coding of 8192 indices (64x128) of 512 codes, drawn from a skewed distribution of about 8.3 bits."""
     import numpy as np
 
-    from gosvae.entropy.coder import decode_indices, encode_indices
     from gosvae.entropy.static import StaticHistogram
     from gosvae.seeding import numpy_generator
 
     weights_K = np.exp(-np.arange(512) / 150.0)
     shape_hw = (64, 128)
     indices_hw = numpy_generator(0).choice(512, size=shape_hw, p=weights_K / weights_K.sum())
-    model = StaticHistogram.fit([indices_hw], 512)
-    data = encode_indices(model, indices_hw)
-    assert np.array_equal(decode_indices(model, data, shape_hw), indices_hw)
-    return {
-        "bytes": len(data),
-        "encode_entropy_ms": median_ms(lambda: encode_indices(model, indices_hw), repeats),
-        "decode_entropy_ms": median_ms(lambda: decode_indices(model, data, shape_hw), repeats),
-    }
+    return coding_ms(StaticHistogram.fit([indices_hw], 512), indices_hw, repeats)
 
 
 def measure_context(name: str, repeats: int) -> dict[str, Any]:
@@ -125,9 +132,7 @@ def measure_context(name: str, repeats: int) -> dict[str, Any]:
 
     Random indices take more bytes than a codec's, so real images are not slower.
     """
-    import numpy as np
 
-    from gosvae.entropy.coder import decode_indices, encode_indices
     from gosvae.entropy.context import ContextModel, ContextNetwork, default_config
     from gosvae.seeding import numpy_generator
 
@@ -137,13 +142,7 @@ def measure_context(name: str, repeats: int) -> dict[str, Any]:
     stride = int(name.removeprefix("r="))
     shape_hw = (HEIGHT // stride, WIDTH // stride)
     indices_hw = numpy_generator(0).integers(512, size=shape_hw)
-    data = encode_indices(model, indices_hw)
-    assert np.array_equal(decode_indices(model, data, shape_hw), indices_hw)
-    return {
-        "bytes": len(data),
-        "encode_entropy_ms": median_ms(lambda: encode_indices(model, indices_hw), repeats),
-        "decode_entropy_ms": median_ms(lambda: decode_indices(model, data, shape_hw), repeats),
-    }
+    return coding_ms(model, indices_hw, repeats)
 
 
 def measure_classical(name: str, repeats: int) -> dict[str, Any]:
