@@ -17,10 +17,12 @@ from gosvae.codecs.class_map import encode_class_map
 from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.label_map import LabelMapCodec
 from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.slices import EntropyChoice, PartialIndices, StreamOptions, encode_slices
+from gosvae.codecs.slices import PartialIndices, StreamOptions, encode_slices, grid_parts
 from gosvae.codecs.variable import VariableRateCodec
+from gosvae.entropy.coder import encode_indices
 from gosvae.entropy.context import ContextConfig, ContextNetwork
 from gosvae.entropy.digits import Digits, positional
+from gosvae.entropy.fixed import FixedLength
 from gosvae.tensors import ImageArray
 from tiny import checkpoint, expert, model_config, scalar_checkpoint, streets, variable_checkpoint
 from tiny_gesco import gesco_checkpoint
@@ -140,11 +142,15 @@ def variable_target() -> Target:
         streams += [codec.compress_at(picture, level) for picture in pictures() for level in (0, 200)]
 
     def encode(stream: Stream, decoded: Any) -> bytes:
-        symbols_Dhw, level, height, width = decoded
-        kind: EntropyChoice = "fixed" if stream.header.entropy_model_id == 0 else "context"
-        options = StreamOptions(entropy=kind, slices=len(stream.slices), layout=stream.layout)
-        writer = VariableRateCodec(made, options=options)
-        return repack(stream, list(unpack_slices(writer.encode(symbols_Dhw, height, width, level)).payloads))
+        symbols_Dhw, level, _, _ = decoded
+        # With the stream's own model: an encoder would take the other where it is as short.
+        fixed = stream.header.entropy_model_id == FixedLength.model_id
+        model = FixedLength(made.card.model.context.values) if fixed else reader.entropy_model(level)
+        slices = [
+            symbols_Dhw[:, *part] for part in grid_parts(symbols_Dhw.shape[1:], len(stream.slices), stream.layout)
+        ]
+        grids = [part_Dhw.reshape(-1, part_Dhw.shape[2]) for part_Dhw in slices]
+        return repack(stream, [bytes([level]) + encode_indices(model, grid_hw) for grid_hw in grids])
 
     return Target("variable-rate", reader.decode, encode, reader.decompress, None, tuple(streams))
 
