@@ -264,8 +264,9 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             options, patient, lambda s: in_child(many_connects, s.endpoint, small[0], options.connects)
         )
     if "fuzz" in options.parts:
+        every_one = EngineLimits(policy="block", deadline_ms=0)  # none is refused for want of room
         results["fuzz"] = await receiving(
-            options, patient, lambda s: in_child(fuzz, s.endpoint, small, options.messages, 0)
+            options, every_one, lambda s: in_child(fuzz, s.endpoint, small, options.messages, 0)
         )
     return results
 
