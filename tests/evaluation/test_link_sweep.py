@@ -97,7 +97,7 @@ def test_without_labels_the_agreement_counts(tmp_path: Path) -> None:
     )
     plot_link(result, "loss", [tmp_path / "loss.png"])
     with Image.open(tmp_path / "loss.png") as image:
-        assert image.size == (1080, 690)
+        assert image.size == (1080, 780)
 
 
 def test_tables_and_files(tmp_path: Path) -> None:
