@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -191,7 +192,8 @@ def test_news_of_a_training(tmp_path: Path) -> None:
     folder.checkpoint.mkdir()
     with TrainingNews(folder, "row 1 of 1", 10, lines.append, every_seconds=0.01) as news:
         (folder.checkpoint / "log.jsonl").write_text('{"step": 4, "stage": "pixels", "minutes": 0.5}\n{"st')
-        while not lines:
+        deadline_s = time.monotonic() + 60.0
+        while not lines and time.monotonic() < deadline_s:
             news._ended.wait(0.01)
     assert lines[0].startswith("row 1 of 1: step 4 of 10, ")
     assert lines[0].endswith("min left")

@@ -164,7 +164,7 @@ class _Feed:
     def __init__(self, pictures: Iterator[ImageArray]) -> None:
         self._pictures = pictures
         self._loop = asyncio.get_running_loop()
-        self._wanted: queue.SimpleQueue[asyncio.Future[ImageArray | None]] = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[asyncio.Future[ImageArray | None] | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="gosvae-source", daemon=True).start()
 
     async def next(self) -> ImageArray | None:
@@ -173,9 +173,12 @@ class _Feed:
         self._wanted.put(future)
         return await future
 
+    def close(self) -> None:
+        """Take no more: the thread ends as soon as the source lets it."""
+        self._wanted.put(None)
+
     def _read(self) -> None:
-        while True:
-            future = self._wanted.get()
+        while (future := self._wanted.get()) is not None:
             try:
                 picture = next(self._pictures, None)
             except Exception as error:
@@ -237,6 +240,7 @@ async def send_pictures(
                 number += 1
         await target.finish()
     finally:
+        feed.close()
         stopping.cancel()
         coder.shutdown(wait=False, cancel_futures=True)
 

@@ -33,6 +33,7 @@ class TrainingNews:
         self._folder, self._head, self._steps, self._say = folder, head, steps, say
         self._every, self._quiet = every_seconds, quiet
         self._ended = threading.Event()
+        self._first, self._started_s = 0, 0.0
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def _step(self) -> int:
@@ -40,16 +41,17 @@ class TrainingNews:
         return int(log[-1].get("step", 0)) if log else 0
 
     def _watch(self) -> None:
-        first, started = self._step(), time.monotonic()
         while not self._ended.wait(self._every):
             step = self._step()
-            pace = (step - first) / (time.monotonic() - started)
+            pace = (step - self._first) / (time.monotonic() - self._started_s)
             if pace > 0:
                 left = (self._steps - step) / pace / 60.0
                 self._say(f"{self._head}: step {step} of {self._steps}, {pace:.2f} steps/s, {left:.1f} min left")
 
     def __enter__(self) -> TrainingNews:
         if not self._quiet:
+            # Before the training takes a step, which the thread may be too late for.
+            self._first, self._started_s = self._step(), time.monotonic()
             self._thread.start()
         return self
 
