@@ -7,6 +7,7 @@ a run that was never stopped.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import json
@@ -58,6 +59,12 @@ class Progress:
     minutes: float = 0.0
 
 
+def _leave_group() -> None:
+    """Threads of the process group that still run when the interpreter ends would end it with an abort."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 @dataclass(frozen=True)
 class _Session:
     """What one call of `Trainer.train` was given: data, what becomes of a stage, when it ends, what it shows."""
@@ -85,6 +92,8 @@ def make_fabric(run: RunConfig) -> Fabric:
         reason = " ".join(str(error).split())
         raise ConfigError(f"cannot train on {run.devices} device(s) of {run.accelerator!r}: {reason}") from None
     fabric.launch()
+    if fabric.world_size > 1:
+        atexit.register(_leave_group)
     return fabric
 
 
