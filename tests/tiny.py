@@ -45,9 +45,9 @@ def expert() -> NetworkExpert:
     return random_compact_expert(streets().class_names, height=64, width=96)
 
 
-def perceptual() -> PerceptualLoss:
+def perceptual(seed: int = 12) -> PerceptualLoss:
     """A stand-in for LPIPS: the features of one random convolution."""
-    seed_everything(12)
+    seed_everything(seed)
     network = FeatureNetwork([nn.Conv2d(3, 4, 3, padding=1), nn.ReLU()], taps=(1,), channels=(4,), min_side=1)
     return PerceptualLoss("tiny", network, [torch.ones(4)])
 
@@ -140,9 +140,11 @@ def variable_config(**more: Any) -> VariableRateConfig:
     return parse(VariableRateConfig, {"pyramid": pyramid, "context": {**context, "taps": [4, 6, 8]}, **more})
 
 
-def variable_checkpoint(*, seed: int = 0, name: str = "tiny-variable") -> CodecCheckpoint:
+def variable_checkpoint(
+    *, seed: int = 0, name: str = "tiny-variable", config: VariableRateConfig | None = None
+) -> CodecCheckpoint:
     """A variable-rate codec with random weights; its integers differ from place to place."""
-    config = variable_config()
+    config = config or variable_config()
     seed_everything(seed)
     network = VariableRateAutoencoder(config)
     with torch.no_grad():

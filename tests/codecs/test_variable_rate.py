@@ -19,7 +19,7 @@ from gosvae.entropy.latent_network import LEVELS
 from gosvae.errors import BitstreamError, ConfigError, ForeignStreamError, RateError
 from gosvae.images import write_image
 from gosvae.seeding import numpy_generator
-from tiny import streets, variable_checkpoint
+from tiny import streets, variable_checkpoint, variable_config
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,19 @@ def test_the_shortest_of_the_entropy_models_is_taken(codec: VariableRateCodec) -
     data = codec.encode(noise_Dhw, 64, 96, 10)
     fixed = VariableRateCodec(variable_checkpoint(), options=StreamOptions(entropy="fixed"))
     assert len(data) <= len(fixed.encode(noise_Dhw, 64, 96, 10))
+
+
+@pytest.mark.parametrize("effort", [0, 1, 2])
+def test_channels_that_are_not_coded_at_a_level_are_0(effort: int) -> None:
+    context = variable_config().context.model_copy(update={"first_levels": (0, 100)})
+    made = variable_checkpoint(config=variable_config().model_copy(update={"context": context}))
+    codec = VariableRateCodec(made, options=StreamOptions(effort=effort))
+    image = streets()[0].image_uint8_HW3
+    for level, silent in ((99, True), (100, False)):
+        symbols_Dhw = codec.decode(codec.compress_at(image, level))[0]
+        np.testing.assert_array_equal(symbols_Dhw, codec.symbols(codec.latent(image), level))
+        assert (symbols_Dhw[:4] != context.bound).any()
+        assert (symbols_Dhw[4:] == context.bound).all() == silent
 
 
 def test_tiles_give_the_same_picture(codec: VariableRateCodec, monkeypatch: pytest.MonkeyPatch) -> None:

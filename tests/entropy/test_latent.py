@@ -149,6 +149,30 @@ def test_training_can_go_on_from_integers() -> None:
     assert (frozen["levels"].int() - refrozen["levels"].int()).abs().max() <= 1
 
 
+def test_groups_that_are_not_coded_at_a_level_take_no_bits() -> None:
+    config = CONFIG.model_copy(update={"first_levels": (0, 120)})
+    low, high = model(119, config), model(120, config)
+    indices_hw = latent(9, 14)
+    with pytest.raises(BitstreamError, match="not coded at level 119"):
+        encode_indices(low, indices_hw)
+    assert decode_indices(high, encode_indices(high, indices_hw), (54, 14)).tolist() == indices_hw.tolist()
+    bits_of_all = high.bits_of_values(indices_hw)
+    indices_hw[27:] = CONFIG.bound
+    assert_same(counts(one_by_one(low, indices_hw)), counts(low.known_batches(indices_hw)))
+    data = encode_indices(low, indices_hw)
+    assert decode_indices(low, data, (54, 14)).tolist() == indices_hw.tolist()
+    assert 8 * len(data) == pytest.approx(low.estimated_bits(indices_hw), rel=5e-3, abs=32)
+    assert low.least_bits(1000) == pytest.approx(high.least_bits(1000) / 2)
+    bits_of_values = low.bits_of_values(indices_hw)
+    assert (bits_of_values[27:, :, CONFIG.bound] == 0.0).all()
+    assert np.isinf(np.delete(bits_of_values[27:], CONFIG.bound, axis=2)).all()
+    assert np.isfinite(bits_of_values[:27]).all()
+    assert np.isfinite(bits_of_all).all()
+    for first_levels in ((0, 5), (1, 2, 3), (0, 5, 3)):
+        with pytest.raises(ValidationError, match="rising from 0"):
+            LatentContextConfig(channels=12, first_levels=first_levels)
+
+
 def test_levels_lie_between_their_anchors() -> None:
     weights_LA = interpolation(5)
     assert weights_LA.shape == (LEVELS, 5)

@@ -75,8 +75,9 @@ def test_lpips_vgg16_equals_torchmetrics(vgg16_folder: Path, monkeypatch: pytest
     torch.testing.assert_close(ours(x_B3HW, x_hat_B3HW), expected, rtol=1e-3, atol=1e-6)
 
 
-def test_stlpips_equals_its_own_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their module imports torchvision, IPython and torchsummary but uses nothing of them for VGG: empty stand-ins."""
+@pytest.mark.parametrize(("net", "name"), [("vgg", "stlpips-vgg16"), ("alex", "stlpips-alex")])
+def test_stlpips_equals_its_own_package(monkeypatch: pytest.MonkeyPatch, net: str, name: str) -> None:
+    """Their module imports torchvision, IPython and torchsummary but uses nothing of them here: empty stand-ins."""
     pytest.importorskip("stlpips_pytorch")
     for module, member in [("torchvision", "models"), ("IPython", "embed"), ("torchsummary", "summary")]:
         stand_in = ModuleType(module)
@@ -86,8 +87,8 @@ def test_stlpips_equals_its_own_package(monkeypatch: pytest.MonkeyPatch) -> None
 
     for slow in ("normal_", "kaiming_normal_", "kaiming_uniform_"):  # 120 M weights that the file replaces or none uses
         monkeypatch.setattr(torch.nn.init, slow, lambda tensor, *_, **__: tensor)
-    theirs = stlpips.LPIPS(net="vgg", variant="shift_tolerant", verbose=False)
-    ours = load_perceptual("stlpips-vgg16")
+    theirs = stlpips.LPIPS(net=net, variant="shift_tolerant", verbose=False)
+    ours = load_perceptual(name)
     for size in [(40, 52), (33, 47)]:
         x_B3HW, x_hat_B3HW = images(*size)
         with torch.no_grad():
@@ -140,9 +141,9 @@ def test_mixed_precision_stays_close(lpips_weights: Path) -> None:
     torch.testing.assert_close(mixed, loss(*images()), rtol=0.05, atol=0)
 
 
-@pytest.mark.parametrize("name", ["lpips-squeeze", "lpips-vgg16", "stlpips-vgg16"])
+@pytest.mark.parametrize("name", ["lpips-squeeze", "lpips-vgg16", "stlpips-vgg16", "stlpips-alex"])
 def test_the_least_size_works_and_one_less_is_refused(name: str, lpips_weights: Path, vgg16_folder: Path) -> None:
-    if name == "stlpips-vgg16":
+    if name.startswith("stlpips"):
         pytest.importorskip("stlpips_pytorch")
     loss = load_perceptual(name, vgg16_folder if name == "lpips-vgg16" else lpips_weights)
     side = loss.network.min_side
@@ -158,8 +159,8 @@ def test_what_is_available_is_found_in_order(
 ) -> None:
     pytest.importorskip("torchmetrics")
     pytest.importorskip("stlpips_pytorch")
-    assert available_perceptual() == ["stlpips-vgg16"]
-    assert available_perceptual(lpips_weights) == ["lpips-squeeze", "stlpips-vgg16"]
+    assert available_perceptual() == ["stlpips-vgg16", "stlpips-alex"]
+    assert available_perceptual(lpips_weights) == ["lpips-squeeze", "stlpips-vgg16", "stlpips-alex"]
     monkeypatch.setenv("GOSVAE_WEIGHTS", str(vgg16_folder))
     assert default_perceptual() == "lpips-vgg16"
     assert default_perceptual(lpips_weights) == "lpips-squeeze"

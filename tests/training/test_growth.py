@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateCo
 from gosvae.nn.pyramid import PyramidConfig
 from gosvae.seeding import seed_everything, torch_generator
 from gosvae.training.codecs import train_codec
-from gosvae.training.growth import begin_as, can_grow
-from tiny import expert, perceptual, run_config, streets, variable_config
+from gosvae.training.growth import begin_as, can_grow, heard_channels
+from tiny import expert, perceptual, run_config, streets, variable_checkpoint, variable_config
 
 
 def grown(more_channels: int, more_blocks: int) -> VariableRateConfig:
@@ -53,6 +54,28 @@ def test_a_grown_network_makes_the_same_pictures_for_the_same_bits(tmp_path: Pat
     for group in range(context.groups):
         torch.testing.assert_close(larger.context.logits(h_NC, group), same.context.logits(h_NC, group))
     assert wide.groups == context.groups + channels
+
+
+def test_silent_channels_are_left_out_of_a_wider_network() -> None:
+    source, donor = variable_checkpoint(), VariableRateAutoencoder(variable_config())
+    donor.context.thaw(source.context)
+    # The context model's heads are the last word on what a channel holds: 1 and 6 are always 0.
+    with torch.no_grad():
+        for group, place in ((0, 1), (1, 2)):
+            head = donor.context.heads[group].state_dict()
+            head["weight_OI"][7 * place : 7 * (place + 1)] = 0.0
+            head["bias_PO"][:, 7 * place : 7 * (place + 1)] = torch.tensor([0.0] * 3 + [12.0] + [0.0] * 3)
+    source = replace(source, context=donor.context.freeze())
+    assert heard_channels(donor).tolist() == [0, 2, 3, 4, 5, 7]
+    model = grown(1, 0)
+    model = model.model_copy(update={"context": model.context.model_copy(update={"first_levels": (0, 0, 128)})})
+    assert can_grow(variable_config(), model)
+    network = VariableRateAutoencoder(model)
+    begin_as(network, source)
+    kept = source.weights["encoder.to_latent.weight"][[0, 2, 3, 4, 5, 7]].float()
+    torch.testing.assert_close(network.encoder.to_latent.weight[:6], kept)
+    assert not network.decoder.from_latent.weight[:, 6:].any()
+    torch.testing.assert_close(network.context.embedding[7:14], donor.context.embedding[14:21])
 
 
 def finer(more_blocks: int = 0) -> VariableRateConfig:

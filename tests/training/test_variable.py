@@ -11,7 +11,7 @@ import torch
 from gosvae.codecs.registry import load_trained_codec
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.config import parse
-from gosvae.entropy.latent_network import LEVELS
+from gosvae.entropy.latent_network import LEVELS, LatentContextNetwork
 from gosvae.entropy.lattice import reach
 from gosvae.errors import ConfigError, ExpertError
 from gosvae.experts.registry import load_expert
@@ -74,6 +74,27 @@ def test_each_term_teaches_its_own_part() -> None:
     assert (slope_BDhw * y_BDhw.detach().sign()).mean() > 0
 
 
+def test_bits_are_those_of_the_channels_that_are_coded() -> None:
+    seed_everything(0)
+    config = variable_config().context.model_copy(update={"first_levels": (0, 100)})
+    network = LatentContextNetwork(config)
+    y_BDhw = torch.randn(2, config.channels, 3, 4).requires_grad_()
+    symbols_BDhw = y_BDhw.detach().round().long() + config.bound
+    uses = pass_uses(config.refinements, config.taps)
+
+    def of_levels(*levels: int) -> tuple[torch.Tensor, torch.Tensor]:
+        level_B = torch.tensor(levels)
+        return latent_bits(network, y_BDhw, symbols_BDhw, level_B, uses, reach(config.refinements), torch_generator(1))
+
+    bits_B, costs_B = of_levels(99, 100)
+    assert bits_B[0] < 0.7 * bits_B[1]
+    torch.testing.assert_close(bits_B, costs_B)
+    gradient_BDhw = torch.autograd.grad(costs_B.sum(), y_BDhw)[0]
+    assert (gradient_BDhw[0, 4:] == 0.0).all()
+    assert (gradient_BDhw[1, 4:] != 0.0).any()
+    assert (gradient_BDhw[0, :4] != 0.0).any()
+
+
 def test_every_part_of_the_passes_gets_its_share() -> None:
     uses = pass_uses(3, (4, 6, 8))
     assert sum(use.share for use in uses) == pytest.approx(1.0)
@@ -103,6 +124,19 @@ def test_features_and_rarity_are_optional_and_wrong_layers_are_named() -> None:
     assert plain(x, x_hat, wanted)["jsd"] != balanced(x, x_hat, wanted)["jsd"]
     with pytest.raises(ConfigError, match="no module 'nothing'"):
         Judges(expert(), None, feature_layers=("nothing",))
+
+
+def test_lpips_is_the_mean_of_several_distances() -> None:
+    x = image_to_tensor(streets()[0].image_uint8_HW3)
+    x_hat = (x + 0.1 * torch.randn(x.shape, generator=torch_generator(0))).clamp(0, 1)
+    wanted = frozenset({"lpips"})
+    one, other = perceptual(), perceptual(1)
+    alone = [Judges(None, loss)(x, x_hat, wanted)["lpips"] for loss in (one, other)]
+    assert alone[0] != alone[1]
+    both = Judges(None, one, more_perceptual=[other])(x, x_hat, wanted)["lpips"]
+    torch.testing.assert_close(both, (alone[0] + alone[1]) / 2)
+    with pytest.raises(ConfigError, match="nothing"):
+        recipe(more_perceptual=["nothing"]).task(recipe().network(), expert(), perceptual())
 
 
 def test_terms_of_several_experts_are_their_mean() -> None:

@@ -58,6 +58,8 @@ class VariableRateAutoencoder(nn.Module):
         self.log_gains_DA = nn.Parameter(high - fall_D1 * (1.0 - torch.linspace(0, 1, anchors)))
         self.log_inverse_gains_DA = nn.Parameter(-self.log_gains_DA.detach().clone())
         self.register_buffer("interpolation_LA", interpolation(anchors), persistent=False)
+        first_level_D = config.context.first_level_of_each_channel()
+        self.register_buffer("first_level_D", first_level_D, persistent=False)
 
     @property
     def stride(self) -> int:
@@ -75,9 +77,10 @@ class VariableRateAutoencoder(nn.Module):
         return latent_BDhw
 
     def scaled(self, latent_BDhw: Tensor, level_B: Tensor) -> Tensor:
-        """The latent at its level, in (-L, L), to be rounded."""
+        """The latent at its level, in (-L, L), to be rounded; 0 in channels that are not coded at that level."""
         bound = float(self.config.context.bound)
-        gains_BD: Tensor = (self._conditions(level_B) @ self.log_gains_DA.T).exp()
+        coded_BD = level_B[:, None] >= self.get_buffer("first_level_D")
+        gains_BD: Tensor = coded_BD * (self._conditions(level_B) @ self.log_gains_DA.T).exp()
         scaled_BDhw: Tensor = bound * torch.tanh(latent_BDhw * gains_BD[..., None, None] / bound)
         return scaled_BDhw
 

@@ -65,10 +65,11 @@ class LatentContextModel(EntropyModel):
         self.config, self.network, self.level, self.mark = config, network, level, mark
         self.codebook_size = config.values
         self.device = network.embedding.device
+        self._groups_coded = config.groups_at(level)
 
     def least_bits(self, n_indices: int) -> float:
-        """See `EntropyModel.least_bits`: 1/256 bit for each symbol."""
-        return n_indices * LEAST_BITS
+        """See `EntropyModel.least_bits`: 1/256 bit for each symbol that is coded."""
+        return n_indices * self._groups_coded / self.config.groups * LEAST_BITS
 
     def estimated_bits(self, indices_hw: npt.NDArray[Any]) -> float:
         """Cross-entropy of the stacked symbols (D * h, w) under the network's distributions, in bits."""
@@ -80,11 +81,14 @@ class LatentContextModel(EntropyModel):
         What a change does to the bits of symbols that are coded later is not in it.
         """
         symbols_ND, plane_hw = self._unstacked(indices_hw)
-        bits_NDV = np.empty((*symbols_ND.shape, self.codebook_size), np.float32)
+        bits_NDV = np.full((*symbols_ND.shape, self.codebook_size), np.inf, np.float32)
+        bits_NDV[:, :, self.config.bound] = 0.0  # of channels that are not coded at this level
         for runs, logits in self._known_logits(symbols_ND, plane_hw):
             order_N = np.concatenate([where for _, where in runs])
             logits_NDV = torch.cat(logits, dim=1) * (math.log(2.0) / 2**LOGIT_BITS)
-            bits_NDV[order_N] = F.log_softmax(logits_NDV, dim=2).div_(-math.log(2.0)).cpu().numpy()
+            bits_NDV[order_N, : logits_NDV.shape[1]] = (
+                F.log_softmax(logits_NDV, dim=2).div_(-math.log(2.0)).cpu().numpy()
+            )
         return bits_NDV.transpose(1, 0, 2).reshape(*indices_hw.shape, -1)
 
     def batches(self, shape_hw: tuple[int, int]) -> Generator[Batch, IndexArray, IndexArray]:
@@ -107,14 +111,15 @@ class LatentContextModel(EntropyModel):
     def _groups(self, where: IndexArray, plane: int, h_NC: Tensor) -> Generator[Batch, IndexArray, IndexArray]:
         """The batches of one chunk with its features; returns its symbols (N, D)."""
         found: list[IndexArray] = []
-        for g in range(self.config.groups):
+        for g in range(self._groups_coded):
             with exact_arithmetic(self.device):
                 if g > 0:
                     h_NC = self.network.with_group(h_NC, g - 1, torch.from_numpy(found[-1]).to(self.device))
                 logits_NGV = self.network.logits(h_NC, g)
             symbols = yield Batch(self._symbol_places(where, plane, g), self._tables(logits_NGV))
             found.append(symbols.reshape(len(where), self.config.group))
-        return np.concatenate(found, axis=1)
+        silent = self.config.channels - self._groups_coded * self.config.group
+        return np.pad(np.concatenate(found, axis=1), ((0, 0), (0, silent)), constant_values=self.config.bound)
 
     def known_batches(self, indices_hw: npt.NDArray[Any]) -> Iterator[Batch]:
         """See `EntropyModel.known_batches`: all passes are evaluated together."""
@@ -144,9 +149,9 @@ class LatentContextModel(EntropyModel):
             known_ND = torch.from_numpy(symbols_ND[np.concatenate([where for _, where in runs])]).to(self.device)
             logits = []
             with exact_arithmetic(self.device):
-                for g in range(config.groups):
+                for g in range(self._groups_coded):
                     logits.append(self.network.logits(h_NC, g))
-                    if g + 1 < config.groups:
+                    if g + 1 < self._groups_coded:
                         h_NC = self.network.with_group(h_NC, g, known_ND[:, g * config.group : (g + 1) * config.group])
             yield runs, logits
 
@@ -163,7 +168,10 @@ class LatentContextModel(EntropyModel):
     def _unstacked(self, indices_hw: npt.NDArray[Any]) -> tuple[IndexArray, tuple[int, int]]:
         """Symbols (N, D) of a stacked latent, position by position, and its height and width."""
         plane_hw = self._plane((indices_hw.shape[0], indices_hw.shape[1]))
-        return indices_hw.reshape(self.config.channels, -1).T.astype(np.int64), plane_hw
+        symbols_ND = indices_hw.reshape(self.config.channels, -1).T.astype(np.int64)
+        if (symbols_ND[:, self._groups_coded * self.config.group :] != self.config.bound).any():
+            raise BitstreamError(f"a channel that is not coded at level {self.level} is not 0")
+        return symbols_ND, plane_hw
 
     def _plane(self, shape_hw: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the latent that is stacked to this shape."""

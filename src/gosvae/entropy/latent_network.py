@@ -9,6 +9,8 @@ A anchors.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
+from typing import Annotated
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -47,6 +49,8 @@ class LatentContextConfig(Config):
         anchors: A; what is learned for each level is interpolated between so many.
         embedding_width: E. width: C. blocks: residual blocks of two layers each.
         taps, refinements: as in `gosvae.entropy.context.ContextConfig`.
+        first_levels: of each group, the lowest level at which it is coded; below it its integers are 0 and take no
+            bits. They rise from 0; none stands for all groups at all levels.
     """
 
     channels: int = Field(ge=1, le=256)
@@ -58,11 +62,15 @@ class LatentContextConfig(Config):
     blocks: int = Field(default=1, ge=0)
     taps: tuple[PositiveInt, PositiveInt, PositiveInt] = (12, 16, 24)
     refinements: int = Field(default=3, ge=1, le=4)
+    first_levels: tuple[Annotated[int, Field(ge=0, lt=LEVELS)], ...] = ()
 
     @model_validator(mode="after")
     def _whole_groups(self) -> LatentContextConfig:
         if self.channels % self.group:
             raise ValueError(f"{self.channels} channels are not whole groups of {self.group}")
+        first = self.first_levels
+        if first and (len(first) != self.groups or first[0] > 0 or any(a > b for a, b in pairwise(first))):
+            raise ValueError(f"first_levels: expected {self.groups}, one for each group, rising from 0")
         return self
 
     @property
@@ -74,6 +82,14 @@ class LatentContextConfig(Config):
     def groups(self) -> int:
         """How many groups a position has."""
         return self.channels // self.group
+
+    def groups_at(self, level: int) -> int:
+        """How many of the groups are coded at a level: the first so many."""
+        return sum(first <= level for first in self.first_levels) or self.groups
+
+    def first_level_of_each_channel(self) -> Tensor:
+        """Levels (D,), see `first_levels`."""
+        return torch.tensor(self.first_levels or [0] * self.groups).repeat_interleave(self.group)
 
 
 def interpolation(anchors: int) -> Tensor:

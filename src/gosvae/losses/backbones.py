@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 VGG16_CHANNELS = (64, 128, 256, 512, 512)
+ALEXNET_CHANNELS = (64, 192, 384, 256, 256)
 SQUEEZENET_CHANNELS = (64, 128, 256, 384, 384, 512, 512)
 
 
@@ -91,6 +92,28 @@ def shift_tolerant_vgg16() -> FeatureNetwork:
     """VGG16 with dense max-pooling and blur in place of strided pooling (Ghildyal and Liu 2022)."""
     layers = list(_vgg16_layers(lambda channels: [nn.MaxPool2d(2, stride=1), BlurPool(channels)]))
     return FeatureNetwork(layers, (3, 9, 17, 25, 33), VGG16_CHANNELS, min_side=18)
+
+
+def shift_tolerant_alexnet() -> FeatureNetwork:
+    """AlexNet without strides in its first convolution, blurred as `shift_tolerant_vgg16` (Ghildyal and Liu 2022)."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, 64, 11, padding=2),
+        BlurPool(64),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, stride=1),
+        BlurPool(64),
+        nn.Conv2d(64, 192, 5, padding=2),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, stride=1),
+        BlurPool(192),
+        nn.Conv2d(192, 384, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(384, 256, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(256, 256, 3, padding=1),
+        nn.ReLU(inplace=True),
+    ]
+    return FeatureNetwork(layers, (2, 6, 10, 12, 14), ALEXNET_CHANNELS, min_side=21)
 
 
 def squeezenet1_1() -> FeatureNetwork:

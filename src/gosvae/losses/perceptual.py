@@ -18,7 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from gosvae.errors import ConfigError, MissingDependencyError, ShapeError, unknown_name
-from gosvae.losses.backbones import FeatureNetwork, shift_tolerant_vgg16, squeezenet1_1, vgg16
+from gosvae.losses.backbones import (
+    FeatureNetwork,
+    shift_tolerant_alexnet,
+    shift_tolerant_vgg16,
+    squeezenet1_1,
+    vgg16,
+)
 from gosvae.tensors import check_layout
 
 StateDict = dict[str, Tensor]
@@ -75,6 +81,16 @@ _SOURCES = {
         package="stlpips_pytorch",
         packaged_heads="weights/vST0.0/vgg_shift_tolerant.pth",
         packaged_trunk="weights/vST0.0/vgg_shift_tolerant.pth",
+        url=None,
+        advice="pip install --no-deps stlpips-pytorch==0.0.2",
+    ),
+    "stlpips-alex": _Source(
+        network=shift_tolerant_alexnet,
+        trunk_files=("alex_shift_tolerant.pth",),
+        head_files=("alex_shift_tolerant.pth",),
+        package="stlpips_pytorch",
+        packaged_heads="weights/vST0.0/alex_shift_tolerant.pth",
+        packaged_trunk="weights/vST0.0/alex_shift_tolerant.pth",
         url=None,
         advice="pip install --no-deps stlpips-pytorch==0.0.2",
     ),
@@ -199,16 +215,16 @@ def _trunk_state(state: StateDict) -> StateDict:
     """Keys by position, whichever of torchvision's model, its `features` or ST-LPIPS's slices the file holds."""
     position = re.compile(r"^(?:features\.|net\.slice\d+\.)?(\d+\..+)$")
     matches = {key: position.match(key) for key in state}
-    return {match.group(1): state[key] for key, match in matches.items() if match}
+    return {match.group(1): state[key].float() for key, match in matches.items() if match}
 
 
 def _heads(state: StateDict) -> list[Tensor]:
     keys = [key for key in state if re.fullmatch(r"lin\d+\.model\.\d+\.weight", key)]
-    return [state[key] for key in sorted(keys)]
+    return [state[key].float() for key in sorted(keys)]
 
 
 def load_perceptual(name: str, weights: Path | None = None) -> PerceptualLoss:
-    """A frozen perceptual loss: `lpips-vgg16` (the paper's), `lpips-squeeze` or `stlpips-vgg16`.
+    """A frozen perceptual loss: `lpips-vgg16` (the paper's), `lpips-squeeze`, `stlpips-vgg16` or `stlpips-alex`.
 
     Args:
         weights: folder with weight files; default the environment variable GOSVAE_WEIGHTS. What is neither there nor

@@ -1,10 +1,11 @@
 """A variable-rate network that begins with what a finished one of another size has learned.
 
-Axis legend: D latent channels, V values of a channel, E values of an embedding.
+Axis legend: D latent channels, K of them that are taken over, A anchors, O outputs, I inputs, P passes.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from operator import le
@@ -14,20 +15,21 @@ from torch import Tensor
 
 from gosvae.checkpoint import CodecCheckpoint, VariableRateCard, load_weights
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
+from gosvae.entropy.latent_network import LatentContextNetwork
 from gosvae.nn.pyramid import PyramidConfig
 
 _MAY_BE_NEW = ("context.", "decoder.from_lost.")
 """Not in the weights of every checkpoint: the context model is kept apart, and older decoders knew no losses."""
-_SILENT = ("decoder.from_latent.weight", "context.embedding")
-"""What takes in the latent: new channels begin without influence."""
+_SURELY = 0.995
+"""Probability of one value above which the context model takes a channel for silent."""
 _OF_GRID = re.compile(r"^(decoder\.(?:grids|modulations|ups)\.)(\d+)(\..*)$")
 
 
 def can_grow(model: VariableRateConfig, into: VariableRateConfig) -> bool:
     """Whether a network of `into` can begin as one of `model`.
 
-    Either they are equal but for more residual blocks in the decoder or more latent channels, or `into` has only the
-    finer grids of `model`, and a latent of its own.
+    Either they are equal but for more residual blocks in the decoder or more latent channels and their first levels,
+    or `into` has only the finer grids of `model`, and a latent of its own.
     """
     coarser = len(model.pyramid.decoder_widths) - len(into.pyramid.decoder_widths)
     if coarser > 0:
@@ -36,7 +38,9 @@ def can_grow(model: VariableRateConfig, into: VariableRateConfig) -> bool:
         )
     blocks = into.pyramid.decoder_blocks
     pyramid = model.pyramid.model_copy(update={"decoder_blocks": blocks})
-    context = model.context.model_copy(update={"channels": into.context.channels})
+    context = model.context.model_copy(
+        update={"channels": into.context.channels, "first_levels": into.context.first_levels}
+    )
     same = model.model_copy(update={"pyramid": pyramid, "context": context}) == into
     deep_enough = all(map(le, model.pyramid.decoder_blocks, blocks))
     return same and deep_enough and model.context.channels <= into.context.channels
@@ -55,9 +59,10 @@ def _finer_grids(pyramid: PyramidConfig, end: int) -> PyramidConfig:
 def begin_as(network: VariableRateAutoencoder, source: CodecCheckpoint) -> None:
     """Give the network what a codec of a model that `can_grow` into its own has learned.
 
-    New residual blocks begin as the identity. New channels of the latent are what the encoder happens to make of the
-    image; the decoder and the context model of the old ones do not see them yet. A network of fewer grids takes over
-    the weights of its own grids; its latent and its context model are new.
+    New residual blocks begin as the identity. Where the network has more channels, those of the codec that fell silent
+    are left out; the others keep their order, and behind them are new ones, of which decoder and context model know
+    nothing yet. A network of fewer grids takes over the weights of its own grids; its latent and its context model are
+    new.
 
     Raises:
         CheckpointError: the weights are not those of their configuration.
@@ -71,16 +76,61 @@ def begin_as(network: VariableRateAutoencoder, source: CodecCheckpoint) -> None:
     if coarser > 0:
         _take_finer_grids(network.state_dict(), donor.state_dict(), coarser)
         return
+    more = network.config.context.channels - donor.config.context.channels
+    channels_K = heard_channels(donor) if more else torch.arange(donor.config.context.channels)
     given = donor.state_dict()
     for name, value in network.state_dict().items():
-        if name in given:
-            if name in _SILENT and value.shape != given[name].shape:
-                value.zero_()
-            value[tuple(slice(n) for n in given[name].shape)] = given[name]
-    # The row of unknown positions is behind those of all channels.
-    unknown_E = given["context.embedding"][-1]
-    network.context.embedding[len(given["context.embedding"]) - 1 :] = 0.0
-    network.context.embedding[-1] = unknown_E
+        if name in given and value.shape == given[name].shape:
+            value.copy_(given[name])
+    _take_channels(network, donor, channels_K)
+    _take_symbols(network.context, donor.context, channels_K)
+
+
+def heard_channels(donor: VariableRateAutoencoder) -> Tensor:
+    """Channels (K,) of the latent that differ from place to place at the highest level, as the context model knows."""
+    network, heard = donor.context, []
+    zeros_1G = torch.full((1, network.config.group), network.config.bound)
+    h_1C = network.features(network.look(network.level_table()[-1:], None, 0))
+    for g in range(network.config.groups):
+        p_GV = (network.logits(h_1C, g)[0] * math.log(2.0)).softmax(dim=1)
+        heard += (p_GV.amax(dim=1) < _SURELY).tolist()
+        if g + 1 < network.config.groups:
+            h_1C = network.with_group(h_1C, g, zeros_1G)
+    return torch.tensor(heard).nonzero().flatten()
+
+
+def _take_channels(network: VariableRateAutoencoder, donor: VariableRateAutoencoder, channels_K: Tensor) -> None:
+    """Encoder, gains and decoder: first the donor's channels, then new ones that the decoder does not hear yet."""
+    n = len(channels_K)
+    ours, theirs = network.encoder.to_latent, donor.encoder.to_latent
+    assert ours.bias is not None
+    assert theirs.bias is not None
+    ours.weight[:n], ours.bias[:n] = theirs.weight[channels_K], theirs.bias[channels_K]
+    if n < len(ours.weight):
+        ours.weight[n:] *= ours.weight[:n].norm() / ours.weight[n:].norm() * ((len(ours.weight) - n) / n) ** 0.5
+    network.log_gains_DA[:n] = donor.log_gains_DA[channels_K]
+    network.log_inverse_gains_DA[:n] = donor.log_inverse_gains_DA[channels_K]
+    network.decoder.from_latent.weight[:, n:] = 0.0
+    network.decoder.from_latent.weight[:, :n] = donor.decoder.from_latent.weight[:, channels_K]
+
+
+def _take_symbols(network: LatentContextNetwork, donor: LatentContextNetwork, channels_K: Tensor) -> None:
+    """The context model's rows of each channel's values; rows of new channels begin without influence."""
+    n, values, group = len(channels_K), donor.config.values, donor.config.group
+
+    def rows(channels: Tensor) -> Tensor:
+        return (channels[:, None] * values + torch.arange(values)).flatten()
+
+    network.embedding[:-1] = 0.0
+    network.embedding[: n * values] = donor.embedding[rows(channels_K)]
+    network.embedding[-1] = donor.embedding[-1]  # of unknown positions
+    for i, channel in enumerate(channels_K.tolist()):
+        (g, place), (old_g, old_place) = divmod(i, group), divmod(channel, group)
+        here, there = rows(torch.tensor([place])), rows(torch.tensor([old_place]))
+        own, other = network.heads[g].state_dict(), donor.heads[old_g].state_dict()
+        own["weight_OI"][here], own["bias_PO"][:, here] = other["weight_OI"][there], other["bias_PO"][:, there]
+        if g < len(network.known) and old_g < len(donor.known):
+            network.known[g][here] = donor.known[old_g][there]
 
 
 def _take_finer_grids(own: dict[str, Tensor], given: dict[str, Tensor], coarser: int) -> None:

@@ -35,6 +35,7 @@ class Judges(nn.Module):
             itself. Where there are none, `features` is 0.
         more_experts: that are imitated too, with the feature layers that they name themselves: each term is the mean
             over all experts, whose classes may differ.
+        more_perceptual: distances beside `perceptual`: `lpips` is the mean of all.
         perceptual_images: LPIPS looks at the first so many images of a batch; None: at all of them.
 
     Raises:
@@ -49,11 +50,12 @@ class Judges(nn.Module):
         balance_classes: bool = False,
         feature_layers: tuple[str, ...] | None = None,
         more_experts: Sequence[Expert] = (),
+        more_perceptual: Sequence[PerceptualLoss] = (),
         perceptual_images: int | None = None,
     ) -> None:
         super().__init__()
         self.experts = nn.ModuleList([*([] if expert is None else [expert]), *more_experts])
-        self.perceptual = perceptual
+        self.perceptuals = nn.ModuleList([*([] if perceptual is None else [perceptual]), *more_perceptual])
         self._balance_classes, self._perceptual_images = balance_classes, perceptual_images
         self._feature_layers = [each.feature_layers for each in self._all_experts()]
         if expert is not None and feature_layers is not None:
@@ -74,7 +76,7 @@ class Judges(nn.Module):
     def known_terms(self) -> frozenset[str]:
         """Names that a stage may weigh."""
         known = {"mse", "mae"}
-        known |= {"lpips"} if self.perceptual is not None else set()
+        known |= {"lpips"} if len(self.perceptuals) else set()
         known |= {*IMITATION, FEATURES} if len(self.experts) else set()
         return frozenset(known)
 
@@ -88,9 +90,10 @@ class Judges(nn.Module):
         terms = {"mse": mean_squared_error(x_B3HW, x_hat_B3HW)}
         if "mae" in wanted:
             terms["mae"] = mean_absolute_error(x_B3HW, x_hat_B3HW)
-        if "lpips" in wanted and self.perceptual is not None:
+        if "lpips" in wanted and len(self.perceptuals):
             n = self._perceptual_images
-            terms["lpips"] = self.perceptual(x_B3HW[:n], x_hat_B3HW[:n]).mean()
+            distances = [perceptual(x_B3HW[:n], x_hat_B3HW[:n]).mean() for perceptual in self.perceptuals]
+            terms["lpips"] = torch.stack(distances).mean()
         kinds = [kind for kind in IMITATION if kind in wanted]
         if kinds or FEATURES in wanted:
             of_each = [

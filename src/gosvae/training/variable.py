@@ -25,7 +25,7 @@ from gosvae.entropy.latent_network import LEVELS, LatentContextNetwork
 from gosvae.entropy.lattice import reach
 from gosvae.experts.base import Expert
 from gosvae.experts.registry import load_expert
-from gosvae.losses.perceptual import PerceptualLoss
+from gosvae.losses.perceptual import PerceptualLoss, load_perceptual
 from gosvae.seeding import torch_generator
 from gosvae.tensors import pad_to_multiple
 from gosvae.training.codecs import TrainableRecipe
@@ -195,31 +195,35 @@ def latent_bits(
         positions.append(order_N)
         scales.append(torch.full((len(order_N),), use.share * batch * h * w / len(order_N), device=y_ND.device))
     order_N, scale_N = torch.cat(positions), torch.cat(scales)
-    model_N, cost_N = _position_bits(network, network.features(torch.cat(seen)), y_ND[order_N], symbols_ND[order_N])
     images_N = order_N // (h * w)
+    model_N, cost_N = _position_bits(
+        network, network.features(torch.cat(seen)), y_ND[order_N], symbols_ND[order_N], level_B[images_N]
+    )
     bits_B = y_ND.new_zeros(batch).index_add(0, images_N, scale_N * model_N)
     return bits_B, y_ND.new_zeros(batch).index_add(0, images_N, scale_N * cost_N)
 
 
 def _position_bits(
-    network: LatentContextNetwork, h_NC: Tensor, y_ND: Tensor, symbols_ND: Tensor
+    network: LatentContextNetwork, h_NC: Tensor, y_ND: Tensor, symbols_ND: Tensor, level_N: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Bits (N,) of positions: for the context model, and for the encoder."""
+    """Bits (N,) of positions: for the context model, and for the encoder; of what is coded at their levels."""
     config = network.config
     model_N, cost_N = h_NC.new_zeros(len(h_NC)), h_NC.new_zeros(len(h_NC))
+    first_level_D = config.first_level_of_each_channel().to(level_N.device)
     for g in range(config.groups):
+        coded_N = level_N >= first_level_D[g * config.group]
         group = slice(g * config.group, (g + 1) * config.group)
         symbols_NG = symbols_ND[:, group]
         # Logits are in bits: log2 of a softmax to the base of 2.
         logits_NGV = network.logits(h_NC, g)
         bits_NGV = -F.log_softmax(logits_NGV * math.log(2.0), dim=2) / math.log(2.0)  # logits are in bits
-        model_N = model_N + bits_NGV.gather(2, symbols_NG[..., None]).sum(dim=(1, 2))
+        model_N = model_N + coded_N * bits_NGV.gather(2, symbols_NG[..., None]).sum(dim=(1, 2))
         with torch.no_grad():
             shifted_NG = y_ND[:, group] + config.bound
             low_NG1 = shifted_NG.floor().long().clamp(0, config.values - 2)[..., None]
             slope_NG = (bits_NGV.gather(2, low_NG1 + 1) - bits_NGV.gather(2, low_NG1))[..., 0]
             slope_NG = slope_NG.clamp(-_STEEPEST, _STEEPEST)
-        cost_N = cost_N + (slope_NG * (y_ND[:, group] - y_ND[:, group].detach())).sum(dim=1)
+        cost_N = cost_N + coded_N * (slope_NG * (y_ND[:, group] - y_ND[:, group].detach())).sum(dim=1)
         if g + 1 < config.groups:
             h_NC = network.with_group(h_NC, g, symbols_NG)
     return model_N, model_N.detach() + cost_N
@@ -235,6 +239,7 @@ class VariableRateRecipe(TrainableRecipe):
         feature_layers: modules of the expert, by name, whose outputs the term `features` matches; None: those that the
             expert names itself.
         more_experts: imitated beside the one of `--expert`, as `load_expert` takes them.
+        more_perceptual: names of distances beside the one of `--lpips`, for `load_perceptual`; the mean of all counts.
         perceptual_images: images of a batch that LPIPS judges, all by default.
     """
 
@@ -245,6 +250,7 @@ class VariableRateRecipe(TrainableRecipe):
     balance_classes: bool = False
     feature_layers: tuple[str, ...] | None = None
     more_experts: tuple[str, ...] = ()
+    more_perceptual: tuple[str, ...] = ()
     perceptual_images: int | None = Field(default=None, ge=1)
 
     def network(self) -> VariableRateAutoencoder:
@@ -266,6 +272,7 @@ class VariableRateRecipe(TrainableRecipe):
             balance_classes=self.balance_classes,
             feature_layers=self.feature_layers,
             more_experts=[load_expert(name) for name in self.more_experts],
+            more_perceptual=[load_perceptual(name) for name in self.more_perceptual],
             perceptual_images=self.perceptual_images,
         )
         return VariableRateTask(network, judges, self.rate, self.losses)
