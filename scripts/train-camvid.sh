@@ -35,25 +35,48 @@ cp runs/expert-unet-camvid/{config.json,provenance.json,weights.safetensors} "$m
 "$gosvae" train-entropy gosvae-compact-camvid --data "camvid:$camvid" --steps 2500 --out runs/compact-context
 "$gosvae" export runs/compact-context "$models/gosvae-compact-camvid" --eight-bit-decoder
 
-# One model for all rates: on two cores first, then on a GPU (there 8.3 minutes on an H200; on two cores, many hours). In the run
-# of the released one the first stage was cut after 1494 of its 2500 steps and the second after 2851, with a decoder of
-# two and one residual blocks fewer, lowest_price 0.3 and warmup_steps 1000.
-common=(--data "$data" --expert embedded "${lpips[@]}" --set name=gosvae-variable-camvid --set stages.0.ramp_steps=1
-    --set stages.0.batches.scale=0.25)
-"$gosvae" train gosvae-variable --data "camvid:$camvid+streets:90" --expert embedded "${lpips[@]}" \
-    --set name=gosvae-variable-camvid --out runs/variable-1
-"$gosvae" train gosvae-variable-finetune --init runs/variable-1 --data "$data" --expert embedded "${lpips[@]}" \
-    --set name=gosvae-variable-camvid --set stages.0.steps=4200 --out runs/variable-2
-"$gosvae" train gosvae-variable-finetune --init runs/variable-2 "${common[@]}" --out runs/variable-3 \
-    --set stages.0.steps=4100 --set stages.0.batches.batch_size=16 --set stages.0.batches.crop_height=256 \
-    --set stages.0.batches.crop_width=512 --set stages.0.weights.mse=8 --set stages.0.weights.jsd=6 \
-    --set stages.0.weights.features=1 --set rate.lowest_price=0.01 --set rate.highest_price=20 \
-    --set rate.warmup_steps=300 --set losses.share=0.2 --set perceptual_images=8
-# Then, on two cores again, with more weight on the pixels: 21 minutes.
-"$gosvae" train gosvae-variable-finetune --init runs/variable-3 "${common[@]}" --out runs/variable-4 \
-    --set stages.0.steps=1500 --set stages.0.batches.crop_height=192 --set stages.0.learning_rate=4e-4 \
-    --set stages.0.final_rate=0.02 --set stages.0.warmup_steps=50 --set stages.0.ema_decay=0.998 \
-    --set stages.0.weights.mse=40 --set stages.0.weights.lpips=2 --set stages.0.weights.jsd=6 \
-    --set stages.0.weights.features=1.5 --set stages.0.weights.rate=0.6 --set rate.lowest_price=0.01 \
-    --set rate.highest_price=20 --set rate.warmup_steps=1 --set losses.share=0.2 --set perceptual_images=4
-"$gosvae" export runs/variable-4 "$models/gosvae-variable-camvid" --eight-bit-decoder
+# One model for all rates: on two cores first, then on a GPU, with 24 channels. In the run of the released one the first
+# stage was cut after 1494 of its 2500 steps and the second after 2851, with a decoder of two and one residual blocks fewer,
+# lowest_price 0.3 and warmup_steps 1000.
+judged=(--expert embedded "${lpips[@]}" --set name=gosvae-variable-camvid)
+narrow=("${judged[@]}" --set 'model={}' --set balance_classes=true --set stages.0.final_rate=0.01 --set stages.0.weights.features=0.5)
+"$gosvae" train gosvae-variable --data "camvid:$camvid+streets:90" "${judged[@]}" --out runs/variable-1
+"$gosvae" train gosvae-variable-finetune --init runs/variable-1 --data "$data" "${narrow[@]}" --out runs/variable-2 \
+    --set stages.0.steps=4200 --set stages.0.ema_decay=0.999 --set stages.0.learning_rate=1e-3 --set stages.0.weights.mse=5 --set stages.0.weights.lpips=1 \
+    --set stages.0.weights.jsd=4 --set stages.0.weights.rate=0.3 --set rate.lowest_price=0.06 --set rate.highest_price=15 \
+    --set rate.warmup_steps=3000 --set losses.share=0 --set stages.0.batches.scale=0.15 --set stages.0.batches.crop_height=128 \
+    --set stages.0.batches.crop_width=256
+"$gosvae" train gosvae-variable-finetune --init runs/variable-2 --data "$data" "${narrow[@]}" --out runs/variable-3 \
+    --set stages.0.ramp_steps=1 --set stages.0.steps=4100 --set stages.0.ema_decay=0.999 --set stages.0.learning_rate=1e-3 --set stages.0.weights.mse=8 \
+    --set stages.0.weights.lpips=1 --set stages.0.weights.jsd=6 --set stages.0.weights.features=1 \
+    --set stages.0.weights.rate=0.3 --set rate.lowest_price=0.01 --set rate.highest_price=20 --set rate.warmup_steps=300 \
+    --set losses.share=0.2 --set perceptual_images=8 --set stages.0.batches.batch_size=16 \
+    --set stages.0.batches.crop_height=256 --set stages.0.batches.crop_width=512
+"$gosvae" train gosvae-variable-finetune --init runs/variable-3 --data "$data" "${narrow[@]}" --out runs/variable-4 \
+    --set stages.0.ramp_steps=1 --set stages.0.steps=1500 --set stages.0.learning_rate=4e-4 --set stages.0.final_rate=0.02 \
+    --set stages.0.warmup_steps=50 --set stages.0.weights.mse=40 --set stages.0.weights.lpips=2 --set stages.0.weights.jsd=6 \
+    --set stages.0.weights.features=1.5 --set rate.lowest_price=0.01 --set rate.highest_price=20 --set rate.warmup_steps=1 \
+    --set losses.share=0.2 --set perceptual_images=4 --set stages.0.batches.crop_height=192 \
+    --set stages.0.batches.crop_width=256
+
+# Two more experts, to be imitated beside the first.
+"$gosvae" train-expert --data "$data" --set name=expert-b --set 'widths=[24, 48, 96, 160]' --set 'blocks=[1, 2, 4]' \
+    --set stages.0.steps=1500 --set stages.0.batches.brightness=0.1 --seed 1 --out runs/expert-b
+"$gosvae" train-expert --data "$data" --set name=expert-c --set 'widths=[48, 64, 128, 128]' --set 'blocks=[1, 1, 2]' \
+    --set stages.0.steps=1200 --set stages.0.batches.brightness=0.05 --seed 2 --out runs/expert-c
+
+# On a GPU again (10.8 minutes on an H200), with twice the channels: whole frames, three experts, two perceptual distances.
+# The second of these two was cut after 1045 of 1072 steps, and its moving average kept.
+wide=("${judged[@]}" --set 'more_perceptual=[stlpips-alex]' --set stages.0.ramp_steps=1)
+frames=("${wide[@]}" --set 'model.context.first_levels=[0, 0, 0, 0, 64, 64, 96, 96, 128, 128, 160, 160]'
+    --set rate.lowest_price=0.04 --set 'more_experts=[runs/expert-b, runs/expert-c]' --set perceptual_images=8
+    --set stages.0.weights.jsd=6 --set stages.0.weights.features=2 --set stages.0.batches.batch_size=16
+    --set stages.0.batches.crop_height=256 --set stages.0.batches.crop_width=512)
+"$gosvae" train gosvae-variable-finetune --init runs/variable-4 --data "$data" "${frames[@]}" --out runs/variable-5 \
+    --set stages.0.steps=2937 --set stages.0.learning_rate=1e-3 --set rate.warmup_steps=400
+"$gosvae" train gosvae-variable-finetune --init runs/variable-5 --data "$data" "${frames[@]}" --out runs/variable-6 \
+    --set stages.0.steps=1072 --set stages.0.learning_rate=4e-4 --set rate.warmup_steps=1 --seed 1
+# Then, on two cores, with channels that fell silent begun anew at higher levels.
+"$gosvae" train gosvae-variable-finetune --init runs/variable-6 --data "$data" "${wide[@]}" --out runs/variable-7 \
+    --set stages.0.steps=2350 --set rate.warmup_steps=1 --set 'more_experts=[runs/expert-b]' --seed 2
+"$gosvae" export runs/variable-7 "$models/gosvae-variable-camvid" --eight-bit-decoder

@@ -79,6 +79,25 @@ def test_channels_that_are_not_coded_at_a_level_are_0(effort: int) -> None:
         assert (symbols_Dhw[4:] == context.bound).all() == silent
 
 
+def test_in_bf16_the_picture_is_nearly_the_same_and_streams_are_exact(codec: VariableRateCodec) -> None:
+    quick = VariableRateCodec(variable_checkpoint(), precision="bf16")
+    image = streets()[0].image_uint8_HW3
+    latent_1Dhw, exact_1Dhw = quick.latent(image), codec.latent(image)
+    assert not torch.equal(latent_1Dhw, exact_1Dhw)
+    torch.testing.assert_close(latent_1Dhw, exact_1Dhw, rtol=0.02, atol=0.02 * float(exact_1Dhw.abs().max()))
+    data = quick.at(200).compress(image)
+    np.testing.assert_array_equal(codec.decode(data)[0], quick.symbols(latent_1Dhw, 200))
+    difference_HW3 = np.abs(quick.decompress(data).astype(int) - codec.decompress(data))
+    assert 0 < difference_HW3.max() <= 8
+    assert difference_HW3.mean() < 1.0
+
+
+def test_other_kinds_have_one_precision() -> None:
+    for name in ("gosvae-camvid", "avif"):
+        with pytest.raises(ConfigError, match="precision bf16 is for variable-rate codecs only"):
+            load_codec(name, precision="bf16")
+
+
 def test_tiles_give_the_same_picture(codec: VariableRateCodec, monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.tile(streets()[0].image_uint8_HW3, (10, 10, 1))[: TILE_PIXELS + 90, : TILE_PIXELS + 300]
     tiled = codec.compress(image)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from gosvae.training.stage import has_bf16
+from gosvae.precision import autocast, has_bf16
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -20,3 +22,16 @@ def test_a_pytorch_that_cannot_tell_is_taken_at_its_slowest(monkeypatch: pytest.
     monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
     assert not has_bf16("cpu")
+
+
+@pytest.mark.parametrize(
+    ("precision", "native", "mixed"),
+    [("32", True, False), ("auto", True, True), ("auto", False, False), ("bf16", False, True)],
+)
+def test_auto_is_what_the_device_does_well(
+    monkeypatch: pytest.MonkeyPatch, precision: Any, native: bool, mixed: bool
+) -> None:
+    monkeypatch.setattr("gosvae.precision.has_bf16", lambda _: native)
+    with autocast("cpu", precision):
+        assert torch.is_autocast_enabled("cpu") is mixed
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if mixed else torch.float32)

@@ -18,11 +18,14 @@ from gosvae.cli.options import (
     add_geometry,
     add_packets,
     add_perceptual,
+    add_precision,
     device_of,
     geometry_of,
     perceptual_of,
+    precision_of,
     stream_options,
 )
+from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.registry import DEFAULT_CODEC, LABEL_MAP, load_codec, split_budget
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
@@ -106,6 +109,7 @@ def add_commands(commands: Commands, formatter: Any) -> None:
     add_geometry(parser)
     add_perceptual(parser, default="none")
     add_device(parser)
+    add_precision(parser)
     parser.set_defaults(run=run_evaluate)
 
 
@@ -148,7 +152,7 @@ def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecE
     for spec in specs:
         full = f"{spec}:{options.expert}" if spec == LABEL_MAP else spec
         name, budget_bytes = split_budget(full)
-        codec = load_codec(name, options=_options_of(name, options), device=device)
+        codec = _load(name, options, device)
         if budget_bytes is not None:
             entries.append(CodecEntry(spec, codec, budget_bytes=budget_bytes, curve=options.curve))
             continue
@@ -168,11 +172,15 @@ def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecE
         if name in SWEEPS:
             entries += [CodecEntry(f"{name}:{q}", load_classical(name, q), curve=name) for q in SWEEPS[name]]
             continue
-        swept = load_codec(name, options=_options_of(name, options), device=device)
+        swept = _load(name, options, device)
         if not isinstance(swept, VariableRateCodec):
             raise ConfigError(f"--sweep {name}: its rate is fixed; take {', '.join(SWEEPS)} or a variable-rate codec")
         entries += [CodecEntry(f"{swept.name}:{n}", swept.at(n), curve=swept.name) for n in LEVELS_SWEPT]
     return entries
+
+
+def _load(spec: str, options: argparse.Namespace, device: torch.device) -> ImageCodec:
+    return load_codec(spec, options=_options_of(spec, options), device=device, precision=precision_of(spec, options))
 
 
 def _options_of(spec: str, options: argparse.Namespace) -> StreamOptions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -15,6 +15,7 @@ from gosvae.datasets.geometry import GeometryConfig
 from gosvae.errors import ConfigError
 from gosvae.link import DEFAULT_MTU_BYTES
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES, PerceptualLoss, default_perceptual, load_perceptual
+from gosvae.precision import Precision
 
 Commands = Any
 """What `ArgumentParser.add_subparsers` returns; argparse gives it no public type."""
@@ -103,6 +104,20 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the networks run; auto: a GPU if any"
     )
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """`--precision`."""
+    parser.add_argument(
+        "--precision", choices=get_args(Precision), default="32",
+        help="of a variable-rate codec's transforms; auto: bf16 where the device computes in it, 32 bits elsewhere",
+    )  # fmt: skip
+
+
+def precision_of(spec: str, options: argparse.Namespace) -> Precision:
+    """What was asked for where the codec knows it; 32 bits for all other kinds."""
+    wanted: Precision = options.precision
+    return wanted if trained_kind(spec) == "variable-rate" else "32"
 
 
 def device_of(options: argparse.Namespace) -> torch.device:

@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from gosvae.cli.options import EXPERT_HELP, Commands, add_device, device_of
+from gosvae.cli.options import EXPERT_HELP, Commands, add_device, add_precision, device_of, precision_of
 from gosvae.codecs.base import ClassMapCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, load_codec
 from gosvae.errors import ConfigError
@@ -78,6 +78,7 @@ def add_commands(commands: Commands, formatter: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="do not say where it listens, nor the summary")
     add_device(parser)
+    add_precision(parser)
     parser.set_defaults(run=run_receive)
 
 
@@ -114,7 +115,7 @@ def run_receive(options: argparse.Namespace) -> int:
         # Certificates are refused inside gRPC, which says so at this level of its own log only.
         os.environ.setdefault("GRPC_VERBOSITY", "INFO")
     device = device_of(options)
-    codec = load_codec(options.codec, device=device)
+    codec = load_codec(options.codec, device=device, precision=precision_of(options.codec, options))
     expert = None
     if not isinstance(codec, ClassMapCodec):
         expert = load_expert(options.expert)

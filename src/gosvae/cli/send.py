@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gosvae.bitstream import MAX_SLICES
-from gosvae.cli.options import Commands, add_device, device_of, parse_size
+from gosvae.cli.options import Commands, add_device, add_precision, device_of, parse_size, precision_of
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, trained_kind
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
@@ -93,6 +93,7 @@ def add_commands(commands: Commands, formatter: Any) -> None:
     security.add_argument("--insecure", action="store_true", help="send the token without encryption")
     parser.add_argument("--quiet", action="store_true", help="no line each second")
     add_device(parser)
+    add_precision(parser)
     parser.set_defaults(run=run_send)
 
 
@@ -120,7 +121,8 @@ def _codec(options: argparse.Namespace) -> ImageCodec:
     stream_options = DEFAULT_OPTIONS
     if options.slices != 1:
         stream_options = StreamOptions(slices=options.slices, layout="interleaved")
-    return load_codec(spec, options=stream_options, device=device_of(options))
+    precision = precision_of(options.codec, options)
+    return load_codec(spec, options=stream_options, device=device_of(options), precision=precision)
 
 
 def _pictures(options: argparse.Namespace) -> Iterator[ImageArray]:

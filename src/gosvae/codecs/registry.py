@@ -23,6 +23,7 @@ from gosvae.entropy.context import ContextModel
 from gosvae.entropy.latent import LatentContextModel
 from gosvae.errors import CheckpointError, ConfigError, ForeignStreamError, unknown_name
 from gosvae.experts.registry import load_expert
+from gosvae.precision import Precision
 
 DEFAULT_CODEC = "gosvae-variable-camvid"
 """The model that `gosvae compress` takes where none is named."""
@@ -49,12 +50,18 @@ def _refuse_options(options: StreamOptions, why: str) -> None:
         raise ConfigError(f"entropy model, slices, container version and effort are for codecs of indices only: {why}")
 
 
+def _refuse_precision(precision: Precision, why: str) -> None:
+    if precision != "32":
+        raise ConfigError(f"precision {precision} is for variable-rate codecs only: {why}; take 32")
+
+
 def build_codec(
     checkpoint: CodecCheckpoint,
     *,
     rate: str = "",
     options: StreamOptions = DEFAULT_OPTIONS,
     device: str | torch.device = "cpu",
+    precision: Precision = "32",
 ) -> TrainedCodec:
     """The codec of a checkpoint, by its kind; `rate` is what `load_codec` takes behind a colon.
 
@@ -68,6 +75,8 @@ def build_codec(
         raise ConfigError(f"the rate of {checkpoint.card.name!r} is fixed: leave out :{rate}")
     if kind == "codec" and options.effort != DEFAULT_OPTIONS.effort:
         raise ConfigError(f"--effort is for variable-rate codecs only: {checkpoint.card.name!r} is of kind {kind!r}")
+    if kind != "variable-rate":
+        _refuse_precision(precision, f"{checkpoint.card.name!r} is of kind {kind!r}")
     if kind not in ("codec", "variable-rate"):
         _refuse_options(options, f"{checkpoint.card.name!r} is of kind {kind!r}")
     match kind:
@@ -78,7 +87,9 @@ def build_codec(
         case "gesco":
             return GescoCodec(checkpoint, device=device)
         case "variable-rate":
-            return VariableRateCodec(checkpoint, level=level, budget_bytes=budget_bytes, options=options, device=device)
+            return VariableRateCodec(
+                checkpoint, level=level, budget_bytes=budget_bytes, options=options, device=device, precision=precision
+            )
     raise CheckpointError(f"{checkpoint.card.name!r} is of the unknown kind {kind!r}: upgrade gosvae")
 
 
@@ -110,7 +121,11 @@ def trained_kind(spec: str) -> str | None:
 
 
 def load_trained_codec(
-    name_or_folder: str | Path, *, options: StreamOptions = DEFAULT_OPTIONS, device: str | torch.device = "cpu"
+    name_or_folder: str | Path,
+    *,
+    options: StreamOptions = DEFAULT_OPTIONS,
+    device: str | torch.device = "cpu",
+    precision: Precision = "32",
 ) -> TrainedCodec:
     """Load a model of the package by name, or any checkpoint by its folder, whatever its kind.
 
@@ -121,7 +136,8 @@ def load_trained_codec(
     name, _, rate = str(name_or_folder).partition(":")
     if not rate or Path(name_or_folder).is_dir():
         name, rate = str(name_or_folder), ""
-    return build_codec(load_codec_checkpoint(checkpoint_folder(name)), rate=rate, options=options, device=device)
+    checkpoint = load_codec_checkpoint(checkpoint_folder(name))
+    return build_codec(checkpoint, rate=rate, options=options, device=device, precision=precision)
 
 
 def load_learned_codec(
@@ -132,23 +148,28 @@ def load_learned_codec(
 
 
 def load_codec(
-    spec: str | Path = DEFAULT_CODEC, *, options: StreamOptions = DEFAULT_OPTIONS, device: str | torch.device = "cpu"
+    spec: str | Path = DEFAULT_CODEC,
+    *,
+    options: StreamOptions = DEFAULT_OPTIONS,
+    device: str | torch.device = "cpu",
+    precision: Precision = "32",
 ) -> ImageCodec:
     """Load any codec: a model of the package, a checkpoint folder, a name of `CLASSICAL_CODECS`, or `label-map`.
 
     A classical codec takes its quality behind a colon: `jpeg:30`. A variable-rate codec takes its level there, 0..255,
     or the KiB that an image may take: `gosvae-variable-camvid:96`, `gosvae-variable-camvid:1.5KiB`.
-    The label-map codec takes its expert there:
-    `label-map:hf:ORGANISATION/MODEL`; `label-map` alone has the embedded one.
+    The label-map codec takes its expert there: `label-map:hf:ORGANISATION/MODEL`; `label-map` alone has the embedded
+    one. A `precision` is for variable-rate codecs, see `VariableRateCodec`.
 
     Raises:
-        ConfigError: an unknown name, an impossible quality, or options that the codec cannot meet.
+        ConfigError: an unknown name, an impossible quality, or options or a precision that the codec cannot meet.
         CheckpointError: the folder is not a finished, intact codec.
         ExpertError: a label map's expert cannot be loaded.
     """
     name, separator, quality = str(spec).partition(":")
     if name == LABEL_MAP or name in CLASSICAL_CODECS:
         _refuse_options(options, f"{name!r} is none")
+        _refuse_precision(precision, f"{name!r} is none")
     if name == LABEL_MAP:
         expert = load_expert(quality if separator else "embedded")
         expert.to(device)
@@ -157,7 +178,7 @@ def load_codec(
         if separator and not quality.isdigit():
             raise ConfigError(f"quality of {name!r} must be a whole number, got {quality!r}; for example {name}:50")
         return load_classical(name, int(quality) if separator else None)
-    return load_trained_codec(spec, options=options, device=device)
+    return load_trained_codec(spec, options=options, device=device, precision=precision)
 
 
 def split_budget(spec: str) -> tuple[str, int | None]:

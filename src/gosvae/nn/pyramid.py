@@ -91,7 +91,7 @@ class PyramidEncoder(nn.Module):
 
 
 class PyramidDecoder(nn.Module):
-    """A latent (B, D, h, w) to `x_hat_B3HW`, nominally in [0, 1] and not clamped.
+    """A latent (B, D, h, w) to `x_hat_B3HW`, float32, nominally in [0, 1] and not clamped.
 
     Args:
         n_conditions: A; numbers that say at which rate the latent was coded, for `Modulation` on every grid.
@@ -126,4 +126,4 @@ class PyramidDecoder(nn.Module):
                 x = F.pixel_shuffle(self.ups[i - 1](F.relu(x)), 2)
             x = grid(modulation(x, condition_BA))
         image: Tensor = F.pixel_shuffle(self.to_image(F.relu(x)), UNSHUFFLE)
-        return image + 0.5
+        return image.float() + 0.5  # in bfloat16 light pixels would have steps of 1 / 256

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from gosvae.config import Config
+from gosvae.precision import Precision
 
 
 class BatchConfig(Config):
@@ -86,16 +87,12 @@ Stages = Annotated[tuple[StageConfig, ...], Field(min_length=1), AfterValidator(
 
 
 class RunConfig(Config):
-    """How a recipe is run: seed, devices, precision of the arithmetic, how often to log and to save.
-
-    `auto` is bf16 on accelerators and on processors that compute in it, 32 bits on others, where bf16 is emulated and
-    many times slower.
-    """
+    """How a recipe is run: seed, devices, precision of the arithmetic, how often to log and to save."""
 
     seed: int = Field(default=0, ge=0)
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = Field(default=1, ge=1)
-    precision: Literal["auto", "32", "bf16"] = "auto"
+    precision: Precision = "auto"
     workers: int = Field(default=0, ge=0)
     cache_mib: int = Field(default=1024, ge=0)
     """Memory for decoded images."""

@@ -59,10 +59,10 @@ def _finer_grids(pyramid: PyramidConfig, end: int) -> PyramidConfig:
 def begin_as(network: VariableRateAutoencoder, source: CodecCheckpoint) -> None:
     """Give the network what a codec of a model that `can_grow` into its own has learned.
 
-    New residual blocks begin as the identity. Where the network has more channels, those of the codec that fell silent
-    are left out; the others keep their order, and behind them are new ones, of which decoder and context model know
-    nothing yet. A network of fewer grids takes over the weights of its own grids; its latent and its context model are
-    new.
+    New residual blocks begin as the identity. Where the network has more channels, or other first levels, those of the
+    codec that fell silent are left out; the others keep their order, and behind them are new ones, of which decoder and
+    context model know nothing yet. A network of fewer grids takes over the weights of its own grids; its latent and its
+    context model are new.
 
     Raises:
         CheckpointError: the weights are not those of their configuration.
@@ -76,8 +76,8 @@ def begin_as(network: VariableRateAutoencoder, source: CodecCheckpoint) -> None:
     if coarser > 0:
         _take_finer_grids(network.state_dict(), donor.state_dict(), coarser)
         return
-    more = network.config.context.channels - donor.config.context.channels
-    channels_K = heard_channels(donor) if more else torch.arange(donor.config.context.channels)
+    same = network.config.context == donor.config.context
+    channels_K = torch.arange(donor.config.context.channels) if same else heard_channels(donor)
     given = donor.state_dict()
     for name, value in network.state_dict().items():
         if name in given and value.shape == given[name].shape:

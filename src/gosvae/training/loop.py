@@ -85,6 +85,10 @@ def make_fabric(run: RunConfig) -> Fabric:
     from lightning_fabric import Fabric  # imported here: it takes seconds to load
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+    if run.accelerator in ("auto", "cuda") and torch.cuda.is_available():
+        # Batches are all of one size. Context models lose nothing: their integers are exact in TF32.
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
     strategy = "ddp" if run.devices > 1 else "auto"
     try:
         fabric = Fabric(accelerator=run.accelerator, devices=run.devices, precision="32-true", strategy=strategy)
@@ -92,10 +96,6 @@ def make_fabric(run: RunConfig) -> Fabric:
         reason = " ".join(str(error).split())
         raise ConfigError(f"cannot train on {run.devices} device(s) of {run.accelerator!r}: {reason}") from None
     fabric.launch()
-    if fabric.device.type == "cuda":
-        # Batches are all of one size. Context models lose nothing: their integers are exact in TF32.
-        torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")
     if fabric.world_size > 1:
         atexit.register(_leave_group)
     return fabric

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gosvae.datasets.loader import Batch
 from gosvae.errors import TrainingError
+from gosvae.precision import autocast
 from gosvae.training.adversary import Adversary
 from gosvae.training.config import RunConfig, StageConfig
 from gosvae.training.task import RECONSTRUCTION, TrainingTask
@@ -35,13 +36,6 @@ def on_any_device(fabric: Fabric, flag: bool) -> bool:
     if fabric.world_size == 1:
         return flag
     return bool(fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum") > 0)
-
-
-def has_bf16(device_type: str) -> bool:
-    """Whether devices of a type compute in bfloat16 instead of emulating it; False where it is not known."""
-    # PyTorch does not tell in public. Elsewhere a matrix product in bf16 takes ten times as long as in float32.
-    checks = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("amx_tile", "avx512_bf16"))
-    return device_type != "cpu" or any(check() for check in checks if check is not None)
 
 
 class StageInProgress:
@@ -133,8 +127,7 @@ class StageInProgress:
 
     def _autocast(self) -> torch.autocast:
         # Not Fabric's "bf16-mixed": it rounds the images too, and they are the targets of the losses.
-        kind, wanted = self._fabric.device.type, self._run.precision
-        return torch.autocast(kind, torch.bfloat16, enabled=wanted == "bf16" or (wanted == "auto" and has_bf16(kind)))
+        return autocast(self._fabric.device.type, self._run.precision)
 
     def _weighted(self, terms: dict[str, Tensor], step: int) -> Tensor:
         """The weighted sum of the stage's terms, with the ramp of those that imitate."""

@@ -1,0 +1,24 @@
+"""In which numbers networks compute: float32, or bfloat16 where the device has it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "32", "bf16"]
+"""`auto` is bf16 on accelerators and on processors that compute in it, 32 bits on others, where bf16 is emulated and
+many times slower."""
+
+
+def has_bf16(device_type: str) -> bool:
+    """Whether devices of a type compute in bfloat16 instead of emulating it; False where it is not known."""
+    # PyTorch does not tell in public. Elsewhere a matrix product in bf16 takes ten times as long as in float32.
+    checks = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("amx_tile", "avx512_bf16"))
+    return device_type != "cpu" or any(check() for check in checks if check is not None)
+
+
+def autocast(device_type: str, precision: Precision) -> torch.autocast:
+    """The context in which a network computes on devices of a type."""
+    mixed = precision == "bf16" or (precision == "auto" and has_bf16(device_type))
+    return torch.autocast(device_type, torch.bfloat16, enabled=mixed)
