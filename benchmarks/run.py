@@ -62,14 +62,18 @@ def measure_learned(name: str, repeats: int) -> dict[str, Any]:
 
 
 def measure_variable(name: str, repeats: int) -> dict[str, Any]:
-    """A variable-rate codec at its own level: transform and entropy coding apart, and the whole way to bytes."""
+    """A variable-rate codec at its own level: transform and entropy coding apart, and the whole way to bytes.
+
+    Also in bf16 where the processor computes in it.
+    """
     from gosvae.codecs.registry import load_trained_codec
     from gosvae.codecs.slices import StreamOptions
     from gosvae.codecs.variable import VariableRateCodec
     from gosvae.datasets.streets import Streets
+    from gosvae.precision import Precision, has_bf16
 
-    def codec_of(effort: int) -> VariableRateCodec:
-        loaded = load_trained_codec(name, options=StreamOptions(effort=effort))
+    def codec_of(effort: int, precision: Precision = "32") -> VariableRateCodec:
+        loaded = load_trained_codec(name, options=StreamOptions(effort=effort), precision=precision)
         assert isinstance(loaded, VariableRateCodec)
         return loaded
 
@@ -77,6 +81,15 @@ def measure_variable(name: str, repeats: int) -> dict[str, Any]:
     image = Streets(1, seed=7, height=HEIGHT, width=WIDTH)[0].image_uint8_HW3
     symbols = codec.symbols(codec.latent(image), codec.level)
     data = codec.encode(symbols, HEIGHT, WIDTH, codec.level)
+    mixed: dict[str, Any] = {}
+    if has_bf16("cpu"):
+        quick = codec_of(StreamOptions().effort, "bf16")
+        mixed = {
+            f"encode_effort_{n}_bf16_ms": median_ms(partial(codec_of(n, "bf16").compress, image), repeats)
+            for n in (0, 1, 2)
+        }
+        call = partial(quick.reconstruct, symbols, codec.level, HEIGHT, WIDTH)
+        mixed["decode_transform_bf16_ms"] = median_ms(call, repeats)
     return {
         "bytes": len(data),
         "encode_transform_ms": median_ms(lambda: codec.symbols(codec.latent(image), codec.level), repeats),
@@ -86,6 +99,7 @@ def measure_variable(name: str, repeats: int) -> dict[str, Any]:
         "decode_entropy_ms": median_ms(lambda: codec.decode(data), repeats),
         "decode_transform_ms": median_ms(lambda: codec.reconstruct(symbols, codec.level, HEIGHT, WIDTH), repeats),
         "encoder_parameters": sum(p.numel() for p in codec.model.encoder.parameters()),
+        **mixed,
         "encoder_kmac_per_pixel": encoder_kmac(codec.model.encoder),
     }
 
