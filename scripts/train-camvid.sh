@@ -79,4 +79,9 @@ frames=("${wide[@]}" --set 'model.context.first_levels=[0, 0, 0, 0, 64, 64, 96, 
 # Then, on two cores, with channels that fell silent begun anew at higher levels.
 "$gosvae" train gosvae-variable-finetune --init runs/variable-6 --data "$data" "${wide[@]}" --out runs/variable-7 \
     --set stages.0.steps=2350 --set rate.warmup_steps=1 --set 'more_experts=[runs/expert-b]' --seed 2
-"$gosvae" export runs/variable-7 "$models/gosvae-variable-camvid" --eight-bit-decoder
+# And with finer steps at high levels.
+"$gosvae" train gosvae-variable-finetune --init runs/variable-7 --data "$data" "${wide[@]}" --out runs/variable-8 \
+    --set stages.0.steps=1100 --set stages.0.learning_rate=5e-4 --set stages.0.warmup_steps=50 \
+    --set stages.0.weights.mse=10 --set finer=6 --set rate.highest_price=90 --set rate.lowest_price=0.002 \
+    --set rate.warmup_steps=1 --set 'more_experts=[runs/expert-b]' --seed 3
+"$gosvae" export runs/variable-8 "$models/gosvae-variable-camvid" --eight-bit-decoder

@@ -14,7 +14,7 @@ from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateCo
 from gosvae.nn.pyramid import PyramidConfig
 from gosvae.seeding import seed_everything, torch_generator
 from gosvae.training.codecs import train_codec
-from gosvae.training.growth import begin_as, can_grow, heard_channels
+from gosvae.training.growth import begin_as, can_grow, heard_channels, make_finer
 from tiny import expert, perceptual, run_config, streets, variable_checkpoint, variable_config
 
 
@@ -76,6 +76,28 @@ def test_silent_channels_are_left_out_of_a_wider_network() -> None:
     torch.testing.assert_close(network.encoder.to_latent.weight[:6], kept)
     assert not network.decoder.from_latent.weight[:, 6:].any()
     torch.testing.assert_close(network.context.embedding[7:14], donor.context.embedding[14:21])
+
+
+def test_steps_become_finer_where_the_integers_have_room() -> None:
+    config = variable_config().model_copy(
+        update={"context": variable_config().context.model_copy(update={"anchors": 5, "bound": 7})}
+    )
+    network = VariableRateAutoencoder(config)
+    with torch.no_grad():  # channel 0: always 0; 1: -7 or 7; all others: as likely as each other
+        head = network.context.heads[0].state_dict()
+        head["weight_OI"].zero_()
+        head["bias_PO"].zero_()
+        head["bias_PO"][:, 7] = 60.0
+        head["bias_PO"][:, [15, 29]] = 60.0
+    gains_DA, product_DA = network.log_gains_DA.clone(), network.log_gains_DA + network.log_inverse_gains_DA
+    make_finer(network, 4.0)
+    more_DA = (network.log_gains_DA - gains_DA).exp()
+    torch.testing.assert_close(more_DA[0], torch.tensor([1.0, 1.0, 1.0, 2.0, 4.0]))
+    torch.testing.assert_close(more_DA[1:4], torch.ones(3, 5))
+    torch.testing.assert_close(network.log_gains_DA + network.log_inverse_gains_DA, product_DA)
+    untouched = network.log_gains_DA.clone()
+    make_finer(network, 1.0)
+    torch.testing.assert_close(network.log_gains_DA, untouched)
 
 
 def finer(more_blocks: int = 0) -> VariableRateConfig:

@@ -1,6 +1,7 @@
 """A variable-rate network that begins with what a finished one of another size has learned.
 
-Axis legend: D latent channels, K of them that are taken over, A anchors, O outputs, I inputs, P passes.
+Axis legend: D latent channels, K of them that are taken over, A anchors, G of a group, V values,
+C features, O outputs, I inputs, P passes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _MAY_BE_NEW = ("context.", "decoder.from_lost.")
 """Not in the weights of every checkpoint: the context model is kept apart, and older decoders knew no losses."""
 _SURELY = 0.995
 """Probability of one value above which the context model takes a channel for silent."""
+_ROOM = 2 / 7
+"""Standard deviation of a channel's integers, as a share of their bound, up to which steps are made finer."""
 _OF_GRID = re.compile(r"^(decoder\.(?:grids|modulations|ups)\.)(\d+)(\..*)$")
 
 
@@ -88,15 +91,38 @@ def begin_as(network: VariableRateAutoencoder, source: CodecCheckpoint) -> None:
 
 def heard_channels(donor: VariableRateAutoencoder) -> Tensor:
     """Channels (K,) of the latent that differ from place to place at the highest level, as the context model knows."""
-    network, heard = donor.context, []
+    return (_highest_level(donor.context).amax(dim=1) < _SURELY).nonzero().flatten()
+
+
+def _highest_level(network: LatentContextNetwork) -> Tensor:
+    """Probabilities (D, V) at the highest level that the context model gives where it knows nothing of the image."""
     zeros_1G = torch.full((1, network.config.group), network.config.bound)
     h_1C = network.features(network.look(network.level_table()[-1:], None, 0))
+    p_GV = []
     for g in range(network.config.groups):
-        p_GV = (network.logits(h_1C, g)[0] * math.log(2.0)).softmax(dim=1)
-        heard += (p_GV.amax(dim=1) < _SURELY).tolist()
+        p_GV.append((network.logits(h_1C, g)[0] * math.log(2.0)).softmax(dim=1))
         if g + 1 < network.config.groups:
             h_1C = network.with_group(h_1C, g, zeros_1G)
-    return torch.tensor(heard).nonzero().flatten()
+    return torch.cat(p_GV)
+
+
+@torch.no_grad()
+def make_finer(network: VariableRateAutoencoder, factor: float) -> None:
+    """Give high levels finer quantizer steps, where the integers have room; what the decoder gets stays as large.
+
+    At the highest level steps become up to `factor` times finer, as long as the standard deviation of a channel's
+    integers, as the context model knows it, stays within 2/7 of their bound. Below it the factor falls geometrically
+    to 1 at the middle level.
+    """
+    config = network.config.context
+    p_DV = _highest_level(network.context)
+    values_V = torch.arange(config.values) - float(config.bound)
+    mean_D1 = (p_DV @ values_V)[:, None]
+    deviation_D = (p_DV * (values_V - mean_D1).square()).sum(dim=1).sqrt()
+    factor_D = (_ROOM * config.bound / deviation_D.clamp_min(1e-6)).clamp(1.0, factor)
+    share_A = (2.0 * torch.linspace(0.0, 1.0, config.anchors) - 1.0).clamp_min(0.0)
+    network.log_gains_DA += factor_D.log()[:, None] * share_A
+    network.log_inverse_gains_DA -= factor_D.log()[:, None] * share_A
 
 
 def _take_channels(network: VariableRateAutoencoder, donor: VariableRateAutoencoder, channels_K: Tensor) -> None:

@@ -29,7 +29,7 @@ from gosvae.losses.perceptual import PerceptualLoss, load_perceptual
 from gosvae.seeding import torch_generator
 from gosvae.tensors import pad_to_multiple
 from gosvae.training.codecs import TrainableRecipe
-from gosvae.training.growth import begin_as, can_grow
+from gosvae.training.growth import begin_as, can_grow, make_finer
 from gosvae.training.judges import Judges
 from gosvae.training.passes import PassUse, drawn, pass_uses
 from gosvae.training.task import RECONSTRUCTION, TrainingTask
@@ -241,6 +241,8 @@ class VariableRateRecipe(TrainableRecipe):
         more_experts: imitated beside the one of `--expert`, as `load_expert` takes them.
         more_perceptual: names of distances beside the one of `--lpips`, for `load_perceptual`; the mean of all counts.
         perceptual_images: images of a batch that LPIPS judges, all by default.
+        finer: at the start from another codec, steps of the highest level are made up to so many times finer, see
+            `make_finer`: rounding tells a network next to nothing of what finer steps would bring.
     """
 
     kind: Literal["variable-rate"] = "variable-rate"
@@ -252,6 +254,7 @@ class VariableRateRecipe(TrainableRecipe):
     more_experts: tuple[str, ...] = ()
     more_perceptual: tuple[str, ...] = ()
     perceptual_images: int | None = Field(default=None, ge=1)
+    finer: float = Field(default=1.0, ge=1)
 
     def network(self) -> VariableRateAutoencoder:
         return VariableRateAutoencoder(self.model)
@@ -263,6 +266,7 @@ class VariableRateRecipe(TrainableRecipe):
     def initialise(self, network: nn.Module, source: CodecCheckpoint) -> None:
         assert isinstance(network, VariableRateAutoencoder)
         begin_as(network, source)
+        make_finer(network, self.finer)
 
     def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
         assert isinstance(network, VariableRateAutoencoder)
