@@ -121,8 +121,9 @@ def make_finer(network: VariableRateAutoencoder, factor: float) -> None:
     deviation_D = (p_DV * (values_V - mean_D1).square()).sum(dim=1).sqrt()
     factor_D = (_ROOM * config.bound / deviation_D.clamp_min(1e-6)).clamp(1.0, factor)
     share_A = (2.0 * torch.linspace(0.0, 1.0, config.anchors) - 1.0).clamp_min(0.0)
-    network.log_gains_DA += factor_D.log()[:, None] * share_A
-    network.log_inverse_gains_DA -= factor_D.log()[:, None] * share_A
+    finer_DA = factor_D.log()[:, None] * share_A
+    network.log_gains_DA.add_(finer_DA)
+    network.log_inverse_gains_DA.sub_(finer_DA)
 
 
 def _take_channels(network: VariableRateAutoencoder, donor: VariableRateAutoencoder, channels_K: Tensor) -> None:
