@@ -47,6 +47,18 @@ def test_a_budget_is_met_by_the_highest_level_that_fits(codec: VariableRateCodec
         codec.compress_to_budget(image, smallest - 1)
 
 
+def test_a_budget_between_two_levels_is_used() -> None:
+    context = variable_config().context.model_copy(update={"first_levels": (0, 100)})
+    codec = VariableRateCodec(variable_checkpoint(config=variable_config().model_copy(update={"context": context})))
+    image = streets()[0].image_uint8_HW3
+    below, above = (len(codec.compress_at(image, level)) for level in (99, 100))
+    assert above > 1.2 * below
+    budget = below + 4 * (above - below) // 5
+    data = codec.compress_to_budget(image, budget)
+    assert 0.9 * budget < len(data) <= budget
+    assert codec.decode(data)[1] == 100
+
+
 @pytest.mark.parametrize("entropy", ["auto", "fixed", "context"])
 @pytest.mark.parametrize(("slices", "layout"), [(1, "bands"), (3, "bands"), (4, "interleaved")])
 def test_symbols_come_back(entropy: str, slices: int, layout: str) -> None:

@@ -6,6 +6,7 @@ Axis legend: D latent channels, h and w latent positions.
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,9 @@ SymbolArray = npt.NDArray[np.int64]
 STIFFNESS = 6.0
 """Bits that a squared distance of 1, in steps of the quantizer, is worth. Where rate and distortion are in balance at a
 uniform quantizer of fine steps it is 6 / ln 2 = 8.7; a value of somewhat less saved more bytes than it cost."""
+_LEAST_STIFFNESS = STIFFNESS / 32
+_NEAR = 0.98
+"""Share of a budget that a stream should take at least."""
 
 
 class VariableRateCodec(TrainedCodec, RateControlledCodec, LossTolerantCodec):
@@ -137,11 +141,11 @@ class VariableRateCodec(TrainedCodec, RateControlledCodec, LossTolerantCodec):
             x = encoder_input(image_uint8_HW3, self.model.stride, self.device)
             return encode_in_tiles(self.model.transform, x, self.model.stride, self.config.pyramid.halo)
 
-    def symbols(self, latent_1Dhw: Tensor, level: int) -> SymbolArray:
+    def symbols(self, latent_1Dhw: Tensor, level: int, *, stiffness: float = STIFFNESS) -> SymbolArray:
         """Symbols 0..2L, int64 (D, h, w), of a latent at a level.
 
         With an effort above 0 (`StreamOptions`) the assignment is entropy-constrained: of the two integers around each
-        value the one that is cheaper in bits plus `STIFFNESS` times the squared distance. With an effort of 1 the bits
+        value the one that is cheaper in bits plus `stiffness` times the squared distance. With an effort of 1 the bits
         are those of each channel's histogram in the image, with more those that the context model gives the symbols so
         far, effort - 1 times.
         """
@@ -151,10 +155,10 @@ class VariableRateCodec(TrainedCodec, RateControlledCodec, LossTolerantCodec):
         symbols_Dhw: SymbolArray = np.rint(shifted_Dhw).astype(np.int64)
         if self.options.effort == 1:
             bits_DV = _histogram_bits(symbols_Dhw, self.config.context.values)
-            return _assigned(shifted_Dhw, bits_DV[:, None, None])
+            return _assigned(shifted_Dhw, bits_DV[:, None, None], stiffness)
         for _ in range(self.options.effort - 1):
             bits_NV = self.entropy_model(level).bits_of_values(_stacked(symbols_Dhw))
-            symbols_Dhw = _assigned(shifted_Dhw, bits_NV.reshape(*shifted_Dhw.shape, -1))
+            symbols_Dhw = _assigned(shifted_Dhw, bits_NV.reshape(*shifted_Dhw.shape, -1), stiffness)
         return symbols_Dhw
 
     def encode(self, symbols_Dhw: SymbolArray, height: int, width: int, level: int) -> bytes:
@@ -238,7 +242,11 @@ class VariableRateCodec(TrainedCodec, RateControlledCodec, LossTolerantCodec):
         return self.compress_at(image_uint8_HW3, 0)
 
     def compress_to_budget(self, image_uint8_HW3: ImageArray, budget_bytes: int) -> bytes:
-        """As the contract says: the highest level that fits, found by bisection; the encoder runs once."""
+        """As the contract says: the highest level that fits, found by bisection; the encoder runs once.
+
+        Where the next level takes much more, because channels begin there (`first_levels`), it is taken with as
+        stiff an assignment as fits.
+        """
         height, width = check_image(image_uint8_HW3).shape[:2]
         latent_1Dhw = self.latent(image_uint8_HW3)
         streams: dict[int, bytes] = {}
@@ -257,7 +265,16 @@ class VariableRateCodec(TrainedCodec, RateControlledCodec, LossTolerantCodec):
         while above - best > 1:
             level = (best + above) // 2
             best, above = (level, above) if fits(level) else (best, level)
-        return streams[best]
+        data = streams[best]
+        low, high = _LEAST_STIFFNESS, STIFFNESS
+        for _ in range(5 if above < LEVELS and self.options.effort > 0 else 0):
+            if len(data) >= _NEAR * budget_bytes:
+                break
+            stiffness = math.sqrt(low * high)
+            tried = self.encode(self.symbols(latent_1Dhw, above, stiffness=stiffness), height, width, above)
+            low, high = (stiffness, high) if len(tried) <= budget_bytes else (low, stiffness)
+            data = max(data, tried, key=len) if len(tried) <= budget_bytes else data
+        return data
 
     def decompress(self, data: bytes) -> ImageArray:
         return self.reconstruct(*self.decode(data))
@@ -286,7 +303,9 @@ def _histogram_bits(symbols_Dhw: SymbolArray, values: int) -> npt.NDArray[np.flo
     return bits_DV
 
 
-def _assigned(shifted_Dhw: npt.NDArray[np.float32], bits_DhwV: npt.NDArray[np.float32]) -> SymbolArray:
+def _assigned(
+    shifted_Dhw: npt.NDArray[np.float32], bits_DhwV: npt.NDArray[np.float32], stiffness: float
+) -> SymbolArray:
     """Of the two symbols around each value the one with the lower cost; the bits may have sides of 1."""
     below_Dhw = np.clip(np.floor(shifted_Dhw).astype(np.int64), 0, bits_DhwV.shape[-1] - 2)
     rise_Dhw = shifted_Dhw - below_Dhw
@@ -294,7 +313,7 @@ def _assigned(shifted_Dhw: npt.NDArray[np.float32], bits_DhwV: npt.NDArray[np.fl
     wide_DhwV = np.broadcast_to(bits_DhwV, (*shifted_Dhw.shape, bits_DhwV.shape[-1]))
     more_bits_Dhw = np.diff(np.take_along_axis(wide_DhwV, pair_DhwP, axis=-1), axis=-1)[..., 0]
     # The upper one is nearer by rise**2 - (1 - rise)**2 = 2 rise - 1.
-    return below_Dhw + (STIFFNESS * (2.0 * rise_Dhw - 1.0) > more_bits_Dhw)
+    return below_Dhw + (stiffness * (2.0 * rise_Dhw - 1.0) > more_bits_Dhw)
 
 
 def _stacked(symbols_Dhw: SymbolArray) -> SymbolArray:
