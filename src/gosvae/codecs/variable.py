@@ -36,7 +36,7 @@ SymbolArray = npt.NDArray[np.int64]
 STIFFNESS = 6.0
 """Bits that a squared distance of 1, in steps of the quantizer, is worth. Where rate and distortion are in balance at a
 uniform quantizer of fine steps it is 6 / ln 2 = 8.7; a value of somewhat less saved more bytes than it cost."""
-_LEAST_STIFFNESS = STIFFNESS / 32
+_LEAST_STIFFNESS, _MOST_STIFFNESS = STIFFNESS / 32, STIFFNESS * 16
 _NEAR = 0.98
 """Share of a budget that a stream should take at least."""
 
@@ -245,7 +245,7 @@ class VariableRateCodec(TrainedCodec, RateControlledCodec, LossTolerantCodec):
         """As the contract says: the highest level that fits, found by bisection; the encoder runs once.
 
         Where the next level takes much more, because channels begin there (`first_levels`), it is taken with as
-        stiff an assignment as fits.
+        stiff an assignment as fits; where none fits, the level before it with a stiffer one than usual.
         """
         height, width = check_image(image_uint8_HW3).shape[:2]
         latent_1Dhw = self.latent(image_uint8_HW3)
@@ -266,14 +266,17 @@ class VariableRateCodec(TrainedCodec, RateControlledCodec, LossTolerantCodec):
             level = (best + above) // 2
             best, above = (level, above) if fits(level) else (best, level)
         data = streams[best]
-        low, high = _LEAST_STIFFNESS, STIFFNESS
-        for _ in range(5 if above < LEVELS and self.options.effort > 0 else 0):
-            if len(data) >= _NEAR * budget_bytes:
-                break
-            stiffness = math.sqrt(low * high)
-            tried = self.encode(self.symbols(latent_1Dhw, above, stiffness=stiffness), height, width, above)
-            low, high = (stiffness, high) if len(tried) <= budget_bytes else (low, stiffness)
-            data = max(data, tried, key=len) if len(tried) <= budget_bytes else data
+        if above == LEVELS or self.options.effort == 0:
+            return data
+        ranges = ((above, _LEAST_STIFFNESS, STIFFNESS), (best, STIFFNESS, _MOST_STIFFNESS))
+        for level, low, high in ranges:
+            for _ in range(5):
+                if len(data) >= _NEAR * budget_bytes:
+                    return data
+                stiffness = math.sqrt(low * high)
+                tried = self.encode(self.symbols(latent_1Dhw, level, stiffness=stiffness), height, width, level)
+                low, high = (stiffness, high) if len(tried) <= budget_bytes else (low, stiffness)
+                data = max(data, tried, key=len) if len(tried) <= budget_bytes else data
         return data
 
     def decompress(self, data: bytes) -> ImageArray:
