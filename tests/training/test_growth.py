@@ -13,8 +13,9 @@ from gosvae.checkpoint import load_codec_checkpoint
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
 from gosvae.nn.pyramid import PyramidConfig
 from gosvae.seeding import seed_everything, torch_generator
+from gosvae.tensors import image_to_tensor
 from gosvae.training.codecs import train_codec
-from gosvae.training.growth import begin_as, can_grow, heard_channels, make_finer
+from gosvae.training.growth import begin_as, can_grow, heard_channels, make_finer, wake_features
 from tiny import expert, perceptual, run_config, streets, variable_checkpoint, variable_config
 
 
@@ -98,6 +99,49 @@ def test_steps_become_finer_where_the_integers_have_room() -> None:
     untouched = network.log_gains_DA.clone()
     make_finer(network, 1.0)
     torch.testing.assert_close(network.log_gains_DA, untouched)
+
+
+@torch.no_grad()
+def test_dead_features_wake_and_fill_new_channels_with_what_is_new() -> None:
+    source, model = variable_checkpoint(), grown(1, 0)
+    model = model.model_copy(update={"context": model.context.model_copy(update={"first_levels": (0, 200, 200)})})
+    network, untouched = VariableRateAutoencoder(model), VariableRateAutoencoder(model)
+    seed_everything(2)
+    images = [streets(3)[i].image_uint8_HW3 for i in range(3)]
+    for one in (network, untouched):
+        begin_as(one, source)
+        bias_C = list(one.encoder.body.parameters())[-1]
+        bias_C[:] = torch.tensor([-100.0] * 4 + [1.0] * 4)
+    context = source.card.model.context  # type: ignore[union-attr]
+    assert wake_features(network, images, context.channels) == 4
+    x_B3HW = torch.cat([image_to_tensor(image) for image in images])
+    features_BChw = torch.relu(network.encoder.body(x_B3HW - 0.5))
+    assert (features_BChw.transpose(0, 1).flatten(1).std(dim=1) > 1e-3).all()
+    old, new = untouched.transform(x_B3HW), network.transform(x_B3HW)
+    torch.testing.assert_close(new[:, : context.channels], old[:, : context.channels])
+    fresh_NC = new[:, context.channels :].permute(0, 2, 3, 1).flatten(0, 2)
+    torch.testing.assert_close(fresh_NC.T.cov(correction=0), 0.64 * torch.eye(fresh_NC.shape[1]), atol=1e-3, rtol=0.0)
+    torch.testing.assert_close(fresh_NC.mean(dim=0), torch.zeros(fresh_NC.shape[1]), atol=1e-3, rtol=0.0)
+    assert wake_features(network, images, context.channels) == 0
+
+
+def test_channels_of_high_levels_can_begin_anew() -> None:
+    source = variable_checkpoint()
+    context = variable_config().context.model_copy(update={"first_levels": (0, 128)})
+    model = variable_config().model_copy(update={"context": context})
+    card = source.card.model_copy(update={"model": model})
+    network = VariableRateAutoencoder(model)
+    assert begin_as(network, replace(source, card=card)) == context.channels
+    seed_everything(3)
+    network, fresh = VariableRateAutoencoder(model), VariableRateAutoencoder(model)
+    with torch.no_grad():
+        fresh.log_gains_DA.copy_(network.log_gains_DA)
+    assert begin_as(network, replace(source, card=card), below=128) == context.group
+    assert not network.decoder.from_latent.weight[:, context.group :].any()
+    torch.testing.assert_close(network.log_gains_DA[context.group :], fresh.log_gains_DA[context.group :])
+    donor = source.weights["log_gains_DA"].float()
+    torch.testing.assert_close(network.log_gains_DA[: context.group], donor[: context.group])
+    assert not torch.equal(network.log_gains_DA, donor)
 
 
 def finer(more_blocks: int = 0) -> VariableRateConfig:

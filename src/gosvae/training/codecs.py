@@ -38,6 +38,9 @@ from gosvae.training.loop import Outcome, Trainer
 from gosvae.training.provenance import provenance
 from gosvae.training.task import TrainingTask
 
+_PIXELS_TO_LOOK_AT = 2_000_000
+"""Of images that a recipe sees when it takes over the weights of another codec."""
+
 
 class TrainableRecipe(Config, ABC):
     """How a codec is trained: a model and the stages of its training. All that depends on its kind is here.
@@ -74,12 +77,15 @@ class TrainableRecipe(Config, ABC):
         """Whether `initialise` can take the weights of a codec of this model."""
         return model == self.model
 
-    def initialise(self, network: nn.Module, source: CodecCheckpoint) -> None:
+    def initialise(self, network: nn.Module, source: CodecCheckpoint, images: Iterator[ImageArray]) -> None:
         """Give the network the weights of a finished codec of a model that `can_start_from` allows.
+
+        `images` are some of those that it will be trained with.
 
         Raises:
             CheckpointError: they do not fit.
         """
+        del images
         load_weights(network, source)
 
     @abstractmethod
@@ -130,12 +136,12 @@ def count_indices(codec: LearnedCodec, dataset: Dataset, most_pixels: int = 60_0
     return torch.from_numpy(np.asarray(histogram.counts_K))
 
 
-def _initialise(network: nn.Module, recipe: TrainableRecipe, folder: Path) -> None:
+def _initialise(network: nn.Module, recipe: TrainableRecipe, folder: Path, used: Dataset) -> None:
     """Start from the weights of a finished codec of the same shape."""
     source = load_codec_checkpoint(folder)
     if source.card.kind != recipe.kind or not recipe.can_start_from(source.card.model):
         raise ConfigError(f"--init {folder}: its model is not the recipe's; train with the same model settings")
-    recipe.initialise(network, source)
+    recipe.initialise(network, source, spaced_images(used, _PIXELS_TO_LOOK_AT))
 
 
 def train_codec(
@@ -185,7 +191,7 @@ def train_codec(
         seed_everything(run.seed)
         network = recipe.network()
         if init is not None:
-            _initialise(network, recipe, init)
+            _initialise(network, recipe, init, used)
         task = recipe.task(network, expert, perceptual)
         judges = [expert and expert.fingerprint(), perceptual and perceptual.name]
         start = None if init is None else load_codec_checkpoint(init).fingerprint().hex()

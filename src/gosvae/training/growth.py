@@ -1,30 +1,42 @@
 """A variable-rate network that begins with what a finished one of another size has learned.
 
 Axis legend: D latent channels, K of them that are taken over, A anchors, G of a group, V values,
-C features, O outputs, I inputs, P passes.
+C features, O outputs, I inputs, P passes, N positions of all images.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from operator import le
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gosvae.checkpoint import CodecCheckpoint, VariableRateCard, load_weights
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
-from gosvae.entropy.latent_network import LatentContextNetwork
+from gosvae.entropy.latent_network import LEVELS, LatentContextNetwork
 from gosvae.nn.pyramid import PyramidConfig
+from gosvae.tensors import ImageArray, image_to_tensor, pad_to_multiple
 
 _MAY_BE_NEW = ("context.", "decoder.from_lost.")
 """Not in the weights of every checkpoint: the context model is kept apart, and older decoders knew no losses."""
+_BY_CHANNEL = (
+    "encoder.to_latent.", "log_gains_DA", "log_inverse_gains_DA", "decoder.from_latent.weight",
+    "context.embedding", "context.heads.", "context.known.",
+)  # fmt: skip
+"""Weights that belong to single channels of the latent."""
 _SURELY = 0.995
 """Probability of one value above which the context model takes a channel for silent."""
 _ROOM = 2 / 7
 """Standard deviation of a channel's integers, as a share of their bound, up to which steps are made finer."""
+_DEAD = 1e-3
+"""Standard deviation behind the rectifier below which a feature of the encoder is dead: no gradient reaches it."""
+_NEW_LATENT = 0.1
+"""Standard deviation of a new channel that the encoder already fills, before `LATENT_GAIN`."""
 _OF_GRID = re.compile(r"^(decoder\.(?:grids|modulations|ups)\.)(\d+)(\..*)$")
 
 
@@ -59,13 +71,16 @@ def _finer_grids(pyramid: PyramidConfig, end: int) -> PyramidConfig:
 
 
 @torch.no_grad()
-def begin_as(network: VariableRateAutoencoder, source: CodecCheckpoint) -> None:
+def begin_as(network: VariableRateAutoencoder, source: CodecCheckpoint, *, below: int = LEVELS) -> int:
     """Give the network what a codec of a model that `can_grow` into its own has learned.
 
     New residual blocks begin as the identity. Where the network has more channels, or other first levels, those of the
     codec that fell silent are left out; the others keep their order, and behind them are new ones, of which decoder and
-    context model know nothing yet. A network of fewer grids takes over the weights of its own grids; its latent and its
-    context model are new.
+    context model know nothing yet. Those that begin at the level `below` or later are new too. A network of fewer grids
+    takes over the weights of its own grids; its latent and its context model are new.
+
+    Returns:
+        How many channels were taken over.
 
     Raises:
         CheckpointError: the weights are not those of their configuration.
@@ -78,15 +93,17 @@ def begin_as(network: VariableRateAutoencoder, source: CodecCheckpoint) -> None:
     coarser = len(donor.config.pyramid.decoder_widths) - len(network.config.pyramid.decoder_widths)
     if coarser > 0:
         _take_finer_grids(network.state_dict(), donor.state_dict(), coarser)
-        return
-    same = network.config.context == donor.config.context
+        return 0
+    same = network.config.context == donor.config.context and below == LEVELS
     channels_K = torch.arange(donor.config.context.channels) if same else heard_channels(donor)
+    channels_K = channels_K[donor.config.context.first_level_of_each_channel()[channels_K] < below]
     given = donor.state_dict()
     for name, value in network.state_dict().items():
-        if name in given and value.shape == given[name].shape:
+        if name in given and value.shape == given[name].shape and not name.startswith(_BY_CHANNEL):
             value.copy_(given[name])
     _take_channels(network, donor, channels_K)
     _take_symbols(network.context, donor.context, channels_K)
+    return len(channels_K)
 
 
 def heard_channels(donor: VariableRateAutoencoder) -> Tensor:
@@ -124,6 +141,46 @@ def make_finer(network: VariableRateAutoencoder, factor: float) -> None:
     finer_DA = factor_D.log()[:, None] * share_A
     network.log_gains_DA.add_(finer_DA)
     network.log_inverse_gains_DA.sub_(finer_DA)
+
+
+@torch.no_grad()
+def wake_features(network: VariableRateAutoencoder, images: Iterable[ImageArray], old: int) -> int:
+    """Give life to features of the encoder that are 0 on all images, so that gradients reach them again.
+
+    Their bias becomes one with which they are above 0 at half of the positions. The first `old` channels of the latent
+    do not hear them yet; those behind carry what the woken features have that the others do not: the principal
+    components of what a linear prediction from the others leaves, the largest first, all made equally large.
+
+    Returns:
+        How many features were woken.
+    """
+    encoder, stride = network.encoder, network.stride
+    before_CN = torch.cat(
+        [encoder.body(pad_to_multiple(image_to_tensor(image), stride) - 0.5)[0].flatten(1) for image in images], dim=1
+    )
+    dead_C = F.relu(before_CN).std(dim=1) < _DEAD
+    medians_C = before_CN.median(dim=1).values
+    last_bias_C = list(encoder.body.parameters())[-1]
+    last_bias_C[dead_C] -= medians_C[dead_C]
+    encoder.to_latent.weight[:, dead_C] = 0.0
+    new = len(encoder.to_latent.weight) - old
+    if new == 0 or not dead_C.any():
+        return int(dead_C.sum())
+    woken_NC = F.relu(before_CN[dead_C] - medians_C[dead_C, None]).T
+    alive_NC = F.relu(before_CN[~dead_C]).T
+    known_NC = torch.cat([alive_NC, torch.ones(len(alive_NC), 1)], dim=1)
+    predictor_CC = torch.linalg.lstsq(known_NC, woken_NC, driver="gelsd").solution
+    rest_NC = woken_NC - known_NC @ predictor_CC
+    _, spreads_C, directions_CC = torch.linalg.svd(rest_NC, full_matrices=False)
+    new = min(new, len(spreads_C))
+    scale_C1 = _NEW_LATENT * len(rest_NC) ** 0.5 / spreads_C[:new, None]
+    assert encoder.to_latent.bias is not None
+    rows_CC = scale_C1 * directions_CC[:new]
+    own = slice(old, old + new)
+    encoder.to_latent.weight[own, dead_C, 0, 0] = rows_CC
+    encoder.to_latent.weight[own, ~dead_C, 0, 0] = -rows_CC @ predictor_CC[:-1].T
+    encoder.to_latent.bias[own] = -rows_CC @ predictor_CC[-1]
+    return int(dead_C.sum())
 
 
 def _take_channels(network: VariableRateAutoencoder, donor: VariableRateAutoencoder, channels_K: Tensor) -> None:

@@ -9,6 +9,7 @@ Axis legend: B images, D latent channels, h and w latent positions, N positions,
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -27,9 +28,9 @@ from gosvae.experts.base import Expert
 from gosvae.experts.registry import load_expert
 from gosvae.losses.perceptual import PerceptualLoss, load_perceptual
 from gosvae.seeding import torch_generator
-from gosvae.tensors import pad_to_multiple
+from gosvae.tensors import ImageArray, pad_to_multiple
 from gosvae.training.codecs import TrainableRecipe
-from gosvae.training.growth import begin_as, can_grow, make_finer
+from gosvae.training.growth import begin_as, can_grow, make_finer, wake_features
 from gosvae.training.judges import Judges
 from gosvae.training.passes import PassUse, drawn, pass_uses
 from gosvae.training.task import RECONSTRUCTION, TrainingTask
@@ -243,6 +244,9 @@ class VariableRateRecipe(TrainableRecipe):
         perceptual_images: images of a batch that LPIPS judges, all by default.
         finer: at the start from another codec, steps of the highest level are made up to so many times finer, see
             `make_finer`: rounding tells a network next to nothing of what finer steps would bring.
+        new_from: at the start from another codec, latent channels that begin at this level or later are new.
+        wake: at the start from another codec, features of its encoder that are 0 on all images are given life, and new
+            channels carry what is new in them, see `wake_features`.
     """
 
     kind: Literal["variable-rate"] = "variable-rate"
@@ -255,6 +259,8 @@ class VariableRateRecipe(TrainableRecipe):
     more_perceptual: tuple[str, ...] = ()
     perceptual_images: int | None = Field(default=None, ge=1)
     finer: float = Field(default=1.0, ge=1)
+    new_from: int = Field(default=LEVELS, ge=0, le=LEVELS)
+    wake: bool = False
 
     def network(self) -> VariableRateAutoencoder:
         return VariableRateAutoencoder(self.model)
@@ -263,9 +269,11 @@ class VariableRateRecipe(TrainableRecipe):
         """The same model, or one with fewer residual blocks in the decoder or fewer latent channels."""
         return isinstance(model, VariableRateConfig) and can_grow(model, self.model)
 
-    def initialise(self, network: nn.Module, source: CodecCheckpoint) -> None:
+    def initialise(self, network: nn.Module, source: CodecCheckpoint, images: Iterator[ImageArray]) -> None:
         assert isinstance(network, VariableRateAutoencoder)
-        begin_as(network, source)
+        taken = begin_as(network, source, below=self.new_from)
+        if self.wake:
+            wake_features(network, images, taken)
         make_finer(network, self.finer)
 
     def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
