@@ -6,6 +6,7 @@ Axis legend: D latent channels, h and w latent positions.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from gosvae.entropy.latent import LatentContextModel
 from gosvae.entropy.latent_network import LEVELS, integer_network
 from gosvae.errors import BitstreamError, CheckpointError, ConfigError, RateError
 from gosvae.precision import Precision, autocast
-from gosvae.tensors import ImageArray, check_image, tensor_to_image
+from gosvae.tensors import ImageArray, tensor_to_image
 
 SymbolArray = npt.NDArray[np.int64]
 
@@ -235,49 +236,57 @@ class VariableRateCodec(TrainedCodec, RateControlledCodec, LossTolerantCodec):
 
     def compress_at(self, image_uint8_HW3: ImageArray, level: int) -> bytes:
         """The stream of an image at a level of 0..255."""
-        height, width = check_image(image_uint8_HW3).shape[:2]
-        return self.encode(self.symbols(self.latent(image_uint8_HW3), level), height, width, level)
+        return self._stream(self.latent(image_uint8_HW3), image_uint8_HW3, level, STIFFNESS)
 
     def compress_smallest(self, image_uint8_HW3: ImageArray) -> bytes:
-        return self.compress_at(image_uint8_HW3, 0)
+        return self._stream(self.latent(image_uint8_HW3), image_uint8_HW3, 0, _LEAST_STIFFNESS)
 
     def compress_to_budget(self, image_uint8_HW3: ImageArray, budget_bytes: int) -> bytes:
         """As the contract says: the highest level that fits, found by bisection; the encoder runs once.
 
-        Where the next level takes much more, because channels begin there (`first_levels`), it is taken with as
-        stiff an assignment as fits; where none fits, the level before it with a stiffer one than usual.
+        With an effort above 0 the stiffness of the assignment fills what is left. Where the next level takes much more,
+        because channels begin there (`first_levels`), it is taken with as stiff an assignment as fits; where none fits,
+        the level before it with a stiffer one than usual. In the same way budgets a little below the lowest level and
+        above the highest one are met.
         """
-        height, width = check_image(image_uint8_HW3).shape[:2]
         latent_1Dhw = self.latent(image_uint8_HW3)
-        streams: dict[int, bytes] = {}
 
-        def fits(level: int) -> bool:
-            if level not in streams:
-                streams[level] = self.encode(self.symbols(latent_1Dhw, level), height, width, level)
-            return len(streams[level]) <= budget_bytes
+        @functools.cache
+        def stream(level: int, stiffness: float = STIFFNESS) -> bytes:
+            return self._stream(latent_1Dhw, image_uint8_HW3, level, stiffness)
 
-        if not fits(0):
-            raise RateError(
-                f"{self.name} cannot code this {height}x{width} image in {budget_bytes} bytes: its smallest stream "
-                f"takes {len(streams[0])}; raise the budget or shrink the image"
-            )
-        best, above = 0, LEVELS
+        best, above = -1, LEVELS
         while above - best > 1:
             level = (best + above) // 2
-            best, above = (level, above) if fits(level) else (best, level)
-        data = streams[best]
-        if above == LEVELS or self.options.effort == 0:
-            return data
-        ranges = ((above, _LEAST_STIFFNESS, STIFFNESS), (best, STIFFNESS, _MOST_STIFFNESS))
-        for level, low, high in ranges:
+            best, above = (level, above) if len(stream(level)) <= budget_bytes else (best, level)
+        # The stream so far, and levels with a range of stiffness in which there may be a longer one that fits.
+        if best < 0:
+            data, ranges = stream(0, _LEAST_STIFFNESS), [(0, _LEAST_STIFFNESS, STIFFNESS)]
+            if len(data) > budget_bytes:
+                raise RateError(
+                    f"{self.name} cannot code this {image_uint8_HW3.shape[0]}x{image_uint8_HW3.shape[1]} image in "
+                    f"{budget_bytes} bytes: its smallest stream takes {len(data)}; raise the budget or shrink the image"
+                )
+        elif above < LEVELS:
+            data, ranges = stream(best), [(above, _LEAST_STIFFNESS, STIFFNESS), (best, STIFFNESS, _MOST_STIFFNESS)]
+        else:
+            largest = stream(best, _MOST_STIFFNESS)
+            if len(largest) <= budget_bytes:
+                return largest
+            data, ranges = stream(best), [(best, STIFFNESS, _MOST_STIFFNESS)]
+        for level, low, high in ranges if self.options.effort else []:
             for _ in range(5):
                 if len(data) >= _NEAR * budget_bytes:
                     return data
                 stiffness = math.sqrt(low * high)
-                tried = self.encode(self.symbols(latent_1Dhw, level, stiffness=stiffness), height, width, level)
+                tried = stream(level, stiffness)
                 low, high = (stiffness, high) if len(tried) <= budget_bytes else (low, stiffness)
                 data = max(data, tried, key=len) if len(tried) <= budget_bytes else data
         return data
+
+    def _stream(self, latent_1Dhw: Tensor, image_uint8_HW3: ImageArray, level: int, stiffness: float) -> bytes:
+        height, width = image_uint8_HW3.shape[:2]
+        return self.encode(self.symbols(latent_1Dhw, level, stiffness=stiffness), height, width, level)
 
     def decompress(self, data: bytes) -> ImageArray:
         return self.reconstruct(*self.decode(data))
