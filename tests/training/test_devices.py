@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_variable import recipe
 
 from gosvae.checkpoint import load_codec_checkpoint
+from gosvae.config import to_tree
 from tiny import recipe_tree
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -25,6 +27,7 @@ import tiny
 from gosvae.config import parse
 from gosvae.training import loop
 from gosvae.training.codecs import CodecRecipe, train_codec
+from gosvae.training.variable import VariableRateRecipe
 
 folder, minutes = Path(sys.argv[1]), None if sys.argv[2] == "all" else float(sys.argv[2])
 networks = []
@@ -34,7 +37,8 @@ def watched(self, task, *rest, **named):
     init(self, task, *rest, **named)
 loop.Trainer.__init__ = watched
 run = tiny.run_config(devices=2)
-recipe = parse(CodecRecipe, json.loads(sys.argv[3]))
+tree = json.loads(sys.argv[3])
+recipe = parse(VariableRateRecipe if tree.get("kind") == "variable-rate" else CodecRecipe, tree)
 outcome = train_codec(recipe, tiny.streets(), tiny.streets(2), tiny.expert(), tiny.perceptual(),
                       run, folder, max_minutes=minutes, progress=False)
 digest = hashlib.sha256()
@@ -76,3 +80,11 @@ def test_two_processes_agree_and_continue(tmp_path: Path) -> None:
     assert one.fingerprint() == two.fingerprint()
     again = [json.loads(line) for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
     assert [row["total"] for row in again] == [row["total"] for row in rows]
+
+
+@pytest.mark.slow
+def test_two_processes_agree_on_a_variable_rate_codec(tmp_path: Path) -> None:
+    # Now and then no image of a batch loses anything; the weights for what is lost take part all the same.
+    ranks = train(tmp_path, tmp_path / "run", "all", to_tree(recipe(losses={"share": 0.3})))
+    assert ranks[0] == ranks[1]
+    assert ranks[0][1:] == [True, 4]

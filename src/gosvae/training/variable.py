@@ -75,13 +75,11 @@ class LossesConfig(Config):
     slices: int = Field(default=8, ge=1, le=256)
     most: float = Field(default=0.4, ge=0, le=1)
 
-    def lost(self, batch: int, grid_hw: tuple[int, int], generator: torch.Generator) -> Tensor | None:
-        """A mask (B, 1, h, w), 1 where a position is lost; None where nothing is."""
+    def lost(self, batch: int, grid_hw: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """A mask (B, 1, h, w), 1 where a position is lost."""
         parts = grid_parts(grid_hw, slice_count(grid_hw, self.slices, "interleaved"), "interleaved")
         draws_BU = torch.rand(batch, 2 + len(parts), generator=generator)
         gone_BS = (draws_BU[:, 2:] < self.most * draws_BU[:, 1:2]) & (draws_BU[:, :1] < self.share)
-        if not gone_BS.any():
-            return None
         lost_B1hw = torch.zeros(batch, 1, *grid_hw)
         for part, gone_B in zip(parts, gone_BS.T, strict=True):
             lost_B1hw[:, :, part[0], part[1]] = gone_B.float()[:, None, None, None]
@@ -131,7 +129,8 @@ class VariableRateTask(TrainingTask):
         padded_B3HW = pad_to_multiple(x_B3HW, self.network.stride)
         grid_hw = (padded_B3HW.shape[-2] // self.network.stride, padded_B3HW.shape[-1] // self.network.stride)
         lost_B1hw = self._losses.lost(len(x_B3HW), grid_hw, self._generator)
-        result, y_BDhw = self.network(padded_B3HW, level_B, None if lost_B1hw is None else lost_B1hw.to(x_B3HW.device))
+        # The mask is given even where nothing is lost: among several devices every weight must take part in every step.
+        result, y_BDhw = self.network(padded_B3HW, level_B, lost_B1hw.to(x_B3HW.device))
         x_hat_B3HW = result.x_hat_B3HW[..., :height, :width].float()
         terms: dict[str, Tensor] = self.judges(x_B3HW, x_hat_B3HW, wanted)
         with torch.autocast(x_B3HW.device.type, enabled=False):
