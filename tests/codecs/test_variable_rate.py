@@ -15,6 +15,7 @@ from gosvae.codecs.registry import load_codec, split_budget
 from gosvae.codecs.slices import StreamOptions
 from gosvae.codecs.tiling import TILE_PIXELS
 from gosvae.codecs.variable import VariableRateCodec
+from gosvae.datasets.streets import Streets
 from gosvae.entropy.latent_network import LEVELS
 from gosvae.errors import BitstreamError, ConfigError, ForeignStreamError, RateError
 from gosvae.images import write_image
@@ -59,6 +60,16 @@ def test_a_budget_between_two_levels_is_used() -> None:
     data = codec.compress_to_budget(image, budget)
     assert 0.9 * budget < len(data) <= budget
     assert codec.decode(data)[1] == 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kib", [0.4, 0.7, 1.0, 1.5, 2.0, 4.0, 7.0])
+def test_the_released_model_meets_budgets_within_three_per_cent(kib: float) -> None:
+    codec, scenes = load_codec("gosvae-variable-camvid"), Streets(2, seed=3, height=256, width=512)
+    assert isinstance(codec, VariableRateCodec)
+    for i in range(len(scenes)):
+        taken = len(codec.compress_to_budget(scenes[i].image_uint8_HW3, int(1024 * kib)))
+        assert 0.97 * 1024 * kib <= taken <= 1024 * kib
 
 
 @pytest.mark.parametrize("entropy", ["auto", "fixed", "context"])
