@@ -84,10 +84,15 @@ frames=("${wide[@]}" --set 'model.context.first_levels=[0, 0, 0, 0, 64, 64, 96, 
     --set stages.0.steps=1100 --set stages.0.learning_rate=5e-4 --set stages.0.warmup_steps=50 \
     --set stages.0.weights.mse=10 --set finer=6 --set rate.highest_price=90 --set rate.lowest_price=0.002 \
     --set rate.warmup_steps=1 --set 'more_experts=[runs/expert-b]' --seed 3
-# Dead features of the encoder woken, the channels of high levels begun anew to carry what is new in them.
-"$gosvae" train gosvae-variable-finetune --init runs/variable-8 --data "$data" "${wide[@]}" --out runs/variable-9 \
-    --accelerator cpu --devices 2 --set stages.0.batches.batch_size=2 --set perceptual_images=1 --seed 4 \
-    --set 'model.context.first_levels=[0, 0, 0, 0, 128, 144, 160, 168, 184, 200, 208, 216]' --set new_from=160 --set wake=true \
-    --set stages.0.steps=STEPS --set stages.0.weights.mse=10 --set stages.0.weights.jsd=18 --set stages.0.weights.features=4 \
-    --set rate.highest_price=130 --set rate.lowest_price=0.0015 --set rate.warmup_steps=1 --set 'more_experts=[runs/expert-b]'
-"$gosvae" export runs/variable-9 "$models/gosvae-variable-camvid" --eight-bit-decoder
+# Dead features of the encoder woken, the channels of high levels begun anew to carry what is new in them, by two processes.
+# The first of these was stopped after 1921 of 4800 steps and its moving average kept; the second has finer steps again.
+two=("${wide[@]}" --accelerator cpu --devices 2 --set stages.0.batches.batch_size=2 --set perceptual_images=1
+    --set 'model.context.first_levels=[0, 0, 0, 0, 128, 144, 160, 168, 184, 200, 208, 216]'
+    --set stages.0.weights.mse=10 --set stages.0.weights.jsd=18 --set stages.0.weights.features=4
+    --set rate.highest_price=130 --set rate.warmup_steps=1 --set 'more_experts=[runs/expert-b]')
+"$gosvae" train gosvae-variable-finetune --init runs/variable-8 --data "$data" "${two[@]}" --out runs/variable-9 \
+    --set stages.0.steps=4800 --set rate.lowest_price=0.0015 --set new_from=160 --set wake=true --seed 4
+"$gosvae" train gosvae-variable-finetune --init runs/variable-9 --data "$data" "${two[@]}" --out runs/variable-10 \
+    --set stages.0.steps=2850 --set stages.0.learning_rate=6e-4 --set stages.0.warmup_steps=30 \
+    --set rate.lowest_price=0.0006 --set finer=4 --seed 5
+"$gosvae" export runs/variable-10 "$models/gosvae-variable-camvid" --eight-bit-decoder
