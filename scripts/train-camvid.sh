@@ -85,7 +85,7 @@ frames=("${wide[@]}" --set 'model.context.first_levels=[0, 0, 0, 0, 64, 64, 96, 
     --set stages.0.weights.mse=10 --set finer=6 --set rate.highest_price=90 --set rate.lowest_price=0.002 \
     --set rate.warmup_steps=1 --set 'more_experts=[runs/expert-b]' --seed 3
 # Dead features of the encoder woken, the channels of high levels begun anew to carry what is new in them, by two processes.
-# The first of these was stopped after 1921 of 4800 steps and its moving average kept; the second has finer steps again.
+# The first of these was stopped after 1921 of 4800 steps and its moving average kept; the others have finer steps again.
 two=("${wide[@]}" --accelerator cpu --devices 2 --set stages.0.batches.batch_size=2 --set perceptual_images=1
     --set 'model.context.first_levels=[0, 0, 0, 0, 128, 144, 160, 168, 184, 200, 208, 216]'
     --set stages.0.weights.mse=10 --set stages.0.weights.jsd=18 --set stages.0.weights.features=4
@@ -95,4 +95,7 @@ two=("${wide[@]}" --accelerator cpu --devices 2 --set stages.0.batches.batch_siz
 "$gosvae" train gosvae-variable-finetune --init runs/variable-9 --data "$data" "${two[@]}" --out runs/variable-10 \
     --set stages.0.steps=2850 --set stages.0.learning_rate=6e-4 --set stages.0.warmup_steps=30 \
     --set rate.lowest_price=0.0006 --set finer=4 --seed 5
-"$gosvae" export runs/variable-10 "$models/gosvae-variable-camvid" --eight-bit-decoder
+"$gosvae" train gosvae-variable-finetune --init runs/variable-10 --data "$data" "${two[@]}" --out runs/variable-11 \
+    --set stages.0.steps=260 --set stages.0.learning_rate=2.5e-4 --set stages.0.warmup_steps=30 --set stages.0.ema_decay=0.99 \
+    --set rate.lowest_price=0.0006 --set finer=4 --seed 6
+"$gosvae" export runs/variable-11 "$models/gosvae-variable-camvid" --eight-bit-decoder
