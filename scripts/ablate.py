@@ -82,7 +82,7 @@ def train(options: argparse.Namespace) -> int:
 def run_evaluate(options: argparse.Namespace) -> int:
     """Evaluate the variants that there are, and write a table."""
     codecs, minutes = {}, {}
-    for name in VARIANTS:
+    for name in options.only or VARIANTS:
         folder = options.out / name
         if not (folder / "weights.safetensors").exists():
             print(f"{name}: not trained, left out")
@@ -130,7 +130,6 @@ def main() -> int:
     training = commands.add_parser("train")
     training.add_argument("--data", required=True)
     training.add_argument("--out", type=Path, default=Path("runs/ablation"))
-    training.add_argument("--only", nargs="*", choices=list(VARIANTS))
     training.add_argument("--steps", type=int, default=200)
     training.add_argument(
         "--more-experts", type=Path, nargs="*", default=[], help="imitated beside the embedded one, see train-camvid.sh"
@@ -148,6 +147,8 @@ def main() -> int:
     evaluation.add_argument("--to", type=Path, default=Path("docs/camvid/ablation"))
     evaluation.add_argument("--limit", type=int)
     evaluation.set_defaults(run=run_evaluate)
+    for command in (training, evaluation):
+        command.add_argument("--only", nargs="*", choices=list(VARIANTS), help="these variants alone")
     options = parser.parse_args()
     run: int = options.run(options)
     return run
