@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """How well a codec meets budgets: bytes of each image's stream as a share of what `--kib` allows.
 
-scripts/budgets.py gosvae-variable-camvid --data camvid:PATH --kib 0.3 0.5 1 2 4 8 --to docs/camvid/budgets.md
+    scripts/budgets.py gosvae-variable-camvid --data camvid:PATH --kib 0.3 0.5 1 2 4 8
+
+Images for which even the smallest stream is too large are left out of the shares; the second column counts the others.
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ def _position_bits(
         symbols_NG = symbols_ND[:, group]
         # Logits are in bits: log2 of a softmax to the base of 2.
         logits_NGV = network.logits(h_NC, g)
-        bits_NGV = -F.log_softmax(logits_NGV * math.log(2.0), dim=2) / math.log(2.0)  # logits are in bits
+        bits_NGV = -F.log_softmax(logits_NGV * math.log(2.0), dim=2) / math.log(2.0)
         model_N = model_N + coded_N * bits_NGV.gather(2, symbols_NG[..., None]).sum(dim=(1, 2))
         with torch.no_grad():
             shifted_NG = y_ND[:, group] + config.bound
