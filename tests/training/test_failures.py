@@ -12,13 +12,15 @@ from test_resume import losses, states, train
 from torch import Tensor
 
 from gosvae.checkpoint import load_codec_checkpoint, save_codec
+from gosvae.codecs.learned import LearnedCodec
 from gosvae.config import apply_overrides, parse
 from gosvae.errors import CheckpointError, ConfigError, TrainingError
 from gosvae.files import WriteError
+from gosvae.tensors import image_to_tensor
 from gosvae.training import codec_task, judges
 from gosvae.training.codecs import CodecRecipe, count_indices, train_codec
 from gosvae.training.stage import learning_rate
-from tiny import expert, perceptual, recipe, recipe_tree, run_config, streets
+from tiny import checkpoint, expert, perceptual, recipe, recipe_tree, run_config, streets
 
 
 def changed(*overrides: str) -> CodecRecipe:
@@ -93,6 +95,28 @@ def test_a_start_from_another_codec(tmp_path: Path) -> None:
         train(tmp_path / "third", recipe("fsq"), init=tmp_path / "first")
     with pytest.raises(CheckpointError, match=r"is .* a checkpoint folder"):
         train(tmp_path / "third", recipe(), init=tmp_path / "none")
+
+
+@pytest.mark.parametrize(("size", "error"), [(4, 0.6), (64, 0.2)])
+def test_a_start_with_a_codebook_of_another_size(tmp_path: Path, size: int, error: float) -> None:
+    resized = changed(f"model.quantizer.codebook_size={size}")
+    images = [sample.image_uint8_HW3 for sample in streets()]
+    network, donor = resized.network(), LearnedCodec(checkpoint()).model
+    resized.initialise(network, checkpoint(), iter(images))
+    x_B3HW = torch.cat([image_to_tensor(image) for image in images])
+    z_BDhw = network.encoder(x_B3HW)
+    torch.testing.assert_close(z_BDhw, donor.encoder(x_B3HW))
+    torch.testing.assert_close(network.decoder(z_BDhw), donor.decoder(z_BDhw))
+    quantized = network.eval().quantizer(z_BDhw)
+    spread = (z_BDhw - z_BDhw.mean(dim=(0, 2, 3), keepdim=True)).square().mean()
+    assert quantized.terms["codebook"] < error * spread
+    assert len(quantized.indices_Bhw.unique()) > 0.9 * size
+
+    train(tmp_path / "first", recipe(steps=(1, 1)))
+    train(tmp_path / "second", resized, init=tmp_path / "first")
+    assert load_codec_checkpoint(tmp_path / "second").counts.shape == (size,)
+    with pytest.raises(ConfigError, match=r"train with the same model settings"):
+        train(tmp_path / "third", changed("model.quantizer.code_dim=8"), init=tmp_path / "first")
 
 
 def no_space(*_: object) -> None:

@@ -11,17 +11,10 @@ from torch.nn import functional as F
 
 from gosvae.nn.straight_through import straight_through
 from gosvae.quantizers.base import Quantized, Quantizer
-from gosvae.quantizers.batch_statistics import count_codes, draw_vectors, sum_over_devices
-from gosvae.quantizers.vq import lookup_codes, nearest_codes, search_latent, to_vectors
+from gosvae.quantizers.batch_statistics import draw_vectors
+from gosvae.quantizers.kmeans import assigned, kmeans
+from gosvae.quantizers.vq import lookup_codes, search_latent, to_vectors
 from gosvae.tensors import check_layout
-
-
-def _assigned(z_ND: Tensor, indices_N: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
-    """For each code, over all devices: how many vectors chose it (K,) and their sum (K, D)."""
-    counts_K = count_codes(indices_N, codebook_size)
-    sums_KD = z_ND.new_zeros(codebook_size, z_ND.shape[1])
-    sums_KD.scatter_add_(0, indices_N.unsqueeze(1).expand_as(z_ND), z_ND)
-    return counts_K, sum_over_devices(sums_KD)
 
 
 class EmaVectorQuantizer(Quantizer):
@@ -96,19 +89,16 @@ class EmaVectorQuantizer(Quantizer):
 
     @torch.no_grad()
     def _start(self, z_ND: Tensor) -> None:
-        """Lloyd's k-means from random vectors of the batch; a code that nothing chose keeps its place."""
-        centres_KD = draw_vectors(z_ND, self.codebook_size, self.seed, "k-means", int(self.steps))
-        for _ in range(self.kmeans_iterations):
-            counts_K, sums_KD = _assigned(z_ND, nearest_codes(z_ND, centres_KD), self.codebook_size)
-            means_KD = sums_KD / counts_K.clamp(min=1).unsqueeze(1)
-            centres_KD = torch.where(counts_K.unsqueeze(1) > 0, means_KD, centres_KD)
+        centres_KD, counts_K = kmeans(
+            z_ND, self.codebook_size, self.kmeans_iterations, self.seed, "k-means", int(self.steps)
+        )
         self.codebook_KD.copy_(centres_KD)
         self.counts_K.copy_(counts_K)
         self.sums_KD.copy_(centres_KD * counts_K.unsqueeze(1))
 
     @torch.no_grad()
     def _update(self, z_ND: Tensor, indices_N: Tensor) -> None:
-        counts_K, sums_KD = _assigned(z_ND, indices_N, self.codebook_size)
+        counts_K, sums_KD = assigned(z_ND, indices_N, self.codebook_size)
         self.counts_K.lerp_(counts_K, 1 - self.decay)
         self.sums_KD.lerp_(sums_KD, 1 - self.decay)
         # Laplace smoothing: no division by a count of zero.

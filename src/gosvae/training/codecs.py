@@ -29,8 +29,11 @@ from gosvae.entropy.static import StaticHistogram
 from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert
 from gosvae.losses.perceptual import PerceptualLoss
+from gosvae.quantizers import VectorQuantizer, VqConfig
+from gosvae.quantizers.kmeans import kmeans
+from gosvae.quantizers.vq import to_vectors
 from gosvae.seeding import seed_everything
-from gosvae.tensors import ImageArray
+from gosvae.tensors import ImageArray, image_to_tensor, pad_to_multiple
 from gosvae.training.codec_task import CodecTask
 from gosvae.training.config import RunConfig, StageConfig, Stages
 from gosvae.training.judges import FEATURES, IMITATION
@@ -40,6 +43,7 @@ from gosvae.training.task import TrainingTask
 
 _PIXELS_TO_LOOK_AT = 2_000_000
 """Of images that a recipe sees when it takes over the weights of another codec."""
+_KMEANS_ITERATIONS = 20
 
 
 class TrainableRecipe(Config, ABC):
@@ -110,6 +114,31 @@ class CodecRecipe(TrainableRecipe):
     def network(self) -> VqAutoencoder:
         return VqAutoencoder(self.model)
 
+    def can_start_from(self, model: Config) -> bool:
+        """The same model, or one of another `codebook_size`."""
+        if not (isinstance(model, ModelConfig) and isinstance(self.model.quantizer, VqConfig)):
+            return model == self.model
+        size = {"codebook_size": self.model.quantizer.codebook_size}
+        return self.model == model.model_copy(update={"quantizer": model.quantizer.model_copy(update=size)})
+
+    def initialise(self, network: nn.Module, source: CodecCheckpoint, images: Iterator[ImageArray]) -> None:
+        """As they are; a codebook of another size begins as the k-means of what the encoder makes of the images."""
+        assert isinstance(network, VqAutoencoder)
+        assert isinstance(source.card, CodecCard)
+        donor = VqAutoencoder(source.card.model)
+        load_weights(donor, source)
+        network.encoder.load_state_dict(donor.encoder.state_dict())
+        network.decoder.load_state_dict(donor.decoder.state_dict())
+        if source.card.model == self.model:
+            network.quantizer.load_state_dict(donor.quantizer.state_dict())
+            return
+        assert isinstance(network.quantizer, VectorQuantizer)
+        z_ND = torch.cat([to_vectors(_latent(network, image)) for image in images])
+        quantizer = network.quantizer
+        centres_KD, _ = kmeans(z_ND, quantizer.codebook_size, _KMEANS_ITERATIONS, quantizer.seed, "k-means")
+        with torch.no_grad():
+            quantizer.codebook_KD.copy_(centres_KD)
+
     def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
         assert isinstance(network, VqAutoencoder)
         return CodecTask(network, expert, perceptual)
@@ -120,6 +149,12 @@ class CodecRecipe(TrainableRecipe):
         blank = torch.ones(network.quantizer.codebook_size, dtype=torch.int64)
         uncounted = CodecCheckpoint(card, half_weights(network.state_dict()), blank, {})
         return replace(uncounted, counts=count_indices(LearnedCodec(uncounted), used, most_pixels))
+
+
+@torch.no_grad()
+def _latent(network: VqAutoencoder, image: ImageArray) -> torch.Tensor:
+    z_1Dhw: torch.Tensor = network.encoder(pad_to_multiple(image_to_tensor(image), network.stride))
+    return z_1Dhw
 
 
 def spaced_images(dataset: Dataset, most_pixels: int = 60_000_000) -> Iterator[ImageArray]:
