@@ -15,7 +15,7 @@ from gosvae.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.cli.main import main
 from gosvae.images import read_image, write_image
 from gosvae.recipes import recipe_names
-from tiny import checkpoint, recipe_tree, streets
+from tiny import checkpoint, recipe_tree, streets, variable_checkpoint
 
 COMMANDS = ("demo", "train", "train-expert", "export", "evaluate", "compress", "decompress", "info", "list")
 EXPERT = {
@@ -218,6 +218,22 @@ def test_evaluate_writes_table_numbers_and_picture(
     assert "pass it as --expert" in refuse("evaluate", expert, *common)
     assert "unknown expert" in refuse("evaluate", codec, "--data", "streets:1", "--expert", "nobody")
     assert "did you mean 'streets'?" in refuse("evaluate", codec, "--data", "street:2", "--expert", expert)
+
+
+def test_curves_of_an_evaluation(expert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for seed, folder in enumerate((first, second)):  # two codecs of one name are two curves
+        save_codec(folder, variable_checkpoint(seed=seed, name="tiny-variable"))
+    points = [f"jpeg:{quality}" for quality in (2, 10, 30, 55, 90)]
+    command = ["evaluate", *points, "--curve", "mine", "--sweep", first, second, "jpeg", "--anchor", "mine"]
+    command += ["--data", "streets:1", "--expert", expert, "--resize", "64x96", "--no-labels", "--quiet"]
+    assert main([str(part) for part in command]) == 0
+    out, err = capsys.readouterr()
+    assert "BD-rate of jpeg against mine:" in out
+    for curve in ("tiny-variable", second):
+        assert out.count(f"{curve}:") >= 9
+        assert f"BD-rate of {curve} against mine:" in out + err
+    assert "BD-rate of mine" not in out + err
 
 
 def test_info_of_an_expert(run: Run, expert: Path) -> None:

@@ -91,7 +91,9 @@ def add_commands(commands: Commands, formatter: Any) -> None:
         help="classical and variable-rate codecs over their range of qualities, as curves for the plot",
     )  # fmt: skip
     parser.add_argument("--curve", metavar="NAME", help="the codecs are the rate points of one curve")
-    parser.add_argument("--anchor", choices=list(CLASSICAL_CODECS), help="print the BD-rate of curves against this one")
+    parser.add_argument(
+        "--anchor", metavar="CURVE", help="print the BD-rate of curves against this one: of --sweep, or --curve's"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only N images, evenly spaced")
     parser.add_argument("--no-labels", action="store_true", help="measure the agreement with the expert only")
     parser.add_argument("--pictures", nargs="*", type=int, default=[0], metavar="INDEX", help="images for the picture")
@@ -143,7 +145,7 @@ def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecE
     `label-map` has the expert of the evaluation, `label-map:EXPERT` its own.
 
     Raises:
-        ConfigError: `--match` names no codec of the evaluation.
+        ConfigError: `--match` names no codec of the evaluation, or `--anchor` no curve of it.
     """
     entries: list[CodecEntry] = []
     specs = options.codecs or ([] if options.sweep else [DEFAULT_CODEC])
@@ -175,7 +177,11 @@ def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecE
         swept = _load(name, options, device)
         if not isinstance(swept, VariableRateCodec):
             raise ConfigError(f"--sweep {name}: its rate is fixed; take {', '.join(SWEEPS)} or a variable-rate codec")
-        entries += [CodecEntry(f"{swept.name}:{n}", swept.at(n), curve=swept.name) for n in LEVELS_SWEPT]
+        curve = name if swept.name in [entry.curve for entry in entries] else swept.name
+        entries += [CodecEntry(f"{curve}:{n}", swept.at(n), curve=curve) for n in LEVELS_SWEPT]
+    anchor = options.anchor
+    if anchor and anchor not in [entry.curve for entry in entries]:
+        raise ConfigError(f"--anchor {anchor} needs its curve: add --sweep {anchor}, or name it by --curve")
     return entries
 
 
@@ -205,8 +211,6 @@ def write_results(evaluation: Evaluation, folder: Path, *, details: bool = False
 
 def run_evaluate(options: argparse.Namespace) -> int:
     """Evaluate and print the table."""
-    if options.anchor and options.anchor not in options.sweep:
-        raise ConfigError(f"--anchor {options.anchor} needs its curve: add --sweep {options.anchor}")
     if options.limit is not None and options.limit < 1:
         raise ConfigError(f"--limit must be at least 1, got {options.limit}")
     dataset = load_prepared(options.data, default_split="val", geometry=geometry_of(options))
