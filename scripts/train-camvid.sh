@@ -21,17 +21,22 @@ cp runs/expert-unet-camvid/{config.json,provenance.json,weights.safetensors} "$m
 "$gosvae" train vqvae --data "$data" --set name=vqvae-camvid --out runs/vqvae-camvid
 "$gosvae" export runs/vqvae-camvid "$models/vqvae-camvid"
 
-"$gosvae" train gosvae-finetune --data "$data" --expert embedded "${lpips[@]}" --init "$models/vqvae-camvid" \
-    --set name=gosvae-camvid --out runs/gosvae-camvid
-"$gosvae" export runs/gosvae-camvid "$models/gosvae-camvid"
+imitate=(--data "$data" --expert embedded "${lpips[@]}")
+"$gosvae" train gosvae-finetune "${imitate[@]}" --init "$models/vqvae-camvid" --set name=gosvae-camvid --out runs/gosvae-1
+"$gosvae" train gosvae-finetune "${imitate[@]}" --init runs/gosvae-1 --set name=gosvae-k512 --set stages.0.steps=1845 \
+    --seed 1 --out runs/gosvae-2
+"$gosvae" train gosvae-finetune "${imitate[@]}" --init runs/gosvae-2 --set name=gosvae-k512 --set stages.0.steps=4610 \
+    --seed 2 --out runs/gosvae-3
+"$gosvae" train gosvae-finetune "${imitate[@]}" --init runs/gosvae-3 --set name=gosvae-k512 --set stages.0.steps=1845 \
+    --seed 3 --out runs/gosvae-4
 
 "$gosvae" train gosvae-compact --data "$data" --expert embedded "${lpips[@]}" --set name=gosvae-compact-camvid \
     --out runs/gosvae-compact-camvid
 "$gosvae" export runs/gosvae-compact-camvid "$models/gosvae-compact-camvid" --eight-bit-decoder
 
 # Context models of their indices: fewer bytes for the same pictures.
-"$gosvae" train-entropy gosvae-camvid --data "camvid:$camvid" --steps 4000 --out runs/camvid-context
-"$gosvae" export runs/camvid-context "$models/gosvae-camvid"
+"$gosvae" train-entropy runs/gosvae-4 --data "camvid:$camvid" --steps 4000 --out runs/camvid-context
+"$gosvae" export runs/camvid-context "$models/gosvae-camvid" --name gosvae-camvid
 "$gosvae" train-entropy gosvae-compact-camvid --data "camvid:$camvid" --steps 2500 --out runs/compact-context
 "$gosvae" export runs/compact-context "$models/gosvae-compact-camvid" --eight-bit-decoder
 
