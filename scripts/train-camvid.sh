@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the models that ship in the package, from CamVid and generated streets: about three hours on two CPU cores.
+# Makes the models that ship in the package, from CamVid and generated streets: many hours on two CPU cores, and two steps want a GPU.
 # Stop it at any moment; the same command continues. Usage: scripts/train-camvid.sh CAMVID_FOLDER [LPIPS_WEIGHTS_FOLDER]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,6 +29,13 @@ imitate=(--data "$data" --expert embedded "${lpips[@]}")
     --seed 2 --out runs/gosvae-3
 "$gosvae" train gosvae-finetune "${imitate[@]}" --init runs/gosvae-3 --set name=gosvae-k512 --set stages.0.steps=1845 \
     --seed 3 --out runs/gosvae-4
+# The same with fewer codes: other rates.
+for size in 4 8 16 32 128; do
+    "$gosvae" train gosvae-finetune "${imitate[@]}" --init runs/gosvae-3 --set name=gosvae-k$size \
+        --set model.quantizer.codebook_size=$size --set stages.0.steps=1845 --seed 3 --out runs/gosvae-k$size
+    "$gosvae" train-entropy runs/gosvae-k$size --data "camvid:$camvid" --steps 2000 --out runs/context-k$size
+    "$gosvae" export runs/context-k$size "$models/gosvae-k$size-camvid" --name gosvae-k$size-camvid
+done
 
 "$gosvae" train gosvae-compact --data "$data" --expert embedded "${lpips[@]}" --set name=gosvae-compact-camvid \
     --out runs/gosvae-compact-camvid

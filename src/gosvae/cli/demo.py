@@ -13,8 +13,7 @@ from PIL import Image
 from gosvae.cli.evaluate import write_results
 from gosvae.cli.options import Commands
 from gosvae.codecs.classical import load_classical
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.registry import PAPER_CODEC, embedded_codecs, load_trained_codec
+from gosvae.codecs.registry import DEFAULT_CODEC, PAPER_CODEC, embedded_codecs, load_trained_codec
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.datasets.folder import ImageFolder
@@ -25,6 +24,8 @@ from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.evaluation.tables import terminal_table
 from gosvae.experts.registry import load_expert
 
+SHOWN = (DEFAULT_CODEC, "gosvae-compact-camvid", "vqvae-camvid", PAPER_CODEC)
+"""The codecs of the package that are compared, the paper's last."""
 LEVELS = (64, 128, 192)
 """At which codecs of variable rate are shown."""
 LONGEST_SIDE = 1024
@@ -62,13 +63,17 @@ def add_commands(commands: Commands, formatter: Any) -> None:
 
 
 def entries_of_the_package() -> list[CodecEntry]:
-    """The codecs of the package by rising bytes: those of variable rate at some levels, the paper's last."""
-    codecs = [load_trained_codec(name) for name in embedded_codecs()]
-    variable = [codec for codec in codecs if isinstance(codec, VariableRateCodec)]
-    entries = [CodecEntry(f"{c.name}:{level}", c.at(level), curve=c.name) for c in variable for level in LEVELS]
-    learned = [codec for codec in codecs if isinstance(codec, LearnedCodec)]
-    learned.sort(key=lambda codec: (-codec.model.stride, codec.name == PAPER_CODEC))
-    return entries + [CodecEntry(codec.name, codec) for codec in learned]
+    """`SHOWN`, as far as the package has them, and those of variable rate at some levels."""
+    entries = []
+    for name in SHOWN:
+        if name not in embedded_codecs():
+            continue
+        codec = load_trained_codec(name)
+        if isinstance(codec, VariableRateCodec):
+            entries += [CodecEntry(f"{name}:{level}", codec.at(level), curve=name) for level in LEVELS]
+        else:
+            entries.append(CodecEntry(name, codec))
+    return entries
 
 
 def run_demo(options: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from gosvae.codecs.registry import (
     models_folder,
 )
 from gosvae.codecs.slices import ENTROPY_MODELS
+from gosvae.codecs.trained import TrainedCodec
 from gosvae.datasets.registry import DATASETS
 from gosvae.errors import BitstreamError, CheckpointError, ForeignStreamError
 from gosvae.experts.compact import count_parameters
@@ -119,6 +120,11 @@ def _info_expert(folder: Path) -> int:
     return 0
 
 
+def _summary(codec: TrainedCodec) -> str:
+    told = [codec.description[part] for part in ("architecture", "quantizer") if part in codec.description]
+    return ", ".join(["learned", f"{codec.parameter_count / 1e6:.2f} M parameters", *told])
+
+
 def run_list(options: argparse.Namespace) -> int:
     """List what can be named."""
     sections: dict[str, dict[str, str]] = {}
@@ -128,9 +134,7 @@ def run_list(options: argparse.Namespace) -> int:
     sections["datasets"] = dict(DATASETS)
     learned = {name: load_trained_codec(name) for name in embedded_codecs()}
     sections["codecs"] = {
-        name: f"learned, {codec.parameter_count / 1e6:.2f} M parameters, {codec.description['architecture']}"
-        + (" (the default)" if name == DEFAULT_CODEC else "")
-        for name, codec in learned.items()
+        name: _summary(codec) + (" (the default)" if name == DEFAULT_CODEC else "") for name, codec in learned.items()
     }
     sections["codecs"] |= {f"{name}[:QUALITY]": "classical" for name in CLASSICAL_CODECS}
     sections["codecs"][f"{LABEL_MAP}[:EXPERT]"] = "the expert's class map and nothing else: the bound for a single task"
