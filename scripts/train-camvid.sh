@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the models that ship in the package, from CamVid and generated streets: many hours on two CPU cores, and two steps want a GPU.
+# Makes the models that ship in the package, from CamVid and generated streets: many hours on two CPU cores; three runs want a GPU.
 # Stop it at any moment; the same command continues. Usage: scripts/train-camvid.sh CAMVID_FOLDER [LPIPS_WEIGHTS_FOLDER]
 set -euo pipefail
 cd "$(dirname "$0")/.."
