@@ -123,18 +123,18 @@ class CodecRecipe(TrainableRecipe):
 
     def initialise(self, network: nn.Module, source: CodecCheckpoint, images: Iterator[ImageArray]) -> None:
         """As they are; a codebook of another size begins as the k-means of what the encoder makes of the images."""
-        assert isinstance(network, VqAutoencoder)
         assert isinstance(source.card, CodecCard)
+        if source.card.model == self.model:
+            load_weights(network, source)
+            return
         donor = VqAutoencoder(source.card.model)
         load_weights(donor, source)
+        assert isinstance(network, VqAutoencoder)
         network.encoder.load_state_dict(donor.encoder.state_dict())
         network.decoder.load_state_dict(donor.decoder.state_dict())
-        if source.card.model == self.model:
-            network.quantizer.load_state_dict(donor.quantizer.state_dict())
-            return
-        assert isinstance(network.quantizer, VectorQuantizer)
-        z_ND = torch.cat([to_vectors(_latent(network, image)) for image in images])
         quantizer = network.quantizer
+        assert isinstance(quantizer, VectorQuantizer)
+        z_ND = torch.cat([to_vectors(_latent(network, image)) for image in images])
         centres_KD, _ = kmeans(z_ND, quantizer.codebook_size, _KMEANS_ITERATIONS, quantizer.seed, "k-means")
         with torch.no_grad():
             quantizer.codebook_KD.copy_(centres_KD)
