@@ -24,7 +24,8 @@ def assigned(z_ND: Tensor, indices_N: Tensor, codebook_size: int) -> tuple[Tenso
 def kmeans(z_ND: Tensor, codebook_size: int, iterations: int, *path: int | str) -> tuple[Tensor, Tensor]:
     """Centres (K, D) after `iterations` (1 or more), and how many vectors (K,) had chosen each in the last one.
 
-    It begins at random vectors; a centre that nothing chose keeps its place. The random draw depends on `path` alone (see `gosvae.seeding`).
+    It begins at random vectors, whose draw depends on `path` alone (see `gosvae.seeding`); a centre that nothing chose
+    keeps its place.
     """
     centres_KD = draw_vectors(z_ND, codebook_size, *path)
     for _ in range(iterations):
