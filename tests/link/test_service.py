@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
@@ -13,7 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gosvae.errors import ConfigError, LinkError
-from gosvae.link.client import LinkClient, Refusal, Result
+from gosvae.link.client import LinkClient, Refusal, Result, _Ending
 from gosvae.link.engine import EngineLimits
 from gosvae.link.messages import pb, printable
 from gosvae.link.perception import Reason
@@ -451,17 +453,62 @@ def test_noise_in_messages() -> None:
 
 def test_what_listens_may_be_something_else() -> None:
     async def test() -> None:
-        server = grpc.aio.server()
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        with pytest.raises(LinkError, match="no gosvae receiver"):
-            await LinkClient.open(Endpoint("127.0.0.1", port))
-        async with serving() as service:
+        async with AsyncExitStack() as stack:
+            server = grpc.aio.server()
+            stack.push_async_callback(server.stop, None)
+            port = server.add_insecure_port("127.0.0.1:0")
+            await server.start()
+            with pytest.raises(LinkError, match="no gosvae receiver"):
+                await LinkClient.open(Endpoint("127.0.0.1", port))
+            service = await stack.enter_async_context(serving())
             with pytest.raises(LinkError, match="cannot listen"):
                 await LinkService(service.engine, Endpoint("127.0.0.1", port)).start()
-        await server.stop(None)
-        with pytest.raises(LinkError, match="no receiver"):
-            await LinkClient.open(Endpoint("127.0.0.1", port))
+            await server.stop(None)
+            with pytest.raises(LinkError, match="no receiver"):
+                await LinkClient.open(Endpoint("127.0.0.1", port))
+
+    run(test)
+
+
+class EndedCall:
+    """A call of gRPC whose status is noted by hand."""
+
+    def __init__(self) -> None:
+        self._callbacks: list[Callable[[object], None]] = []
+        self._status = grpc.StatusCode.UNKNOWN, ""
+
+    def add_done_callback(self, callback: Callable[[object], None]) -> None:
+        self._callbacks.append(callback)
+
+    def note(self, code: grpc.StatusCode, details: str) -> None:
+        self._status = code, details
+        for callback in self._callbacks:
+            callback(self)
+
+    async def code(self) -> grpc.StatusCode:
+        return self._status[0]
+
+    async def details(self) -> str:
+        return self._status[1]
+
+
+THEIRS = (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+FAILED_WRITE = (grpc.StatusCode.INTERNAL, "Internal error from Core")
+
+
+@pytest.mark.parametrize("order", [(THEIRS,), (THEIRS, FAILED_WRITE), (FAILED_WRITE, THEIRS)])
+def test_a_failed_write_does_not_hide_why_the_receiver_ended_the_call(
+    order: tuple[tuple[grpc.StatusCode, str], ...],
+) -> None:
+    async def test() -> None:
+        call = EndedCall()
+        ending = _Ending(call)
+        call.note(*order[0])
+        status = asyncio.create_task(ending.status())
+        await asyncio.sleep(0)
+        for later in order[1:]:
+            call.note(*later)
+        assert await status == THEIRS
 
     run(test)
 
