@@ -29,6 +29,8 @@ settings.register_profile("gosvae", deadline=None, derandomize="CI" in os.enviro
 settings.load_profile("gosvae")
 
 
+CONNECTING = {"link", "cli", "sender", "receiver", "protocol", "page"}
+"""Folders of tests that open connections."""
 EXIT_SECONDS = 300.0
 """Time that Python has to end after the last test, before the tracebacks of all threads are printed and it is ended."""
 
@@ -70,6 +72,14 @@ def _collect_silently() -> None:
 def pytest_sessionfinish() -> None:
     """Limit the time that Python takes to end: something that was left open could hold it up for ever."""
     faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True, file=sys.__stderr__)
+
+
+@pytest.fixture(autouse=True)
+def _own_garbage(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Collect the garbage of tests that open connections, so that its warnings are theirs and no later test's."""
+    yield
+    if CONNECTING.intersection(request.node.nodeid.split("/")):
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)

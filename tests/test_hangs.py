@@ -56,7 +56,7 @@ def test_a_failed_test_and_a_hang_leave_the_others_alone(tmp_path: Path) -> None
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=540,
         check=False,
     )
     outcomes = re.findall(r"^(PASSED|FAILED|ERROR) .*::(test_\w+)", done.stdout, re.MULTILINE)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from gosvae.link.engine import Engine, EngineLimits
 from gosvae.link.perception import Perception
 from gosvae.link.security import Endpoint
 from gosvae.link.service import LinkService
+from gosvae.link.session import ServiceLimits
 from tiny import checkpoint, expert, streets
 
 HOST = "127.0.0.1"
@@ -48,12 +49,18 @@ def run(test: Callable[[], Awaitable[None]], seconds: float = 2 * PATIENCE_S) ->
         async with servers_stopped(), asyncio.timeout(seconds):
             await test()
 
-    patient = {"timeout_s": PATIENCE_S}
+    with patient_senders():
+        asyncio.run(limited())
+
+
+@contextmanager
+def patient_senders() -> Iterator[None]:
+    """Lengthen the waits of a sender for its receiver, which a busy machine keeps it waiting for."""
     with (
-        patch.dict(LinkClient.open.__func__.__kwdefaults__, patient),  # type: ignore[attr-defined]
+        patch.dict(LinkClient.open.__func__.__kwdefaults__, timeout_s=PATIENCE_S),  # type: ignore[attr-defined]
         patch.object(sender, "DRAIN_S", PATIENCE_S),
     ):
-        asyncio.run(limited())
+        yield
 
 
 @cache
@@ -119,14 +126,22 @@ def perception(**more: Any) -> Perception:
     return Perception(codec(), expert(), **more)
 
 
+def patient_limits(**more: Any) -> ServiceLimits:
+    """Limits of a service that clients on a busy machine keep to, but for those that are given."""
+    return ServiceLimits(**{"hello_s": PATIENCE_S, "write_s": PATIENCE_S, "grace_s": PATIENCE_S} | more)
+
+
 @asynccontextmanager
 async def serving(
-    engine_limits: EngineLimits | None = None, looks: Perception | None = None, **service: Any
+    engine_limits: EngineLimits | None = None,
+    looks: Perception | None = None,
+    limits: ServiceLimits | None = None,
+    **service: Any,
 ) -> AsyncIterator[LinkService]:
-    """A service with its engine on a free port of this machine."""
+    """A service with its engine on a free port of this machine; by default no frame is ever too old."""
     async with (
-        Engine(looks or perception(), engine_limits) as engine,
-        LinkService(engine, LOOPBACK, **service) as listening,
+        Engine(looks or perception(), engine_limits or EngineLimits(deadline_ms=0)) as engine,
+        LinkService(engine, LOOPBACK, limits=limits or patient_limits(), **service) as listening,
     ):
         yield listening
 
