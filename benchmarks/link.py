@@ -30,14 +30,14 @@ from gosvae.codecs.registry import load_codec
 from gosvae.datasets.streets import Streets
 from gosvae.errors import LinkError
 from gosvae.experts.registry import load_expert
-from gosvae.link.client import LinkClient, Refusal, Result
-from gosvae.link.engine import Engine, EngineLimits
-from gosvae.link.messages import pb
-from gosvae.link.perception import Perception
-from gosvae.link.security import Endpoint
-from gosvae.link.service import LinkService
-from gosvae.link.session import ServiceLimits
+from gosvae.protocol.messages import pb
+from gosvae.protocol.security import Endpoint
 from gosvae.provenance import hardware
+from gosvae.receiver.engine import Engine, EngineLimits
+from gosvae.receiver.perception import Perception
+from gosvae.receiver.service import LinkService
+from gosvae.receiver.session import ServiceLimits
+from gosvae.sender.client import LinkClient, Refusal, Result
 
 PARTS = ("stream", "senders", "connects", "fuzz")
 STAGES = ("queue_ms", "entropy_ms", "reconstruct_ms", "expert_ms", "answer_ms", "total_ms")

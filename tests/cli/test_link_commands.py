@@ -20,9 +20,9 @@ import pytest
 from gosvae.checkpoint import save_codec
 from gosvae.cli.main import main
 from gosvae.images import read_image, write_image
-from gosvae.link.security import Endpoint
-from gosvae.link.sources import as_jpeg
-from link.small_link import TOKEN, Authority
+from gosvae.protocol.security import Endpoint
+from gosvae.sender.sources import as_jpeg
+from small_link import TOKEN, Authority
 from tiny import checkpoint, streets, variable_checkpoint
 
 Run = Callable[..., str]

@@ -23,14 +23,14 @@ from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.errors import ConfigError, LinkError
 from gosvae.images import write_image
-from gosvae.link.class_maps import ClassMapCoding
-from gosvae.link.client import LinkClient, Result
-from gosvae.link.packets import DEFAULT_MTU_BYTES
-from gosvae.link.security import TOKEN_VARIABLE, ClientTls, Endpoint, read_token
-from gosvae.link.sender import GrpcTarget, Target, UdpTarget, percentile, send_pictures
-from gosvae.link.sources import CAMERA, is_video, open_source, resized, video_fps
-from gosvae.link.transmitter import Transmitter
-from gosvae.link.udp import UdpSender
+from gosvae.packets.packet import DEFAULT_MTU_BYTES
+from gosvae.protocol.class_maps import ClassMapCoding
+from gosvae.protocol.security import TOKEN_VARIABLE, ClientTls, Endpoint, read_token
+from gosvae.receiver.udp import UdpSender
+from gosvae.sender.client import LinkClient, Result
+from gosvae.sender.sender import GrpcTarget, Target, UdpTarget, percentile, send_pictures
+from gosvae.sender.sources import CAMERA, is_video, open_source, resized, video_fps
+from gosvae.sender.transmitter import Transmitter
 from gosvae.tensors import ImageArray
 from gosvae.units import kib
 

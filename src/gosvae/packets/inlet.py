@@ -1,0 +1,75 @@
+"""The way of datagrams into a receiver: recovery, reassembly, and deadlines on a clock of the caller."""
+
+from __future__ import annotations
+
+from gosvae.errors import ConfigError
+from gosvae.packets.reassembly import Reassembler, ReceivedFrame
+from gosvae.packets.recovery import Recovery
+
+DEFAULT_DEADLINE_MS = 250.0
+
+
+class Inlet:
+    """Datagrams in, frames out: recovery, reassembly and deadlines on a clock of the caller.
+
+    Args:
+        deadline_ms: how long after its first packet a frame is waited for.
+        reassembler, recovery: with limits of their own; None: the default ones.
+
+    Raises:
+        ConfigError: a deadline that is not above 0.
+    """
+
+    def __init__(
+        self,
+        deadline_ms: float = DEFAULT_DEADLINE_MS,
+        *,
+        reassembler: Reassembler | None = None,
+        recovery: Recovery | None = None,
+    ) -> None:
+        if not deadline_ms > 0:
+            raise ConfigError(f"a deadline of {deadline_ms} ms: expected more than 0")
+        self.deadline_s = deadline_ms / 1000
+        self.reassembler = reassembler or Reassembler()
+        self.recovery = recovery or Recovery()
+        self._began_s: dict[tuple[int, int], float] = {}
+
+    @property
+    def next_deadline_s(self) -> float | None:
+        """When `expire` has something to do, on the caller's clock; None where nothing waits."""
+        first = next(iter(self._began_s.values()), None)
+        return None if first is None else first + self.deadline_s
+
+    def add(self, data: bytes, now_s: float) -> list[ReceivedFrame]:
+        """Take a datagram, whatever it is; return the frames that are closed by it.
+
+        Args:
+            now_s: the time, which never goes back.
+        """
+        done = []
+        for packet in self.recovery.add(data):
+            done += self.reassembler.add(packet)
+            waiting = self.reassembler.in_flight
+            if waiting and waiting[-1] not in self._began_s:
+                self._began_s[waiting[-1]] = now_s
+        for frame in done:
+            self._began_s.pop((frame.stream_id, frame.frame), None)
+        if len(self._began_s) > 2 * self.reassembler.max_frames:  # lost frames are closed without a word
+            waiting = self.reassembler.in_flight
+            self._began_s = {key: began for key, began in self._began_s.items() if key in waiting}
+        return done
+
+    def expire(self, now_s: float) -> list[ReceivedFrame]:
+        """Close the frames whose time is over and return what there is of them."""
+        done = []
+        while self.next_deadline_s is not None and self.next_deadline_s <= now_s:
+            key = next(iter(self._began_s))
+            del self._began_s[key]
+            frame = self.reassembler.close(*key)
+            done += [frame] if frame is not None else []
+        return done
+
+    def flush(self) -> list[ReceivedFrame]:
+        """Close all frames."""
+        self._began_s.clear()
+        return self.reassembler.flush()
