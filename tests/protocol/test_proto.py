@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from conftest import REPOSITORY
-from gosvae.protocol.messages import CODINGS, REASON_NUMBERS, REASONS, coding_number, pb
-from gosvae.receiver.perception import Reason
+from gosvae.protocol.class_maps import ClassMapCoding
+from gosvae.protocol.frames import Answer, Dropped, Outcome, Reason, StageTimes
+from gosvae.protocol.messages import coding_number, coding_of, outcome_message, pb, read_outcome
+from gosvae.wire import CLASS_MAP_CODINGS, REASONS
 
 PROTO = Path("gosvae/protocol/proto")
 
@@ -26,15 +29,50 @@ def test_generated_modules_are_up_to_date(tmp_path: Path) -> None:
 
 
 def test_reasons_and_codings_have_the_numbers_of_the_proto() -> None:
+    assert set(REASONS) == set(Reason)
     for reason in Reason:
-        assert pb().RefusalReason.Value(f"REFUSAL_REASON_{reason.name}") == REASON_NUMBERS[reason]
-        assert REASONS[REASON_NUMBERS[reason]] is reason
+        assert pb().RefusalReason.Value(f"REFUSAL_REASON_{reason.name}") == REASONS[reason]
     assert len(pb().RefusalReason.values()) == len(Reason) + 1
-    for number, coding in CODINGS.items():
-        name = pb().ClassMapCoding.Name(number).removeprefix("CLASS_MAP_CODING_")
-        assert name in ("UNSPECIFIED", coding.upper().replace("-", "_"))
-        assert number in (0, coding_number(coding))
-    assert len(pb().ClassMapCoding.values()) == len(CODINGS)
+    codings: tuple[ClassMapCoding, ...] = get_args(ClassMapCoding)
+    assert set(CLASS_MAP_CODINGS) == set(codings)
+    for coding in codings:
+        number = pb().ClassMapCoding.Value(f"CLASS_MAP_CODING_{coding.upper().replace('-', '_')}")
+        assert number == coding_number(coding) == CLASS_MAP_CODINGS[coding]
+        assert coding_of(number) == coding
+    assert coding_of(0) == "png"
+    assert coding_of(99) is None
+    assert len(pb().ClassMapCoding.values()) == len(codings) + 1
+
+
+OUTCOMES: list[Outcome] = [
+    Dropped(Reason.GONE, "its sender has left", 2**40),
+    Answer(
+        number=7,
+        height=2,
+        width=3,
+        coding="run-length",
+        class_map=b"\x05\x06",
+        class_pixels=(0, 0, 0, 0, 0, 6),
+        stages=StageTimes(queue_ms=0.5, entropy_ms=1.0, reconstruct_ms=2.0, expert_ms=4.0, total_ms=8.0, batch=3),
+        stream_bytes=900,
+        concealed_pixels=4,
+    ),
+]
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_outcomes_go_through_messages_unchanged(outcome: Outcome) -> None:
+    message = pb().FromReceiver.FromString(outcome_message(outcome).SerializeToString())
+    assert read_outcome(message) == outcome
+
+
+def test_what_a_newer_receiver_may_send() -> None:
+    refusal = pb().FromReceiver(refusal=pb().Refusal(number=3, reason=99, text="because"))
+    assert read_outcome(refusal) == Dropped(Reason.FAILED, "because", 3)
+    result = read_outcome(pb().FromReceiver(result=pb().Result(coding=99)))
+    assert isinstance(result, Answer)
+    assert result.coding == "none"
+    assert read_outcome(pb().FromReceiver(welcome=pb().Welcome())) is None
 
 
 def test_the_service_needs_packages_that_may_be_absent() -> None:

@@ -69,7 +69,7 @@ def test_files_of_tls_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
         read_pem(tmp_path / "none")
     (tmp_path / "text").write_text("text")
-    with pytest.raises(ConfigError, match="no PEM file"):
+    with pytest.raises(ConfigError, match="not a PEM file"):
         read_pem(tmp_path / "text")
 
 

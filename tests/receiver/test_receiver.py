@@ -12,14 +12,14 @@ import pytest
 from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.slices import StreamOptions
 from gosvae.errors import ImageError, LinkError
+from gosvae.protocol.frames import Answer, Reason
 from gosvae.protocol.security import Endpoint
 from gosvae.receiver.engine import EngineLimits
-from gosvae.receiver.perception import Reason
 from gosvae.receiver.receiver import Receiver, ReceiverConfig
-from gosvae.receiver.udp import UdpSender
-from gosvae.sender.client import LinkClient, Result
+from gosvae.sender.client import LinkClient
 from gosvae.sender.sender import GrpcTarget, UdpTarget, percentile, send_pictures
 from gosvae.sender.transmitter import Transmitter
+from gosvae.sender.udp import UdpSender
 from gosvae.tensors import ImageArray
 from receiver.test_engine import Gate
 from small_link import LOOPBACK, codec, perception, run, until
@@ -34,11 +34,11 @@ def pictures(count: int) -> Iterator[ImageArray]:
 
 def test_over_grpc() -> None:
     async def test() -> None:
-        results: list[Result] = []
+        results: list[Answer] = []
         async with Receiver(perception(), CONFIG) as receiver:
             assert receiver.service is not None
             async with await LinkClient.open(receiver.service.endpoint, name="car") as client:
-                target = GrpcTarget(client, originals=True, on_result=results.append)
+                target = GrpcTarget(client, originals=True, on_answer=results.append)
                 transmitter = Transmitter(codec())
                 await send_pictures(pictures(9), transmitter, target, fps=200.0, stop=asyncio.Event())
             counters = target.counters

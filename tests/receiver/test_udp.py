@@ -13,7 +13,8 @@ import pytest
 from gosvae.bitstream import Header, pack_slices, salvage, unpack_slices
 from gosvae.errors import ConfigError
 from gosvae.packets import Inlet, Reassembler, ReceivedFrame, Recovery, packetise, protect
-from gosvae.receiver.udp import UdpReceiver, UdpSender, serve_udp
+from gosvae.receiver.udp import UdpReceiver, serve_udp
+from gosvae.sender.udp import UdpSender
 
 HEADER = Header(b"mark", 12, 13, 3)
 HOST = "127.0.0.1"

@@ -159,7 +159,7 @@ def _print_summary(receiver: Receiver) -> None:
     print(f"{counters.received} frames: {counters.answered} answered, {dropped or '0'} dropped")
     if receiver.service is not None:
         service = receiver.service.counters
-        refused = ", ".join(f"{count} {why}" for why, count in sorted(service.refused.items()))
+        refused = ", ".join(f"{count} {reason}" for reason, count in sorted(service.refused.items()))
         print(f"gRPC: {service.streams} streams, refused: {refused or 'none'}, malformed messages: {service.malformed}")
     if receiver.udp is not None:
         udp, packets = receiver.udp.counters, receiver.udp.inlet.reassembler.counters

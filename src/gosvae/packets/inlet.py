@@ -1,4 +1,4 @@
-"""The way of datagrams into a receiver: recovery, reassembly, and deadlines on a clock of the caller."""
+"""Entrance of datagrams into a receiver: recovery, reassembly, and deadlines on a clock of the caller."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from gosvae.packets.reassembly import Reassembler, ReceivedFrame
 from gosvae.packets.recovery import Recovery
 
 DEFAULT_DEADLINE_MS = 250.0
+"""Default of the time that a frame is waited for, from its first packet."""
 
 
 class Inlet:
-    """Datagrams in, frames out: recovery, reassembly and deadlines on a clock of the caller.
+    """Recovery, reassembly and deadlines in one: takes datagrams and returns frames.
 
     Args:
-        deadline_ms: how long after its first packet a frame is waited for.
-        reassembler, recovery: with limits of their own; None: the default ones.
+        deadline_ms: Time that a frame is waited for, from its first packet.
+        reassembler, recovery: Parts with limits of their own; None means the defaults.
 
     Raises:
-        ConfigError: a deadline that is not above 0.
+        ConfigError: The deadline is not above 0.
     """
 
     def __init__(
@@ -36,15 +37,16 @@ class Inlet:
 
     @property
     def next_deadline_s(self) -> float | None:
-        """When `expire` has something to do, on the caller's clock; None where nothing waits."""
+        """Time on the caller's clock at which `expire` has a frame to close; None if no frame waits."""
         first = next(iter(self._began_s.values()), None)
         return None if first is None else first + self.deadline_s
 
     def add(self, data: bytes, now_s: float) -> list[ReceivedFrame]:
-        """Take a datagram, whatever it is; return the frames that are closed by it.
+        """Take a datagram, whatever it is, and return the frames that are closed by it.
 
         Args:
-            now_s: the time, which never goes back.
+            data: The datagram.
+            now_s: Time on the caller's clock, which never goes back.
         """
         done = []
         for packet in self.recovery.add(data):
@@ -54,13 +56,13 @@ class Inlet:
                 self._began_s[waiting[-1]] = now_s
         for frame in done:
             self._began_s.pop((frame.stream_id, frame.frame), None)
-        if len(self._began_s) > 2 * self.reassembler.max_frames:  # lost frames are closed without a word
+        if len(self._began_s) > 2 * self.reassembler.max_frames:  # lost frames are closed without being returned
             waiting = self.reassembler.in_flight
             self._began_s = {key: began for key, began in self._began_s.items() if key in waiting}
         return done
 
     def expire(self, now_s: float) -> list[ReceivedFrame]:
-        """Close the frames whose time is over and return what there is of them."""
+        """Close the frames whose time is over and return those with at least one slice."""
         done = []
         while self.next_deadline_s is not None and self.next_deadline_s <= now_s:
             key = next(iter(self._began_s))
@@ -70,6 +72,6 @@ class Inlet:
         return done
 
     def flush(self) -> list[ReceivedFrame]:
-        """Close all frames."""
+        """Close all frames and return those with at least one slice."""
         self._began_s.clear()
         return self.reassembler.flush()

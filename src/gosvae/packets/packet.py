@@ -1,4 +1,4 @@
-"""Packets: one stream cut into datagrams, each of which can be used without the others. `docs/link.md` has the layout.
+"""Packets: datagrams with parts of a stream, each usable without the others. `docs/link.md` has the layout.
 
 A packet repeats what the header of the stream says and holds whole slices, or a part of one that is longer than a
 packet.
@@ -14,26 +14,23 @@ from itertools import pairwise
 
 from gosvae.bitstream import MAX_PIXELS, MAX_SLICES, SHORT_FINGERPRINT_BYTES, Header, SliceLayout, unpack_slices
 from gosvae.errors import BitstreamError, PacketError
+from gosvae.wire import PACKET_FIRST_BYTE, PACKET_FLAG_FRAGMENT, PACKET_FLAG_INTERLEAVED, PACKET_VERSION
 
-MAGIC = 0xCA
-"""First byte of a packet; a stream begins with C7."""
-VERSION = 1
 DEFAULT_MTU_BYTES = 1200
-"""What goes through any path of IPv6 (1280 bytes) with the headers of IP, UDP and a tunnel; QUIC's choice too."""
+"""Length that passes any path of IPv6 (1280 bytes) with the headers of IP, UDP and a tunnel; QUIC uses it too."""
 MIN_MTU_BYTES = 64
 MAX_MTU_BYTES = 65507
-"""The longest datagram of UDP over IPv4."""
+"""Length of the longest datagram of UDP over IPv4."""
 MAX_PACKETS = 65535
 FRAME_NUMBERS = 2**16
-"""Frame numbers begin again at 0 after so many."""
+"""Number of frame numbers; after the last one they begin again at 0."""
 
 _FIXED = struct.Struct(f">BBIHHHB{SHORT_FINGERPRINT_BYTES}sHHB")
 _ENTRY = struct.Struct(">BH")
 _FRAGMENT = struct.Struct(">BII")
 _CRC = struct.Struct(">I")
-_INTERLEAVED, _IS_FRAGMENT = 1, 2
 _WHOLE_BYTES = _FIXED.size + 2 + _CRC.size
-"""Bytes around one whole slice."""
+"""Number of bytes around one whole slice."""
 _FRAGMENT_BYTES = _FIXED.size + _FRAGMENT.size + _CRC.size
 
 
@@ -42,10 +39,10 @@ class Part:
     """A slice, or a part of one.
 
     Attributes:
-        number: of the slice, from 0.
-        offset: bytes of the slice before this part.
-        total_bytes: length of the slice.
-        data: the bytes; at least one unless the slice is empty.
+        number: Number of the slice, from 0.
+        offset: Number of bytes of the slice before this part.
+        total_bytes: Length of the slice.
+        data: Bytes of this part; at least one unless the slice is empty.
     """
 
     number: int
@@ -55,19 +52,19 @@ class Part:
 
     @property
     def whole(self) -> bool:
-        """Whether it is all of the slice."""
+        """Whether this is the whole slice."""
         return len(self.data) == self.total_bytes
 
 
 @dataclass(frozen=True)
 class FrameInfo:
-    """What all packets of a frame say alike.
+    """Values that all packets of a frame share.
 
     Attributes:
-        header: of the stream, with 4 bytes of the codec's fingerprint.
-        layout: of the slices.
-        slice_count: 1..256.
-        packet_count: 1..65535.
+        header: Header of the stream, with 4 bytes of the codec's fingerprint.
+        layout: Layout of the slices.
+        slice_count: Number of slices, 1..256.
+        packet_count: Number of packets, 1..65535.
     """
 
     header: Header
@@ -78,14 +75,14 @@ class FrameInfo:
 
 @dataclass(frozen=True)
 class Packet:
-    """A packet taken apart.
+    """The contents of a packet.
 
     Attributes:
-        stream_id: of the sender's sequence of frames, 0..2**32 - 1.
-        frame: number of the frame in it, modulo 2**16.
-        index: of the packet in the frame, from 0.
-        info: what all packets of the frame say alike.
-        parts: one or several whole slices in the order of their numbers, or one part of a slice.
+        stream_id: Number of the sender's sequence of frames, 0..2**32 - 1.
+        frame: Number of the frame in that sequence, modulo 2**16.
+        index: Index of the packet in the frame, from 0.
+        info: Values that all packets of the frame share.
+        parts: One or several whole slices in the order of their numbers, or one part of a slice.
     """
 
     stream_id: int
@@ -95,18 +92,28 @@ class Packet:
     parts: tuple[Part, ...]
 
     def to_bytes(self) -> bytes:
-        """The datagram.
+        """Return the datagram.
 
         Raises:
-            PacketError: values that a packet cannot hold.
+            PacketError: A packet cannot hold the values.
         """
         header, fragment = self.info.header, not self.parts[0].whole
-        flags = (_INTERLEAVED if self.info.layout == "interleaved" else 0) | (_IS_FRAGMENT if fragment else 0)
+        flags = (PACKET_FLAG_INTERLEAVED if self.info.layout == "interleaved" else 0) | (
+            PACKET_FLAG_FRAGMENT if fragment else 0
+        )
         *first, last = self.parts
         try:
             data = _FIXED.pack(
-                *(MAGIC, VERSION << 4 | flags, self.stream_id, self.frame, self.index, self.info.packet_count),
-                *(header.entropy_model_id, header.fingerprint, header.height - 1, header.width - 1),
+                PACKET_FIRST_BYTE,
+                PACKET_VERSION << 4 | flags,
+                self.stream_id,
+                self.frame,
+                self.index,
+                self.info.packet_count,
+                header.entropy_model_id,
+                header.fingerprint,
+                header.height - 1,
+                header.width - 1,
                 self.info.slice_count - 1,
             )
             if fragment:
@@ -128,21 +135,21 @@ def packetise(
     mtu_bytes: int = DEFAULT_MTU_BYTES,
     slices_per_packet: int = MAX_SLICES,
 ) -> list[bytes]:
-    """The packets of one stream, in order.
+    """Return the packets of one stream, in order.
 
-    Slices are put into packets one after the other, as many as fit; one that is longer than a packet is split over
-    several of its own. A stream of container version 1 travels, and arrives, as one of version 2.
+    A packet takes the next slices, as many as fit; a slice that is longer than a packet is split over several packets
+    of its own. A stream of container version 1 travels, and arrives, as one of version 2.
 
     Args:
-        stream: a complete, intact stream.
-        stream_id: tells senders apart, 0..2**32 - 1; a random one for each session.
-        frame: number of the frame, taken modulo 2**16; the next frame of the sender has the next number.
-        mtu_bytes: the longest packet, 64..65507; without the headers of IP and UDP.
-        slices_per_packet: at most so many slices share a packet, and its fate.
+        stream: A complete, intact stream.
+        stream_id: Number that tells senders apart, 0..2**32 - 1; a random one for each session.
+        frame: Number of the frame, taken modulo 2**16; the next frame of the sender has the next number.
+        mtu_bytes: Length of the longest packet, 64..65507, without the headers of IP and UDP.
+        slices_per_packet: Greatest number of slices that share a packet, and are lost together.
 
     Raises:
-        BitstreamError: not a complete, intact stream.
-        PacketError: an impossible argument, or a stream that takes more than 65535 packets.
+        BitstreamError: The stream is not complete and intact.
+        PacketError: An argument is impossible, or the stream takes more than 65535 packets.
     """
     if not MIN_MTU_BYTES <= mtu_bytes <= MAX_MTU_BYTES:
         raise PacketError(f"packets of {mtu_bytes} bytes: expected {MIN_MTU_BYTES}..{MAX_MTU_BYTES}")
@@ -157,14 +164,15 @@ def packetise(
         raise PacketError(f"a stream of {len(stream)} bytes takes {len(groups)} packets, at most {MAX_PACKETS} can be")
     given = taken.header
     header = Header(given.fingerprint[:SHORT_FINGERPRINT_BYTES], given.height, given.width, given.entropy_model_id)
-    info = FrameInfo(header, taken.layout, len(taken.slices), len(groups))
+    info = FrameInfo(header=header, layout=taken.layout, slice_count=len(taken.slices), packet_count=len(groups))
     return [
-        Packet(stream_id, frame % FRAME_NUMBERS, index, info, parts).to_bytes() for index, parts in enumerate(groups)
+        Packet(stream_id=stream_id, frame=frame % FRAME_NUMBERS, index=index, info=info, parts=parts).to_bytes()
+        for index, parts in enumerate(groups)
     ]
 
 
 def _groups(payloads: tuple[bytes, ...], mtu_bytes: int, slices_per_packet: int) -> Iterator[tuple[Part, ...]]:
-    """The parts that share a packet."""
+    """Yield the parts of each packet."""
     group: list[Part] = []
     taken = 0
     for number, payload in enumerate(payloads):
@@ -174,31 +182,38 @@ def _groups(payloads: tuple[bytes, ...], mtu_bytes: int, slices_per_packet: int)
             group, taken = [], 0
         if alone <= mtu_bytes:
             taken += _ENTRY.size + len(payload) if group else alone
-            group.append(Part(number, 0, len(payload), payload))
+            group.append(Part(number=number, offset=0, total_bytes=len(payload), data=payload))
             continue
         step = mtu_bytes - _FRAGMENT_BYTES
         for offset in range(0, len(payload), step):
-            yield (Part(number, offset, len(payload), payload[offset : offset + step]),)
+            part = payload[offset : offset + step]
+            yield (Part(number=number, offset=offset, total_bytes=len(payload), data=part),)
     if group:
         yield tuple(group)
 
 
 def read_packet(data: bytes) -> Packet:
-    """A datagram taken apart; `Packet.to_bytes` gives the same bytes again.
+    """Return the packet in a datagram; `Packet.to_bytes` returns the same bytes again.
 
     Raises:
-        PacketError: anything that is not exactly one intact packet of a version that is known.
+        PacketError: The datagram is not exactly one intact packet of a known version.
     """
-    if len(data) < _WHOLE_BYTES or data[0] != MAGIC:
+    if len(data) < _WHOLE_BYTES or data[0] != PACKET_FIRST_BYTE:
         raise PacketError(f"not a gosvae packet: {len(data)} bytes that begin with {data[:4].hex(' ') or 'nothing'}")
     if _CRC.unpack(data[-_CRC.size :])[0] != zlib.crc32(data[: -_CRC.size]):
         raise PacketError("damaged: the checksum of the packet does not agree with it")
     fields = _FIXED.unpack_from(data)
     _, version_flags, stream_id, frame, index, count, model_id, fingerprint, height_1, width_1, slices_1 = fields
     version, flags = divmod(version_flags, 16)
-    if version != VERSION:
-        raise PacketError(f"a packet of format {version}, this gosvae reads {VERSION}: one of the two ends is older")
-    if flags > (_INTERLEAVED | _IS_FRAGMENT) or (flags & _INTERLEAVED and not slices_1) or index >= count:
+    if version != PACKET_VERSION:
+        raise PacketError(
+            f"a packet of format {version}, this gosvae reads {PACKET_VERSION}: one of the two ends is older"
+        )
+    if (
+        flags > (PACKET_FLAG_INTERLEAVED | PACKET_FLAG_FRAGMENT)
+        or (flags & PACKET_FLAG_INTERLEAVED and not slices_1)
+        or index >= count
+    ):
         raise PacketError(f"damaged: flags {flags:04b}, packet {index} of {count}, {slices_1 + 1} slices")
     try:
         header = Header(fingerprint, height_1 + 1, width_1 + 1, model_id)
@@ -206,39 +221,38 @@ def read_packet(data: bytes) -> Packet:
         raise PacketError(f"damaged: {error}") from None
     if header.height * header.width > MAX_PIXELS:
         raise PacketError(f"damaged: an image of {header.height}x{header.width} pixels, at most {MAX_PIXELS} can be")
-    info = FrameInfo(header, "interleaved" if flags & _INTERLEAVED else "bands", slices_1 + 1, count)
+    layout: SliceLayout = "interleaved" if flags & PACKET_FLAG_INTERLEAVED else "bands"
+    info = FrameInfo(header=header, layout=layout, slice_count=slices_1 + 1, packet_count=count)
     body = data[_FIXED.size : -_CRC.size]
-    parts = (_fragment(body),) if flags & _IS_FRAGMENT else _whole_slices(body)
+    parts = (_fragment(body),) if flags & PACKET_FLAG_FRAGMENT else _whole_slices(body)
     if parts[-1].number >= info.slice_count or any(a.number >= b.number for a, b in pairwise(parts)):
         raise PacketError(f"damaged: slices {[part.number for part in parts]} of {info.slice_count}")
-    return Packet(stream_id, frame, index, info, parts)
+    return Packet(stream_id=stream_id, frame=frame, index=index, info=info, parts=parts)
 
 
 def _fragment(body: bytes) -> Part:
-    """A part of a slice: neither nothing of it nor all."""
+    """Return the part of a slice in the body of a packet; it is neither empty nor the whole slice."""
     if len(body) <= _FRAGMENT.size:
         raise PacketError("damaged: a part of a slice without any bytes")
     number, total, offset = _FRAGMENT.unpack_from(body)
-    part = Part(number, offset, total, body[_FRAGMENT.size :])
+    part = Part(number=number, offset=offset, total_bytes=total, data=body[_FRAGMENT.size :])
     if offset + len(part.data) > total or part.whole:
         raise PacketError(f"damaged: {len(part.data)} bytes at {offset} are no part of a slice of {total}")
     return part
 
 
 def _whole_slices(body: bytes) -> tuple[Part, ...]:
-    """Slices with a table of all numbers and, but for the last, all lengths."""
+    """Return the slices in the body of a packet, which begins with their numbers and all lengths but the last."""
     position = 2 + body[0] * _ENTRY.size
     if position > len(body):
         raise PacketError(f"damaged: a table of {body[0] + 1} slices in {len(body)} bytes")
     parts = []
     for number, length in _ENTRY.iter_unpack(body[1 : position - 1]):
-        parts.append(Part(number, 0, length, body[position : position + length]))
+        data = body[position : position + length]
+        parts.append(Part(number=number, offset=0, total_bytes=length, data=data))
         position += length
     if position > len(body):
         raise PacketError("damaged: slices that are longer than their packet")
-    return (*parts, Part(body[_last_number(body)], 0, len(body) - position, body[position:]))
-
-
-def _last_number(body: bytes) -> int:
-    """Where the number of the last slice stands."""
-    return 1 + body[0] * _ENTRY.size
+    number = body[1 + body[0] * _ENTRY.size]
+    last = Part(number=number, offset=0, total_bytes=len(body) - position, data=body[position:])
+    return (*parts, last)

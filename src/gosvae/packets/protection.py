@@ -1,8 +1,8 @@
-"""Forward error correction across packets: repair packets beside those of a frame. `docs/link.md` has the layout.
+"""Forward error correction across packets: repair packets for those of a frame. `docs/link.md` has the layout.
 
-The code is RaptorQ (RFC 6330), a systematic fountain code: packets travel unchanged, and all K of them come back from
-nearly any K datagrams of the packets and their repair packets. The library `raptorq` does it: the extra `link`,
-imported at the first packet.
+The code is RaptorQ (RFC 6330), a systematic fountain code: packets travel unchanged, and nearly any K datagrams, of K
+packets and their repair packets, give all K packets. The library `raptorq` computes it; it is in the extra `link` and
+is imported when it is needed first.
 """
 
 from __future__ import annotations
@@ -11,24 +11,22 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from gosvae.errors import MissingDependencyError, PacketError
 from gosvae.packets.packet import DEFAULT_MTU_BYTES, FRAME_NUMBERS, MAX_MTU_BYTES, Packet, read_packet
+from gosvae.wire import REPAIR_FIRST_BYTE, REPAIR_VERSION
 
-REPAIR_MAGIC = 0xCB
-"""First byte of a repair packet; a packet begins with CA."""
-REPAIR_VERSION = 1
 SYMBOL_STEP = 8
-"""Symbols of the code are multiples of so many bytes."""
+"""Number of bytes that the length of a symbol is a multiple of."""
 MAX_GROUP = 255
-"""Packets that share repair packets."""
+"""Greatest number of packets that share repair packets."""
 MAX_GROUP_BYTES = 2**22
-"""Of their symbols: what a receiver takes to decode."""
+"""Greatest number of bytes of the symbols of a group, which bounds the work of a receiver."""
 MAX_RUNS = 16
-"""Of consecutive packets, in a group."""
+"""Greatest number of runs of consecutive packets in a group."""
 MAX_SYMBOL_ID = 2**16 - 1
 
 _BEGIN = struct.Struct(">BBIHHB")
@@ -36,8 +34,10 @@ _RUN = struct.Struct(">BHB")
 _LENGTH = struct.Struct(">H")
 _CRC = struct.Struct(">I")
 REPAIR_OVERHEAD_BYTES = _BEGIN.size + _RUN.size + _CRC.size + _LENGTH.size + SYMBOL_STEP - 1
-"""By how much a repair packet of one frame is longer, at most, than the longest packet: `packetise` with an MTU that is
-so much smaller, and repair packets keep to it too."""
+"""Greatest number of bytes by which a repair packet of one frame is longer than the longest packet.
+
+Call `packetise` with an MTU that is smaller by this number, and the repair packets keep to the MTU too.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Run:
     """Consecutive packets of one frame.
 
     Attributes:
-        frame: how many frames after the first of the group, 0..255.
-        first: index of the first packet.
-        count: 1..255.
+        frame: Number of frames from the first frame of the group to this one, 0..255.
+        first: Index of the first packet.
+        count: Number of packets, 1..255.
     """
 
     frame: int
@@ -57,12 +57,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Group:
-    """Packets that share repair packets: symbols 0..K-1 of the code, in this order.
+    """Packets that share repair packets; they are the symbols 0..K-1 of the code, in this order.
 
     Attributes:
-        stream_id, frame: of the stream, and the number of the first frame.
-        runs: which packets.
-        symbol_bytes: length of a symbol, a multiple of 8.
+        stream_id: Number of the stream.
+        frame: Number of the first frame.
+        runs: Runs of consecutive packets.
+        symbol_bytes: Length of a symbol, a multiple of 8.
     """
 
     stream_id: int
@@ -72,11 +73,11 @@ class Group:
 
     @property
     def count(self) -> int:
-        """K, how many packets these are."""
+        """Number of packets, K."""
         return sum(run.count for run in self.runs)
 
     def places(self) -> Iterator[tuple[int, int]]:
-        """(frame number, index) of every packet, in order."""
+        """Yield the frame number and the index of every packet, in order."""
         for run in self.runs:
             number = (self.frame + run.frame) % FRAME_NUMBERS
             yield from ((number, run.first + n) for n in range(run.count))
@@ -84,12 +85,12 @@ class Group:
 
 @dataclass(frozen=True)
 class RepairPacket:
-    """A repair packet taken apart.
+    """The contents of a repair packet.
 
     Attributes:
-        group: the packets that it helps to recover.
-        symbol_id: number of its symbol in the code, from K on.
-        symbol: the bytes.
+        group: Packets that it helps to recover.
+        symbol_id: Number of its symbol in the code, from K on.
+        symbol: Bytes of the symbol.
     """
 
     group: Group
@@ -97,15 +98,19 @@ class RepairPacket:
     symbol: bytes
 
     def to_bytes(self) -> bytes:
-        """The datagram.
+        """Return the datagram.
 
         Raises:
-            PacketError: values that a repair packet cannot hold.
+            PacketError: A repair packet cannot hold the values.
         """
         group = self.group
         try:
             data = _BEGIN.pack(
-                *(REPAIR_MAGIC, REPAIR_VERSION << 4, group.stream_id, group.frame, self.symbol_id),
+                REPAIR_FIRST_BYTE,
+                REPAIR_VERSION << 4,
+                group.stream_id,
+                group.frame,
+                self.symbol_id,
                 len(group.runs) - 1,
             )
             data += b"".join(_RUN.pack(run.frame, run.first, run.count) for run in group.runs)
@@ -116,15 +121,15 @@ class RepairPacket:
 
 
 def is_repair(data: bytes) -> bool:
-    """Whether a datagram says that it is a repair packet."""
-    return data[:1] == bytes([REPAIR_MAGIC])
+    """Return whether a datagram begins as a repair packet."""
+    return data[:1] == bytes([REPAIR_FIRST_BYTE])
 
 
 def read_repair(data: bytes) -> RepairPacket:
-    """A datagram taken apart; `RepairPacket.to_bytes` gives the same bytes again.
+    """Return the repair packet in a datagram; `RepairPacket.to_bytes` returns the same bytes again.
 
     Raises:
-        PacketError: anything that is not exactly one intact repair packet of a version that is known.
+        PacketError: The datagram is not exactly one intact repair packet of a known version.
     """
     if len(data) < _BEGIN.size + _RUN.size + SYMBOL_STEP + _CRC.size or not is_repair(data):
         raise PacketError(f"not a repair packet: {len(data)} bytes that begin with {data[:4].hex(' ') or 'nothing'}")
@@ -139,15 +144,16 @@ def read_repair(data: bytes) -> RepairPacket:
     symbol = data[start : -_CRC.size]
     if not symbol or len(symbol) % SYMBOL_STEP or start > len(data):
         raise PacketError(f"damaged: a symbol of {len(symbol)} bytes, expected a multiple of {SYMBOL_STEP}")
-    runs = tuple(Run(*fields) for fields in _RUN.iter_unpack(data[_BEGIN.size : start]))
-    group = Group(stream_id, frame, runs, len(symbol))
+    fields = _RUN.iter_unpack(data[_BEGIN.size : start])
+    runs = tuple(Run(frame=offset, first=first, count=count) for offset, first, count in fields)
+    group = Group(stream_id=stream_id, frame=frame, runs=runs, symbol_bytes=len(symbol))
     if not _sound(group) or not group.count <= symbol_id <= MAX_SYMBOL_ID:
         raise PacketError(f"damaged: symbol {symbol_id} of a group of {group.count} packets in {len(runs)} runs")
     return RepairPacket(group, symbol_id, symbol)
 
 
 def _sound(group: Group) -> bool:
-    """Whether the runs are not empty, in order, without overlap, and within the limits."""
+    """Return whether the runs are not empty, in order, without overlap, and within the limits."""
     if not all(run.count and run.first + run.count <= FRAME_NUMBERS - 1 for run in group.runs):
         return False
     ends = [(run.frame, run.first + run.count) for run in group.runs]
@@ -157,10 +163,10 @@ def _sound(group: Group) -> bool:
 
 
 def import_raptorq() -> Any:
-    """The library.
+    """Return the module `raptorq`.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: raptorq is not installed.
     """
     try:
         import raptorq
@@ -172,7 +178,7 @@ def import_raptorq() -> Any:
 
 
 def repair_count(packets: int, overhead: float) -> int:
-    """How many repair packets go with so many packets: the share, rounded up."""
+    """Return the number of repair packets for a number of packets: the share, rounded up."""
     return math.ceil(round(packets * overhead, 9))
 
 
@@ -183,21 +189,21 @@ def protect(
     classes: Sequence[tuple[int, float]] = (),
     mtu_bytes: int = DEFAULT_MTU_BYTES,
 ) -> list[bytes]:
-    """The packets, unchanged, and repair packets behind them.
+    """Return the packets, unchanged, followed by their repair packets.
 
-    A receiver without `Recovery` uses the packets and refuses the rest. Packets of several frames may be given at once:
-    they share repair packets then, which recovers more at the same overhead and waits for the last of the frames.
+    A receiver without `Recovery` uses the packets and ignores the repair packets. Packets of several frames that are
+    given together share repair packets, which recovers more at the same overhead but has to wait for the last frame.
 
     Args:
-        packets: of one stream, as `packetise` gives them: of one frame, or of several one after the other.
-        overhead: repair packets for each packet, rounded up for each group: 0.25 gives 2 for 8 packets.
-        classes: unequal protection: (packets, overhead) of classes from the first packet on, most important first;
-            what is left has `overhead`. Each class recovers by itself.
-        mtu_bytes: the longest datagram; see `REPAIR_OVERHEAD_BYTES`.
+        packets: Packets of one stream, as `packetise` returns them, of one frame or of several consecutive frames.
+        overhead: Number of repair packets for each packet, rounded up for each group: 0.25 gives 2 for 8 packets.
+        classes: Classes for unequal protection, each a number of packets and their overhead, from the first packet on
+            and the most important first; `overhead` holds for the packets that are left. A class recovers by itself.
+        mtu_bytes: Length of the longest datagram; see `REPAIR_OVERHEAD_BYTES`.
 
     Raises:
-        PacketError: an impossible argument, or packets that are not in order, not of one stream, or too long.
-        MissingDependencyError: raptorq is not installed, and there is something to protect.
+        PacketError: An argument is impossible, or the packets are not in order, not of one stream, or too long.
+        MissingDependencyError: Repair packets are needed and raptorq is not installed.
     """
     counts, shares = [count for count, _ in classes], [overhead, *(share for _, share in classes)]
     if any(count < 1 for count in counts) or not all(0 <= share <= MAX_GROUP for share in shares):
@@ -221,24 +227,24 @@ def protect(
 
 
 def symbol_bytes_of(packets: Sequence[bytes]) -> int:
-    """Length of the symbols that hold these packets."""
+    """Return the length of the symbols that hold these packets."""
     longest = _LENGTH.size + max(map(len, packets))
     return longest + -longest % SYMBOL_STEP
 
 
 def symbol_of(packet: bytes, symbol_bytes: int) -> bytes:
-    """A packet as a symbol: its length, the packet, zeros."""
+    """Return the symbol of a packet: its length, the packet, then zeros."""
     return (_LENGTH.pack(len(packet)) + packet).ljust(symbol_bytes, b"\0")
 
 
 def packet_of(symbol: bytes) -> bytes | None:
-    """The packet in a symbol; None where it is no such symbol."""
+    """Return the packet in a symbol; None if the symbol does not hold one."""
     end = _LENGTH.size + int(_LENGTH.unpack_from(symbol)[0])
     return None if end > len(symbol) or any(symbol[end:]) else symbol[_LENGTH.size : end]
 
 
 def _pieces(packets: Sequence[bytes]) -> list[int]:
-    """How many packets each group of a class has: as few groups as the limits allow, of nearly equal length."""
+    """Return the number of packets of each group of a class: as few groups as possible, of nearly equal length."""
     if not packets:
         return []
     most = max(1, min(MAX_GROUP, MAX_GROUP_BYTES // symbol_bytes_of(packets)))
@@ -248,35 +254,36 @@ def _pieces(packets: Sequence[bytes]) -> list[int]:
 
 
 def _repair(read: Sequence[Packet], packets: Sequence[bytes], overhead: float) -> Iterator[bytes]:
-    """The repair packets of one group."""
+    """Yield the repair packets of one group."""
     stream_id, first = read[0].stream_id, read[0].frame
     runs: list[Run] = []
     for packet in read:
         frame = (packet.frame - first) % FRAME_NUMBERS
         if runs and (runs[-1].frame, runs[-1].first + runs[-1].count) == (frame, packet.index):
-            runs[-1] = Run(frame, runs[-1].first, runs[-1].count + 1)
+            runs[-1] = replace(runs[-1], count=runs[-1].count + 1)
         else:
-            runs.append(Run(frame, packet.index, 1))
-    group = Group(stream_id, first, tuple(runs), symbol_bytes_of(packets))
+            runs.append(Run(frame=frame, first=packet.index, count=1))
+    group = Group(stream_id=stream_id, frame=first, runs=tuple(runs), symbol_bytes=symbol_bytes_of(packets))
     one_stream = all(packet.stream_id == stream_id for packet in read)
     if not one_stream or runs[-1].frame > MAX_GROUP or not _sound(group) or group.symbol_bytes > MAX_MTU_BYTES:
         raise PacketError(
             f"packets that cannot be protected together: expected those of one stream in order, in at most {MAX_RUNS} "
-            "runs, such as the frames that they are of"
+            "runs"
         )
     data = b"".join(symbol_of(packet, group.symbol_bytes) for packet in packets)
     encoder = import_raptorq().Encoder.with_defaults(data, group.symbol_bytes)
     for symbol in encoder.get_encoded_packets(repair_count(len(packets), overhead))[len(packets) :]:
         block, symbol_id = symbol[0], int.from_bytes(symbol[1:4], "big")
-        assert block == 0  # MAX_GROUP_BYTES keeps it in one
+        assert block == 0  # MAX_GROUP_BYTES keeps the symbols in one block
         yield RepairPacket(group, symbol_id, symbol[4:]).to_bytes()
 
 
 def recover(group: Group, symbols: Sequence[tuple[int, bytes]]) -> list[bytes] | None:
-    """All K symbols of a group from some of them and repair symbols; None where these are not enough.
+    """Return all K symbols of a group from some of them and from repair symbols; None if these are not enough.
 
     Args:
-        symbols: (symbol id, bytes), each id once, each of `group.symbol_bytes`.
+        group: The group.
+        symbols: Pairs of a symbol id and the symbol, each id once, each of `group.symbol_bytes` bytes.
 
     Raises:
         MissingDependencyError: raptorq is not installed.

@@ -1,4 +1,4 @@
-"""Packets back to streams: in any order, with duplicates, late ones and garbage, in bounded memory, without a clock."""
+"""Reassembly of streams from packets in any order, with duplicates, late ones and garbage, in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from gosvae.packets.packet import FRAME_NUMBERS, FrameInfo, Packet, Part, read_p
 
 _FRAME_COST_BYTES = 1024
 _PACKET_COST_BYTES = 256
-"""What the bookkeeping of a frame and of a packet takes at most, counted in with the bytes of the slices."""
+"""Greatest number of bytes for the bookkeeping of a frame and of a packet, which the limit on bytes includes."""
 
 
 @dataclass(frozen=True)
 class ReceivedFrame:
-    """What arrived of a frame.
+    """The slices of a frame that arrived.
 
     Attributes:
-        stream_id, frame: as they were sent; `frame` is modulo 2**16.
-        stream: a stream of container version 2, the very bytes that were sent where nothing is missing. Otherwise
-            `bitstream.salvage` and `decode_damaged` read what is left of it.
-        missing: numbers, from 0, of the slices that did not arrive.
-        packets: how many arrived.
-        packet_count: how many were sent.
+        stream_id: Number of the stream, as it was sent.
+        frame: Number of the frame, modulo 2**16.
+        stream: A stream of container version 2. If nothing is missing, it has exactly the bytes that were sent;
+            otherwise `bitstream.salvage` and `decode_damaged` read the slices in it.
+        missing: Numbers, from 0, of the slices that did not arrive.
+        packets: Number of packets that arrived.
+        packet_count: Number of packets that were sent.
     """
 
     stream_id: int
@@ -38,18 +39,18 @@ class ReceivedFrame:
 
 @dataclass(frozen=True)
 class Counters:
-    """What became of all packets and frames since the beginning. The first five add up to the packets that were added.
+    """Numbers of packets and frames; the first five add up to the number of packets that were added.
 
     Attributes:
-        used: packets that brought something new.
-        damaged: what is no intact packet.
-        duplicates: packets that were there already.
-        late: packets of frames that were closed already, duplicates of complete ones among them.
-        conflicting: packets that contradict an earlier one of the same frame: a defect or a forgery.
-        complete: frames that were given back with every slice.
-        partial: frames that were given back with slices missing.
-        lost: frames of which packets arrived but no whole slice.
-        evicted: frames, of the partial and lost ones, that were closed to keep within the limits on memory.
+        used: Number of packets that brought new bytes.
+        damaged: Number of datagrams that are not an intact packet.
+        duplicates: Number of packets that were there already.
+        late: Number of packets of frames that were closed already, including duplicates for complete frames.
+        conflicting: Number of packets that contradict an earlier one of the same frame, by a defect or a forgery.
+        complete: Number of frames that were returned with every slice.
+        partial: Number of frames that were returned with slices missing.
+        lost: Number of frames of which packets arrived but no whole slice.
+        evicted: Number of partial and lost frames that were closed to keep within the limits on memory.
     """
 
     used: int = 0
@@ -65,14 +66,14 @@ class Counters:
 
 @dataclass
 class _Slice:
-    """A slice in parts, by their offsets."""
+    """A slice in parts; the keys of `parts` are their offsets."""
 
     total_bytes: int
     parts: dict[int, bytes] = field(default_factory=dict)
     have_bytes: int = 0
 
     def joined(self) -> bytes | None:
-        """The slice, if the parts cover it without a gap; parts that overlap (no sender makes them) never do."""
+        """Return the slice if the parts cover it without a gap or an overlap, which no sender makes; otherwise None."""
         if self.have_bytes != self.total_bytes:
             return None
         pieces, position = [], 0
@@ -96,7 +97,7 @@ class _Frame:
     partial: dict[int, _Slice] = field(default_factory=dict)
 
     def conflicts(self, packet: Packet) -> bool:
-        """Whether the packet cannot belong to the same frame as those before."""
+        """Return whether the packet contradicts the earlier packets of the frame."""
         if packet.info != self.info:
             return True
         return any(self._conflicts(part) for part in packet.parts)
@@ -133,29 +134,30 @@ class _Frame:
 
 @dataclass
 class _Sender:
-    """The newest frame number of a stream, and those within reach of it that are closed."""
+    """The newest frame number of a stream, and the numbers within the window before it that are closed."""
 
     newest: int
     closed: set[int] = field(default_factory=set)
 
 
 class Reassembler:
-    """Takes packets one at a time and gives back each frame once: when it is complete, or when its time is over.
+    """Buffer that takes packets one at a time and returns each frame once, when it is complete or its time is over.
 
-    A frame's time is over when a packet of a frame that is more than `window` frames newer arrives from the same
-    stream, when the limits on memory are reached (the oldest go first), or when `close` or `flush` is called: deadlines
-    are for the caller, who has the clock. Its packets that come later are counted and dropped. Not safe for use by
-    several threads at once.
+    The time of a frame is over when a packet of the same stream arrives that is more than `window` frames newer, when
+    the limits on memory are reached (the oldest frame is closed first), or when `close` or `flush` is called. There is
+    no clock in here: deadlines are up to the caller. Packets that arrive later are counted and dropped. An object must
+    not be used by several threads at once.
 
     Args:
-        window: how many frames newer the newest may be; 0 closes a frame as soon as the next one begins.
-        max_frames: in flight at once, of all streams together.
-        max_bytes: that frames in flight take, bookkeeping included.
-        max_streams: that are remembered; the one that was silent for the longest is forgotten first, and is a new one
-            if it comes back.
+        window: Greatest number of frames by which the newest frame may be ahead; 0 closes a frame when the next one
+            begins.
+        max_frames: Greatest number of frames in flight, of all streams together.
+        max_bytes: Greatest number of bytes of the frames in flight, bookkeeping included.
+        max_streams: Greatest number of streams that are remembered. The stream that was silent for the longest time is
+            forgotten first; if it comes back, it counts as new.
 
     Raises:
-        ConfigError: a limit that allows nothing, or a window of half the frame numbers.
+        ConfigError: A limit allows nothing, or the window is half of the frame numbers or more.
     """
 
     def __init__(
@@ -174,16 +176,16 @@ class Reassembler:
 
     @property
     def counters(self) -> Counters:
-        """What became of everything so far."""
+        """Numbers of packets and frames so far."""
         return Counters(**{f.name: self._counts[f.name] for f in fields(Counters)})
 
     @property
     def in_flight(self) -> tuple[tuple[int, int], ...]:
-        """(stream id, frame) of the frames that wait for more packets, by the time of their first."""
+        """Stream and number of the frames that wait for more packets, in the order of their first packets."""
         return tuple(self._frames)
 
     def add(self, data: bytes) -> list[ReceivedFrame]:
-        """Take one datagram, whatever it is; return the frames that were closed by it, mostly none."""
+        """Take one datagram, whatever it is, and return the frames that it closes: usually none or one."""
         try:
             packet = read_packet(data)
         except PacketError:
@@ -213,22 +215,25 @@ class Reassembler:
         return done
 
     def close(self, stream_id: int, frame: int) -> ReceivedFrame | None:
-        """Wait no longer for a frame; None where nothing whole arrived of it, or it is not in flight."""
+        """Close a frame and return it; None if it has no whole slice or is not in flight."""
         key = stream_id, frame
         return next(iter(self._close([key])), None) if key in self._frames else None
 
     def flush(self) -> list[ReceivedFrame]:
-        """Wait no longer for any frame."""
+        """Close all frames and return those with at least one whole slice."""
         return self._close(self.in_flight)
 
     @staticmethod
     def _age(sender: _Sender, frame: int) -> int:
-        """How many frames newer the newest one is; numbers wrap (RFC 1982), so half of them are not older but newer."""
+        """Return the number of frames by which the newest is ahead, below 0 if `frame` is newer.
+
+        Numbers wrap (RFC 1982): a difference of half of the frame numbers or more counts as newer.
+        """
         age = (sender.newest - frame) % FRAME_NUMBERS
         return age if age < FRAME_NUMBERS // 2 else age - FRAME_NUMBERS
 
     def _sender(self, packet: Packet, done: list[ReceivedFrame]) -> _Sender:
-        """The stream's state, moved on to the packet's frame if it is newer; closes what is too old then."""
+        """Return the state of the packet's stream, with the frames closed that are too old if the packet is newer."""
         sender = self._senders.setdefault(packet.stream_id, _Sender(packet.frame))
         self._senders.move_to_end(packet.stream_id)
         if self._age(sender, packet.frame) < 0:
@@ -243,7 +248,7 @@ class Reassembler:
         return sender
 
     def _close(self, keys: Iterable[tuple[int, int]], *, evicted: bool = False) -> list[ReceivedFrame]:
-        """Take frames out of flight; those of which a slice is there are given back."""
+        """Take frames out of flight and return those with at least one whole slice."""
         done = []
         for key in keys:
             frame = self._frames.pop(key)
@@ -257,5 +262,14 @@ class Reassembler:
             slices = [frame.slices.get(number) for number in range(info.slice_count)]
             missing = tuple(number for number, payload in enumerate(slices) if payload is None)
             stream = pack_slices(info.header, slices, info.layout)
-            done.append(ReceivedFrame(*key, stream, missing, len(frame.packets), info.packet_count))
+            done.append(
+                ReceivedFrame(
+                    stream_id=key[0],
+                    frame=key[1],
+                    stream=stream,
+                    missing=missing,
+                    packets=len(frame.packets),
+                    packet_count=info.packet_count,
+                )
+            )
         return done

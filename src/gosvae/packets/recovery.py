@@ -1,4 +1,4 @@
-"""Lost packets back from repair packets: what stands before the reassembler, in bounded memory, without a clock."""
+"""Recovery of lost packets by repair packets, in front of the reassembler, in bounded memory and without a clock."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field, fields
 
 from gosvae.errors import ConfigError, PacketError
-from gosvae.packets.packet import FRAME_NUMBERS, MAGIC, read_packet
+from gosvae.packets.packet import FRAME_NUMBERS, read_packet
 from gosvae.packets.protection import Group, is_repair, packet_of, read_repair, recover, symbol_of
+from gosvae.wire import PACKET_FIRST_BYTE
 
 _COST_BYTES = 256
-"""What the bookkeeping of a datagram takes at most, counted in with its bytes."""
+"""Greatest number of bytes for the bookkeeping of a datagram, which the limit on bytes includes."""
 _MOST_ATTEMPTS = 4
-"""How often a group is decoded. One attempt in about 100 fails with K symbols, one in 10,000 with K + 1, and so on."""
+"""Greatest number of attempts to decode a group. One in about 100 fails with K symbols, one in 10,000 with K + 1."""
 _MOST_GROUPS = 4
-"""That a packet may be in: what a forger can make one packet cost."""
+"""Greatest number of groups that a packet may be in, which bounds the work that a forger can cause."""
 
 _Place = tuple[int, int]
 """Stream id and frame."""
@@ -22,17 +23,18 @@ _Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class RecoveryCounters:
-    """What became of the repair packets, and what came of them. The first five add up to the repair packets that came.
+    """Numbers of repair packets and of recovered packets; the first five add up to the repair packets that came.
 
     Attributes:
-        kept: repair packets that may help.
-        damaged: what begins as a repair packet and is no intact one.
-        duplicates: repair packets that were there already.
-        late: repair packets of groups of which nothing is missing any more, or that were given up.
-        unusable: repair packets that contradict the packets of their group, or one group too many: a forgery or defect.
-        recovered: packets that were lost and are back.
-        given_up: groups whose symbols did not make intact packets: a defect or a forgery.
-        evicted: groups that were forgotten to keep within the limits on memory.
+        kept: Number of repair packets that may help.
+        damaged: Number of datagrams that begin as a repair packet and are not an intact one.
+        duplicates: Number of repair packets that were there already.
+        late: Number of repair packets of groups that are complete or were given up.
+        unusable: Number of repair packets that contradict the packets of their group, or belong to one group too many,
+            by a defect or a forgery.
+        recovered: Number of lost packets that were recovered.
+        given_up: Number of groups whose symbols did not give intact packets, by a defect or a forgery.
+        evicted: Number of groups that were forgotten to keep within the limits on memory.
     """
 
     kept: int = 0
@@ -47,7 +49,7 @@ class RecoveryCounters:
 
 @dataclass
 class _State:
-    """What is known of a group; `done` where nothing is left to do."""
+    """State of a group; `done` if it is complete or was given up."""
 
     repair: dict[int, bytes] = field(default_factory=dict)
     attempts: int = 0
@@ -55,20 +57,19 @@ class _State:
 
 
 class Recovery:
-    """Takes datagrams one at a time and gives back what is for `Reassembler.add`: packets, and those it recovered.
+    """Buffer that takes datagrams one at a time and returns packets for `Reassembler.add`, recovered ones included.
 
-    Packets are passed on at once, whatever they are, and kept for a while; repair packets end here. A packet that is
-    recovered is intact by its own checksum and stands where the group says, or it is not given back. The memory is
-    bounded: the frames and groups that came first are forgotten first. Not safe for use by several threads at
-    once.
+    Packets are returned at once, whatever they are, and kept for a while; repair packets are not returned. A recovered
+    packet is returned only if its own checksum holds and it has the place that the group names. The memory is bounded:
+    the frames and groups that came first are forgotten first. An object must not be used by several threads at once.
 
     Args:
-        max_frames: whose packets are kept, of all streams together.
-        max_groups: whose repair packets are kept.
-        max_bytes: that both take, bookkeeping included.
+        max_frames: Greatest number of frames whose packets are kept, of all streams together.
+        max_groups: Greatest number of groups whose repair packets are kept.
+        max_bytes: Greatest number of bytes of both, bookkeeping included.
 
     Raises:
-        ConfigError: a limit that allows nothing.
+        ConfigError: A limit allows nothing.
     """
 
     def __init__(self, *, max_frames: int = 1024, max_groups: int = 1024, max_bytes: int = 2**25) -> None:
@@ -86,22 +87,22 @@ class Recovery:
 
     @property
     def counters(self) -> RecoveryCounters:
-        """What became of everything so far."""
+        """Numbers of repair packets and of recovered packets so far."""
         return RecoveryCounters(**{f.name: self._counts[f.name] for f in fields(RecoveryCounters)})
 
     def add(self, data: bytes) -> list[bytes]:
-        """Take one datagram, whatever it is; return what is for the reassembler.
+        """Take one datagram, whatever it is, and return the datagrams for the reassembler.
 
         Raises:
-            MissingDependencyError: raptorq is not installed, and a packet could be recovered.
+            MissingDependencyError: A packet could be recovered and raptorq is not installed.
         """
         back = self._add_repair(data) if is_repair(data) else [data, *self._add_packet(data)]
         self._forget()
         return back
 
     def _add_packet(self, data: bytes) -> list[bytes]:
-        """Keep a packet; return what is recovered by it."""
-        if data[:1] != bytes([MAGIC]):
+        """Keep a packet and return the packets that are recovered by it."""
+        if data[:1] != bytes([PACKET_FIRST_BYTE]):
             return []
         try:
             packet = read_packet(data)
@@ -115,7 +116,7 @@ class Recovery:
         return [back for group in groups if not self._groups[group].done for back in self._attempt(group)]
 
     def _add_repair(self, data: bytes) -> list[bytes]:
-        """Keep a repair packet; return what is recovered by it."""
+        """Keep a repair packet and return the packets that are recovered by it."""
         try:
             packet = read_repair(data)
         except PacketError:
@@ -147,7 +148,7 @@ class Recovery:
         return self._attempt(group)
 
     def _known(self, group: Group) -> list[tuple[int, bytes]]:
-        """(symbol id, packet) of the packets of a group that are there."""
+        """Return the packets of a group that are there, with their symbol ids."""
         known = []
         for number, (place, index) in enumerate(_slots(group)):
             data = self._packets.get(place, {}).get(index)
@@ -156,7 +157,7 @@ class Recovery:
         return known
 
     def _attempt(self, group: Group) -> list[bytes]:
-        """The packets that are missing in a group, if what is there is enough."""
+        """Return the missing packets of a group; none if there are too few symbols to recover them."""
         state, known = self._groups[group], self._known(group)
         if len(known) == group.count:
             self._finish(group)
@@ -191,7 +192,7 @@ class Recovery:
         return []
 
     def _finish(self, group: Group) -> None:
-        """Nothing is left to do for a group: only its name is kept."""
+        """Discard the symbols of a group that is complete or given up, and remember the group."""
         state = self._groups[group]
         self.bytes_kept -= sum(_COST_BYTES + len(symbol) for symbol in state.repair.values())
         self._groups[group] = _State(done=True)
@@ -201,7 +202,7 @@ class Recovery:
         self.bytes_kept += _COST_BYTES + len(data)
 
     def _forget(self) -> None:
-        """Keep within the limits."""
+        """Forget frames and groups until the limits are kept."""
         while len(self._groups) > self.max_groups or (self._groups and self.bytes_kept > self.max_bytes):
             self._drop_group(next(iter(self._groups)))
             if self.bytes_kept > self.max_bytes and self._packets:
@@ -226,17 +227,17 @@ class Recovery:
 
 
 def _slots(group: Group) -> list[tuple[_Place, int]]:
-    """Frame and index of every packet of a group, in order."""
+    """Return the place and the index of every packet of a group, in order."""
     return [((group.stream_id, frame), index) for frame, index in group.places()]
 
 
 def _cost_bytes(group: Group) -> int:
-    """What the bookkeeping of a group takes at most, without its symbols."""
+    """Return the greatest number of bytes for the bookkeeping of a group, without its symbols."""
     return _COST_BYTES * (1 + group.count)
 
 
 def _is_packet(data: bytes, place: _Place, index: int) -> bool:
-    """Whether bytes are an intact packet, and the one that was expected."""
+    """Return whether the bytes are an intact packet with the expected place and index."""
     try:
         packet = read_packet(data)
     except PacketError:

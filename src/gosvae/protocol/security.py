@@ -1,4 +1,4 @@
-"""Who may talk to a receiver: tokens and certificates, and what may be heard outside this machine."""
+"""Addresses, tokens and certificates, and the rule on what may listen beyond this machine."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from types import MappingProxyType
 from gosvae.errors import ConfigError
 
 TOKEN_VARIABLE = "GOSVAE_TOKEN"
-"""Environment variable of the token where no file is named."""
+"""Name of the environment variable with the token, which is read if no file is given."""
 MIN_TOKEN_CHARACTERS = 16
+"""Least number of characters of a token."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A host and a port; port 0 takes any that is free."""
+    """A host and a port; port 0 takes any free port."""
 
     host: str
     port: int
 
     @classmethod
     def parse(cls, text: str) -> Endpoint:
-        """`HOST:PORT`, `[IPV6]:PORT` or `:PORT` (this machine alone).
+        """Return the endpoint that is written as `HOST:PORT`, `[IPV6]:PORT` or `:PORT` (this machine alone).
 
         Raises:
-            ConfigError: anything else.
+            ConfigError: The text is not of this form.
         """
         host, separator, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
@@ -43,7 +44,7 @@ class Endpoint:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is on this machine alone."""
+        """Whether only this machine can reach the endpoint."""
         if self.host == "localhost":
             return True
         try:
@@ -53,10 +54,10 @@ class Endpoint:
 
 
 def read_token(file: Path | None, environment: Mapping[str, str] = MappingProxyType(os.environ)) -> str | None:
-    """The token in a file, or in the environment's `GOSVAE_TOKEN`; None where there is neither.
+    """Return the token in a file or, without a file, in the environment's `GOSVAE_TOKEN`; None if there is neither.
 
     Raises:
-        ConfigError: the file cannot be read, or the token is too short or not printable ASCII.
+        ConfigError: The file cannot be read, or the token is too short or not printable ASCII.
     """
     if file is None:
         token, where = environment.get(TOKEN_VARIABLE, ""), f"the environment's {TOKEN_VARIABLE}"
@@ -77,7 +78,7 @@ def read_token(file: Path | None, environment: Mapping[str, str] = MappingProxyT
 
 
 def token_agrees(given: str, expected: str) -> bool:
-    """Whether two tokens are the same, in a time that does not depend on where they differ."""
+    """Return whether two tokens are equal, in a time that does not depend on where they differ."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
 
 
@@ -86,8 +87,9 @@ class ServerTls:
     """PEM files of a receiver.
 
     Attributes:
-        certificate, key: its own, with the chain.
-        client_authority: who signs the certificates of clients (mutual TLS); None: clients need none.
+        certificate, key: Certificate of the receiver with its chain, and the key.
+        client_authority: Certificate of the authority that signs those of clients (mutual TLS); None asks clients for
+            no certificate.
     """
 
     certificate: Path
@@ -95,11 +97,11 @@ class ServerTls:
     client_authority: Path | None = None
 
     def check(self) -> None:
-        """Raise `ConfigError` where a file is missing or no certificate and key that belong together."""
+        """Raise `ConfigError` if a file is missing, or if certificate and key do not belong together."""
         self.context()
 
     def context(self) -> ssl.SSLContext:
-        """For a server of Python's own; errors as `check`."""
+        """Return the context for a server that uses Python's `ssl`; errors are those of `check`."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
@@ -119,8 +121,8 @@ class ClientTls:
     """PEM files of a sender.
 
     Attributes:
-        authority: who signs the receiver's certificate; None: those that gRPC trusts.
-        certificate, key: its own, where the receiver asks for one.
+        authority: Certificate of the authority that signs the receiver's; None trusts those that gRPC trusts.
+        certificate, key: Certificate of the sender and its key, if the receiver asks for one.
     """
 
     authority: Path | None = None
@@ -129,22 +131,22 @@ class ClientTls:
 
 
 def read_pem(file: Path) -> bytes:
-    """A PEM file.
+    """Return the bytes of a PEM file.
 
     Raises:
-        ConfigError: it cannot be read or is none.
+        ConfigError: The file cannot be read, or is not a PEM file.
     """
     try:
         data = file.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from None
     if b"-----BEGIN " not in data:
-        raise ConfigError(f"{file} is no PEM file: it has no line that begins with -----BEGIN")
+        raise ConfigError(f"{file} is not a PEM file: no line begins with -----BEGIN")
     return data
 
 
 def check_exposure(what: str, endpoint: Endpoint, *, encrypted: bool, authenticated: bool, insecure: bool) -> None:
-    """Raise `ConfigError` where something would be open to a network without encryption and authentication."""
+    """Raise `ConfigError` if an endpoint would be open to a network without encryption and authentication."""
     if endpoint.is_loopback or insecure or (encrypted and authenticated):
         return
     missing = " and ".join(

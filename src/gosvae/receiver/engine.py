@@ -1,7 +1,7 @@
 """The receiver's engine: frames of many senders wait their turn, share the networks in batches, and are answered.
 
-The queue is bounded, and every frame ends in one of two ways: it is answered, or it is dropped for a reason that is
-counted. Networks run in one thread of their own; everything else on the event loop.
+The queue is bounded. Every frame ends in one of two ways: it is answered, or it is dropped for a reason, and both are
+counted. Networks run in one thread of their own, everything else runs on the event loop.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args
 
+import numpy as np
+
 from gosvae.errors import ConfigError
-from gosvae.protocol.class_maps import ClassMapCoding, encode_class_map
-from gosvae.receiver.perception import Perceived, Perception, Reason, Trouble
+from gosvae.protocol.class_maps import encode_class_map
+from gosvae.protocol.frames import Answer, Dropped, Frame, Outcome, Perceived, Reason
+from gosvae.receiver.perception import Perception
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +31,19 @@ POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """What the engine takes.
+    """Limits of the engine.
 
     Attributes:
-        policy: when the queue is full: `drop-oldest`, the oldest frame of the sender that has the most in it, so that
-            the newest of each come through; `drop-newest`, the frame that came; `block`, `submit` waits.
-        max_frames, max_bytes: that wait, of all senders together.
-        max_batch: frames that go through the networks together, at most.
-        deadline_ms: a frame that is older, from its arrival, when its turn comes is dropped; 0: none is.
+        policy: What happens if a frame arrives and the queue is full. `drop-oldest` drops the oldest frame of the
+            sender that has the most frames in the queue, so that the newest frames of every sender come through;
+            `drop-newest` drops the frame that arrived; with `block`, `submit` waits.
+        max_frames, max_bytes: Greatest number of frames, and of their bytes, in the queue, of all senders together.
+        max_batch: Greatest number of frames that go through the networks together.
+        deadline_ms: Greatest age of a frame, from its arrival, when its turn comes; older frames are dropped. 0 means
+            no deadline.
 
     Raises:
-        ConfigError: an unknown policy, or a limit that lets nothing through.
+        ConfigError: The policy is unknown, or a limit lets nothing through.
     """
 
     policy: Policy = "drop-oldest"
@@ -57,68 +62,21 @@ class EngineLimits:
             )
 
 
-@dataclass(frozen=True)
-class Frame:
-    """A frame that arrived.
-
-    Attributes:
-        sender: tells senders apart; not what they call themselves.
-        number: as the sender counts.
-        stream: what the codec made, or what is left of it.
-        incomplete: slices are missing: the codec conceals them.
-        coding: of the class map in the answer.
-        deadline_ms: at most so old when its turn comes; 0: as the engine has it. The shorter of both counts.
-        original: the picture as an image file, for people; empty where none was sent.
-        arrived_s: on the clock of `time.monotonic`.
-    """
-
-    sender: str
-    number: int
-    stream: bytes
-    incomplete: bool = False
-    coding: ClassMapCoding = "png"
-    deadline_ms: float = 0.0
-    original: bytes = b""
-    arrived_s: float = field(default_factory=time.monotonic)
-
-    @property
-    def n_bytes(self) -> int:
-        """What it takes in the queue."""
-        return len(self.stream) + len(self.original)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A frame with its result; `class_map` is coded as the frame asked for."""
-
-    frame: Frame
-    perceived: Perceived
-    class_map: bytes
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """A frame without a result, and why."""
-
-    frame: Frame
-    trouble: Trouble
-
-
-Outcome = Answer | Dropped
-Observer = Callable[[Outcome], None]
+Observer = Callable[[Frame, Outcome, Perceived | None], None]
+"""Function that is called with every frame, its outcome and, if it was answered, what the networks made of it."""
 
 
 @dataclass(frozen=True)
 class EngineCounters:
-    """`received` = `answered` + all of `dropped` + `waiting` + `working`.
+    """Numbers of frames; `received` = `answered` + the sum of `dropped` + `waiting` + `working`.
 
     Attributes:
-        received: frames that were submitted.
-        answered: frames with a result.
-        dropped: frames without one, by `Reason`.
-        waiting, waiting_bytes: in the queue now.
-        working: in the networks now.
-        batches: that went through the networks.
+        received: Number of frames that were submitted.
+        answered: Number of frames that were answered.
+        dropped: Number of frames that were dropped, by `Reason`.
+        waiting, waiting_bytes: Number of frames, and of their bytes, in the queue now.
+        working: Number of frames in the networks now.
+        batches: Number of batches that went through the networks.
     """
 
     received: int
@@ -131,7 +89,7 @@ class EngineCounters:
 
     @property
     def unaccounted(self) -> int:
-        """Frames that are nowhere: 0, or the engine has a defect."""
+        """Number of frames that are missing in the counts; anything but 0 is a defect of the engine."""
         return self.received - self.answered - sum(self.dropped.values()) - self.waiting - self.working
 
 
@@ -142,13 +100,20 @@ class _Ticket:
 
 
 class Engine:
-    """Made for one event loop: `async with Engine(perception, limits) as engine`."""
+    """Queue in front of the networks, for one event loop: `async with Engine(perception, limits) as engine`.
+
+    Args:
+        perception: Decodes frames and shows them to the expert.
+        limits: Limits of the queue; None means the defaults.
+
+    Attributes:
+        observers: Functions that are called on the event loop with every outcome.
+    """
 
     def __init__(self, perception: Perception, limits: EngineLimits | None = None) -> None:
         self.perception = perception
         self.limits = limits or EngineLimits()
         self.observers: list[Observer] = []
-        """Called with every outcome, on the event loop."""
         self._queues: OrderedDict[str, deque[_Ticket]] = OrderedDict()
         self._waiting = self._waiting_bytes = self._working = self._batches = 0
         self._blocked = 0
@@ -168,19 +133,22 @@ class Engine:
 
     @property
     def counters(self) -> EngineCounters:
-        """What became of all frames so far."""
-        counts = self._counts
-        dropped = {reason: self._dropped[reason] for reason in Reason}
-        waiting = self._waiting + self._blocked
+        """Numbers of frames so far."""
         return EngineCounters(
-            *(counts["received"], counts["answered"], dropped),
-            *(waiting, self._waiting_bytes, self._working, self._batches),
+            received=self._counts["received"],
+            answered=self._counts["answered"],
+            dropped={reason: self._dropped[reason] for reason in Reason},
+            waiting=self._waiting + self._blocked,
+            waiting_bytes=self._waiting_bytes,
+            working=self._working,
+            batches=self._batches,
         )
 
     async def submit(self, frame: Frame) -> asyncio.Future[Outcome]:
-        """Take a frame. The future has its outcome; who no longer wants it cancels the future.
+        """Put a frame into the queue and return a future of its outcome.
 
-        Returns at once, but for the policy `block` and a full queue.
+        A caller that no longer wants the outcome cancels the future. With the policy `block`, this waits while the
+        queue is full; otherwise it returns at once.
         """
         self._counts["received"] += 1
         ticket = _Ticket(frame, asyncio.get_running_loop().create_future())
@@ -201,8 +169,8 @@ class Engine:
         self._ready.set()
         return ticket.outcome
 
-    def refuse(self, frame: Frame, reason: Reason, text: str) -> Outcome:
-        """Count a frame that the engine is not to see, as dropped."""
+    def drop(self, frame: Frame, reason: Reason, text: str) -> Outcome:
+        """Drop a frame without putting it into the queue, count it, and return its outcome."""
         self._counts["received"] += 1
         return self._drop(_Ticket(frame, asyncio.get_running_loop().create_future()), reason, text).result()
 
@@ -223,7 +191,7 @@ class Engine:
         return self._waiting < limits.max_frames and self._waiting_bytes + frame.n_bytes <= limits.max_bytes
 
     def _oldest_of_the_busiest(self, sender: str) -> _Ticket:
-        """Take the frame that makes room out of the queue; of equally busy senders the one that sent just now."""
+        """Remove the frame that makes room from the queue; among equally busy senders, one of `sender`."""
         busiest = max(self._queues, key=lambda name: (len(self._queues[name]), name == sender))
         return self._pop(busiest)
 
@@ -237,25 +205,25 @@ class Engine:
         return ticket
 
     def _drop(self, ticket: _Ticket, reason: Reason, text: str) -> asyncio.Future[Outcome]:
-        self._finish(ticket, Dropped(ticket.frame, Trouble(reason, text)))
+        self._finish(ticket, Dropped(reason, text, ticket.frame.number))
         return ticket.outcome
 
-    def _finish(self, ticket: _Ticket, outcome: Outcome) -> None:
-        """Count, tell the observers, answer."""
+    def _finish(self, ticket: _Ticket, outcome: Outcome, perceived: Perceived | None = None) -> None:
+        """Count an outcome, call the observers with it, and complete the frame's future."""
         if isinstance(outcome, Answer):
             self._counts["answered"] += 1
         else:
-            self._dropped[outcome.trouble.reason] += 1
+            self._dropped[outcome.reason] += 1
         for observer in self.observers:
             try:
-                observer(outcome)
-            except Exception:  # whoever looks on must not stop the engine
-                log.exception("an observer failed on frame %d", outcome.frame.number)
+                observer(ticket.frame, outcome, perceived)
+            except Exception:  # an observer must not stop the engine
+                log.exception("an observer failed on frame %d", ticket.frame.number)
         if not ticket.outcome.done():
             ticket.outcome.set_result(outcome)
 
     def _next_batch(self) -> list[_Ticket]:
-        """Frames whose turn it is, of one sender after the other; those that are too old or unwanted are dropped."""
+        """Return the frames whose turn it is, one sender after the other; drop frames that are too old or unwanted."""
         batch: list[_Ticket] = []
         while self._queues and len(batch) < self.limits.max_batch:
             sender = next(iter(self._queues))
@@ -285,36 +253,32 @@ class Engine:
             self._working, self._batches = len(batch), self._batches + 1
             frames = [ticket.frame for ticket in batch]
             try:
-                outcomes = await loop.run_in_executor(self._thread, self._perceive, frames)
+                results = await loop.run_in_executor(self._thread, self._perceive, frames)
             finally:
                 self._working = 0
-            for ticket, outcome in zip(batch, outcomes, strict=True):
-                self._finish(ticket, outcome)
+            for ticket, (outcome, perceived) in zip(batch, results, strict=True):
+                self._finish(ticket, outcome, perceived)
 
-    def _perceive(self, frames: list[Frame]) -> list[Outcome]:
-        """In the engine's thread: networks and coding of the answers."""
+    def _perceive(self, frames: list[Frame]) -> list[tuple[Outcome, Perceived | None]]:
+        """Run the networks on a batch and code the answers; called in the engine's thread."""
         began_s = time.monotonic()
         try:
             results = self.perception([(frame.stream, frame.incomplete) for frame in frames])
         except Exception:
             log.exception("a batch of %d frames failed", len(frames))
-            failed = Trouble(Reason.FAILED, "the receiver failed on this frame and logged why")
-            return [Dropped(frame, failed) for frame in frames]
-        outcomes: list[Outcome] = []
+            text = "the receiver failed on this frame and logged why"
+            return [(Dropped(Reason.FAILED, text, frame.number), None) for frame in frames]
+        outcomes: list[tuple[Outcome, Perceived | None]] = []
         for frame, result in zip(frames, results, strict=True):
-            if isinstance(result, Trouble):
-                outcomes.append(Dropped(frame, result))
+            if isinstance(result, Dropped):
+                outcomes.append((replace(result, number=frame.number), None))
                 continue
             result.stages.queue_ms = 1000.0 * (began_s - frame.arrived_s)
-            coding_s = time.perf_counter()
-            class_map = encode_class_map(result.classes_uint8_HW, frame.coding)
-            result.stages.answer_ms = 1000.0 * (time.perf_counter() - coding_s)
-            result.stages.total_ms = 1000.0 * (time.monotonic() - frame.arrived_s)
-            outcomes.append(Answer(frame, result, class_map))
+            outcomes.append((_answer(frame, result), result))
         return outcomes
 
     async def close(self, grace_s: float = 5.0) -> None:
-        """Take no more frames, work on those that wait for so long at most, drop the rest."""
+        """Stop the engine: take no more frames, work on those in the queue for at most `grace_s`, and drop the rest."""
         self._closing = True
         self._room.set()
         end_s = time.monotonic() + grace_s
@@ -330,3 +294,25 @@ class Engine:
                 await self._worker
             self._worker = None
         self._thread.shutdown(wait=False)
+
+
+def _answer(frame: Frame, perceived: Perceived) -> Answer:
+    """Return the answer to a frame; sets the times of coding it and of the whole."""
+    classes_HW, stages = perceived.classes_uint8_HW, perceived.stages
+    coding_s = time.perf_counter()
+    class_map = encode_class_map(classes_HW, frame.coding)
+    class_pixels = np.bincount(classes_HW.reshape(-1)).tolist()
+    stages.answer_ms = 1000.0 * (time.perf_counter() - coding_s)
+    stages.total_ms = 1000.0 * (time.monotonic() - frame.arrived_s)
+    height, width = classes_HW.shape
+    return Answer(
+        number=frame.number,
+        height=height,
+        width=width,
+        coding=frame.coding,
+        class_map=class_map,
+        class_pixels=tuple(class_pixels),
+        stages=stages,
+        stream_bytes=len(frame.stream),
+        concealed_pixels=0 if perceived.concealed_HW is None else int(perceived.concealed_HW.sum()),
+    )

@@ -1,4 +1,4 @@
-"""Counters and times of a receiver for Prometheus, in a registry of its own. `docs/service.md` lists them."""
+"""Counters and times of a receiver for Prometheus, in a registry of their own. `docs/service.md` lists them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from gosvae.errors import MissingDependencyError
-from gosvae.receiver.engine import Answer, Engine, Outcome
+from gosvae.protocol.frames import Answer, Frame, Outcome, Perceived
+from gosvae.receiver.engine import Engine
 from gosvae.receiver.service import LinkService
 from gosvae.receiver.udp import UdpReceiver
 
@@ -18,10 +19,10 @@ _BYTES = (256, 512, 1024, 1536, 2048, 3072, 4096, 8192, 16384, 65536, 262144)
 
 
 def import_prometheus() -> Any:
-    """The client library.
+    """Return the module `prometheus_client`.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: prometheus-client is not installed.
     """
     try:
         import prometheus_client
@@ -32,7 +33,11 @@ def import_prometheus() -> Any:
 
 
 class Metrics:
-    """What Prometheus may read of an engine, its gRPC service and its UDP receiver.
+    """Metrics of an engine, its gRPC service and its UDP receiver.
+
+    Args:
+        engine: Engine whose frames are counted; the metrics become one of its observers.
+        service, udp: Service and receiver whose counters are shown; None if there is none.
 
     Raises:
         MissingDependencyError: prometheus-client is not installed.
@@ -56,21 +61,21 @@ class Metrics:
         engine.observers.append(self._observe)
 
     def render(self) -> bytes:
-        """The page that Prometheus reads, of `CONTENT_TYPE`."""
+        """Return the page that Prometheus reads, of type `CONTENT_TYPE`."""
         data: bytes = self._prometheus.generate_latest(self.registry)
         return data
 
-    def _observe(self, outcome: Outcome) -> None:
+    def _observe(self, frame: Frame, outcome: Outcome, _: Perceived | None) -> None:
         if isinstance(outcome, Answer):
             for stage in STAGES:
-                self._stages.labels(stage).observe(getattr(outcome.perceived.stages, f"{stage}_ms") / 1000.0)
-            self._bytes.observe(len(outcome.frame.stream))
+                self._stages.labels(stage).observe(getattr(outcome.stages, f"{stage}_ms") / 1000.0)
+            self._bytes.observe(len(frame.stream))
 
     def families(self) -> Iterator[Any]:
-        """Counters and gauges as they are now."""
+        """Yield the counters and gauges with their values of now."""
         core = self._prometheus.core
         engine = self._engine.counters
-        frames = core.CounterMetricFamily("gosvae_frames", "Frames, by what became of them", labels=["outcome"])
+        frames = core.CounterMetricFamily("gosvae_frames", "Frames by outcome", labels=["outcome"])
         frames.add_metric(["answered"], engine.answered)
         for reason, count in engine.dropped.items():
             frames.add_metric([reason.value], count)
@@ -88,14 +93,14 @@ class Metrics:
         counters = service.counters
         yield core.GaugeMetricFamily("gosvae_streams_open", "Streams of senders now", value=counters.open_streams)
         yield core.CounterMetricFamily("gosvae_streams", "Streams that were opened", value=counters.streams)
-        refused = core.CounterMetricFamily("gosvae_calls_refused", "Calls turned away, by why", labels=["why"])
-        for why, count in sorted(counters.refused.items()):
-            refused.add_metric([why], count)
+        refused = core.CounterMetricFamily("gosvae_calls_refused", "Calls refused, by reason", labels=["why"])
+        for reason, count in sorted(counters.refused.items()):
+            refused.add_metric([reason.value], count)
         yield refused
-        yield core.CounterMetricFamily("gosvae_messages_malformed", "Messages that are none", value=counters.malformed)
-        yield core.CounterMetricFamily("gosvae_answers_sent", "Answers and refusals sent", value=counters.sent)
+        yield core.CounterMetricFamily("gosvae_messages_malformed", "Malformed messages", value=counters.malformed)
+        yield core.CounterMetricFamily("gosvae_answers_sent", "Outcomes of frames sent", value=counters.sent)
         yield core.CounterMetricFamily(
-            "gosvae_answers_undelivered", "Answers and refusals that nobody took", value=counters.undelivered
+            "gosvae_answers_undelivered", "Outcomes of frames that no client read", value=counters.undelivered
         )
 
     def _of_udp(self, core: Any, udp: UdpReceiver) -> Iterator[Any]:
@@ -104,7 +109,7 @@ class Metrics:
             "packets": asdict(udp.inlet.reassembler.counters),
             "repair": asdict(udp.inlet.recovery.counters),
         }
-        family = core.CounterMetricFamily("gosvae_udp_events", "See the counters of UDP", labels=["layer", "event"])
+        family = core.CounterMetricFamily("gosvae_udp_events", "Events of UDP", labels=["layer", "event"])
         for layer, counters in groups.items():
             for event, count in counters.items():
                 family.add_metric([layer, event], count)
@@ -112,11 +117,11 @@ class Metrics:
 
 
 class _Counters:
-    """A collector, as prometheus-client wants one."""
+    """Collector, in the form that prometheus-client expects."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
     def collect(self) -> Iterator[Any]:
-        """Called at every scrape."""
+        """Return the counters and gauges; called at every scrape."""
         return self._metrics.families()

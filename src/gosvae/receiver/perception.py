@@ -1,4 +1,4 @@
-"""What a receiver does with streams: decode them, and let the expert look at the pictures. No queue, no network.
+"""Decoding of streams and the expert's look at the pictures, in batches; without a queue and without a network.
 
 Axis legend: B frames, 3 RGB channels, H and W pixels.
 """
@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from io import BytesIO
 from typing import Any
 
@@ -25,78 +24,15 @@ from gosvae.codecs.trained import TrainedCodec
 from gosvae.errors import BitstreamError, ConfigError, ForeignStreamError, GosvaeError
 from gosvae.experts.base import Expert
 from gosvae.protocol.class_maps import ClassArray
+from gosvae.protocol.frames import Dropped, Perceived, Reason, StageTimes
 from gosvae.tensors import ImageArray, image_to_tensor
 
 log = logging.getLogger(__name__)
 
 DEFAULT_MAX_PIXELS = 2**22
-"""Of a frame: 2048x2048."""
+"""Greatest number of pixels of a frame: 2048x2048."""
 BATCH_PIXELS = 2**21
-"""That go through a network together, so that memory stays bounded; a larger frame goes alone."""
-
-
-class Reason(StrEnum):
-    """Why a frame has no result."""
-
-    MALFORMED = "malformed"
-    DAMAGED = "damaged"
-    FOREIGN = "foreign"
-    TOO_LARGE = "too-large"
-    QUEUE_FULL = "queue-full"
-    SUPERSEDED = "superseded"
-    STALE = "stale"
-    FAILED = "failed"
-    SHUTDOWN = "shutdown"
-    INCOMPLETE = "incomplete"
-    GONE = "gone"
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """Why a frame has no result, for machines and for people."""
-
-    reason: Reason
-    text: str
-
-
-@dataclass
-class StageTimes:
-    """Milliseconds in each stage; those of networks are of the whole batch.
-
-    Attributes:
-        queue_ms: from arrival until the frame's turn.
-        entropy_ms: entropy decoding; 0 for a codec that does all in one, and for frames with slices missing.
-        reconstruct_ms: the decoder network.
-        expert_ms: the expert network.
-        answer_ms: coding of the class map.
-        total_ms: from arrival until the answer is ready; more than the sum of the others where a batch was waited for.
-        batch: frames that shared the expert network.
-    """
-
-    queue_ms: float = 0.0
-    entropy_ms: float = 0.0
-    reconstruct_ms: float = 0.0
-    expert_ms: float = 0.0
-    answer_ms: float = 0.0
-    total_ms: float = 0.0
-    batch: int = 1
-
-
-@dataclass(frozen=True)
-class Perceived:
-    """A frame's result.
-
-    Attributes:
-        image_uint8_HW3: the reconstruction.
-        classes_uint8_HW: class of every pixel.
-        concealed_HW: bool (H, W), pixels whose part of the stream was lost; None where nothing was.
-        stages: how long it took.
-    """
-
-    image_uint8_HW3: ImageArray
-    classes_uint8_HW: ClassArray
-    concealed_HW: npt.NDArray[np.bool_] | None
-    stages: StageTimes
+"""Greatest number of pixels that go through a network together; a larger frame goes alone. It bounds the memory."""
 
 
 @dataclass
@@ -110,20 +46,20 @@ class _Work:
     image: ImageArray | None = None
     concealed: npt.NDArray[np.bool_] | None = None
     classes: ClassArray | None = None
-    trouble: Trouble | None = None
+    dropped: Dropped | None = None
 
 
 class Perception:
-    """A codec and an expert, called with the frames of a batch. One thread at a time.
+    """A codec and an expert, called with the frames of a batch by one thread at a time.
 
     Args:
-        codec: that the senders have.
-        expert: looks at the reconstructions; a codec that sends class maps (`ClassMapCodec`) needs none.
-        device: where the expert is.
-        max_pixels: of a frame; larger ones are refused before anything is decoded.
+        codec: Codec that the senders use.
+        expert: Expert that looks at the reconstructions; None for a codec that sends class maps (`ClassMapCodec`).
+        device: Device of the expert.
+        max_pixels: Greatest number of pixels of a frame; larger frames are dropped before anything is decoded.
 
     Raises:
-        ConfigError: an expert with more than 256 classes, or none where one is needed.
+        ConfigError: The expert has more than 256 classes, or an expert is needed and there is none.
     """
 
     def __init__(
@@ -146,34 +82,34 @@ class Perception:
 
     @property
     def fingerprint(self) -> bytes:
-        """Of the codec, 8 bytes; empty for a classical one."""
+        """Fingerprint of the codec, 8 bytes; empty for a classical codec."""
         return self.codec.fingerprint if isinstance(self.codec, TrainedCodec) else b""
 
-    def __call__(self, frames: Sequence[tuple[bytes, bool]]) -> list[Perceived | Trouble]:
-        """Results in the order of the frames; one that cannot be decoded takes no other with it.
+    def __call__(self, frames: Sequence[tuple[bytes, bool]]) -> list[Perceived | Dropped]:
+        """Return the results in the order of the frames; a frame that cannot be decoded does not affect the others.
 
         Args:
-            frames: a stream each, and whether slices of it are missing.
+            frames: Pairs of a stream and whether slices of it are missing.
         """
         works = [_Work(stream, incomplete) for stream, incomplete in frames]
         for work in works:
             self._guarded(self._unpack, [work])
-        for group in _alike((w for w in works if w.parts is not None and w.trouble is None), _shape_of_parts):
+        for group in _alike((w for w in works if w.parts is not None and w.dropped is None), _shape_of_parts):
             self._guarded(self._reconstruct, group)
-        ready = [w for w in works if w.image is not None and w.classes is None and w.trouble is None]
+        ready = [w for w in works if w.image is not None and w.classes is None and w.dropped is None]
         for group in _alike(ready, _shape_of_image):
             self._guarded(self._perceive, group)
         return [self._result(work) for work in works]
 
-    def _result(self, work: _Work) -> Perceived | Trouble:
-        if work.trouble is not None:
-            return work.trouble
+    def _result(self, work: _Work) -> Perceived | Dropped:
+        if work.dropped is not None:
+            return work.dropped
         assert work.image is not None
         assert work.classes is not None
         return Perceived(work.image, work.classes, work.concealed, work.stages)
 
     def _guarded(self, stage: Callable[[Sequence[_Work]], None], group: Sequence[_Work]) -> None:
-        """Run a stage; where a batch fails, run its frames alone, so that only those that fail are refused."""
+        """Run a stage on a group; if it fails, run it on each frame alone, so that only failing frames are dropped."""
         try:
             stage(group)
         except Exception as error:
@@ -181,7 +117,7 @@ class Perception:
                 for work in group:
                     self._guarded(stage, [work])
                 return
-            group[0].trouble = _trouble(error)
+            group[0].dropped = _dropped(error)
 
     def _unpack(self, group: Sequence[_Work]) -> None:
         (work,) = group
@@ -215,7 +151,7 @@ class Perception:
             raise _TooLargeError(f"a frame of {width}x{height} pixels: this receiver takes {self.max_pixels}")
 
     def _check_picture(self, data: bytes) -> None:
-        """The size that a classical picture announces, as far as Pillow knows the format."""
+        """Check the size in the header of a classical picture, if Pillow knows the format."""
         try:
             with Image.open(BytesIO(data)) as image:
                 width, height = image.size
@@ -241,32 +177,32 @@ class Perception:
 
 
 class _TooLargeError(GosvaeError):
-    """More pixels than the receiver takes."""
+    """A frame with more pixels than the receiver takes."""
 
 
 class _IncompleteError(GosvaeError):
-    """Slices are missing that the codec cannot do without."""
+    """A frame without slices that the codec needs."""
 
 
-def _trouble(error: Exception) -> Trouble:
-    """The reason behind an exception; a defect is logged and told without its details."""
+def _dropped(error: Exception) -> Dropped:
+    """Return the reason behind an exception; a defect is logged, and its details are not sent."""
     match error:
         case ForeignStreamError():
-            return Trouble(Reason.FOREIGN, str(error))
+            return Dropped(Reason.FOREIGN, str(error))
         case BitstreamError():
-            return Trouble(Reason.DAMAGED, str(error))
+            return Dropped(Reason.DAMAGED, str(error))
         case _TooLargeError():
-            return Trouble(Reason.TOO_LARGE, str(error))
+            return Dropped(Reason.TOO_LARGE, str(error))
         case _IncompleteError():
-            return Trouble(Reason.INCOMPLETE, str(error))
+            return Dropped(Reason.INCOMPLETE, str(error))
         case GosvaeError():
-            return Trouble(Reason.FAILED, str(error))
+            return Dropped(Reason.FAILED, str(error))
     log.error("a frame failed", exc_info=error)
-    return Trouble(Reason.FAILED, "the receiver failed on this frame and logged why")
+    return Dropped(Reason.FAILED, "the receiver failed on this frame and logged why")
 
 
 def _shape_of_parts(work: _Work) -> tuple[object, int]:
-    """What frames of one batch share, and the pixels of this one."""
+    """Return the size that frames of a batch share, and the number of pixels of this frame."""
     header = bitstream.salvage(work.stream).header
     return (header.height, header.width), header.height * header.width
 
@@ -277,7 +213,7 @@ def _shape_of_image(work: _Work) -> tuple[object, int]:
 
 
 def _alike(works: Iterable[_Work], shape: Callable[[_Work], tuple[object, int]]) -> list[list[_Work]]:
-    """Frames of one shape together, of at most `BATCH_PIXELS` pixels a group."""
+    """Return the frames in groups of one shape, each of at most `BATCH_PIXELS` pixels."""
     groups: list[list[_Work]] = []
     open_groups: dict[object, list[_Work]] = {}
     for work in works:

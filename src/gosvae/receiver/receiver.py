@@ -1,4 +1,4 @@
-"""A receiver put together: engine, gRPC service, UDP, live page and metrics."""
+"""The complete receiver: engine, gRPC service, UDP, live page and metrics."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Self
 from gosvae.errors import ConfigError, LinkError
 from gosvae.packets.inlet import DEFAULT_DEADLINE_MS, Inlet
 from gosvae.packets.reassembly import ReceivedFrame
+from gosvae.protocol.frames import Frame
 from gosvae.protocol.security import Endpoint, ServerTls, check_exposure
-from gosvae.receiver.engine import Engine, EngineLimits, Frame
+from gosvae.receiver.engine import Engine, EngineLimits
 from gosvae.receiver.metrics import Metrics
 from gosvae.receiver.page.board import Board
 from gosvae.receiver.page.web import WebServer
@@ -22,18 +23,18 @@ from gosvae.receiver.udp import UdpReceiver
 
 @dataclass(frozen=True)
 class ReceiverConfig:
-    """Where a receiver listens, and to whom.
+    """Addresses, limits and security of a receiver.
 
     Attributes:
-        grpc, udp, page: addresses; None: not at all. At least one of the first two.
-        engine, service: limits.
-        udp_deadline_ms: how long after its first packet a frame is waited for.
-        tls: of gRPC and page; None: not encrypted.
-        token: that senders and readers of the page must know; None: none.
-        insecure: listen beyond this machine without encryption and authentication.
+        grpc, udp, page: Addresses to listen on; None leaves that part out. One of `grpc` and `udp` is needed.
+        engine, service: Limits of the engine and of the gRPC service.
+        udp_deadline_ms: Time that a frame over UDP is waited for, from its first packet.
+        tls: Certificate and key for gRPC and the page; None listens without encryption.
+        token: Token that senders and readers of the page must know; None asks for no token.
+        insecure: Whether to listen beyond this machine without encryption and authentication.
 
     Raises:
-        ConfigError: no address, or one that would be open to a network; see `check_exposure`.
+        ConfigError: There is no address, or one would be open to a network; see `check_exposure`.
     """
 
     grpc: Endpoint | None = None
@@ -65,11 +66,15 @@ class ReceiverConfig:
 
 
 class Receiver:
-    """`async with Receiver(perception, config) as receiver` listens; its parts have the addresses and counters.
+    """Receiver that listens while it is entered: `async with Receiver(perception, config) as receiver`.
 
-    Raises, when it is entered:
-        LinkError: an address cannot be listened on.
-        MissingDependencyError: a package of `gosvae[serve]` is missing.
+    Entering raises `LinkError` if an address cannot be listened on, and `MissingDependencyError` if a package of
+    `gosvae[serve]` is not installed.
+
+    Attributes:
+        engine: Engine, with the counters of frames.
+        service, udp, web: Parts that listen, with their addresses and counters; None if they were left out.
+        board: Data of the live page.
     """
 
     def __init__(self, perception: Perception, config: ReceiverConfig) -> None:
@@ -83,7 +88,7 @@ class Receiver:
 
     async def __aenter__(self) -> Self:
         config = self.config
-        async with AsyncExitStack() as stack:  # closes in the opposite order: first nothing new comes in
+        async with AsyncExitStack() as stack:  # closes in the opposite order: first, nothing new comes in
             await stack.enter_async_context(self.engine)
             if config.udp is not None:
                 self.udp = await self._open_udp(config.udp)
@@ -113,11 +118,13 @@ class Receiver:
             raise LinkError(f"cannot listen for UDP on {endpoint}: {reason}; take another port") from None
 
     async def _take(self, frame: ReceivedFrame) -> None:
-        """A frame came over UDP; nobody waits for the answer."""
+        """Give a frame that came over UDP to the engine; its outcome is only counted."""
         sender = f"udp:{frame.stream_id:08x}"
         self.board.packets(sender, frame)
-        await self.engine.submit(Frame(sender, frame.frame, frame.stream, incomplete=bool(frame.missing)))
+        incomplete = bool(frame.missing)
+        await self.engine.submit(Frame(sender=sender, number=frame.frame, stream=frame.stream, incomplete=incomplete))
 
     def _name_of(self, sender: str) -> tuple[str, float] | None:
+        """Return the name that a sender gives itself and its round trip in ms; None over UDP."""
         state = None if self.service is None else self.service.senders.get(sender)
         return None if state is None else (state.name, state.round_trip_ms)

@@ -1,7 +1,7 @@
-"""The gRPC service in front of the engine: many senders, each with a stream of frames up and of answers down.
+"""The gRPC service in front of the engine: every sender has a stream of frames up and a stream of answers down.
 
-Nothing that a client does can take more than its share: bytes of a message, streams, frames without an answer, answers
-that it does not read, and time are limited. `docs/service.md` explains the protocol.
+No client can take more than its share: the bytes of a message, the number of streams, the frames without an answer, the
+answers that are not read, and the time are limited. `docs/service.md` explains the protocol.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from gosvae.errors import LinkError
 from gosvae.protocol.messages import METHOD, SERVICE, import_grpc
 from gosvae.protocol.security import Endpoint, ServerTls, read_pem, token_agrees
 from gosvae.receiver.engine import Engine
-from gosvae.receiver.session import Ledger, SenderState, ServiceCounters, ServiceLimits, Session
+from gosvae.receiver.session import CallRefusal, Ledger, SenderState, ServiceCounters, ServiceLimits, Session
 
 log = logging.getLogger(__name__)
 
 MESSAGE_OVERHEAD_BYTES = 65536
-"""By how much a message may be longer than the frame in it before gRPC itself ends the stream."""
+"""Number of bytes by which a message may be longer than its frame; gRPC ends the stream of a longer one."""
 
 
 class LinkService:
-    """Listens for senders. `async with LinkService(engine, endpoint, ...) as service`.
+    """Server that listens for senders: `async with LinkService(engine, endpoint, ...) as service`.
 
     Args:
-        engine: does the work.
-        endpoint: where to listen; port 0 for any that is free.
-        limits: of clients.
-        tls: None: not encrypted.
-        token: that clients must know; None: none.
+        engine: Engine that takes the frames.
+        endpoint: Address to listen on; port 0 takes any free port.
+        limits: Limits on clients; None means the defaults.
+        tls: Certificate and key; None listens without encryption.
+        token: Token that clients must know; None asks for no token.
 
     Attributes:
-        ledger: what happened, of all streams.
+        endpoint: Address that the service listens on, with the port that was taken.
+        ledger: Counts and senders of all streams.
     """
 
     def __init__(
@@ -59,12 +60,12 @@ class LinkService:
 
     @property
     def counters(self) -> ServiceCounters:
-        """What happened so far."""
+        """Numbers of streams and messages so far."""
         return self.ledger.counters
 
     @property
     def senders(self) -> dict[str, SenderState]:
-        """That are connected and introduced, by the engine's names of them."""
+        """Senders that are connected and have introduced themselves, by the engine's names for them."""
         return self.ledger.senders
 
     async def __aenter__(self) -> Self:
@@ -75,16 +76,15 @@ class LinkService:
         await self.close()
 
     async def start(self) -> None:
-        """Listen; `endpoint` has the port then.
+        """Start to listen; afterwards `endpoint` has the port.
 
         Raises:
-            LinkError: the address cannot be listened on.
-            ConfigError: files of TLS that cannot be used.
-            MissingDependencyError: grpcio is not installed.
+            LinkError: The address cannot be listened on.
+            ConfigError: The files of TLS cannot be used.
         """
         grpc, limits = self._grpc, self.limits
         self._server = grpc.aio.server(
-            interceptors=[_token_check(grpc, self._token, self.ledger.refused)] if self._token else [],
+            interceptors=[_token_check(grpc, self._token, self.ledger.refuse)] if self._token else [],
             options=[
                 ("grpc.max_receive_message_length", limits.max_frame_bytes + MESSAGE_OVERHEAD_BYTES),
                 ("grpc.max_concurrent_streams", limits.max_streams),
@@ -97,7 +97,8 @@ class LinkService:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        handler = grpc.stream_stream_rpc_method_handler(self._connect)  # raw bytes: what is malformed is ours to answer
+        # Without a deserialiser, so that malformed messages are answered here.
+        handler = grpc.stream_stream_rpc_method_handler(self._connect)
         method = METHOD.rpartition("/")[2]
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {method: handler}),))
         await self._add_health()
@@ -113,7 +114,7 @@ class LinkService:
         await self._server.start()
 
     async def _add_health(self) -> None:
-        """The standard health service; it needs no token, and tells nothing but whether the receiver serves."""
+        """Add the standard health service, which needs no token and says only whether the receiver serves."""
         try:
             from grpc_health.v1 import health, health_pb2, health_pb2_grpc
         except ImportError:
@@ -134,7 +135,10 @@ class LinkService:
         )
 
     async def close(self) -> None:
-        """Say so to health checks, read no more frames, answer those that are there, end; within the grace."""
+        """Stop the service: report it to health checks, read no more frames, and answer those that were taken.
+
+        Streams that have not ended after `ServiceLimits.grace_s` are cancelled.
+        """
         if self._server is None:
             return
         if self._health is not None:
@@ -145,15 +149,22 @@ class LinkService:
         self._server = None
 
     async def _connect(self, _: Any, context: Any) -> None:
-        """One stream, from Hello to its end."""
+        """Serve one stream, from Hello to its end."""
         peer, ledger = str(context.peer()), self.ledger
         if ledger.open_streams >= self.limits.max_streams:
-            ledger.refused("too-many-streams", peer)
-            text = f"{ledger.open_streams} streams are open, which is all that this receiver takes: try again later"
+            ledger.refuse(CallRefusal.TOO_MANY_STREAMS, peer)
+            text = f"{ledger.open_streams} streams are open, and this receiver takes no more: try again later"
             await context.abort(self._grpc.StatusCode.RESOURCE_EXHAUSTED, text)
         ledger.open_streams += 1
         ledger.counts["streams"] += 1
-        session = Session(self.engine, self.limits, ledger, context, f"grpc:{next(self._ids)}", peer)
+        session = Session(
+            engine=self.engine,
+            limits=self.limits,
+            ledger=ledger,
+            context=context,
+            sender=f"grpc:{next(self._ids)}",
+            peer=peer,
+        )
         self._sessions.add(session)
         try:
             try:
@@ -163,40 +174,41 @@ class LinkService:
                 ledger.senders.pop(session.sender, None)
                 session.leave()
             if session.farewell is not None:
-                await context.abort(*session.farewell)  # may take as long as the client: gRPC sends it after the rest
+                status, text = session.farewell
+                await context.abort(status, text)  # may take as long as the client: gRPC sends it after the rest
         finally:
             ledger.open_streams -= 1
 
 
 def _reason(error: Exception) -> str:
-    """gRPC's words on a port, shortened."""
+    """Return gRPC's reason for not listening on a port, shortened."""
     text = str(error)
     with contextlib.suppress(IndexError):
         text = text.split("errors: ")[-1].splitlines()[0]
-    return "it is in use or not ours" if "Failed to bind" in text else text
+    return "it is in use or not of this machine" if "Failed to bind" in text else text
 
 
-def _token_check(grpc: Any, token: str, refused: Callable[[str, str], None]) -> Any:
-    """An interceptor that lets calls through that carry the token, and health checks."""
+def _token_check(grpc: Any, token: str, refuse: Callable[[CallRefusal, str], None]) -> Any:
+    """Return an interceptor that lets through calls with the token, and health checks."""
 
     class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-        """Made here because its base is imported late."""
+        """The interceptor; defined here because its base class is imported late."""
 
         async def intercept_service(self, continuation: Any, details: Any) -> Any:
-            """As gRPC calls it."""
+            """Return the handler of a call; called by gRPC."""
             if details.method.startswith("/grpc.health.v1.Health/"):
                 return await continuation(details)
             given = next((value for key, value in details.invocation_metadata if key == "authorization"), None)
             scheme, _, word = (given if isinstance(given, str) else "").partition(" ")
             if scheme.lower() == "bearer" and token_agrees(word, token):
                 return await continuation(details)
-            why = "no-token" if given is None else "wrong-token"
+            reason = CallRefusal.NO_TOKEN if given is None else CallRefusal.WRONG_TOKEN
 
-            async def refuse(_: Any, context: Any) -> None:
-                refused(why, str(context.peer()))
+            async def unauthenticated(_: Any, context: Any) -> None:
+                refuse(reason, str(context.peer()))
                 text = "no token: send the metadata authorization: Bearer TOKEN" if given is None else "wrong token"
                 await context.abort(grpc.StatusCode.UNAUTHENTICATED, text)
 
-            return grpc.stream_stream_rpc_method_handler(refuse)
+            return grpc.stream_stream_rpc_method_handler(unauthenticated)
 
     return TokenCheck()

@@ -1,40 +1,55 @@
-"""One sender's stream in the gRPC service: introduction, frames in, answers out, each within its limits."""
+"""A sender's stream in the gRPC service: the introduction, then frames in and answers out, each within limits."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 from gosvae.errors import ConfigError
-from gosvae.protocol.messages import CODINGS, import_grpc, pb, printable, refusal_message, result_message
-from gosvae.receiver.engine import Answer, Engine, Frame, Outcome
-from gosvae.receiver.perception import Reason
+from gosvae.protocol.frames import Dropped, Frame, Outcome, Reason
+from gosvae.protocol.messages import coding_of, import_grpc, outcome_message, pb, printable
+from gosvae.receiver.engine import Engine
 
 log = logging.getLogger(__name__)
 
-LONGEST_REFUSAL = 500
+MAX_TEXT_CHARACTERS = 500
+"""Greatest number of characters of a reason that is sent to a client."""
+_HOUR_MS = 3.6e6
+
+
+class CallRefusal(StrEnum):
+    """Reason for which a call is refused or ended by the receiver; frames have `Reason`."""
+
+    NO_TOKEN = "no-token"
+    WRONG_TOKEN = "wrong-token"
+    TOO_MANY_STREAMS = "too-many-streams"
+    NO_HELLO = "no-hello"
+    FOREIGN = "foreign"
+    SLOW_READER = "slow-reader"
 
 
 @dataclass(frozen=True)
 class ServiceLimits:
-    """What clients may ask of the service.
+    """Limits on what clients may ask of the service.
 
     Attributes:
-        max_frame_bytes: stream and original of a frame.
-        max_streams: open at once, of all clients.
-        max_pending_frames: of one sender without an answer; then its frames are refused or, with the policy `block`,
-            not read.
-        max_malformed: messages that are none, after which a stream is ended.
-        hello_s: how long a client may take to introduce itself.
-        write_s: how long a client may take to read an answer before its stream is ended.
-        keepalive_s: how often an idle connection is asked whether it is alive.
-        grace_s: how long streams have to end when the service is closed.
+        max_frame_bytes: Greatest number of bytes of a frame, its stream and its original together.
+        max_streams: Greatest number of open streams, of all clients together.
+        max_pending_frames: Greatest number of frames of one sender that are not answered yet. Further frames are
+            dropped; with the policy `block` they are not read.
+        max_malformed: Number of malformed messages after which a stream is ended.
+        hello_s: Seconds that a client may take to introduce itself.
+        write_s: Seconds that a client may take to read an answer before its stream is ended.
+        keepalive_s: Seconds between two checks whether an idle connection is alive.
+        grace_s: Seconds that streams have to end when the service is closed.
 
     Raises:
-        ConfigError: a limit that lets nothing through.
+        ConfigError: A limit lets nothing through.
     """
 
     max_frame_bytes: int = 2**20
@@ -53,21 +68,20 @@ class ServiceLimits:
 
 @dataclass(frozen=True)
 class ServiceCounters:
-    """What happened on the wire; `EngineCounters` has what became of frames.
+    """Numbers of streams and messages; `EngineCounters` has the numbers of frames.
 
     Attributes:
-        streams: that were opened.
-        open_streams: that are now.
-        refused: calls that were turned away, by why: `no-token`, `wrong-token`, `too-many-streams`, `no-hello`,
-            `foreign`.
-        malformed: messages that are none.
-        sent: answers and refusals that went out.
-        undelivered: answers and refusals that did not: the client had left, or did not read.
+        streams: Number of streams that were opened.
+        open_streams: Number of streams that are open now.
+        refused: Number of calls that were refused, by `CallRefusal`.
+        malformed: Number of messages that are not of the protocol.
+        sent: Number of outcomes of frames that were sent.
+        undelivered: Number of outcomes of frames that were not sent, because the client had left or did not read.
     """
 
     streams: int
     open_streams: int
-    refused: dict[str, int]
+    refused: Mapping[CallRefusal, int]
     malformed: int
     sent: int
     undelivered: int
@@ -75,12 +89,15 @@ class ServiceCounters:
 
 @dataclass
 class SenderState:
-    """What is known of a connected sender, for those who watch.
+    """State of a connected sender, for the live page.
 
     Attributes:
-        sender: the engine's name of it.
-        name: what it calls itself, printable.
-        round_trip_ms: from sending to the answer, by the sender's clock; 0: not known yet.
+        sender: The engine's name for the sender.
+        name: Name that the sender gives itself, printable.
+        peer: Address of the sender, as gRPC writes it.
+        round_trip_ms: Time from sending a frame to its answer, by the sender's clock; 0 if it is not known yet.
+        frames: Number of frames that it sent.
+        octets: Number of bytes of its streams.
     """
 
     sender: str
@@ -93,49 +110,61 @@ class SenderState:
 
 @dataclass
 class Ledger:
-    """What all streams of a service write into.
+    """Counts and senders of all streams of a service.
 
     Attributes:
-        counts: `streams`, `malformed`, `sent`, `undelivered`: see `ServiceCounters`.
-        turned_away: calls, by why.
-        senders: that are connected and introduced, by the engine's names of them.
-        open_streams: that are now.
+        counts: Numbers of `streams`, `malformed`, `sent` and `undelivered`; see `ServiceCounters`.
+        refused: Number of calls that were refused, by `CallRefusal`.
+        senders: Senders that are connected and have introduced themselves, by the engine's names for them.
+        open_streams: Number of streams that are open now.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
-    turned_away: Counter[str] = field(default_factory=Counter)
+    refused: Counter[CallRefusal] = field(default_factory=Counter)
     senders: dict[str, SenderState] = field(default_factory=dict)
     open_streams: int = 0
 
-    def refused(self, why: str, peer: str) -> None:
-        """Count and log a client that was turned away."""
-        self.turned_away[why] += 1
-        log.warning("refused %s: %s", peer, why)
+    def refuse(self, reason: CallRefusal, peer: str) -> None:
+        """Count and log a call that is refused."""
+        self.refused[reason] += 1
+        log.warning("refused %s: %s", peer, reason)
 
     @property
     def counters(self) -> ServiceCounters:
-        """What happened so far."""
-        counts = self.counts
+        """Numbers of streams and messages so far."""
         return ServiceCounters(
-            *(counts["streams"], self.open_streams, dict(self.turned_away), counts["malformed"]),
-            *(counts["sent"], counts["undelivered"]),
+            streams=self.counts["streams"],
+            open_streams=self.open_streams,
+            refused=dict(self.refused),
+            malformed=self.counts["malformed"],
+            sent=self.counts["sent"],
+            undelivered=self.counts["undelivered"],
         )
 
 
 @dataclass(eq=False)
 class Session:
-    """One sender's stream.
+    """The stream of one sender.
 
     Attributes:
-        engine: does the work.
-        limits: of the client.
-        ledger: of the service.
-        context: gRPC's, of the call.
-        sender: the engine's name of it.
-        coding: of the class maps, as the client asked.
-        outbox: messages that wait to be written.
-        pending: frames without an outcome.
-        farewell: the status and the words that the call is to end with, if not well.
+        engine: Engine that takes the frames.
+        limits: Limits on the client.
+        ledger: Counts of the service.
+        context: Context of the call, from gRPC.
+        sender: The engine's name for the sender.
+        peer: Address of the sender, as gRPC writes it.
+        coding: Coding of the class maps that the client asked for.
+        outbox: Messages that wait to be written.
+        pending: Futures of the frames without an outcome.
+        changed: Event that is set if the writer may have something to do.
+        room: Event that is set if the reader may read again.
+        ended: Whether no more frames come.
+        malformed: Number of malformed messages.
+        state: State of the sender, once it has introduced itself.
+        reader: Task that reads frames.
+        farewell: gRPC status and text that the call ends with; None if it ends well.
+        closing: Whether the receiver is closing.
+        grpc: The module `grpc`.
     """
 
     engine: Engine
@@ -158,7 +187,7 @@ class Session:
     grpc: Any = field(default_factory=import_grpc)
 
     async def run(self) -> None:
-        """Introduction, then reading and writing side by side until both are done."""
+        """Let the sender introduce itself, then read frames and write answers until both are done."""
         await self._introduce()
         writer = asyncio.create_task(self._write())
         reader = self.reader = asyncio.create_task(self._read())
@@ -180,13 +209,13 @@ class Session:
             self.farewell = self.grpc.StatusCode.UNAVAILABLE, "the receiver is closing"
 
     def read_no_more(self) -> None:
-        """The receiver is closing: take no more frames; those that were taken are answered."""
+        """Take no more frames, because the receiver is closing; frames that were taken are still answered."""
         self.closing = True
         if self.reader is not None:
             self.reader.cancel()
 
     def leave(self) -> None:
-        """The stream has ended: what is still on its way is for nobody."""
+        """Cancel the frames that are not answered and discard the outbox, because the stream has ended."""
         self.ledger.counts["undelivered"] += len(self.outbox)
         self.outbox.clear()
         for future in self.pending:
@@ -200,27 +229,30 @@ class Session:
             async with asyncio.timeout(self.limits.hello_s):
                 data = await self.context.read()
         except TimeoutError:
-            self.ledger.refused("no-hello", self.peer)
+            self.ledger.refuse(CallRefusal.NO_HELLO, self.peer)
             await self.context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the first message, a Hello, did not come")
         message = None if data is grpc.aio.EOF else _parse(data)
-        if message is None or message.WhichOneof("kind") != "hello" or message.hello.coding not in CODINGS:
-            self.ledger.refused("no-hello", self.peer)
+        hello = message.hello if message is not None and message.WhichOneof("kind") == "hello" else None
+        coding = None if hello is None else coding_of(hello.coding)
+        if hello is None or coding is None:
+            self.ledger.refuse(CallRefusal.NO_HELLO, self.peer)
             await self.context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a Hello")
-        assert message is not None
-        hello, own = message.hello, self.engine.perception.fingerprint
+        assert hello is not None
+        assert coding is not None
+        own = self.engine.perception.fingerprint
         if hello.codec_fingerprint and own and hello.codec_fingerprint != own:
-            self.ledger.refused("foreign", self.peer)
+            self.ledger.refuse(CallRefusal.FOREIGN, self.peer)
             given = hello.codec_fingerprint[:8].hex()
             text = f"the sender's codec has the fingerprint {given}, this receiver's {own.hex()} ({self._codec_name})"
             await self.context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{text}: send with that one")
-        self.coding = CODINGS[hello.coding]
+        self.coding = coding
         self.state = SenderState(self.sender, printable(hello.name), self.peer)
         self.ledger.senders[self.sender] = self.state
         log.info("%s is %r from %s", self.sender, self.state.name, self.peer)
         await self.context.write(self._welcome())
 
     def _welcome(self) -> bytes:
-        """What a client is told first."""
+        """Return the first message to a client: the codec, the expert and the limits of this receiver."""
         perception = self.engine.perception
         message = pb().FromReceiver(
             welcome=pb().Welcome(
@@ -242,7 +274,7 @@ class Session:
         return self.engine.perception.codec.name
 
     async def _read(self) -> None:
-        """Take frames until the client has no more."""
+        """Read frames until the client has no more."""
         limits = self.limits
         blocking = self.engine.limits.policy == "block"
         while True:
@@ -262,61 +294,54 @@ class Session:
         if message is None or message.WhichOneof("kind") != "frame":
             self.malformed += 1
             self.ledger.counts["malformed"] += 1
-            self._post(refusal_message(0, Reason.MALFORMED, "the message is no Frame").SerializeToString())
+            self._answer(Dropped(Reason.MALFORMED, "the message is not a Frame"))
             if self.malformed >= limits.max_malformed:
-                text = f"{self.malformed} messages that are no Frame"
+                text = f"{self.malformed} malformed messages"
                 await self.context.abort(self.grpc.StatusCode.INVALID_ARGUMENT, text)
             return
         frame, state = message.frame, self.state
         assert state is not None
         state.frames, state.octets = state.frames + 1, state.octets + len(frame.stream)
-        if 0 < frame.round_trip_ms < 3.6e6:
+        if 0 < frame.round_trip_ms < _HOUR_MS:
             state.round_trip_ms = frame.round_trip_ms
         arrived = Frame(
-            self.sender,
-            frame.number,
-            frame.stream,
+            sender=self.sender,
+            number=frame.number,
+            stream=frame.stream,
             coding=self.coding,
             deadline_ms=frame.deadline_ms,
             original=frame.original,
         )
         if arrived.n_bytes > limits.max_frame_bytes:
             text = f"a frame of {arrived.n_bytes} bytes: this receiver takes {limits.max_frame_bytes}"
-            self._answer(self.engine.refuse(arrived, Reason.TOO_LARGE, text))
+            self._answer(self.engine.drop(arrived, Reason.TOO_LARGE, text))
         elif len(self.pending) >= limits.max_pending_frames:
             text = f"{len(self.pending)} frames of this sender have no answer yet"
-            self._answer(self.engine.refuse(arrived, Reason.QUEUE_FULL, text))
+            self._answer(self.engine.drop(arrived, Reason.QUEUE_FULL, text))
         else:
             outcome = await self.engine.submit(arrived)
             self.pending.add(outcome)
             outcome.add_done_callback(self._finished)
 
     def _finished(self, future: asyncio.Future[Outcome]) -> None:
-        """The engine has an outcome: it goes into the outbox."""
+        """Put the outcome of a frame into the outbox; called when its future is done."""
         self.pending.discard(future)
         self.room.set()
         if not future.cancelled():
             self._answer(future.result())
 
     def _answer(self, outcome: Outcome) -> None:
-        """Put an outcome into the outbox."""
-        if isinstance(outcome, Answer):
-            message = result_message(outcome)
-        else:
-            trouble = outcome.trouble
-            message = refusal_message(outcome.frame.number, trouble.reason, trouble.text[:LONGEST_REFUSAL])
-        self._post(message.SerializeToString())
-
-    def _post(self, data: bytes) -> None:
-        """Put a message into the outbox; where that is full the oldest goes: its reader is too slow."""
+        """Put an outcome into the outbox; if that is full, because the client reads too slowly, discard the oldest."""
+        if isinstance(outcome, Dropped):
+            outcome = replace(outcome, text=outcome.text[:MAX_TEXT_CHARACTERS])
         if len(self.outbox) >= 2 * self.limits.max_pending_frames:
             self.outbox.popleft()
             self.ledger.counts["undelivered"] += 1
-        self.outbox.append(data)
+        self.outbox.append(outcome_message(outcome).SerializeToString())
         self.changed.set()
 
     async def _write(self) -> None:
-        """Send what is in the outbox until nothing more can come."""
+        """Send the messages in the outbox until no more can come."""
         while True:
             while self.outbox:
                 data = self.outbox.popleft()
@@ -326,7 +351,7 @@ class Session:
                         await self.context.write(data)
                 except TimeoutError:
                     self.ledger.counts["undelivered"] += 1
-                    self.ledger.refused("slow-reader", self.peer)
+                    self.ledger.refuse(CallRefusal.SLOW_READER, self.peer)
                     text = f"an answer was not read for {self.limits.write_s:g} s"
                     self.farewell = self.grpc.StatusCode.DEADLINE_EXCEEDED, text
                     return
@@ -343,10 +368,10 @@ class Session:
 
 
 def _parse(data: bytes) -> Any:
-    """The message, or None where the bytes are none."""
+    """Return the message in the bytes; None if they are malformed."""
     message = pb().FromSender()
     try:
         message.ParseFromString(data)
-    except Exception:  # protobuf's DecodeError, and what else its parser has in store
+    except Exception:  # protobuf's DecodeError, and whatever else its parser raises
         return None
     return message

@@ -1,27 +1,48 @@
-"""A sender's end of the gRPC service: connect, send frames, take answers."""
+"""The sender's end of the gRPC service: connect, send frames, read their outcomes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from gosvae.errors import ConfigError, LinkError
-from gosvae.protocol.class_maps import ClassArray, ClassMapCoding, decode_class_map
-from gosvae.protocol.messages import CODINGS, METHOD, REASONS, coding_number, import_grpc, pb
+from gosvae.protocol.class_maps import ClassMapCoding
+from gosvae.protocol.frames import Outcome
+from gosvae.protocol.messages import METHOD, coding_number, import_grpc, pb, read_outcome
 from gosvae.protocol.security import ClientTls, Endpoint, read_pem
-from gosvae.receiver.perception import Reason, StageTimes
 
 MAX_ANSWER_BYTES = 2**24
+"""Number of bytes of the longest message that is read."""
 CALL_OVERHEAD_BYTES = 14
-"""Around a message: gRPC's prefix and the head of an HTTP/2 frame. TCP, IP and TLS come on top."""
+"""Number of bytes around a message: gRPC's prefix and the head of an HTTP/2 frame. TCP, IP and TLS add more."""
+
+STATUS_S = 1.0
+"""Longest wait for the receiver's own status after a failed write; it stays away while answers before it are unread."""
+
+NOBODY = "no receiver at {endpoint}: check that one listens there, with the same TLS settings and trusted certificates"
+"""Line for a connection that ends before the receiver has introduced itself."""
+ENDED = "the stream to {endpoint} ended: the receiver is closing or the connection broke; connect again"
+"""Line for a connection that ends later, for whatever reason."""
 
 
 @dataclass(frozen=True)
 class Welcome:
-    """What a receiver says of itself; see `proto/link.proto`."""
+    """A receiver's introduction.
+
+    Attributes:
+        codec: Name of the receiver's codec.
+        codec_fingerprint: Fingerprint of that codec, 8 bytes; empty for a classical codec.
+        expert: Name of the receiver's expert.
+        class_names: Names of the classes, in the order of their numbers.
+        max_frame_bytes: Greatest number of bytes of a frame, its stream and its original together.
+        max_pending_frames: Greatest number of frames of one sender that are not answered yet.
+        policy: What happens if the queue is full; see `EngineLimits`.
+        deadline_ms: Greatest age of a frame when its turn comes; 0 means no deadline.
+    """
 
     codec: str
     codec_fingerprint: bytes
@@ -33,56 +54,17 @@ class Welcome:
     deadline_ms: int
 
 
-@dataclass(frozen=True)
-class Result:
-    """A receiver's answer to a frame.
-
-    Attributes:
-        number: of the frame.
-        height, width: of its picture, in pixels.
-        class_map: the bytes, coded as this sender asked.
-        class_pixels: how many pixels each class has, up to the last that has any.
-        stages: of the receiver, in ms.
-        concealed_pixels: whose part of the stream was lost.
-    """
-
-    number: int
-    height: int
-    width: int
-    coding: ClassMapCoding
-    class_map: bytes
-    class_pixels: tuple[int, ...]
-    stages: StageTimes
-    concealed_pixels: int
-
-    def classes(self) -> ClassArray:
-        """The class of every pixel, uint8 (height, width).
-
-        Raises:
-            LinkError: the bytes are no such class map.
-        """
-        return decode_class_map(self.class_map, self.coding, self.height, self.width)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A frame that has no result, and why."""
-
-    number: int
-    reason: Reason
-    text: str
-
-
 class LinkClient:
-    """A connection to a receiver. Made by `open`; `async with` closes it.
+    """Connection to a receiver. `open` makes one; `async with` closes it.
 
     Attributes:
-        welcome: what the receiver said of itself.
+        endpoint: Address of the receiver.
+        welcome: The receiver's introduction.
     """
 
-    def __init__(self, channel: Any, call: Any, welcome: Welcome) -> None:
-        self._channel, self._call = channel, call
-        self.welcome = welcome
+    def __init__(self, endpoint: Endpoint, channel: Any, call: Any, welcome: Welcome) -> None:
+        self.endpoint, self.welcome = endpoint, welcome
+        self._channel, self._call, self._ending = channel, call, _Ending(call)
 
     @classmethod
     async def open(
@@ -97,19 +79,21 @@ class LinkClient:
         timeout_s: float = 10.0,
         insecure: bool = False,
     ) -> Self:
-        """Connect and introduce oneself.
+        """Return a connection over which both ends have introduced themselves.
 
         Args:
-            name: for people.
-            coding: of the class maps in answers.
-            fingerprint: of the codec that will be sent with, 8 bytes; empty: not checked.
-            tls: None: not encrypted.
-            token: is sent over TLS or to this machine only, unless `insecure`.
-            timeout_s: for the connection and the welcome.
+            endpoint: Address of the receiver.
+            name: Name of the sender, for people.
+            coding: Coding of the class maps in answers.
+            fingerprint: Fingerprint of the sender's codec, 8 bytes; if it is empty, the receiver checks nothing.
+            tls: Certificates; None sends without encryption.
+            token: Token of the receiver. It is sent over TLS or to this machine only, unless `insecure`.
+            timeout_s: Seconds that the connection and the introduction may take.
+            insecure: Whether the token may be sent to another machine without encryption.
 
         Raises:
-            LinkError: there is no receiver, or it refuses.
-            ConfigError: a token would travel unencrypted, or files of TLS cannot be used.
+            LinkError: There is no receiver, or it refuses.
+            ConfigError: The token would travel unencrypted, or the files of TLS cannot be used.
             MissingDependencyError: grpcio is not installed.
         """
         if token is not None and tls is None and not endpoint.is_loopback and not insecure:
@@ -130,40 +114,54 @@ class LinkClient:
         )
         metadata = [("authorization", f"Bearer {token}")] if token is not None else None
         call = channel.stream_stream(METHOD)(metadata=metadata)
+        ending = _Ending(call)
         hello = pb().Hello(name=name, coding=coding_number(coding), codec_fingerprint=fingerprint)
         try:
             async with asyncio.timeout(timeout_s):
                 await call.write(pb().FromSender(hello=hello).SerializeToString())
                 data = await call.read()
                 if data is grpc.aio.EOF:
-                    raise LinkError(await _why(endpoint, call))
-                welcome = pb().FromReceiver.FromString(data).welcome
+                    raise LinkError(await _reason(endpoint, ending, welcomed=False))
+                welcome = _message(data).welcome
         except TimeoutError:
             await channel.close(None)
             raise LinkError(f"no answer from {endpoint} within {timeout_s:g} s: is a receiver there?") from None
         except (grpc.RpcError, asyncio.InvalidStateError):
-            text = await _why(endpoint, call)
+            text = await _reason(endpoint, ending, welcomed=False)
             await channel.close(None)
             raise LinkError(text) from None
         except BaseException:
             await channel.close(None)
             raise
-        return cls(
-            channel,
-            call,
-            Welcome(
-                *(welcome.codec, welcome.codec_fingerprint, welcome.expert, tuple(welcome.class_names)),
-                *(welcome.max_frame_bytes, welcome.max_pending_frames, welcome.policy, welcome.deadline_ms),
-            ),
+        introduction = Welcome(
+            codec=welcome.codec,
+            codec_fingerprint=welcome.codec_fingerprint,
+            expert=welcome.expert,
+            class_names=tuple(welcome.class_names),
+            max_frame_bytes=welcome.max_frame_bytes,
+            max_pending_frames=welcome.max_pending_frames,
+            policy=welcome.policy,
+            deadline_ms=welcome.deadline_ms,
         )
+        return cls(endpoint, channel, call, introduction)
 
     async def send(
         self, number: int, stream: bytes, *, deadline_ms: int = 0, round_trip_ms: float = 0.0, original: bytes = b""
     ) -> int:
-        """Send a frame and return the bytes of its message without an original; waits where the receiver reads none.
+        """Send a frame; wait while the receiver does not read.
+
+        Args:
+            number: Number of the frame, which its outcome has too.
+            stream: Bytes of the codec.
+            deadline_ms: Greatest age of the frame when its turn comes; 0 leaves it to the receiver.
+            round_trip_ms: Round trip of the latest answer, for the receiver's page; 0 if there is none.
+            original: The picture as an image file, for the receiver's page; empty sends none.
+
+        Returns:
+            Number of bytes of the message without the original.
 
         Raises:
-            LinkError: the receiver has ended the stream.
+            LinkError: The stream has ended.
         """
         frame = pb().Frame(
             number=number, stream=stream, deadline_ms=deadline_ms, round_trip_ms=round_trip_ms, original=original
@@ -173,43 +171,46 @@ class LinkClient:
         return len(data) - len(original) + CALL_OVERHEAD_BYTES
 
     async def send_raw(self, data: bytes) -> None:
-        """Send any bytes as a message: for tests of receivers. Errors as `send`."""
+        """Send any bytes as a message, for tests of receivers; errors are those of `send`."""
         grpc = import_grpc()
         try:
             await self._call.write(data)
         except (grpc.RpcError, asyncio.InvalidStateError):
-            raise LinkError(await _why(None, self._call)) from None
+            raise LinkError(await self._reason()) from None
 
     async def finish(self) -> None:
-        """Say that no more frames come; answers still do."""
-        await self._call.done_writing()
+        """Tell the receiver that no more frames come; their outcomes still do. Errors are those of `send`."""
+        grpc = import_grpc()
+        try:
+            await self._call.done_writing()
+        except (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
+            raise LinkError(await self._reason()) from None
 
-    async def answers(self) -> AsyncIterator[Result | Refusal]:
-        """Answers as they come, until the receiver has no more.
+    async def answers(self) -> AsyncIterator[Outcome]:
+        """Yield the outcomes of frames in the order in which they are ready, until no more come.
 
         Raises:
-            LinkError: the stream broke, or the receiver ended it with an error.
+            LinkError: The connection broke, or the receiver ended the stream with an error.
         """
         grpc = import_grpc()
         while True:
             try:
                 data = await self._call.read()
             except (grpc.RpcError, asyncio.InvalidStateError):
-                raise LinkError(await _why(None, self._call)) from None
+                raise LinkError(await self._reason()) from None
             if data is grpc.aio.EOF:
                 if await self._call.code() != grpc.StatusCode.OK:
-                    raise LinkError(await _why(None, self._call))
+                    raise LinkError(await self._reason())
                 return
-            message = pb().FromReceiver.FromString(data)
-            match message.WhichOneof("kind"):
-                case "result":
-                    yield _result(message.result)
-                case "refusal":
-                    refusal = message.refusal
-                    yield Refusal(refusal.number, REASONS.get(refusal.reason, Reason.FAILED), refusal.text)
+            outcome = read_outcome(_message(data))
+            if outcome is not None:
+                yield outcome
+
+    async def _reason(self) -> str:
+        return await _reason(self.endpoint, self._ending, welcomed=True)
 
     async def close(self) -> None:
-        """End the stream, whatever is on its way."""
+        """End the stream; frames and answers that are under way are lost."""
         self._call.cancel()
         await self._channel.close(None)
 
@@ -222,17 +223,18 @@ class LinkClient:
         await self.close()
 
 
-def _result(result: Any) -> Result:
-    stages = result.stages
-    return Result(
-        *(result.number, result.height, result.width, CODINGS.get(result.coding, "none"), result.class_map),
-        tuple(result.class_pixels),
-        StageTimes(
-            *(stages.queue_ms, stages.entropy_ms, stages.reconstruct_ms, stages.expert_ms, stages.answer_ms),
-            *(stages.total_ms, stages.batch),
-        ),
-        result.concealed_pixels,
-    )
+def _message(data: bytes) -> Any:
+    """Return a message of a receiver.
+
+    Raises:
+        LinkError: The bytes are not such a message.
+    """
+    message = pb().FromReceiver()
+    try:
+        message.ParseFromString(data)
+    except Exception:  # protobuf's DecodeError, and whatever else its parser raises
+        raise LinkError("what listens there is no gosvae receiver: its message cannot be read") from None
+    return message
 
 
 def _credentials(grpc: Any, tls: ClientTls) -> Any:
@@ -245,20 +247,65 @@ def _credentials(grpc: Any, tls: ClientTls) -> Any:
     )
 
 
-async def _why(endpoint: Endpoint | None, call: Any) -> str:
-    """One line on the end of a call."""
-    grpc = import_grpc()
-    code, details = await call.code(), " ".join((await call.details() or "").split())[:300]
-    where = "" if endpoint is None else f" at {endpoint}"
+class _Ending:
+    """The status that the receiver has ended a call with.
+
+    A write that fails because the call has ended makes gRPC note an internal error of its own. That happens before or
+    after it notes the receiver's status, and the later of the two stands: so each is looked at when it is noted.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._status: tuple[Any, str] | None = None
+        call.add_done_callback(self._note)
+
+    def _note(self, _: Any) -> None:
+        status = _at_once(self._call.code()), _at_once(self._call.details()) or ""
+        if self._status is None and not _of_a_failed_write(*status):
+            self._status = status
+
+    async def status(self) -> tuple[Any, str]:
+        """Return the code and the details of the call's end; waits for it."""
+        code, details = await self._call.code(), await self._call.details() or ""
+        end_s = time.monotonic() + STATUS_S
+        while self._status is None and _of_a_failed_write(code, details) and time.monotonic() < end_s:
+            await asyncio.sleep(0.01)
+            code, details = await self._call.code(), await self._call.details() or ""
+        return self._status or (code, details)
+
+
+def _at_once(finished: Coroutine[Any, Any, Any]) -> Any:
+    """Return the result of a coroutine that has nothing to wait for."""
+    try:
+        finished.send(None)
+    except StopIteration as end:
+        return end.value
+    finished.close()
+    raise AssertionError("the coroutine waits")
+
+
+def _of_a_failed_write(code: Any, details: str) -> bool:
+    """Return whether a status is gRPC's own, for a write to a call that has ended."""
+    return code is import_grpc().StatusCode.INTERNAL and "from Core" in details
+
+
+async def _reason(endpoint: Endpoint, ending: _Ending, *, welcomed: bool) -> str:
+    """Return one line that says why a call ended and what to do; details of gRPC stand in brackets at the end.
+
+    A receiver that closes and a connection that breaks can reach a sender as any of several statuses, depending on what
+    is on its way at that moment, so all of them have the same line.
+    """
+    status = import_grpc().StatusCode
+    code, details = await ending.status()
+    details = " ".join(details.split())[:300]
+    if code in (status.OK, status.UNAVAILABLE, status.CANCELLED, status.UNKNOWN, status.INTERNAL, status.ABORTED):
+        line = (ENDED if welcomed else NOBODY).format(endpoint=endpoint)
+        return f"{line} [{code.name.lower()}: {details}]" if details else line
     match code:
-        case grpc.StatusCode.UNAVAILABLE:
-            return f"no receiver{where}: {details or 'the connection was refused'}"
-        case grpc.StatusCode.UNAUTHENTICATED:
-            return f"the receiver{where} refuses: {details}; name the file of the token with --token-file"
-        case grpc.StatusCode.UNIMPLEMENTED:
-            return f"what listens{where} is no gosvae receiver"
-        case grpc.StatusCode.INTERNAL if "from Core" in details:  # gRPC's word for writing to what has ended
-            return f"the receiver{where} ended the stream"
-        case grpc.StatusCode.OK:
-            return f"the receiver{where} ended the stream"
-    return f"the receiver{where} refuses ({code.name.lower()}): {details}"
+        case status.UNAUTHENTICATED:
+            return f"the receiver at {endpoint} refuses: {details}; give its token"
+        case status.UNIMPLEMENTED:
+            return f"what listens at {endpoint} is no gosvae receiver"
+        case status.RESOURCE_EXHAUSTED if welcomed:
+            return f"a message is longer than one end of the link takes: send smaller frames [{details}]"
+    return f"the receiver at {endpoint} refuses: {details or code.name.lower()}"

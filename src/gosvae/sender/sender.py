@@ -1,4 +1,4 @@
-"""A sender put together: pictures are coded, sent over gRPC or UDP, and the answers are counted."""
+"""The complete sender: pictures are coded and sent over gRPC or UDP, and the outcomes of frames are counted."""
 
 from __future__ import annotations
 
@@ -16,75 +16,80 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gosvae.errors import LinkError
-from gosvae.receiver.udp import UdpSender
-from gosvae.sender.client import LinkClient, Result
+from gosvae.protocol.frames import Answer
+from gosvae.sender.client import ENDED, LinkClient
 from gosvae.sender.sources import as_jpeg
 from gosvae.sender.transmitter import Transmitter
+from gosvae.sender.udp import UdpSender
 from gosvae.tensors import ImageArray
 
 DRAIN_S = 10.0
-"""How long answers are waited for at the end."""
+"""Seconds that answers are waited for at the end."""
 RECENT = 4096
-"""Round trips that percentiles are of."""
-OnResult = Callable[[Result], None]
+"""Number of the latest frames whose times are kept."""
+OnAnswer = Callable[[Answer], None]
+"""Function that is called with every answer."""
 
 
 @dataclass
 class SenderCounters:
-    """What became of the frames of a sender, and its times in ms.
+    """Numbers of frames of a sender, and times in ms.
 
     Attributes:
-        sent: frames that went out, in `stream_bytes` of streams and `link_bytes` on the link.
-        answered: with a result; `refused` has the others that were answered, by reason.
-        round_trips_ms: from sending to the result, of the latest frames.
-        coding_ms: of the latest pictures, compression alone.
+        sent: Number of frames that were sent.
+        stream_bytes: Number of bytes of their streams.
+        link_bytes: Number of bytes that they took on the link.
+        answered: Number of frames that were answered.
+        dropped: Number of frames that the receiver dropped, by `Reason`.
+        round_trips_ms: Times from sending to the answer, of the latest frames.
+        coding_ms: Times of compression alone, of the latest pictures.
     """
 
     sent: int = 0
     stream_bytes: int = 0
     link_bytes: int = 0
     answered: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
     round_trips_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     coding_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
 
 
 class Target(ABC):
-    """Where frames go."""
+    """Destination of frames."""
 
     counters: SenderCounters
 
     @abstractmethod
     async def send(self, number: int, stream: bytes, image_uint8_HW3: ImageArray) -> int:
-        """Send a frame and return the bytes that it takes on the link.
+        """Send a frame and return the number of bytes that it takes on the link.
 
         Raises:
-            LinkError: there is nobody to send to any more.
+            LinkError: The stream has ended.
         """
 
     @abstractmethod
     async def finish(self) -> None:
-        """Wait for the answers that are on their way; errors as `send`."""
+        """Wait for the answers that are missing; errors are those of `send`."""
 
     def room(self, link_bytes: float) -> int:
-        """Bytes of stream that fit into so many on the link, as far as the latest frame tells."""
+        """Return the number of bytes of stream that fit into `link_bytes` on the link, by the frames so far."""
         counters = self.counters
         share = counters.stream_bytes / counters.link_bytes if counters.link_bytes else 1.0
         return int(link_bytes * share)
 
 
 class GrpcTarget(Target):
-    """A receiver behind gRPC; answers are read in a task of their own.
+    """Receiver over gRPC; outcomes of frames are read in a task of their own.
 
     Args:
-        client: connected.
-        originals: send every picture along, as a JPEG, for the receiver's page.
-        on_result: is called with every result.
+        client: Connection to the receiver.
+        originals: Whether to send every picture along, as a JPEG, for the receiver's page.
+        on_answer: Function that is called with every answer.
     """
 
-    def __init__(self, client: LinkClient, *, originals: bool = False, on_result: OnResult | None = None) -> None:
+    def __init__(self, client: LinkClient, *, originals: bool = False, on_answer: OnAnswer | None = None) -> None:
         self.counters = SenderCounters()
-        self._client, self._originals, self._on_result = client, originals, on_result
+        self._client, self._originals, self._on_answer = client, originals, on_answer
         self._sent_s: dict[int, float] = {}
         self._room = asyncio.Event()
         self._reader = asyncio.create_task(self._read())
@@ -92,32 +97,32 @@ class GrpcTarget(Target):
 
     async def _read(self) -> None:
         counters = self.counters
-        async for answer in self._client.answers():
-            sent_s = self._sent_s.pop(answer.number, None)
+        async for outcome in self._client.answers():
+            sent_s = self._sent_s.pop(outcome.number, None)
             self._room.set()
-            if isinstance(answer, Result):
+            if isinstance(outcome, Answer):
                 counters.answered += 1
                 if sent_s is not None:
                     counters.round_trips_ms.append(1000.0 * (time.monotonic() - sent_s))
-                if self._on_result is not None:
-                    self._on_result(answer)
+                if self._on_answer is not None:
+                    self._on_answer(outcome)
             else:
-                counters.refused[answer.reason.value] += 1
+                counters.dropped[outcome.reason.value] += 1
 
     def _read_all(self, reader: asyncio.Task[None]) -> None:
-        """No more answers come: who waits for one finds out why, and where nobody does it is no news."""
+        """Wake up `send`, because no more answers come; mark the error as read, which `send` and `finish` raise."""
         if not reader.cancelled():
             reader.exception()
         self._room.set()
 
     def _check(self) -> None:
-        """Raise where no answers can come any more."""
+        """Raise `LinkError` if no more answers can come."""
         if self._reader.done():
             self._reader.result()
-            raise LinkError("the receiver has ended the stream")
+            raise LinkError(ENDED.format(endpoint=self._client.endpoint))
 
     async def send(self, number: int, stream: bytes, image_uint8_HW3: ImageArray) -> int:
-        """As the contract says; waits where the receiver has as many frames without an answer as it allows."""
+        """Send a frame; wait while the receiver has as many frames without an answer as it allows."""
         while len(self._sent_s) >= self._client.welcome.max_pending_frames:
             self._check()
             self._room.clear()
@@ -139,12 +144,12 @@ class GrpcTarget(Target):
 
     @property
     def unanswered(self) -> int:
-        """Frames whose answers are on their way."""
+        """Number of frames without an outcome."""
         return len(self._sent_s)
 
 
 class UdpTarget(Target):
-    """A receiver behind UDP, from which nothing comes back."""
+    """Receiver over UDP, from which nothing comes back."""
 
     def __init__(self, sender: UdpSender) -> None:
         self.counters = SenderCounters()
@@ -159,7 +164,7 @@ class UdpTarget(Target):
 
 
 class _Feed:
-    """Takes pictures from an iterator in a thread that nobody has to wait for: it may hang in a pipe or a camera."""
+    """Reader of pictures from an iterator, in a daemon thread because it may hang in a pipe or a camera."""
 
     def __init__(self, pictures: Iterator[ImageArray]) -> None:
         self._pictures = pictures
@@ -168,13 +173,13 @@ class _Feed:
         threading.Thread(target=self._read, name="gosvae-source", daemon=True).start()
 
     async def next(self) -> ImageArray | None:
-        """The next picture, or None at the end; raises what the iterator raises."""
+        """Return the next picture, or None at the end; raises what the iterator raises."""
         future: asyncio.Future[ImageArray | None] = self._loop.create_future()
         self._wanted.put(future)
         return await future
 
     def close(self) -> None:
-        """Take no more: the thread ends as soon as the source lets it."""
+        """Read no more pictures; the thread ends when the source returns."""
         self._wanted.put(None)
 
     def _read(self) -> None:
@@ -208,15 +213,18 @@ async def send_pictures(
     fps: float | None,
     stop: asyncio.Event,
 ) -> None:
-    """Code and send pictures until there are no more, or until the event; then wait for the answers.
+    """Code and send pictures until there are no more, or until `stop` is set; then wait for the answers.
 
     Args:
-        pictures: uint8 (H, W, 3) each; read when their turn comes.
-        fps: pictures a second, at most; None: as fast as they come.
+        pictures: Pictures, uint8 (H, W, 3) each, which are read when their turn comes.
+        transmitter: Codec with its rate.
+        target: Destination of the frames.
+        fps: Greatest number of pictures a second; None sends them as fast as they come.
+        stop: Event that ends the sending.
 
     Raises:
-        ImageError, LinkError: as the source and the target.
-        TimeoutError: answers are missing at the end.
+        ImageError, LinkError: As in the source and the target.
+        TimeoutError: Answers are missing after `DRAIN_S` seconds at the end.
     """
     feed, loop = _Feed(pictures), asyncio.get_running_loop()
     coder = ThreadPoolExecutor(1, thread_name_prefix="gosvae-coder")
@@ -255,5 +263,5 @@ async def _send(target: Target, transmitter: Transmitter, number: int, stream: b
 
 
 def percentile(values: deque[float] | list[float], percent: float) -> float:
-    """Of the values; nan where there are none."""
+    """Return a percentile of the values; nan if there are none."""
     return float(np.percentile(list(values), percent)) if values else float("nan")

@@ -1,4 +1,4 @@
-"""Where a sender's pictures come from: files, a folder, a video, a camera, or the standard input.
+"""Sources of a sender's pictures: files, a folder, a video, a camera, or the standard input.
 
 Axis legend: H and W pixels, 3 RGB channels.
 """
@@ -22,22 +22,23 @@ from gosvae.tensors import ImageArray
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".y4m", ".gif"})
 MAX_PICTURE_BYTES = 2**28
-"""Of a picture on the standard input."""
+"""Greatest number of bytes of a picture on the standard input."""
 CAMERA = "camera:"
 _LENGTH = struct.Struct(">I")
 _PPM_FIELD_CHARACTERS = 16
 
 
 def open_source(names: Sequence[str], stdin: BinaryIO) -> Iterator[ImageArray]:
-    """Pictures, uint8 (H, W, 3), one after the other, read when they are asked for.
+    """Return an iterator over pictures, uint8 (H, W, 3), that reads each one when it is asked for.
 
     Args:
-        names: image files and folders of them (in the order of their names), in any number; or one video file, one
-            `camera:FORMAT:DEVICE` such as `camera:v4l2:/dev/video0` (a name that FFmpeg knows), or `-`.
-        stdin: for `-`, see `read_pictures`.
+        names: Any number of image files and of folders of them, which are read in the order of their names; or one
+            video file, one `camera:FORMAT:DEVICE` such as `camera:v4l2:/dev/video0` (a format that FFmpeg knows), or
+            `-`.
+        stdin: Standard input, which `-` reads; see `read_pictures`.
 
     Raises:
-        ImageError: nothing there, or what is there is no picture; the latter when its turn comes.
+        ImageError: A source does not exist, or is not a picture; the latter is raised when its turn comes.
         MissingDependencyError: PyAV is needed and not installed.
     """
     if not names:
@@ -63,7 +64,7 @@ def is_video(name: str) -> bool:
 
 
 def video_fps(name: str) -> float | None:
-    """Frames a second of a video file, if it says; errors as `open_source`."""
+    """Return the frames a second of a video file; None if the file does not say. Errors are those of `open_source`."""
     with _open_video(name, None) as container:
         rate = container.streams.video[0].average_rate
         return float(rate) if rate else None
@@ -90,13 +91,14 @@ def _read_files(files: Sequence[Path]) -> Iterator[ImageArray]:
 
 
 def read_pictures(stream: BinaryIO) -> Iterator[ImageArray]:
-    """Pictures that come one after the other through a pipe, in one of two forms that the first bytes tell apart.
+    """Yield the pictures that come one after the other through a pipe.
 
-    Binary PPM pictures (`P6`, 8 bits; what `ffmpeg -f image2pipe -c:v ppm -` writes), or image files of any format,
-    each behind its length as 4 bytes, big-endian.
+    They have one of two forms, which the first bytes tell apart: binary PPM pictures (`P6`, 8 bits, as
+    `ffmpeg -f image2pipe -c:v ppm -` writes them), or image files of any format, each after its length as 4 bytes,
+    big-endian.
 
     Raises:
-        ImageError: neither, an end inside a picture, or one that is too large.
+        ImageError: The bytes have neither form or end inside a picture, or a picture is too large.
     """
     while True:
         head = stream.read(4)
@@ -126,7 +128,7 @@ def _exactly(stream: BinaryIO, n_bytes: int) -> bytes:
 
 
 def _read_ppm(stream: BinaryIO, begun: bytes) -> ImageArray:
-    """The rest of a binary PPM behind its first two characters, of which `begun` is there already."""
+    """Return a binary PPM picture from the bytes after `P6`, of which `begun` is read already."""
     pushed = bytearray(begun)
     numbers: list[int] = []
 
@@ -183,7 +185,7 @@ def _frames(container: Any) -> Iterator[ImageArray]:
 
 
 class _Newest:
-    """Reads a camera in a thread of its own, so that the newest picture is at hand and older ones are let go."""
+    """Reader of a camera, in a thread of its own, that keeps the newest picture and discards older ones."""
 
     def __init__(self, frames: Iterator[ImageArray]) -> None:
         self._frames = frames
@@ -201,7 +203,7 @@ class _Newest:
                     self._changed.notify()
                     if self._ended:
                         return
-        except Exception as error:  # is raised where the pictures are asked for
+        except Exception as error:  # raised by `pictures`
             self._error = error
         finally:
             with self._changed:
@@ -209,7 +211,7 @@ class _Newest:
                 self._changed.notify()
 
     def pictures(self) -> Iterator[ImageArray]:
-        """The newest picture each time; each at most once."""
+        """Yield the newest picture each time, no picture twice."""
         try:
             while True:
                 with self._changed:
@@ -229,15 +231,15 @@ def _camera(container: Any) -> Iterator[ImageArray]:
 
 
 def resized(image_uint8_HW3: ImageArray, height: int, width: int) -> ImageArray:
-    """The picture at another size."""
+    """Return the picture at another size."""
     if image_uint8_HW3.shape[:2] == (height, width):
         return image_uint8_HW3
     return np.asarray(Image.fromarray(image_uint8_HW3).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def as_jpeg(image_uint8_HW3: ImageArray, quality: int = 75) -> bytes:
-    """The picture as a JPEG file, for people."""
+    """Return the picture as a JPEG file; empty if a side is longer than JPEG allows."""
     stream = BytesIO()
-    with suppress(ValueError):  # a side of more than 65535 pixels: then there is none
+    with suppress(ValueError):  # a side of more than 65535 pixels
         Image.fromarray(image_uint8_HW3).save(stream, format="JPEG", quality=quality)
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""Pictures to streams at the sender: each frame gets the bytes that a leaky bucket allows."""
+"""Coding of pictures at the sender: each frame gets the number of bytes that a leaky bucket allows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from gosvae.tensors import ImageArray
 
 
 class LeakyBucket:
-    """Bytes that may be sent: they come in at a steady rate, and what is not spent is kept for a while.
+    """Credit of bytes that may be sent: it grows at a steady rate up to a limit, and sending spends it.
 
     Args:
-        kbps: rate in 1000 bits a second.
-        first_s: as if it had filled for so long at the beginning: the time between two frames.
-        most_s: no more is kept than comes in so many seconds.
+        kbps: Rate in 1000 bits a second.
+        first_s: Seconds whose credit is there at the beginning: the time between two frames.
+        most_s: Seconds whose credit is kept at most.
 
     Raises:
-        ConfigError: a rate or times that are not above 0.
+        ConfigError: The rate or a time is not above 0.
     """
 
     def __init__(self, kbps: float, *, first_s: float, most_s: float = 1.0) -> None:
@@ -31,7 +31,7 @@ class LeakyBucket:
         self._seen_s: float | None = None
 
     def credit_bytes(self, now_s: float) -> float:
-        """What may be sent now; below 0 where more was sent than had come in."""
+        """Return the number of bytes that may be sent now; below 0 if more was sent than the credit allowed."""
         if self._seen_s is not None:
             self._credit_bytes += (now_s - self._seen_s) * self.bytes_per_s
         self._seen_s = now_s
@@ -40,22 +40,23 @@ class LeakyBucket:
 
     @property
     def is_full(self) -> bool:
-        """Whether waiting brings nothing more."""
+        """Whether the credit is at its limit."""
         return self._credit_bytes >= 0.999 * self.most_bytes
 
     def spend(self, n_bytes: int) -> None:
-        """So much was sent."""
+        """Take a number of bytes that were sent from the credit."""
         self._credit_bytes -= n_bytes
 
 
 @dataclass
 class TransmitterCounters:
-    """What became of the pictures.
+    """Numbers of pictures.
 
     Attributes:
-        coded: streams that were made.
-        skipped: pictures that the rate had no room for.
-        forced: streams that took more than the rate allows, because the smallest does; pictures behind them pay.
+        coded: Number of pictures that were coded.
+        skipped: Number of pictures that were skipped, because the rate had no room for them.
+        forced: Number of pictures that were coded although their smallest stream is above the rate; the bytes are taken
+            from the pictures that follow.
     """
 
     coded: int = 0
@@ -64,15 +65,15 @@ class TransmitterCounters:
 
 
 class Transmitter:
-    """A codec whose rate follows a bucket, or one at its own rate.
+    """A codec whose rate follows a leaky bucket, or that keeps its own rate.
 
     Args:
-        codec: of the frames.
-        kbps: what goes over the link in 1000 bits a second, with what `spend` adds; None: as the codec has it.
-        fps: frames a second, as far as they are known.
+        codec: Codec of the frames.
+        kbps: Rate on the link in 1000 bits a second, counted by `spend`; None keeps the codec's own rate.
+        fps: Frames a second, as far as they are known.
 
     Raises:
-        ConfigError: a rate for a codec whose rate is fixed, or one that is not above 0.
+        ConfigError: The rate or `fps` is not above 0, or there is a rate and that of the codec is fixed.
     """
 
     def __init__(self, codec: ImageCodec, *, kbps: float | None = None, fps: float = 10.0) -> None:
@@ -85,14 +86,15 @@ class Transmitter:
         self._bucket = None if kbps is None else LeakyBucket(kbps, first_s=1 / fps)
 
     def code(self, image_uint8_HW3: ImageArray, now_s: float, room: Callable[[float], int] = int) -> bytes | None:
-        """The stream of a picture, or None where the rate has no room for it.
+        """Return the stream of a picture; None if the rate has no room for it.
 
         Args:
-            now_s: on a clock that never goes back.
-            room: bytes of stream that fit into so many bytes on the link.
+            image_uint8_HW3: The picture, uint8 (H, W, 3).
+            now_s: Time on a clock that never goes back.
+            room: Function from a number of bytes on the link to the number of bytes of stream that fit into them.
 
         Raises:
-            ShapeError, ImageError: as the codec's `compress`.
+            ShapeError, ImageError: As in the codec's `compress`.
         """
         stream = self._code(image_uint8_HW3, now_s, room)
         if stream is None:
@@ -110,12 +112,12 @@ class Transmitter:
             try:
                 return codec.compress_to_budget(image_uint8_HW3, budget_bytes)
             except RateError:
-                if self._bucket.is_full:  # more will never come in
+                if self._bucket.is_full:  # waiting brings no more credit
                     self.counters.forced += 1
                     return codec.compress_smallest(image_uint8_HW3)
         return None
 
     def spend(self, link_bytes: int) -> None:
-        """So many bytes went over the link for the latest stream."""
+        """Count the bytes that the latest stream took on the link."""
         if self._bucket is not None:
             self._bucket.spend(link_bytes)

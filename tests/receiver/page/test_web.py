@@ -23,8 +23,9 @@ from PIL import Image
 
 from gosvae.errors import LinkError
 from gosvae.packets.reassembly import ReceivedFrame
+from gosvae.protocol.frames import Frame
 from gosvae.protocol.security import Endpoint, ServerTls
-from gosvae.receiver.engine import Engine, EngineLimits, Frame
+from gosvae.receiver.engine import Engine, EngineLimits
 from gosvae.receiver.metrics import Metrics
 from gosvae.receiver.page.board import MOST_SENDERS, MOST_WATCHED, Board
 from gosvae.receiver.page.web import MAX_CONNECTIONS, WebServer

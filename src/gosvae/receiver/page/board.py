@@ -1,5 +1,6 @@
-"""What the live page shows: rates and times of each sender over the last seconds, and the latest picture of those that
-somebody watches. Filled on the event loop, read by the threads of the web server.
+"""Data of the live page: rates and times of each sender over the last seconds, and pictures of watched senders.
+
+The board is filled on the event loop and read by the threads of the web server.
 
 Axis legend: H and W pixels, 3 RGB channels.
 """
@@ -23,20 +24,26 @@ from PIL import Image
 from gosvae.datasets.palettes import class_palette
 from gosvae.packets.reassembly import ReceivedFrame
 from gosvae.protocol.class_maps import ClassArray
-from gosvae.receiver.engine import Answer, Engine, Outcome
+from gosvae.protocol.frames import Answer, Frame, Outcome, Perceived
+from gosvae.receiver.engine import Engine
 from gosvae.tensors import ImageArray
 
 WINDOW_S = 10.0
-"""Rates and times are of so many last seconds."""
+"""Number of seconds that rates and times are taken over."""
 SERIES = 120
-"""Frames in the curves."""
+"""Number of frames in each curve."""
 MOST_EVENTS = 1200
+"""Greatest number of outcomes that are kept of each sender."""
 MOST_SENDERS = 128
-"""Remembered; those that were silent for the longest are forgotten."""
+"""Greatest number of senders on the board; the sender that was silent for the longest time is removed first."""
 MOST_WATCHED = 4
+"""Greatest number of senders whose pictures are kept."""
 WATCHED_S = 5.0
-"""So long after somebody asked for it a sender's pictures are kept."""
+"""Number of seconds that the pictures of a sender are kept after a page asked for them."""
+ACTIVE_S = 3.0
+"""Number of seconds after its latest frame that a sender counts as active."""
 MOST_ORIGINAL_PIXELS = 2**22
+"""Greatest number of pixels of an original that is shown."""
 
 PictureKind = Literal["original", "reconstruction", "classes", "concealed"]
 PICTURE_KINDS: tuple[PictureKind, ...] = get_args(PictureKind)
@@ -44,6 +51,8 @@ PICTURE_KINDS: tuple[PictureKind, ...] = get_args(PictureKind)
 
 @dataclass(frozen=True)
 class _Event:
+    """The outcome of one frame; `concealed` is the share of its pixels."""
+
     at_s: float
     n_bytes: int
     latency_ms: float
@@ -53,6 +62,8 @@ class _Event:
 
 @dataclass(frozen=True)
 class _Picture:
+    """The latest answered frame of a watched sender."""
+
     number: int
     image: ImageArray
     classes: ClassArray
@@ -64,6 +75,8 @@ class _Picture:
 
 @dataclass
 class _Sender:
+    """State of a sender; `packets` arrived of `packets_sent`, times are on the board's clock."""
+
     name: str
     transport: str
     events: deque[_Event] = field(default_factory=lambda: deque(maxlen=MOST_EVENTS))
@@ -79,12 +92,13 @@ class _Sender:
 
 
 class Board:
-    """Looks on at an engine.
+    """Observer of an engine that keeps what the live page shows.
 
     Args:
-        engine: whose outcomes are shown.
-        name_of: what a sender calls itself and its round trip in ms, by the engine's name of it; None: not known.
-        clock: seconds that never go back.
+        engine: Engine whose outcomes are shown.
+        name_of: Function from the engine's name for a sender to the name that the sender gives itself and its round
+            trip in ms; it returns None if they are not known.
+        clock: Function that returns seconds and never goes back.
     """
 
     def __init__(
@@ -102,7 +116,7 @@ class Board:
         engine.observers.append(self.observe)
 
     def _sender(self, sender: str) -> _Sender:
-        """Of a sender that was just heard of; the lock is held."""
+        """Return the state of a sender that was just heard of; the caller holds the lock."""
         state = self._senders.get(sender)
         if state is None:
             state = self._senders[sender] = _Sender(sender, sender.partition(":")[0])
@@ -113,37 +127,46 @@ class Board:
         state.seen_s = self._clock()
         return state
 
-    def observe(self, outcome: Outcome) -> None:
-        """Take an outcome of the engine."""
-        now_s, frame = self._clock(), outcome.frame
+    def observe(self, frame: Frame, outcome: Outcome, perceived: Perceived | None) -> None:
+        """Note the outcome of a frame; called by the engine."""
+        now_s, n_bytes = self._clock(), len(frame.stream)
         with self._lock:
             state = self._sender(frame.sender)
             state.received += 1
             if not isinstance(outcome, Answer):
-                state.dropped[outcome.trouble.reason.value] += 1
-                state.events.append(_Event(now_s, len(frame.stream), 0.0, answered=False, concealed=0.0))
+                state.dropped[outcome.reason.value] += 1
+                state.events.append(_Event(now_s, n_bytes, latency_ms=0.0, answered=False, concealed=0.0))
                 return
-            perceived = outcome.perceived
-            concealed = 0.0 if perceived.concealed_HW is None else float(perceived.concealed_HW.mean())
             state.answered += 1
-            state.events.append(_Event(now_s, len(frame.stream), perceived.stages.total_ms, True, concealed))
-            if now_s - state.watched_s < WATCHED_S:
+            concealed = outcome.concealed_pixels / (outcome.height * outcome.width)
+            latency_ms = outcome.stages.total_ms
+            state.events.append(_Event(now_s, n_bytes, latency_ms=latency_ms, answered=True, concealed=concealed))
+            state.picture = None
+            if perceived is not None and now_s - state.watched_s < WATCHED_S:
                 state.picture = _Picture(
-                    *(frame.number, perceived.image_uint8_HW3, perceived.classes_uint8_HW, perceived.concealed_HW),
-                    *(frame.original, asdict(perceived.stages), len(frame.stream)),
+                    number=frame.number,
+                    image=perceived.image_uint8_HW3,
+                    classes=perceived.classes_uint8_HW,
+                    concealed=perceived.concealed_HW,
+                    original=frame.original,
+                    stages=asdict(outcome.stages),
+                    stream_bytes=n_bytes,
                 )
-            elif state.picture is not None:
-                state.picture = None
 
     def packets(self, sender: str, frame: ReceivedFrame) -> None:
-        """Note how many packets of a frame arrived."""
+        """Note how many of a frame's packets were sent and how many arrived."""
         with self._lock:
             state = self._sender(sender)
             state.packets += frame.packets
             state.packets_sent += frame.packet_count
 
     def state(self, selected: str | None) -> dict[str, Any]:
-        """All that the page shows, fit for JSON; the pictures of `selected` are kept from now on for a while."""
+        """Return everything that the page shows, as values for JSON.
+
+        Args:
+            selected: The engine's name for the sender that is shown in detail, whose pictures are kept for the next
+                `WATCHED_S` seconds; the first sender is taken if it is None or not known.
+        """
         now_s = self._clock()
         engine = self._engine.counters
         with self._lock:
@@ -172,6 +195,7 @@ class Board:
         }
 
     def _summary(self, key: str, state: _Sender, now_s: float) -> dict[str, Any]:
+        """Return the line of a sender in the page's table."""
         recent = [event for event in state.events if now_s - event.at_s <= WINDOW_S]
         answered = [event for event in recent if event.answered]
         span_s = max(now_s - recent[0].at_s, 0.5) if recent else 1.0
@@ -179,7 +203,7 @@ class Board:
             "id": key,
             "name": state.name,
             "transport": state.transport,
-            "active": now_s - state.seen_s < 3.0,
+            "active": now_s - state.seen_s < ACTIVE_S,
             "frames": state.received,
             "fps": round(len(answered) / span_s, 2),
             "kbps": round(8 * sum(event.n_bytes for event in recent) / span_s / 1000, 1),
@@ -191,6 +215,7 @@ class Board:
         }
 
     def _detail(self, key: str, now_s: float) -> dict[str, Any]:
+        """Return the curves and the latest picture of a sender."""
         state = self._watch(key, now_s)
         events = list(state.events)[-SERIES:]
         picture = state.picture
@@ -221,7 +246,7 @@ class Board:
         return detail
 
     def _watch(self, key: str, now_s: float) -> _Sender:
-        """Keep the pictures of a sender from now on; of those watched for longest without being asked for, no more."""
+        """Return a sender and keep its pictures from now on; at most `MOST_WATCHED` senders keep theirs."""
         state = self._senders[key]
         state.watched_s = now_s
         watched = sorted((s for s in self._senders.values() if s.picture is not None), key=lambda s: s.watched_s)
@@ -231,7 +256,7 @@ class Board:
         return state
 
     def picture(self, sender: str, kind: PictureKind) -> tuple[bytes, str] | None:
-        """A sender's latest picture as a file and its media type; None where there is none."""
+        """Return a sender's latest picture as a file, with its media type; None if there is no picture."""
         with self._lock:
             state = self._senders.get(sender)
             picture = None if state is None else self._watch(sender, self._clock()).picture
@@ -255,7 +280,7 @@ class Board:
 
 
 def _rates(times_s: list[float]) -> list[float]:
-    """Frames a second around each time: over the eight before it."""
+    """Return the frames a second at each time but the first, taken over up to eight frames before it."""
     rates = []
     for n in range(1, len(times_s)):
         first = max(0, n - 8)
@@ -265,13 +290,17 @@ def _rates(times_s: list[float]) -> list[float]:
 
 
 def _file(image: Image.Image, form: str, **options: Any) -> bytes:
+    """Return an image as a file of a format of Pillow."""
     stream = BytesIO()
     image.save(stream, format=form, **options)
     return stream.getvalue()
 
 
 def _read_original(data: bytes) -> Image.Image | None:
-    """What a sender says is its picture, read and written anew: its own bytes never reach a browser."""
+    """Return the original that a sender sent; None if it cannot be read or is too large.
+
+    The page gets it encoded again, so that bytes of a sender never reach a browser.
+    """
     try:
         with warnings.catch_warnings(), Image.open(BytesIO(data), formats=["JPEG", "PNG", "WEBP"]) as image:
             warnings.simplefilter("ignore")
