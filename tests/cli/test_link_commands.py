@@ -155,6 +155,7 @@ def test_the_whole_way_over_udp_at_a_rate(variable: Path, photos: Path, capsys: 
         )
         text = capsys.readouterr().out
         assert status == 0
+        assert "UDP packets of a frame leave at 120 kbit/s, 2 times --kbps" in text
         found = re.search(r"^(\d+) frames in .* ([\d.]+) kbit/s, coding", text, re.MULTILINE)
         assert found
         assert int(found[1]) > 10

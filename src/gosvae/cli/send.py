@@ -221,7 +221,7 @@ async def _target(options: argparse.Namespace, codec: ImageCodec, stack: context
         name=options.name,
         coding=coding,
         fingerprint=codec.fingerprint if isinstance(codec, TrainedCodec) else b"",
-        tls=ClientTls(options.ca, options.cert, options.key) if secret else None,
+        tls=ClientTls(authority=options.ca, certificate=options.cert, key=options.key) if secret else None,
         token=read_token(options.token_file),
         insecure=options.insecure,
     )

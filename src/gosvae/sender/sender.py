@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gosvae.errors import LinkError
-from gosvae.protocol.frames import Answer
+from gosvae.protocol.frames import Answer, Reason
 from gosvae.sender.client import ENDED, LinkClient
 from gosvae.sender.sources import as_jpeg
 from gosvae.sender.transmitter import Transmitter
@@ -49,7 +49,7 @@ class SenderCounters:
     stream_bytes: int = 0
     link_bytes: int = 0
     answered: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[Reason] = field(default_factory=Counter)
     round_trips_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     coding_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
 
@@ -107,7 +107,7 @@ class GrpcTarget(Target):
                 if self._on_answer is not None:
                     self._on_answer(outcome)
             else:
-                counters.dropped[outcome.reason.value] += 1
+                counters.dropped[outcome.reason] += 1
 
     def _read_all(self, reader: asyncio.Task[None]) -> None:
         """Wake up `send`, because no more answers come; mark the error as read, which `send` and `finish` raise."""
