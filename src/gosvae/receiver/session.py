@@ -14,6 +14,7 @@ from gosvae.errors import ConfigError
 from gosvae.protocol.frames import Dropped, Frame, Outcome, Reason
 from gosvae.protocol.messages import coding_of, import_grpc, outcome_message, pb, printable
 from gosvae.receiver.engine import Engine
+from gosvae.wire import CLASS_MAP_CODINGS
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ class CallRefusal(StrEnum):
     WRONG_TOKEN = "wrong-token"
     TOO_MANY_STREAMS = "too-many-streams"
     NO_HELLO = "no-hello"
+    CODING = "coding"
     FOREIGN = "foreign"
     SLOW_READER = "slow-reader"
 
@@ -232,14 +234,18 @@ class Session:
             self.ledger.refuse(CallRefusal.NO_HELLO, self.peer)
             await self.context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the first message, a Hello, did not come")
         message = None if data is grpc.aio.EOF else _parse(data)
-        hello = message.hello if message is not None and message.WhichOneof("kind") == "hello" else None
-        coding = None if hello is None else coding_of(hello.coding)
-        if hello is None or coding is None:
+        if message is None or message.WhichOneof("kind") != "hello":
             self.ledger.refuse(CallRefusal.NO_HELLO, self.peer)
             await self.context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a Hello")
-        assert hello is not None
+        assert message is not None
+        hello, own = message.hello, self.engine.perception.fingerprint
+        coding = coding_of(hello.coding)
+        if coding is None:
+            self.ledger.refuse(CallRefusal.CODING, self.peer)
+            known = " or ".join(f"{name} ({number})" for name, number in CLASS_MAP_CODINGS.items())
+            text = f"coding {hello.coding} of class maps is not known to this receiver: ask for {known}"
+            await self.context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
         assert coding is not None
-        own = self.engine.perception.fingerprint
         if hello.codec_fingerprint and own and hello.codec_fingerprint != own:
             self.ledger.refuse(CallRefusal.FOREIGN, self.peer)
             given = hello.codec_fingerprint[:8].hex()
