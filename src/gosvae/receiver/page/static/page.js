@@ -60,7 +60,7 @@ function showCards(sender, detail) {
   const packets = sender.packet_loss !== null;
   put("loss", packets ? percent(sender.packet_loss) : percent(sender.dropped_share));
   put("loss-unit", packets ? "of packets" : "of frames");
-  const dropped = Object.entries(detail.dropped).map(([why, count]) => `${count} ${why}`).join(", ");
+  const dropped = Object.entries(detail.dropped).map(([reason, count]) => `${count} ${reason}`).join(", ");
   put("loss-note", packets ? `${percent(detail.concealed)} of the picture concealed` : dropped || "every frame was answered");
   drawCurve("fps-curve", series.fps);
   drawCurve("kib-curve", series.kib);
@@ -91,7 +91,7 @@ function showStages(stages) {
 
 function showCounters(engine) {
   const rows = [["received", engine.received], ["answered", engine.answered], ["waiting", engine.waiting],
-    ...Object.entries(engine.dropped).map(([why, count]) => [`dropped: ${why}`, count])];
+    ...Object.entries(engine.dropped).map(([reason, count]) => [`dropped: ${reason}`, count])];
   byId("counters").replaceChildren(...rows.flatMap(([name, count]) => [element("dt", name), element("dd", count.toLocaleString("en"))]));
 }
 
