@@ -14,11 +14,11 @@ class Inlet:
     """Recovery, reassembly and deadlines in one: takes datagrams and returns frames.
 
     Args:
-        deadline_ms: Time that a frame is waited for, from its first packet.
-        reassembler, recovery: Parts with limits of their own; None means the defaults.
+        deadline_ms: time that a frame is waited for, from its first packet.
+        reassembler, recovery: parts with limits of their own; None means the defaults.
 
     Raises:
-        ConfigError: The deadline is not above 0.
+        ConfigError: the deadline is not above 0.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class Inlet:
         """Take a datagram, whatever it is, and return the frames that are closed by it.
 
         Args:
-            data: The datagram.
-            now_s: Time on the caller's clock, which never goes back.
+            data: the datagram.
+            now_s: time on the caller's clock, which never goes back.
         """
         done = []
         for packet in self.recovery.add(data):

@@ -39,10 +39,10 @@ class Part:
     """A slice, or a part of one.
 
     Attributes:
-        number: Number of the slice, from 0.
-        offset: Number of bytes of the slice before this part.
-        total_bytes: Length of the slice.
-        data: Bytes of this part; at least one unless the slice is empty.
+        number: number of the slice, from 0.
+        offset: number of bytes of the slice before this part.
+        total_bytes: length of the slice.
+        data: bytes of this part; at least one unless the slice is empty.
     """
 
     number: int
@@ -61,10 +61,10 @@ class FrameInfo:
     """Values that all packets of a frame share.
 
     Attributes:
-        header: Header of the stream, with 4 bytes of the codec's fingerprint.
-        layout: Layout of the slices.
-        slice_count: Number of slices, 1..256.
-        packet_count: Number of packets, 1..65535.
+        header: header of the stream, with 4 bytes of the codec's fingerprint.
+        layout: layout of the slices.
+        slice_count: number of slices, 1..256.
+        packet_count: number of packets, 1..65535.
     """
 
     header: Header
@@ -78,11 +78,11 @@ class Packet:
     """The contents of a packet.
 
     Attributes:
-        stream_id: Number of the sender's sequence of frames, 0..2**32 - 1.
-        frame: Number of the frame in that sequence, modulo 2**16.
-        index: Index of the packet in the frame, from 0.
-        info: Values that all packets of the frame share.
-        parts: One or several whole slices in the order of their numbers, or one part of a slice.
+        stream_id: number of the sender's sequence of frames, 0..2**32 - 1.
+        frame: number of the frame in that sequence, modulo 2**16.
+        index: index of the packet in the frame, from 0.
+        info: values that all packets of the frame share.
+        parts: one or several whole slices in the order of their numbers, or one part of a slice.
     """
 
     stream_id: int
@@ -142,14 +142,14 @@ def packetise(
 
     Args:
         stream: A complete, intact stream.
-        stream_id: Number that tells senders apart, 0..2**32 - 1; a random one for each session.
-        frame: Number of the frame, taken modulo 2**16; the next frame of the sender has the next number.
-        mtu_bytes: Length of the longest packet, 64..65507, without the headers of IP and UDP.
-        slices_per_packet: Greatest number of slices that share a packet, and are lost together.
+        stream_id: number that tells senders apart, 0..2**32 - 1; a random one for each session.
+        frame: number of the frame, taken modulo 2**16; the next frame of the sender has the next number.
+        mtu_bytes: length of the longest packet, 64..65507, without the headers of IP and UDP.
+        slices_per_packet: greatest number of slices that share a packet, and are lost together.
 
     Raises:
-        BitstreamError: The stream is not complete and intact.
-        PacketError: An argument is impossible, or the stream takes more than 65535 packets.
+        BitstreamError: the stream is not complete and intact.
+        PacketError: an argument is impossible, or the stream takes more than 65535 packets.
     """
     if not MIN_MTU_BYTES <= mtu_bytes <= MAX_MTU_BYTES:
         raise PacketError(f"packets of {mtu_bytes} bytes: expected {MIN_MTU_BYTES}..{MAX_MTU_BYTES}")
@@ -196,7 +196,7 @@ def read_packet(data: bytes) -> Packet:
     """Return the packet in a datagram; `Packet.to_bytes` returns the same bytes again.
 
     Raises:
-        PacketError: The datagram is not exactly one intact packet of a known version.
+        PacketError: the datagram is not exactly one intact packet of a known version.
     """
     if len(data) < _WHOLE_BYTES or data[0] != PACKET_FIRST_BYTE:
         raise PacketError(f"not a gosvae packet: {len(data)} bytes that begin with {data[:4].hex(' ') or 'nothing'}")

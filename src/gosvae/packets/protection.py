@@ -45,9 +45,9 @@ class Run:
     """Consecutive packets of one frame.
 
     Attributes:
-        frame: Number of frames from the first frame of the group to this one, 0..255.
-        first: Index of the first packet.
-        count: Number of packets, 1..255.
+        frame: number of frames from the first frame of the group to this one, 0..255.
+        first: index of the first packet.
+        count: number of packets, 1..255.
     """
 
     frame: int
@@ -60,10 +60,10 @@ class Group:
     """Packets that share repair packets; they are the symbols 0..K-1 of the code, in this order.
 
     Attributes:
-        stream_id: Number of the stream.
-        frame: Number of the first frame.
-        runs: Runs of consecutive packets.
-        symbol_bytes: Length of a symbol, a multiple of 8.
+        stream_id: number of the stream.
+        frame: number of the first frame.
+        runs: runs of consecutive packets.
+        symbol_bytes: length of a symbol, a multiple of 8.
     """
 
     stream_id: int
@@ -88,9 +88,9 @@ class RepairPacket:
     """The contents of a repair packet.
 
     Attributes:
-        group: Packets that it helps to recover.
-        symbol_id: Number of its symbol in the code, from K on.
-        symbol: Bytes of the symbol.
+        group: packets that it helps to recover.
+        symbol_id: number of its symbol in the code, from K on.
+        symbol: bytes of the symbol.
     """
 
     group: Group
@@ -129,7 +129,7 @@ def read_repair(data: bytes) -> RepairPacket:
     """Return the repair packet in a datagram; `RepairPacket.to_bytes` returns the same bytes again.
 
     Raises:
-        PacketError: The datagram is not exactly one intact repair packet of a known version.
+        PacketError: the datagram is not exactly one intact repair packet of a known version.
     """
     if len(data) < _BEGIN.size + _RUN.size + SYMBOL_STEP + _CRC.size or not is_repair(data):
         raise PacketError(f"not a repair packet: {len(data)} bytes that begin with {data[:4].hex(' ') or 'nothing'}")
@@ -195,15 +195,15 @@ def protect(
     given together share repair packets, which recovers more at the same overhead but has to wait for the last frame.
 
     Args:
-        packets: Packets of one stream, as `packetise` returns them, of one frame or of several consecutive frames.
-        overhead: Number of repair packets for each packet, rounded up for each group: 0.25 gives 2 for 8 packets.
-        classes: Classes for unequal protection, each a number of packets and their overhead, from the first packet on
+        packets: packets of one stream, as `packetise` returns them, of one frame or of several consecutive frames.
+        overhead: number of repair packets for each packet, rounded up for each group: 0.25 gives 2 for 8 packets.
+        classes: classes for unequal protection, each a number of packets and their overhead, from the first packet on
             and the most important first; `overhead` holds for the packets that are left. A class recovers by itself.
-        mtu_bytes: Length of the longest datagram; see `REPAIR_OVERHEAD_BYTES`.
+        mtu_bytes: length of the longest datagram; see `REPAIR_OVERHEAD_BYTES`.
 
     Raises:
-        PacketError: An argument is impossible, or the packets are not in order, not of one stream, or too long.
-        MissingDependencyError: Repair packets are needed and raptorq is not installed.
+        PacketError: an argument is impossible, or the packets are not in order, not of one stream, or too long.
+        MissingDependencyError: repair packets are needed and raptorq is not installed.
     """
     counts, shares = [count for count, _ in classes], [overhead, *(share for _, share in classes)]
     if any(count < 1 for count in counts) or not all(0 <= share <= MAX_GROUP for share in shares):
@@ -282,8 +282,8 @@ def recover(group: Group, symbols: Sequence[tuple[int, bytes]]) -> list[bytes] |
     """Return all K symbols of a group from some of them and from repair symbols; None if these are not enough.
 
     Args:
-        group: The group.
-        symbols: Pairs of a symbol id and the symbol, each id once, each of `group.symbol_bytes` bytes.
+        group: the group.
+        symbols: pairs of a symbol id and the symbol, each id once, each of `group.symbol_bytes` bytes.
 
     Raises:
         MissingDependencyError: raptorq is not installed.

@@ -20,13 +20,13 @@ class ReceivedFrame:
     """The slices of a frame that arrived.
 
     Attributes:
-        stream_id: Number of the stream, as it was sent.
-        frame: Number of the frame, modulo 2**16.
+        stream_id: number of the stream, as it was sent.
+        frame: number of the frame, modulo 2**16.
         stream: A stream of container version 2. If nothing is missing, it has exactly the bytes that were sent;
             otherwise `bitstream.salvage` and `decode_damaged` read the slices in it.
-        missing: Numbers, from 0, of the slices that did not arrive.
-        packets: Number of packets that arrived.
-        packet_count: Number of packets that were sent.
+        missing: numbers, from 0, of the slices that did not arrive.
+        packets: number of packets that arrived.
+        packet_count: number of packets that were sent.
     """
 
     stream_id: int
@@ -42,15 +42,15 @@ class Counters:
     """Numbers of packets and frames; the first five add up to the number of packets that were added.
 
     Attributes:
-        used: Number of packets that brought new bytes.
-        damaged: Number of datagrams that are not an intact packet.
-        duplicates: Number of packets that were there already.
-        late: Number of packets of frames that were closed already, including duplicates for complete frames.
-        conflicting: Number of packets that contradict an earlier one of the same frame, by a defect or a forgery.
-        complete: Number of frames that were returned with every slice.
-        partial: Number of frames that were returned with slices missing.
-        lost: Number of frames of which packets arrived but no whole slice.
-        evicted: Number of partial and lost frames that were closed to keep within the limits on memory.
+        used: number of packets that brought new bytes.
+        damaged: number of datagrams that are not an intact packet.
+        duplicates: number of packets that were there already.
+        late: number of packets of frames that were closed already, including duplicates for complete frames.
+        conflicting: number of packets that contradict an earlier one of the same frame, by a defect or a forgery.
+        complete: number of frames that were returned with every slice.
+        partial: number of frames that were returned with slices missing.
+        lost: number of frames of which packets arrived but no whole slice.
+        evicted: number of partial and lost frames that were closed to keep within the limits on memory.
     """
 
     used: int = 0
@@ -149,11 +149,11 @@ class Reassembler:
     not be used by several threads at once.
 
     Args:
-        window: Greatest number of frames by which the newest frame may be ahead; 0 closes a frame when the next one
+        window: greatest number of frames by which the newest frame may be ahead; 0 closes a frame when the next one
             begins.
-        max_frames: Greatest number of frames in flight, of all streams together.
-        max_bytes: Greatest number of bytes of the frames in flight, bookkeeping included.
-        max_streams: Greatest number of streams that are remembered. The stream that was silent for the longest time is
+        max_frames: greatest number of frames in flight, of all streams together.
+        max_bytes: greatest number of bytes of the frames in flight, bookkeeping included.
+        max_streams: greatest number of streams that are remembered. The stream that was silent for the longest time is
             forgotten first; if it comes back, it counts as new.
 
     Raises:

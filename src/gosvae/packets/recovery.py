@@ -26,15 +26,15 @@ class RecoveryCounters:
     """Numbers of repair packets and of recovered packets; the first five add up to the repair packets that came.
 
     Attributes:
-        kept: Number of repair packets that may help.
-        damaged: Number of datagrams that begin as a repair packet and are not an intact one.
-        duplicates: Number of repair packets that were there already.
-        late: Number of repair packets of groups that are complete or were given up.
-        unusable: Number of repair packets that contradict the packets of their group, or belong to one group too many,
+        kept: number of repair packets that may help.
+        damaged: number of datagrams that begin as a repair packet and are not an intact one.
+        duplicates: number of repair packets that were there already.
+        late: number of repair packets of groups that are complete or were given up.
+        unusable: number of repair packets that contradict the packets of their group, or belong to one group too many,
             by a defect or a forgery.
-        recovered: Number of lost packets that were recovered.
-        given_up: Number of groups whose symbols did not give intact packets, by a defect or a forgery.
-        evicted: Number of groups that were forgotten to keep within the limits on memory.
+        recovered: number of lost packets that were recovered.
+        given_up: number of groups whose symbols did not give intact packets, by a defect or a forgery.
+        evicted: number of groups that were forgotten to keep within the limits on memory.
     """
 
     kept: int = 0
@@ -64,9 +64,9 @@ class Recovery:
     the frames and groups that came first are forgotten first. An object must not be used by several threads at once.
 
     Args:
-        max_frames: Greatest number of frames whose packets are kept, of all streams together.
-        max_groups: Greatest number of groups whose repair packets are kept.
-        max_bytes: Greatest number of bytes of both, bookkeeping included.
+        max_frames: greatest number of frames whose packets are kept, of all streams together.
+        max_groups: greatest number of groups whose repair packets are kept.
+        max_bytes: greatest number of bytes of both, bookkeeping included.
 
     Raises:
         ConfigError: A limit allows nothing.

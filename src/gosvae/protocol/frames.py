@@ -39,15 +39,15 @@ class Frame:
     """A frame that arrived at a receiver.
 
     Attributes:
-        sender: The receiver's name for the sender; not the name that the sender gives itself.
-        number: Number of the frame, as the sender counts.
-        stream: Bytes that the codec made, or the part of them that arrived.
-        incomplete: Whether slices are missing, which the codec then conceals.
-        coding: Coding of the class map in the answer.
-        deadline_ms: Greatest age of the frame when its turn comes; 0 leaves it to the engine. The shorter of both
+        sender: the receiver's name for the sender; not the name that the sender gives itself.
+        number: number of the frame, as the sender counts.
+        stream: bytes that the codec made, or the part of them that arrived.
+        incomplete: whether slices are missing, which the codec then conceals.
+        coding: coding of the class map in the answer.
+        deadline_ms: greatest age of the frame when its turn comes; 0 leaves it to the engine. The shorter of both
             deadlines counts.
-        original: The picture as an image file, for people; empty if none was sent.
-        arrived_s: Time of arrival on the clock of `time.monotonic`.
+        original: the picture as an image file, for people; empty if none was sent.
+        arrived_s: time of arrival on the clock of `time.monotonic`.
     """
 
     sender: str
@@ -70,13 +70,13 @@ class StageTimes:
     """Milliseconds that a frame spent in each stage of the receiver; those of networks are of the whole batch.
 
     Attributes:
-        queue_ms: From arrival until the frame's turn.
-        entropy_ms: Entropy decoding; 0 for a codec that does all in one, and for frames with slices missing.
-        reconstruct_ms: The decoder network.
-        expert_ms: The expert network.
-        answer_ms: Coding of the class map.
-        total_ms: From arrival until the answer is ready; more than the sum of the others if a batch was waited for.
-        batch: Number of frames that shared the expert network.
+        queue_ms: from arrival until the frame's turn.
+        entropy_ms: entropy decoding; 0 for a codec that does all in one, and for frames with slices missing.
+        reconstruct_ms: the decoder network.
+        expert_ms: the expert network.
+        answer_ms: coding of the class map.
+        total_ms: from arrival until the answer is ready; more than the sum of the others if a batch was waited for.
+        batch: number of frames that shared the expert network.
     """
 
     queue_ms: float = 0.0
@@ -93,10 +93,10 @@ class Perceived:
     """A frame after the networks of the receiver, before its answer is coded.
 
     Attributes:
-        image_uint8_HW3: The reconstruction.
-        classes_uint8_HW: Class of every pixel.
-        concealed_HW: Mask, bool (H, W), of the pixels whose part of the stream was lost; None if nothing was lost.
-        stages: Times of the stages.
+        image_uint8_HW3: the reconstruction.
+        classes_uint8_HW: class of every pixel.
+        concealed_HW: mask, bool (H, W), of the pixels whose part of the stream was lost; None if nothing was lost.
+        stages: times of the stages.
     """
 
     image_uint8_HW3: ImageArray
@@ -110,14 +110,14 @@ class Answer:
     """The answer to a frame.
 
     Attributes:
-        number: Number of the frame.
-        height, width: Size of the class map in pixels.
-        coding: Coding of the class map, as the sender asked for it.
-        class_map: The coded class map; empty with the coding `none`.
-        class_pixels: Number of pixels of each class, up to the last class that has any.
-        stages: Times of the stages in the receiver.
-        stream_bytes: Number of bytes of the stream.
-        concealed_pixels: Number of pixels whose part of the stream was lost.
+        number: number of the frame.
+        height, width: size of the class map in pixels.
+        coding: coding of the class map, as the sender asked for it.
+        class_map: the coded class map; empty with the coding `none`.
+        class_pixels: number of pixels of each class, up to the last class that has any.
+        stages: times of the stages in the receiver.
+        stream_bytes: number of bytes of the stream.
+        concealed_pixels: number of pixels whose part of the stream was lost.
     """
 
     number: int
@@ -134,7 +134,7 @@ class Answer:
         """Return the class of every pixel, uint8 (height, width).
 
         Raises:
-            LinkError: The bytes are not a class map of this size, or the coding is `none`.
+            LinkError: the bytes are not a class map of this size, or the coding is `none`.
         """
         return decode_class_map(self.class_map, self.coding, self.height, self.width)
 
@@ -144,9 +144,9 @@ class Dropped:
     """A frame without an answer.
 
     Attributes:
-        reason: Reason, for programs.
-        text: Reason, for people.
-        number: Number of the frame; 0 if it is not known.
+        reason: reason, for programs.
+        text: reason, for people.
+        number: number of the frame; 0 if it is not known.
     """
 
     reason: Reason

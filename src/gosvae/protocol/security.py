@@ -31,7 +31,7 @@ class Endpoint:
         """Return the endpoint that is written as `HOST:PORT`, `[IPV6]:PORT` or `:PORT` (this machine alone).
 
         Raises:
-            ConfigError: The text is not of this form.
+            ConfigError: the text is not of this form.
         """
         host, separator, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
@@ -57,7 +57,7 @@ def read_token(file: Path | None, environment: Mapping[str, str] = MappingProxyT
     """Return the token in a file or, without a file, in the environment's `GOSVAE_TOKEN`; None if there is neither.
 
     Raises:
-        ConfigError: The file cannot be read, or the token is too short or not printable ASCII.
+        ConfigError: the file cannot be read, or the token is too short or not printable ASCII.
     """
     if file is None:
         token, where = environment.get(TOKEN_VARIABLE, ""), f"the environment's {TOKEN_VARIABLE}"
@@ -87,8 +87,8 @@ class ServerTls:
     """PEM files of a receiver.
 
     Attributes:
-        certificate, key: Certificate of the receiver with its chain, and the key.
-        client_authority: Certificate of the authority that signs those of clients (mutual TLS); None asks clients for
+        certificate, key: certificate of the receiver with its chain, and the key.
+        client_authority: certificate of the authority that signs those of clients (mutual TLS); None asks clients for
             no certificate.
     """
 
@@ -121,8 +121,8 @@ class ClientTls:
     """PEM files of a sender.
 
     Attributes:
-        authority: Certificate of the authority that signs the receiver's; None trusts those that gRPC trusts.
-        certificate, key: Certificate of the sender and its key, if the receiver asks for one.
+        authority: certificate of the authority that signs the receiver's; None trusts those that gRPC trusts.
+        certificate, key: certificate of the sender and its key, if the receiver asks for one.
     """
 
     authority: Path | None = None
@@ -134,7 +134,7 @@ def read_pem(file: Path) -> bytes:
     """Return the bytes of a PEM file.
 
     Raises:
-        ConfigError: The file cannot be read, or is not a PEM file.
+        ConfigError: the file cannot be read, or is not a PEM file.
     """
     try:
         data = file.read_bytes()

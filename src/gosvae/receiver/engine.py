@@ -34,16 +34,16 @@ class EngineLimits:
     """Limits of the engine.
 
     Attributes:
-        policy: What happens if a frame arrives and the queue is full. `drop-oldest` drops the oldest frame of the
+        policy: what happens if a frame arrives and the queue is full. `drop-oldest` drops the oldest frame of the
             sender that has the most frames in the queue, so that the newest frames of every sender come through;
             `drop-newest` drops the frame that arrived; with `block`, `submit` waits.
-        max_frames, max_bytes: Greatest number of frames, and of their bytes, in the queue, of all senders together.
-        max_batch: Greatest number of frames that go through the networks together.
-        deadline_ms: Greatest age of a frame, from its arrival, when its turn comes; older frames are dropped. 0 means
+        max_frames, max_bytes: greatest number of frames, and of their bytes, in the queue, of all senders together.
+        max_batch: greatest number of frames that go through the networks together.
+        deadline_ms: greatest age of a frame, from its arrival, when its turn comes; older frames are dropped. 0 means
             no deadline.
 
     Raises:
-        ConfigError: The policy is unknown, or a limit lets nothing through.
+        ConfigError: the policy is unknown, or a limit lets nothing through.
     """
 
     policy: Policy = "drop-oldest"
@@ -71,12 +71,12 @@ class EngineCounters:
     """Numbers of frames; `received` = `answered` + the sum of `dropped` + `waiting` + `working`.
 
     Attributes:
-        received: Number of frames that were submitted.
-        answered: Number of frames that were answered.
-        dropped: Number of frames that were dropped, by `Reason`.
-        waiting, waiting_bytes: Number of frames, and of their bytes, in the queue now.
-        working: Number of frames in the networks now.
-        batches: Number of batches that went through the networks.
+        received: number of frames that were submitted.
+        answered: number of frames that were answered.
+        dropped: number of frames that were dropped, by `Reason`.
+        waiting, waiting_bytes: number of frames, and of their bytes, in the queue now.
+        working: number of frames in the networks now.
+        batches: number of batches that went through the networks.
     """
 
     received: int
@@ -103,11 +103,11 @@ class Engine:
     """Queue in front of the networks, for one event loop: `async with Engine(perception, limits) as engine`.
 
     Args:
-        perception: Decodes frames and shows them to the expert.
-        limits: Limits of the queue; None means the defaults.
+        perception: decodes frames and shows them to the expert.
+        limits: limits of the queue; None means the defaults.
 
     Attributes:
-        observers: Functions that are called on the event loop with every outcome.
+        observers: functions that are called on the event loop with every outcome.
     """
 
     def __init__(self, perception: Perception, limits: EngineLimits | None = None) -> None:

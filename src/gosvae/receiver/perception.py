@@ -53,13 +53,13 @@ class Perception:
     """A codec and an expert, called with the frames of a batch by one thread at a time.
 
     Args:
-        codec: Codec that the senders use.
-        expert: Expert that looks at the reconstructions; None for a codec that sends class maps (`ClassMapCodec`).
-        device: Device of the expert.
-        max_pixels: Greatest number of pixels of a frame; larger frames are dropped before anything is decoded.
+        codec: codec that the senders use.
+        expert: expert that looks at the reconstructions; None for a codec that sends class maps (`ClassMapCodec`).
+        device: device of the expert.
+        max_pixels: greatest number of pixels of a frame; larger frames are dropped before anything is decoded.
 
     Raises:
-        ConfigError: The expert has more than 256 classes, or an expert is needed and there is none.
+        ConfigError: the expert has more than 256 classes, or an expert is needed and there is none.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Perception:
         """Return the results in the order of the frames; a frame that cannot be decoded does not affect the others.
 
         Args:
-            frames: Pairs of a stream and whether slices of it are missing.
+            frames: pairs of a stream and whether slices of it are missing.
         """
         works = [_Work(stream, incomplete) for stream, incomplete in frames]
         for work in works:

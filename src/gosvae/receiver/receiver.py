@@ -26,15 +26,15 @@ class ReceiverConfig:
     """Addresses, limits and security of a receiver.
 
     Attributes:
-        grpc, udp, page: Addresses to listen on; None leaves that part out. One of `grpc` and `udp` is needed.
-        engine, service: Limits of the engine and of the gRPC service.
-        udp_deadline_ms: Time that a frame over UDP is waited for, from its first packet.
-        tls: Certificate and key for gRPC and the page; None listens without encryption.
-        token: Token that senders and readers of the page must know; None asks for no token.
-        insecure: Whether to listen beyond this machine without encryption and authentication.
+        grpc, udp, page: addresses to listen on; None leaves that part out. One of `grpc` and `udp` is needed.
+        engine, service: limits of the engine and of the gRPC service.
+        udp_deadline_ms: time that a frame over UDP is waited for, from its first packet.
+        tls: certificate and key for gRPC and the page; None listens without encryption.
+        token: token that senders and readers of the page must know; None asks for no token.
+        insecure: whether to listen beyond this machine without encryption and authentication.
 
     Raises:
-        ConfigError: There is no address, or one would be open to a network; see `check_exposure`.
+        ConfigError: there is no address, or one would be open to a network; see `check_exposure`.
     """
 
     grpc: Endpoint | None = None
@@ -72,9 +72,9 @@ class Receiver:
     `gosvae[serve]` is not installed.
 
     Attributes:
-        engine: Engine, with the counters of frames.
-        service, udp, web: Parts that listen, with their addresses and counters; None if they were left out.
-        board: Data of the live page.
+        engine: engine, with the counters of frames.
+        service, udp, web: parts that listen, with their addresses and counters; None if they were left out.
+        board: data of the live page.
     """
 
     def __init__(self, perception: Perception, config: ReceiverConfig) -> None:

@@ -28,15 +28,15 @@ class LinkService:
     """Server that listens for senders: `async with LinkService(engine, endpoint, ...) as service`.
 
     Args:
-        engine: Engine that takes the frames.
-        endpoint: Address to listen on; port 0 takes any free port.
-        limits: Limits on clients; None means the defaults.
-        tls: Certificate and key; None listens without encryption.
-        token: Token that clients must know; None asks for no token.
+        engine: engine that takes the frames.
+        endpoint: address to listen on; port 0 takes any free port.
+        limits: limits on clients; None means the defaults.
+        tls: certificate and key; None listens without encryption.
+        token: token that clients must know; None asks for no token.
 
     Attributes:
-        endpoint: Address that the service listens on, with the port that was taken.
-        ledger: Counts and senders of all streams.
+        endpoint: address that the service listens on, with the port that was taken.
+        ledger: counts and senders of all streams.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class LinkService:
         """Start to listen; afterwards `endpoint` has the port.
 
         Raises:
-            LinkError: The address cannot be listened on.
-            ConfigError: The files of TLS cannot be used.
+            LinkError: the address cannot be listened on.
+            ConfigError: the files of TLS cannot be used.
         """
         grpc, limits = self._grpc, self.limits
         self._server = grpc.aio.server(

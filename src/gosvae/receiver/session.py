@@ -40,15 +40,15 @@ class ServiceLimits:
     """Limits on what clients may ask of the service.
 
     Attributes:
-        max_frame_bytes: Greatest number of bytes of a frame, its stream and its original together.
-        max_streams: Greatest number of open streams, of all clients together.
-        max_pending_frames: Greatest number of frames of one sender that are not answered yet. Further frames are
+        max_frame_bytes: greatest number of bytes of a frame, its stream and its original together.
+        max_streams: greatest number of open streams, of all clients together.
+        max_pending_frames: greatest number of frames of one sender that are not answered yet. Further frames are
             dropped; with the policy `block` they are not read.
-        max_malformed: Number of malformed messages after which a stream is ended.
-        hello_s: Seconds that a client may take to introduce itself.
-        write_s: Seconds that a client may take to read an answer before its stream is ended.
-        keepalive_s: Seconds between two checks whether an idle connection is alive.
-        grace_s: Seconds that streams have to end when the service is closed.
+        max_malformed: number of malformed messages after which a stream is ended.
+        hello_s: seconds that a client may take to introduce itself.
+        write_s: seconds that a client may take to read an answer before its stream is ended.
+        keepalive_s: seconds between two checks whether an idle connection is alive.
+        grace_s: seconds that streams have to end when the service is closed.
 
     Raises:
         ConfigError: A limit lets nothing through.
@@ -73,12 +73,12 @@ class ServiceCounters:
     """Numbers of streams and messages; `EngineCounters` has the numbers of frames.
 
     Attributes:
-        streams: Number of streams that were opened.
-        open_streams: Number of streams that are open now.
-        refused: Number of calls that were refused, by `CallRefusal`.
-        malformed: Number of messages that are not of the protocol.
-        sent: Number of outcomes of frames that were sent.
-        undelivered: Number of outcomes of frames that were not sent, because the client had left or did not read.
+        streams: number of streams that were opened.
+        open_streams: number of streams that are open now.
+        refused: number of calls that were refused, by `CallRefusal`.
+        malformed: number of messages that are not of the protocol.
+        sent: number of outcomes of frames that were sent.
+        undelivered: number of outcomes of frames that were not sent, because the client had left or did not read.
     """
 
     streams: int
@@ -94,12 +94,12 @@ class SenderState:
     """State of a connected sender, for the live page.
 
     Attributes:
-        sender: The engine's name for the sender.
-        name: Name that the sender gives itself, printable.
-        peer: Address of the sender, as gRPC writes it.
-        round_trip_ms: Time from sending a frame to its answer, by the sender's clock; 0 if it is not known yet.
-        frames: Number of frames that it sent.
-        octets: Number of bytes of its streams.
+        sender: the engine's name for the sender.
+        name: name that the sender gives itself, printable.
+        peer: address of the sender, as gRPC writes it.
+        round_trip_ms: time from sending a frame to its answer, by the sender's clock; 0 if it is not known yet.
+        frames: number of frames that it sent.
+        octets: number of bytes of its streams.
     """
 
     sender: str
@@ -115,10 +115,10 @@ class Ledger:
     """Counts and senders of all streams of a service.
 
     Attributes:
-        counts: Numbers of `streams`, `malformed`, `sent` and `undelivered`; see `ServiceCounters`.
-        refused: Number of calls that were refused, by `CallRefusal`.
-        senders: Senders that are connected and have introduced themselves, by the engine's names for them.
-        open_streams: Number of streams that are open now.
+        counts: numbers of `streams`, `malformed`, `sent` and `undelivered`; see `ServiceCounters`.
+        refused: number of calls that were refused, by `CallRefusal`.
+        senders: senders that are connected and have introduced themselves, by the engine's names for them.
+        open_streams: number of streams that are open now.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -149,24 +149,24 @@ class Session:
     """The stream of one sender.
 
     Attributes:
-        engine: Engine that takes the frames.
-        limits: Limits on the client.
-        ledger: Counts of the service.
-        context: Context of the call, from gRPC.
-        sender: The engine's name for the sender.
-        peer: Address of the sender, as gRPC writes it.
-        coding: Coding of the class maps that the client asked for.
-        outbox: Messages that wait to be written.
-        pending: Futures of the frames without an outcome.
-        changed: Event that is set if the writer may have something to do.
-        room: Event that is set if the reader may read again.
-        ended: Whether no more frames come.
-        malformed: Number of malformed messages.
-        state: State of the sender, once it has introduced itself.
-        reader: Task that reads frames.
+        engine: engine that takes the frames.
+        limits: limits on the client.
+        ledger: counts of the service.
+        context: context of the call, from gRPC.
+        sender: the engine's name for the sender.
+        peer: address of the sender, as gRPC writes it.
+        coding: coding of the class maps that the client asked for.
+        outbox: messages that wait to be written.
+        pending: futures of the frames without an outcome.
+        changed: event that is set if the writer may have something to do.
+        room: event that is set if the reader may read again.
+        ended: whether no more frames come.
+        malformed: number of malformed messages.
+        state: state of the sender, once it has introduced itself.
+        reader: task that reads frames.
         farewell: gRPC status and text that the call ends with; None if it ends well.
-        closing: Whether the receiver is closing.
-        grpc: The module `grpc`.
+        closing: whether the receiver is closing.
+        grpc: the module `grpc`.
     """
 
     engine: Engine

@@ -37,11 +37,11 @@ class UdpCounters:
     """Numbers of datagrams and frames; `UdpReceiver.inlet` has those of packets and repair packets.
 
     Attributes:
-        datagrams, octets: Number of datagrams that arrived, and of the bytes in them.
-        expired: Number of frames that were closed by their deadline.
-        delivered: Number of frames that `on_frame` was called with.
-        dropped: Number of frames that were removed from a full queue, because `on_frame` is slower than the senders.
-        failed: Number of frames for which `on_frame` raised an exception; it is logged.
+        datagrams, octets: number of datagrams that arrived, and of the bytes in them.
+        expired: number of frames that were closed by their deadline.
+        delivered: number of frames that `on_frame` was called with.
+        dropped: number of frames that were removed from a full queue, because `on_frame` is slower than the senders.
+        failed: number of frames for which `on_frame` raised an exception; it is logged.
     """
 
     datagrams: int = 0
@@ -87,15 +87,15 @@ class UdpReceiver(asyncio.DatagramProtocol):
         """Return a receiver that listens; `async with await UdpReceiver.open(...)` closes it at the end.
 
         Args:
-            host: Address of the interface; `0.0.0.0` or `::` for all interfaces.
-            port: Port; 0 takes any free port, which `address` then has.
-            on_frame: Function that is called with one frame after the other, never with two at once.
-            inlet: Reassembly with its deadline and limits; None means the defaults.
-            max_frames, max_bytes: Greatest number of frames, and of their bytes, that wait for `on_frame`.
+            host: address of the interface; `0.0.0.0` or `::` for all interfaces.
+            port: port; 0 takes any free port, which `address` then has.
+            on_frame: function that is called with one frame after the other, never with two at once.
+            inlet: reassembly with its deadline and limits; None means the defaults.
+            max_frames, max_bytes: greatest number of frames, and of their bytes, that wait for `on_frame`.
 
         Raises:
-            OSError: The address cannot be listened on.
-            ConfigError: The queue would hold nothing.
+            OSError: the address cannot be listened on.
+            ConfigError: the queue would hold nothing.
         """
         receiver = cls(on_frame, inlet or Inlet(), max_frames=max_frames, max_bytes=max_bytes)
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(

@@ -34,14 +34,14 @@ class Welcome:
     """A receiver's introduction.
 
     Attributes:
-        codec: Name of the receiver's codec.
-        codec_fingerprint: Fingerprint of that codec, 8 bytes; empty for a classical codec.
-        expert: Name of the receiver's expert.
-        class_names: Names of the classes, in the order of their numbers.
-        max_frame_bytes: Greatest number of bytes of a frame, its stream and its original together.
-        max_pending_frames: Greatest number of frames of one sender that are not answered yet.
-        policy: What happens if the queue is full; see `EngineLimits`.
-        deadline_ms: Greatest age of a frame when its turn comes; 0 means no deadline.
+        codec: name of the receiver's codec.
+        codec_fingerprint: fingerprint of that codec, 8 bytes; empty for a classical codec.
+        expert: name of the receiver's expert.
+        class_names: names of the classes, in the order of their numbers.
+        max_frame_bytes: greatest number of bytes of a frame, its stream and its original together.
+        max_pending_frames: greatest number of frames of one sender that are not answered yet.
+        policy: what happens if the queue is full; see `EngineLimits`.
+        deadline_ms: greatest age of a frame when its turn comes; 0 means no deadline.
     """
 
     codec: str
@@ -58,8 +58,8 @@ class LinkClient:
     """Connection to a receiver. `open` makes one; `async with` closes it.
 
     Attributes:
-        endpoint: Address of the receiver.
-        welcome: The receiver's introduction.
+        endpoint: address of the receiver.
+        welcome: the receiver's introduction.
     """
 
     def __init__(self, endpoint: Endpoint, channel: Any, call: Any, welcome: Welcome) -> None:
@@ -82,18 +82,18 @@ class LinkClient:
         """Return a connection over which both ends have introduced themselves.
 
         Args:
-            endpoint: Address of the receiver.
-            name: Name of the sender, for people.
-            coding: Coding of the class maps in answers.
-            fingerprint: Fingerprint of the sender's codec, 8 bytes; if it is empty, the receiver checks nothing.
-            tls: Certificates; None sends without encryption.
-            token: Token of the receiver. It is sent over TLS or to this machine only, unless `insecure`.
-            timeout_s: Seconds that the connection and the introduction may take.
-            insecure: Whether the token may be sent to another machine without encryption.
+            endpoint: address of the receiver.
+            name: name of the sender, for people.
+            coding: coding of the class maps in answers.
+            fingerprint: fingerprint of the sender's codec, 8 bytes; if it is empty, the receiver checks nothing.
+            tls: certificates; None sends without encryption.
+            token: token of the receiver. It is sent over TLS or to this machine only, unless `insecure`.
+            timeout_s: seconds that the connection and the introduction may take.
+            insecure: whether the token may be sent to another machine without encryption.
 
         Raises:
-            LinkError: There is no receiver, or it refuses.
-            ConfigError: The token would travel unencrypted, or the files of TLS cannot be used.
+            LinkError: there is no receiver, or it refuses.
+            ConfigError: the token would travel unencrypted, or the files of TLS cannot be used.
             MissingDependencyError: grpcio is not installed.
         """
         if token is not None and tls is None and not endpoint.is_loopback and not insecure:
@@ -151,17 +151,17 @@ class LinkClient:
         """Send a frame; wait while the receiver does not read.
 
         Args:
-            number: Number of the frame, which its outcome has too.
-            stream: Bytes of the codec.
-            deadline_ms: Greatest age of the frame when its turn comes; 0 leaves it to the receiver.
-            round_trip_ms: Round trip of the latest answer, for the receiver's page; 0 if there is none.
-            original: The picture as an image file, for the receiver's page; empty sends none.
+            number: number of the frame, which its outcome has too.
+            stream: bytes of the codec.
+            deadline_ms: greatest age of the frame when its turn comes; 0 leaves it to the receiver.
+            round_trip_ms: round trip of the latest answer, for the receiver's page; 0 if there is none.
+            original: the picture as an image file, for the receiver's page; empty sends none.
 
         Returns:
             Number of bytes of the message without the original.
 
         Raises:
-            LinkError: The stream has ended.
+            LinkError: the stream has ended.
         """
         frame = pb().Frame(
             number=number, stream=stream, deadline_ms=deadline_ms, round_trip_ms=round_trip_ms, original=original
@@ -190,7 +190,7 @@ class LinkClient:
         """Yield the outcomes of frames in the order in which they are ready, until no more come.
 
         Raises:
-            LinkError: The connection broke, or the receiver ended the stream with an error.
+            LinkError: the connection broke, or the receiver ended the stream with an error.
         """
         grpc = import_grpc()
         while True:
@@ -227,7 +227,7 @@ def _message(data: bytes) -> Any:
     """Return a message of a receiver.
 
     Raises:
-        LinkError: The bytes are not such a message.
+        LinkError: the bytes are not such a message.
     """
     message = pb().FromReceiver()
     try:

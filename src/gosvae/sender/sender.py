@@ -36,13 +36,13 @@ class SenderCounters:
     """Numbers of frames of a sender, and times in ms.
 
     Attributes:
-        sent: Number of frames that were sent.
-        stream_bytes: Number of bytes of their streams.
-        link_bytes: Number of bytes that they took on the link.
-        answered: Number of frames that were answered.
-        dropped: Number of frames that the receiver dropped, by `Reason`.
-        round_trips_ms: Times from sending to the answer, of the latest frames.
-        coding_ms: Times of compression alone, of the latest pictures.
+        sent: number of frames that were sent.
+        stream_bytes: number of bytes of their streams.
+        link_bytes: number of bytes that they took on the link.
+        answered: number of frames that were answered.
+        dropped: number of frames that the receiver dropped, by `Reason`.
+        round_trips_ms: times from sending to the answer, of the latest frames.
+        coding_ms: times of compression alone, of the latest pictures.
     """
 
     sent: int = 0
@@ -64,7 +64,7 @@ class Target(ABC):
         """Send a frame and return the number of bytes that it takes on the link.
 
         Raises:
-            LinkError: The stream has ended.
+            LinkError: the stream has ended.
         """
 
     @abstractmethod
@@ -82,9 +82,9 @@ class GrpcTarget(Target):
     """Receiver over gRPC; outcomes of frames are read in a task of their own.
 
     Args:
-        client: Connection to the receiver.
-        originals: Whether to send every picture along, as a JPEG, for the receiver's page.
-        on_answer: Function that is called with every answer.
+        client: connection to the receiver.
+        originals: whether to send every picture along, as a JPEG, for the receiver's page.
+        on_answer: function that is called with every answer.
     """
 
     def __init__(self, client: LinkClient, *, originals: bool = False, on_answer: OnAnswer | None = None) -> None:
@@ -216,15 +216,15 @@ async def send_pictures(
     """Code and send pictures until there are no more, or until `stop` is set; then wait for the answers.
 
     Args:
-        pictures: Pictures, uint8 (H, W, 3) each, which are read when their turn comes.
-        transmitter: Codec with its rate.
-        target: Destination of the frames.
-        fps: Greatest number of pictures a second; None sends them as fast as they come.
-        stop: Event that ends the sending.
+        pictures: pictures, uint8 (H, W, 3) each, which are read when their turn comes.
+        transmitter: codec with its rate.
+        target: destination of the frames.
+        fps: greatest number of pictures a second; None sends them as fast as they come.
+        stop: event that ends the sending.
 
     Raises:
-        ImageError, LinkError: As in the source and the target.
-        TimeoutError: Answers are missing after `DRAIN_S` seconds at the end.
+        ImageError, LinkError: as in the source and the target.
+        TimeoutError: answers are missing after `DRAIN_S` seconds at the end.
     """
     feed, loop = _Feed(pictures), asyncio.get_running_loop()
     coder = ThreadPoolExecutor(1, thread_name_prefix="gosvae-coder")

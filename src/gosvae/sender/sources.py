@@ -32,10 +32,10 @@ def open_source(names: Sequence[str], stdin: BinaryIO) -> Iterator[ImageArray]:
     """Return an iterator over pictures, uint8 (H, W, 3), that reads each one when it is asked for.
 
     Args:
-        names: Any number of image files and of folders of them, which are read in the order of their names; or one
+        names: any number of image files and of folders of them, which are read in the order of their names; or one
             video file, one `camera:FORMAT:DEVICE` such as `camera:v4l2:/dev/video0` (a format that FFmpeg knows), or
             `-`.
-        stdin: Standard input, which `-` reads; see `read_pictures`.
+        stdin: standard input, which `-` reads; see `read_pictures`.
 
     Raises:
         ImageError: A source does not exist, or is not a picture; the latter is raised when its turn comes.
@@ -98,7 +98,7 @@ def read_pictures(stream: BinaryIO) -> Iterator[ImageArray]:
     big-endian.
 
     Raises:
-        ImageError: The bytes have neither form or end inside a picture, or a picture is too large.
+        ImageError: the bytes have neither form or end inside a picture, or a picture is too large.
     """
     while True:
         head = stream.read(4)

@@ -14,12 +14,12 @@ class LeakyBucket:
     """Credit of bytes that may be sent: it grows at a steady rate up to a limit, and sending spends it.
 
     Args:
-        kbps: Rate in 1000 bits a second.
-        first_s: Seconds whose credit is there at the beginning: the time between two frames.
-        most_s: Seconds whose credit is kept at most.
+        kbps: rate in 1000 bits a second.
+        first_s: seconds whose credit is there at the beginning: the time between two frames.
+        most_s: seconds whose credit is kept at most.
 
     Raises:
-        ConfigError: The rate or a time is not above 0.
+        ConfigError: the rate or a time is not above 0.
     """
 
     def __init__(self, kbps: float, *, first_s: float, most_s: float = 1.0) -> None:
@@ -53,9 +53,9 @@ class TransmitterCounters:
     """Numbers of pictures.
 
     Attributes:
-        coded: Number of pictures that were coded.
-        skipped: Number of pictures that were skipped, because the rate had no room for them.
-        forced: Number of pictures that were coded although their smallest stream is above the rate; the bytes are taken
+        coded: number of pictures that were coded.
+        skipped: number of pictures that were skipped, because the rate had no room for them.
+        forced: number of pictures that were coded although their smallest stream is above the rate; the bytes are taken
             from the pictures that follow.
     """
 
@@ -68,12 +68,12 @@ class Transmitter:
     """A codec whose rate follows a leaky bucket, or that keeps its own rate.
 
     Args:
-        codec: Codec of the frames.
-        kbps: Rate on the link in 1000 bits a second, counted by `spend`; None keeps the codec's own rate.
-        fps: Frames a second, as far as they are known.
+        codec: codec of the frames.
+        kbps: rate on the link in 1000 bits a second, counted by `spend`; None keeps the codec's own rate.
+        fps: frames a second, as far as they are known.
 
     Raises:
-        ConfigError: The rate or `fps` is not above 0, or there is a rate and that of the codec is fixed.
+        ConfigError: the rate or `fps` is not above 0, or there is a rate and that of the codec is fixed.
     """
 
     def __init__(self, codec: ImageCodec, *, kbps: float | None = None, fps: float = 10.0) -> None:
@@ -89,12 +89,12 @@ class Transmitter:
         """Return the stream of a picture; None if the rate has no room for it.
 
         Args:
-            image_uint8_HW3: The picture, uint8 (H, W, 3).
-            now_s: Time on a clock that never goes back.
-            room: Function from a number of bytes on the link to the number of bytes of stream that fit into them.
+            image_uint8_HW3: the picture, uint8 (H, W, 3).
+            now_s: time on a clock that never goes back.
+            room: function from a number of bytes on the link to the number of bytes of stream that fit into them.
 
         Raises:
-            ShapeError, ImageError: As in the codec's `compress`.
+            ShapeError, ImageError: as in the codec's `compress`.
         """
         stream = self._code(image_uint8_HW3, now_s, room)
         if stream is None:

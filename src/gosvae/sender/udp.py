@@ -25,10 +25,10 @@ class UdpSender(asyncio.DatagramProtocol):
     """Sender of streams to one address, with repair packets and at a pace. `open` makes one.
 
     Attributes:
-        stream_id: Number that tells the streams of this sender from those of others.
-        frames, datagrams, octets: Numbers of frames, datagrams and bytes that were sent; the bytes are without the
+        stream_id: number that tells the streams of this sender from those of others.
+        frames, datagrams, octets: numbers of frames, datagrams and bytes that were sent; the bytes are without the
             headers of IP and UDP (28 bytes a datagram for IPv4).
-        errors: Number of errors that the operating system reported, such as that nobody listens; sending goes on.
+        errors: number of errors that the operating system reported, such as that nobody listens; sending goes on.
     """
 
     def __init__(
@@ -70,18 +70,18 @@ class UdpSender(asyncio.DatagramProtocol):
         """Return a sender; `async with await UdpSender.open(...)` closes it at the end.
 
         Args:
-            host, port: Address of the receiver.
-            stream_id: Number of the stream; None takes a random one.
-            overhead, classes: Repair packets, as in `protect`; 0 and no classes send none.
-            mtu_bytes: Length of the longest datagram, repair packets included.
-            slices_per_packet: Greatest number of slices in a packet, as in `packetise`; with 1, a lost packet takes one
+            host, port: address of the receiver.
+            stream_id: number of the stream; None takes a random one.
+            overhead, classes: repair packets, as in `protect`; 0 and no classes send none.
+            mtu_bytes: length of the longest datagram, repair packets included.
+            slices_per_packet: greatest number of slices in a packet, as in `packetise`; with 1, a lost packet takes one
                 slice with it.
-            kbps: Pace in 1000 bits a second, of the datagrams without the headers of IP and UDP. None sends as fast as
+            kbps: pace in 1000 bits a second, of the datagrams without the headers of IP and UDP. None sends as fast as
                 possible, which overruns the buffers of most links, and those of a receiver on loopback too.
 
         Raises:
-            OSError: The host is not known.
-            ConfigError: The pace or the MTU is impossible.
+            OSError: the host is not known.
+            ConfigError: the pace or the MTU is impossible.
         """
         sender = cls(
             stream_id=stream_id,
@@ -114,9 +114,9 @@ class UdpSender(asyncio.DatagramProtocol):
         """Send a stream as the next frame and return the number of bytes of its datagrams; returns after the last one.
 
         Raises:
-            BitstreamError, PacketError: As in `packetise` and `protect`.
-            MissingDependencyError: Repair packets are asked for and raptorq is not installed.
-            ConfigError: The sender is closed.
+            BitstreamError, PacketError: as in `packetise` and `protect`.
+            MissingDependencyError: repair packets are asked for and raptorq is not installed.
+            ConfigError: the sender is closed.
         """
         if self._transport is None or self._transport.is_closing():
             raise ConfigError("this sender is closed: open another")

@@ -95,10 +95,10 @@ class Board:
     """Observer of an engine that keeps what the live page shows.
 
     Args:
-        engine: Engine whose outcomes are shown.
-        name_of: Function from the engine's name for a sender to the name that the sender gives itself and its round
+        engine: engine whose outcomes are shown.
+        name_of: function from the engine's name for a sender to the name that the sender gives itself and its round
             trip in ms; it returns None if they are not known.
-        clock: Function that returns seconds and never goes back.
+        clock: function that returns seconds and never goes back.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Board:
         """Return everything that the page shows, as values for JSON.
 
         Args:
-            selected: The engine's name for the sender that is shown in detail, whose pictures are kept for the next
+            selected: the engine's name for the sender that is shown in detail, whose pictures are kept for the next
                 `WATCHED_S` seconds; the first sender is taken if it is None or not known.
         """
         now_s = self._clock()
