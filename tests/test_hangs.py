@@ -16,7 +16,7 @@ LEAVES_A_SERVER = """
 import asyncio, gc, socket, threading
 import grpc
 import pytest
-from link.small_link import run
+from small_link import run
 
 def test_fails_and_leaves_a_server_and_a_socket():
     async def test():

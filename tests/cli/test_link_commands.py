@@ -20,9 +20,9 @@ import pytest
 from gosvae.checkpoint import save_codec
 from gosvae.cli.main import main
 from gosvae.images import read_image, write_image
-from gosvae.link.security import Endpoint
-from gosvae.link.sources import as_jpeg
-from link.small_link import PATIENCE_S, TOKEN, Authority, patient_senders
+from gosvae.protocol.security import Endpoint
+from gosvae.sender.sources import as_jpeg
+from small_link import PATIENCE_S, TOKEN, Authority, patient_senders
 from tiny import checkpoint, streets, variable_checkpoint
 
 Run = Callable[..., str]
@@ -175,6 +175,7 @@ def test_the_whole_way_over_udp_at_a_rate(variable: Path, photos: Path, capsys: 
         )
         text = capsys.readouterr().out
         assert status == 0
+        assert "UDP packets of a frame leave at 120 kbit/s, 2 times --kbps" in text
         found = re.search(r"^(\d+) frames in .* ([\d.]+) kbit/s, coding", text, re.MULTILINE)
         assert found
         assert int(found[1]) > 10
