@@ -41,12 +41,12 @@ def test_the_service_needs_packages_that_may_be_absent() -> None:
     program = (
         "import sys\n"
         "from gosvae.errors import MissingDependencyError\n"
-        "from gosvae.link import messages, metrics\n"
+        "from gosvae.link import messages, metrics, web\n"
         "for absent, call in (('grpc', messages.import_grpc), ('google.protobuf', messages.pb),\n"
-        "                     ('prometheus_client', metrics.import_prometheus)):\n"
+        "                     ('prometheus_client', metrics.import_prometheus), ('aiohttp', web.import_aiohttp)):\n"
         "    sys.modules[absent] = None\n"
         "    try:\n        call()\n"
         "    except MissingDependencyError as error:\n        print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.count("pip install 'gosvae[serve]'") == 3
+    assert done.stdout.count("pip install 'gosvae[serve]'") == 4
