@@ -58,7 +58,7 @@ def test_the_answer_is_what_the_expert_sees_on_the_reconstruction() -> None:
     async def test() -> None:
         async with Engine(perception()) as engine:
             outcomes = await asyncio.gather(
-                *[await engine.submit(Frame(f"s{n}", n, stream(n), coding="run-length")) for n in range(6)]
+                *[await engine.submit(Frame(f"s{n}", n, stream(n), coding="zlib")) for n in range(6)]
             )
         for n, outcome in enumerate(outcomes):
             assert isinstance(outcome, Answer)
@@ -68,7 +68,7 @@ def test_the_answer_is_what_the_expert_sees_on_the_reconstruction() -> None:
             expected_HW = expert().class_map(image_to_tensor(outcome.perceived.image_uint8_HW3))[0].numpy()
             classes_HW = outcome.perceived.classes_uint8_HW
             assert (classes_HW == expected_HW).mean() > 0.999  # a batch is summed in another order
-            np.testing.assert_array_equal(decode_class_map(outcome.class_map, "run-length", 64, 96), classes_HW)
+            np.testing.assert_array_equal(decode_class_map(outcome.class_map, "zlib", 64, 96), classes_HW)
             stages = outcome.perceived.stages
             assert min(stages.entropy_ms, stages.reconstruct_ms, stages.expert_ms) > 0
             assert stages.total_ms >= stages.queue_ms + stages.reconstruct_ms + stages.expert_ms

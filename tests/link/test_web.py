@@ -366,8 +366,9 @@ def test_a_connection_that_does_not_close_is_aborted(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
-def test_closing_leaves_nothing_open(encrypted: bool, tmp_path: Path) -> None:
+def test_closing_leaves_nothing_open(encrypted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the block ends by an error; what stays open is a ResourceWarning, which fails the test."""
+    monkeypatch.setattr(web, "TIMEOUT_S", 600.0)  # closing waits for no client
     authority = Authority(tmp_path, "ours")
     tls = ServerTls(*authority.sign("server")).context() if encrypted else None
     trusting = ssl.create_default_context(cafile=str(authority.file))

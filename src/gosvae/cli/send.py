@@ -208,7 +208,7 @@ async def _target(options: argparse.Namespace, codec: ImageCodec, stack: context
             raise LinkError(f"cannot send to {endpoint}: {error.strerror or error}") from None
         return UdpTarget(await stack.enter_async_context(sender))
     secret = options.tls or options.ca is not None or options.cert is not None
-    coding: ClassMapCoding = "none" if options.out is None else "png"
+    coding: ClassMapCoding = "none" if options.out is None else "zlib"
     client = await LinkClient.open(
         Endpoint.parse(options.grpc),
         name=options.name,

@@ -20,8 +20,8 @@ METHOD = "/gosvae.link.v1.Link/Connect"
 SERVICE = "gosvae.link.v1.Link"
 MAX_NAME_CHARACTERS = 64
 
-CODINGS: MappingProxyType[int, ClassMapCoding] = MappingProxyType({0: "png", 1: "png", 2: "run-length", 3: "none"})
-"""By their numbers in `ClassMapCoding`."""
+CODINGS: MappingProxyType[int, ClassMapCoding] = MappingProxyType({0: "zlib", 3: "none", 4: "zlib"})
+"""Codings of class maps by their numbers in `ClassMapCoding`."""
 REASON_NUMBERS = MappingProxyType({reason: number for number, reason in enumerate(Reason, 1)})
 """Their numbers in `RefusalReason`."""
 REASONS = MappingProxyType({number: reason for reason, number in REASON_NUMBERS.items()})
@@ -59,8 +59,8 @@ def import_grpc() -> Any:
 
 
 def coding_number(coding: ClassMapCoding) -> int:
-    """The number of a coding in messages."""
-    return {"png": 1, "run-length": 2, "none": 3}[coding]
+    """Return the number of a coding in messages."""
+    return {"none": 3, "zlib": 4}[coding]
 
 
 def result_message(answer: Answer) -> link_pb2.FromReceiver:

@@ -59,7 +59,7 @@ class ServiceCounters:
         streams: that were opened.
         open_streams: that are now.
         refused: calls that were turned away, by why: `no-token`, `wrong-token`, `too-many-streams`, `no-hello`,
-            `foreign`.
+            `coding`, `foreign`.
         malformed: messages that are none.
         sent: answers and refusals that went out.
         undelivered: answers and refusals that did not: the client had left, or did not read.
@@ -144,7 +144,7 @@ class Session:
     context: Any
     sender: str
     peer: str
-    coding: Any = "png"
+    coding: Any = "zlib"
     outbox: deque[bytes] = field(default_factory=deque)
     pending: set[asyncio.Future[Outcome]] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -203,11 +203,15 @@ class Session:
             self.ledger.refused("no-hello", self.peer)
             await self.context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the first message, a Hello, did not come")
         message = None if data is grpc.aio.EOF else _parse(data)
-        if message is None or message.WhichOneof("kind") != "hello" or message.hello.coding not in CODINGS:
+        if message is None or message.WhichOneof("kind") != "hello":
             self.ledger.refused("no-hello", self.peer)
             await self.context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a Hello")
         assert message is not None
         hello, own = message.hello, self.engine.perception.fingerprint
+        if hello.coding not in CODINGS:
+            self.ledger.refused("coding", self.peer)
+            text = f"coding {hello.coding} of class maps is not known to this receiver: ask for zlib (4) or none (3)"
+            await self.context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
         if hello.codec_fingerprint and own and hello.codec_fingerprint != own:
             self.ledger.refused("foreign", self.peer)
             given = hello.codec_fingerprint[:8].hex()
