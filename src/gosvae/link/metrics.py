@@ -1,4 +1,4 @@
-"""Counters and times of a receiver for Prometheus, in a registry of its own. `docs/service.md` lists them."""
+"""Metrics of a receiver for Prometheus, in a registry of their own. `docs/service.md` lists them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from gosvae.link.service import LinkService
 from gosvae.link.udp import UdpReceiver
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Media type of the text that `Metrics.render` returns."""
 STAGES = ("queue", "entropy", "reconstruct", "expert", "answer", "total")
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-_BYTES = (256, 512, 1024, 1536, 2048, 3072, 4096, 8192, 16384, 65536, 262144)
+"""Stages of the receiver that have a histogram of times."""
+_STAGE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper bounds of the histogram buckets for times, in seconds."""
+_STREAM_BUCKETS_BYTES = (256, 512, 1024, 1536, 2048, 3072, 4096, 8192, 16384, 65536, 262144)
+"""Upper bounds of the histogram buckets for the sizes of streams, in bytes."""
 
 
 def import_prometheus() -> Any:
-    """The client library.
+    """Return the module `prometheus_client`.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: prometheus-client is not installed.
     """
     try:
         import prometheus_client
@@ -32,7 +36,10 @@ def import_prometheus() -> Any:
 
 
 class Metrics:
-    """What Prometheus may read of an engine, its gRPC service and its UDP receiver.
+    """Metrics of an engine and, where there are any, of its gRPC service and its UDP receiver.
+
+    Attributes:
+        registry: collector registry of these metrics alone.
 
     Raises:
         MissingDependencyError: prometheus-client is not installed.
@@ -46,17 +53,20 @@ class Metrics:
             "gosvae_stage_seconds",
             "Time that an answered frame spent in a stage of the receiver",
             ["stage"],
-            buckets=_SECONDS,
+            buckets=_STAGE_BUCKETS_S,
             registry=self.registry,
         )
         self._bytes = prometheus.Histogram(
-            "gosvae_stream_bytes", "Bytes of the streams of answered frames", buckets=_BYTES, registry=self.registry
+            "gosvae_stream_bytes",
+            "Bytes of the streams of answered frames",
+            buckets=_STREAM_BUCKETS_BYTES,
+            registry=self.registry,
         )
         self.registry.register(_Counters(self))
         engine.observers.append(self._observe)
 
     def render(self) -> bytes:
-        """The page that Prometheus reads, of `CONTENT_TYPE`."""
+        """Return the text that Prometheus reads; its media type is `CONTENT_TYPE`."""
         data: bytes = self._prometheus.generate_latest(self.registry)
         return data
 
@@ -67,18 +77,24 @@ class Metrics:
             self._bytes.observe(len(outcome.frame.stream))
 
     def families(self) -> Iterator[Any]:
-        """Counters and gauges as they are now."""
+        """Yield the counters and gauges with their present values, as metric families of `prometheus_client`."""
         core = self._prometheus.core
         engine = self._engine.counters
-        frames = core.CounterMetricFamily("gosvae_frames", "Frames, by what became of them", labels=["outcome"])
+        frames = core.CounterMetricFamily(
+            "gosvae_frames",
+            "Frames by outcome: answered, or the reason for which they were dropped",
+            labels=["outcome"],
+        )
         frames.add_metric(["answered"], engine.answered)
         for reason, count in engine.dropped.items():
             frames.add_metric([reason.value], count)
         yield frames
         yield core.CounterMetricFamily("gosvae_frames_received", "Frames that arrived", value=engine.received)
-        yield core.CounterMetricFamily("gosvae_batches", "Batches that went through the networks", value=engine.batches)
-        yield core.GaugeMetricFamily("gosvae_queue_frames", "Frames that wait", value=engine.waiting)
-        yield core.GaugeMetricFamily("gosvae_queue_bytes", "Bytes of the frames that wait", value=engine.waiting_bytes)
+        yield core.CounterMetricFamily("gosvae_batches", "Batches that the networks processed", value=engine.batches)
+        yield core.GaugeMetricFamily("gosvae_queue_frames", "Frames in the queue", value=engine.waiting)
+        yield core.GaugeMetricFamily(
+            "gosvae_queue_bytes", "Bytes of the frames in the queue", value=engine.waiting_bytes
+        )
         if self._service is not None:
             yield from self._of_service(core, self._service)
         if self._udp is not None:
@@ -86,16 +102,18 @@ class Metrics:
 
     def _of_service(self, core: Any, service: LinkService) -> Iterator[Any]:
         counters = service.counters
-        yield core.GaugeMetricFamily("gosvae_streams_open", "Streams of senders now", value=counters.open_streams)
+        yield core.GaugeMetricFamily("gosvae_streams_open", "Open streams of senders", value=counters.open_streams)
         yield core.CounterMetricFamily("gosvae_streams", "Streams that were opened", value=counters.streams)
-        refused = core.CounterMetricFamily("gosvae_calls_refused", "Calls turned away, by why", labels=["why"])
+        refused = core.CounterMetricFamily("gosvae_calls_refused", "Calls that were refused, by reason", labels=["why"])
         for why, count in sorted(counters.refused.items()):
             refused.add_metric([why], count)
         yield refused
-        yield core.CounterMetricFamily("gosvae_messages_malformed", "Messages that are none", value=counters.malformed)
+        yield core.CounterMetricFamily(
+            "gosvae_messages_malformed", "Messages that could not be read", value=counters.malformed
+        )
         yield core.CounterMetricFamily("gosvae_answers_sent", "Answers and refusals sent", value=counters.sent)
         yield core.CounterMetricFamily(
-            "gosvae_answers_undelivered", "Answers and refusals that nobody took", value=counters.undelivered
+            "gosvae_answers_undelivered", "Answers and refusals that were not delivered", value=counters.undelivered
         )
 
     def _of_udp(self, core: Any, udp: UdpReceiver) -> Iterator[Any]:
@@ -104,7 +122,9 @@ class Metrics:
             "packets": asdict(udp.inlet.reassembler.counters),
             "repair": asdict(udp.inlet.recovery.counters),
         }
-        family = core.CounterMetricFamily("gosvae_udp_events", "See the counters of UDP", labels=["layer", "event"])
+        family = core.CounterMetricFamily(
+            "gosvae_udp_events", "Events of UDP, of the reassembly and of the repair", labels=["layer", "event"]
+        )
         for layer, counters in groups.items():
             for event, count in counters.items():
                 family.add_metric([layer, event], count)
@@ -112,11 +132,11 @@ class Metrics:
 
 
 class _Counters:
-    """A collector, as prometheus-client wants one."""
+    """Collector that prometheus-client asks for the metric families."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
     def collect(self) -> Iterator[Any]:
-        """Called at every scrape."""
+        """Return the families; prometheus-client calls this at every scrape."""
         return self._metrics.families()
