@@ -140,14 +140,9 @@ class WebServer:
         Raises:
             LinkError: the address cannot be listened on.
         """
-        try:
-            listener = _listen(self.endpoint)
-        except OSError as error:
-            raise LinkError(f"cannot listen on {self.endpoint}: {error.strerror or error}; take another port") from None
-        self.endpoint = Endpoint(self.endpoint.host, listener.getsockname()[1])
         http_log = log.getChild("http")
         http_log.addFilter(_keep_traceback)
-        self._http = self._web.Server(
+        http = self._web.Server(
             self._handle,
             logger=http_log,
             access_log=None,
@@ -158,7 +153,12 @@ class WebServer:
             max_headers=MAX_HEADERS,
             auto_decompress=False,
         )
-        self._listener = listener
+        try:
+            listener = _listen(self.endpoint)
+        except OSError as error:
+            raise LinkError(f"cannot listen on {self.endpoint}: {error.strerror or error}; take another port") from None
+        self.endpoint = Endpoint(self.endpoint.host, listener.getsockname()[1])
+        self._http, self._listener = http, listener
         asyncio.get_running_loop().add_reader(listener, self._accept, listener)
         self._reaper = asyncio.create_task(self._reap())
 
