@@ -61,7 +61,7 @@ function showCards(sender, detail) {
   put("loss", packets ? percent(sender.packet_loss) : percent(sender.dropped_share));
   put("loss-unit", packets ? "of packets" : "of frames");
   const dropped = Object.entries(detail.dropped).map(([why, count]) => `${count} ${why}`).join(", ");
-  put("loss-note", packets ? `${percent(detail.concealed)} of the picture concealed` : dropped || "all frames were answered");
+  put("loss-note", packets ? `${percent(detail.concealed)} of the picture concealed` : dropped || "every frame was answered");
   drawCurve("fps-curve", series.fps);
   drawCurve("kib-curve", series.kib);
   drawCurve("latency-curve", series.latency_ms);
