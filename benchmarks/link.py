@@ -118,7 +118,7 @@ async def many_senders(endpoint: Endpoint, data: list[bytes], count: int, second
     end_s = time.monotonic() + seconds
 
     async def sender(n: int) -> None:
-        async with await LinkClient.open(endpoint, name=f"car {n}", coding="run-length", timeout_s=60) as client:
+        async with await LinkClient.open(endpoint, name=f"car {n}", coding="zlib", timeout_s=60) as client:
             sent_s: dict[int, float] = {}
 
             async def read() -> None:

@@ -23,8 +23,11 @@ REPAIR_FIRST_BYTE = 0xCB
 REPAIR_VERSION = 1
 """Version of the repair packet format, in the upper half of the second byte."""
 
-CLASS_MAP_CODINGS: Mapping[str, int] = MappingProxyType({"png": 1, "run-length": 2, "none": 3})
-"""Numbers of the codings of class maps, as in `ClassMapCoding` of link.proto; 0 stands for `png`."""
+CLASS_MAP_CODINGS: Mapping[str, int] = MappingProxyType({"zlib": 4, "none": 3})
+"""Numbers of the codings of class maps, as in `ClassMapCoding` of link.proto; 0 stands for `zlib`.
+
+1 (PNG) and 2 (run lengths) are reserved: version 0.1 wrote them.
+"""
 
 REASONS: Mapping[str, int] = MappingProxyType(
     {

@@ -58,7 +58,7 @@ def test_numbers_of_packets() -> None:
 
 
 def test_numbers_of_messages() -> None:
-    assert dict(wire.CLASS_MAP_CODINGS) == {"png": 1, "run-length": 2, "none": 3}
+    assert dict(wire.CLASS_MAP_CODINGS) == {"zlib": 4, "none": 3}
     assert dict(wire.REASONS) == {
         "malformed": 1,
         "damaged": 2,

@@ -39,7 +39,7 @@ def test_reasons_and_codings_have_the_numbers_of_the_proto() -> None:
         number = pb().ClassMapCoding.Value(f"CLASS_MAP_CODING_{coding.upper().replace('-', '_')}")
         assert number == coding_number(coding) == CLASS_MAP_CODINGS[coding]
         assert coding_of(number) == coding
-    assert coding_of(0) == "png"
+    assert coding_of(0) == "zlib"
     assert coding_of(99) is None
     assert len(pb().ClassMapCoding.values()) == len(codings) + 1
 
@@ -50,7 +50,7 @@ OUTCOMES: list[Outcome] = [
         number=7,
         height=2,
         width=3,
-        coding="run-length",
+        coding="zlib",
         class_map=b"\x05\x06",
         class_pixels=(0, 0, 0, 0, 0, 6),
         stages=StageTimes(queue_ms=0.5, entropy_ms=1.0, reconstruct_ms=2.0, expert_ms=4.0, total_ms=8.0, batch=3),
@@ -81,11 +81,12 @@ def test_the_service_needs_packages_that_may_be_absent() -> None:
         "from gosvae.errors import MissingDependencyError\n"
         "from gosvae.protocol import messages\n"
         "from gosvae.receiver import metrics\n"
+        "from gosvae.receiver.page import web\n"
         "for absent, call in (('grpc', messages.import_grpc), ('google.protobuf', messages.pb),\n"
-        "                     ('prometheus_client', metrics.import_prometheus)):\n"
+        "                     ('prometheus_client', metrics.import_prometheus), ('aiohttp', web.import_aiohttp)):\n"
         "    sys.modules[absent] = None\n"
         "    try:\n        call()\n"
         "    except MissingDependencyError as error:\n        print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.count("pip install 'gosvae[serve]'") == 3
+    assert done.stdout.count("pip install 'gosvae[serve]'") == 4

@@ -63,7 +63,7 @@ def test_the_answer_is_what_the_expert_sees_on_the_reconstruction() -> None:
         async with Engine(perception(), PATIENT) as engine:
             engine.observers.append(lambda frame, _, perceived: seen.update({frame.number: perceived}))
             outcomes = await asyncio.gather(
-                *[await engine.submit(Frame(f"s{n}", n, stream(n), coding="run-length")) for n in range(6)]
+                *[await engine.submit(Frame(f"s{n}", n, stream(n), coding="zlib")) for n in range(6)]
             )
         for n, outcome in enumerate(outcomes):
             assert isinstance(outcome, Answer)
@@ -75,7 +75,7 @@ def test_the_answer_is_what_the_expert_sees_on_the_reconstruction() -> None:
             expected_HW = expert().class_map(image_to_tensor(perceived.image_uint8_HW3))[0].numpy()
             classes_HW = perceived.classes_uint8_HW
             assert (classes_HW == expected_HW).mean() > 0.999  # a batch is summed in another order
-            np.testing.assert_array_equal(decode_class_map(outcome.class_map, "run-length", 64, 96), classes_HW)
+            np.testing.assert_array_equal(decode_class_map(outcome.class_map, "zlib", 64, 96), classes_HW)
             np.testing.assert_array_equal(outcome.classes(), classes_HW)
             assert outcome.class_pixels == tuple(np.bincount(classes_HW.reshape(-1)).tolist())
             stages = outcome.stages

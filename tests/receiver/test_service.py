@@ -42,16 +42,14 @@ async def talk(client: LinkClient, frames: list[bytes]) -> list[Outcome]:
     return [answer async for answer in client.answers()]
 
 
-@pytest.mark.parametrize("coding", ["png", "run-length"])
-def test_frames_go_up_and_class_maps_come_down(coding: str) -> None:
+def test_frames_go_up_and_class_maps_come_down() -> None:
     async def test() -> None:
         async with (
             serving(PATIENT) as service,
             await LinkClient.open(
                 service.endpoint,
                 name="car",
-                coding=coding,
-                fingerprint=codec().fingerprint,  # type: ignore[arg-type]
+                fingerprint=codec().fingerprint,
             ) as client,
         ):
             assert client.welcome.codec == "tiny"
@@ -159,6 +157,37 @@ def test_the_first_message_must_be_a_hello(caplog: pytest.LogCaptureFixture) -> 
     with caplog.at_level(logging.WARNING):
         run(test)
     assert caplog.text.count("no-hello") == 3
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, -1])
+def test_a_coding_of_class_maps_that_is_not_known_is_told(number: int) -> None:
+    """1 and 2 were PNG and runs, of gosvae 0.1."""
+
+    async def test() -> None:
+        async with serving() as service, grpc.aio.insecure_channel(str(service.endpoint)) as channel:
+            call = channel.stream_stream("/gosvae.link.v1.Link/Connect")()
+            await call.write(pb().FromSender(hello=pb().Hello(coding=number)).SerializeToString())
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call.read()
+            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert f"coding {number} of class maps" in caught.value.details()
+            assert "ask for zlib (4)" in caught.value.details()
+            assert service.counters.refused == {"coding": 1}
+
+    run(test)
+
+
+def test_statistics_without_a_class_map() -> None:
+    async def test() -> None:
+        async with serving(PATIENT) as service, await LinkClient.open(service.endpoint, coding="none") as client:
+            (answer,) = await talk(client, [stream()])
+            assert isinstance(answer, Answer)
+            assert answer.class_map == b""
+            assert sum(answer.class_pixels) == 64 * 96
+            with pytest.raises(LinkError, match="ask for zlib"):
+                answer.classes()
+
+    run(test)
 
 
 def test_tokens(caplog: pytest.LogCaptureFixture) -> None:

@@ -215,7 +215,7 @@ async def _target(options: argparse.Namespace, codec: ImageCodec, stack: context
             print(f"UDP packets of a frame leave at {pace_kbps:g} kbit/s, {PACE:g} times --kbps", flush=True)
         return UdpTarget(await stack.enter_async_context(sender))
     secret = options.tls or options.ca is not None or options.cert is not None
-    coding: ClassMapCoding = "none" if options.out is None else "png"
+    coding: ClassMapCoding = "none" if options.out is None else "zlib"
     client = await LinkClient.open(
         Endpoint.parse(options.grpc),
         name=options.name,

@@ -1,85 +1,62 @@
-"""Class maps as answers hold them: a grey PNG, or runs. `proto/link.proto` names the codings."""
+"""The class maps of answers on the wire: one lossless coding, a zlib stream (RFC 1950) of the map's bytes.
+
+Row by row, one byte is the class of one pixel. Compared with what else was tried on maps of 256x512 pixels (the outputs
+of the embedded expert on ten validation images of CamVid; one core, milliseconds to code and to decode):
+
+| coding | bytes | code | decode | decode noise |
+|---|--:|--:|--:|--:|
+| this one, level 7 | 3,096 | 1.1 | 0.13 | 0.5 |
+| grey PNG | 4,208 | 1.1 | 0.5 | 0.9 |
+| runs as varints, in Python | 5,439 | 0.3 | 0.7 | 52 |
+| `codecs.class_map`, in Python | 875 | 368 | 367 | 18,500 |
+
+`codecs.class_map` is for streams, where a byte counts for more than the time: the label-map codec and GESCO keep it. An
+answer holds up the next batch while it is coded, so here it would take longer than decoder and expert together.
+"""
 
 from __future__ import annotations
 
-import struct
-import warnings
-from io import BytesIO
+import zlib
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from gosvae.errors import LinkError
 
-ClassMapCoding = Literal["png", "run-length", "none"]
+ClassMapCoding = Literal["zlib", "none"]
+"""Coding of the class map in an answer; with `none` the answer has statistics only."""
 ClassArray = npt.NDArray[np.uint8]
 """Class of every pixel, uint8 (H, W)."""
-_PNG_SIZE = struct.Struct(">II")
+MAX_PIXELS = 2**28
+"""Largest number of pixels of a class map that is decoded; it bounds the memory that a false size can take."""
+_LEVEL = 7
+"""Level of zlib: 6 makes 12 % more bytes in nearly the same time, 9 saves 9 % and takes twenty times as long."""
 
 
 def encode_class_map(classes_uint8_HW: ClassArray, coding: ClassMapCoding) -> bytes:
-    """The bytes of a class map; none for `none`."""
-    if coding == "none":
-        return b""
-    if coding == "run-length":
-        return _encode_runs(classes_uint8_HW)
-    stream = BytesIO()
-    Image.fromarray(classes_uint8_HW).save(stream, format="PNG", compress_level=4)
-    return stream.getvalue()
+    """Return a class map, uint8 (H, W), as bytes; with the coding `none` there are no bytes."""
+    return b"" if coding == "none" else zlib.compress(classes_uint8_HW.tobytes(), _LEVEL)
 
 
 def decode_class_map(data: bytes, coding: ClassMapCoding, height: int, width: int) -> ClassArray:
-    """The class map, uint8 (height, width), of its bytes.
+    """Return the class map, uint8 (height, width), of bytes that `encode_class_map` made.
+
+    The size of the map bounds memory and time, whatever the bytes are.
 
     Raises:
         LinkError: the bytes are no class map of this size, or the coding is `none`.
     """
-    if coding == "run-length":
-        return _decode_runs(data, height, width)
     if coding == "none":
-        raise LinkError("the answer holds no class map: ask for png or run-length")
-    # The size in a PNG's first chunk, so that no memory is taken for an untrue one.
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 24 or _PNG_SIZE.unpack(data[16:24]) != (width, height):
-        raise LinkError(f"a class map of {len(data)} bytes is no PNG of {width}x{height} pixels")
+        raise LinkError("the answer holds no class map: ask for zlib")
+    n_pixels = height * width
+    if not 0 < n_pixels <= MAX_PIXELS:
+        raise LinkError(f"a class map of {width}x{height} pixels: expected 1 to {MAX_PIXELS} pixels")
+    decoder = zlib.decompressobj()
     try:
-        with warnings.catch_warnings(), Image.open(BytesIO(data), formats=["PNG"]) as image:
-            warnings.simplefilter("ignore")
-            if image.mode != "L":
-                raise LinkError(f"a class map is a grey 8-bit PNG, got mode {image.mode}")
-            return np.array(image)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise LinkError(f"a class map of {len(data)} bytes is a damaged PNG: {error}") from None
-
-
-def _encode_runs(classes_uint8_HW: ClassArray) -> bytes:
-    flat_N = classes_uint8_HW.reshape(-1)
-    starts = np.flatnonzero(np.concatenate([[True], flat_N[1:] != flat_N[:-1]]))
-    lengths = np.diff(np.append(starts, flat_N.size))
-    data = bytearray()
-    for value, length in zip(flat_N[starts].tolist(), lengths.tolist(), strict=True):
-        data.append(value)
-        while length > 127:
-            data.append(length & 127 | 128)
-            length >>= 7
-        data.append(length)
-    return bytes(data)
-
-
-def _decode_runs(data: bytes, height: int, width: int) -> ClassArray:
-    values, lengths, position = [], [], 0
-    while position < len(data):
-        values.append(data[position])
-        position, length, shift = position + 1, 0, 0
-        while True:
-            if position >= len(data) or shift > 56:
-                raise LinkError("a class map in runs ends inside a run")
-            byte = data[position]
-            position, length, shift = position + 1, length | (byte & 127) << shift, shift + 7
-            if byte < 128:
-                break
-        lengths.append(length)
-    if sum(lengths) != height * width or 0 in lengths:
-        raise LinkError(f"a class map in runs has {sum(lengths)} pixels where {width}x{height} are expected")
-    return np.repeat(np.array(values, np.uint8), lengths).reshape(height, width)
+        classes = decoder.decompress(data, n_pixels + 1)  # one more, to see that the stream ends where the map does
+    except zlib.error as error:
+        raise LinkError(f"a class map of {len(data)} bytes is a damaged zlib stream: {error}") from None
+    if len(classes) != n_pixels or not decoder.eof or decoder.unused_data:
+        raise LinkError(f"{len(data)} bytes are no class map of {width}x{height} pixels")
+    return np.frombuffer(bytearray(classes), np.uint8).reshape(height, width)

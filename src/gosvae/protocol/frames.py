@@ -54,7 +54,7 @@ class Frame:
     number: int
     stream: bytes
     incomplete: bool = False
-    coding: ClassMapCoding = "png"
+    coding: ClassMapCoding = "zlib"
     deadline_ms: float = 0.0
     original: bytes = b""
     arrived_s: float = field(default_factory=time.monotonic)

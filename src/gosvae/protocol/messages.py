@@ -23,7 +23,7 @@ MAX_NAME_CHARACTERS = 64
 """Greatest number of characters of a sender's name."""
 
 _CODING_OF: MappingProxyType[int, ClassMapCoding] = MappingProxyType(
-    {0: "png", **{number: cast(ClassMapCoding, coding) for coding, number in CLASS_MAP_CODINGS.items()}}
+    {0: "zlib", **{number: cast(ClassMapCoding, coding) for coding, number in CLASS_MAP_CODINGS.items()}}
 )
 _REASON_OF = MappingProxyType({number: Reason(reason) for reason, number in REASONS.items()})
 

@@ -102,7 +102,7 @@ class Receiver:
                 metrics = Metrics(self.engine, self.service, self.udp)
                 context = None if config.tls is None else config.tls.context()
                 self.web = WebServer(config.page, self.board, metrics.render, token=config.token, tls=context)
-                stack.enter_context(self.web)
+                await stack.enter_async_context(self.web)
             self._stack = stack.pop_all()
         return self
 

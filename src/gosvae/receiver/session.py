@@ -175,7 +175,7 @@ class Session:
     context: Any
     sender: str
     peer: str
-    coding: Any = "png"
+    coding: Any = "zlib"
     outbox: deque[bytes] = field(default_factory=deque)
     pending: set[asyncio.Future[Outcome]] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)

@@ -72,7 +72,7 @@ class LinkClient:
         endpoint: Endpoint,
         *,
         name: str = "",
-        coding: ClassMapCoding = "png",
+        coding: ClassMapCoding = "zlib",
         fingerprint: bytes = b"",
         tls: ClientTls | None = None,
         token: str | None = None,

@@ -10,9 +10,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class ClassMapCoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CLASS_MAP_CODING_UNSPECIFIED: _ClassVar[ClassMapCoding]
-    CLASS_MAP_CODING_PNG: _ClassVar[ClassMapCoding]
-    CLASS_MAP_CODING_RUN_LENGTH: _ClassVar[ClassMapCoding]
     CLASS_MAP_CODING_NONE: _ClassVar[ClassMapCoding]
+    CLASS_MAP_CODING_ZLIB: _ClassVar[ClassMapCoding]
 
 class RefusalReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -29,9 +28,8 @@ class RefusalReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REFUSAL_REASON_INCOMPLETE: _ClassVar[RefusalReason]
     REFUSAL_REASON_GONE: _ClassVar[RefusalReason]
 CLASS_MAP_CODING_UNSPECIFIED: ClassMapCoding
-CLASS_MAP_CODING_PNG: ClassMapCoding
-CLASS_MAP_CODING_RUN_LENGTH: ClassMapCoding
 CLASS_MAP_CODING_NONE: ClassMapCoding
+CLASS_MAP_CODING_ZLIB: ClassMapCoding
 REFUSAL_REASON_UNSPECIFIED: RefusalReason
 REFUSAL_REASON_MALFORMED: RefusalReason
 REFUSAL_REASON_DAMAGED: RefusalReason

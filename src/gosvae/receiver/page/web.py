@@ -1,41 +1,57 @@
-"""The receiver's web server: the live page, its data, and what Prometheus reads. Reading only; nothing can be changed.
+"""HTTP server of a receiver: the live page, the data that the page shows, and the metrics that Prometheus reads.
 
-The HTTP is the standard library's. Limits: few connections, short requests, a time-out; a token where one is set; and
-on a loopback address a check of the host that a browser asks for, so that no other site reads the page through it.
+The server is read-only and runs on the receiver's event loop; aiohttp speaks HTTP. Limits: the number of connections,
+the length of a request's head, a time-out for everything that a client may delay, and a token where one is set. On a
+loopback address the server also checks the host that a browser asks for, so that no other site can read the page.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import binascii
+import contextlib
 import json
 import logging
+import socket
 import ssl
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
-from socket import AF_INET6, socket
-from typing import Any, Self
-from urllib.parse import parse_qs, urlsplit
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from weakref import WeakSet
 
-from gosvae.errors import LinkError
+from gosvae.errors import LinkError, MissingDependencyError
 from gosvae.protocol.security import Endpoint, token_agrees
 from gosvae.receiver.metrics import CONTENT_TYPE
 from gosvae.receiver.page.board import PICTURE_KINDS, Board
 
+if TYPE_CHECKING:
+    from aiohttp import web
+
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 48
+"""Number of connections that may be open at once, TLS handshakes included; one more is closed at once."""
 TIMEOUT_S = 15.0
+"""Seconds that a client may take for a TLS handshake, for the head of a request, and to read an answer."""
+LINGER_S = 1.0
+"""Seconds for which the server reads, and ignores, the body of a request that it has already answered."""
+GRACE_S = 0.5
+"""Seconds that answers under way have to end when the server is closed."""
+MAX_LINE_BYTES = 8190
+"""Longest line in the head of a request, in bytes."""
+MAX_HEADERS = 100
+"""Largest number of headers in a request."""
 STATIC = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
 }
+PLAIN = "text/plain; charset=utf-8"
 HEADERS = {
+    "Server": "gosvae",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -49,22 +65,47 @@ HEADERS = {
 
 
 @cache
+def import_aiohttp() -> Any:
+    """Return aiohttp's module `web`.
+
+    Raises:
+        MissingDependencyError: aiohttp is not installed.
+    """
+    try:
+        from aiohttp import web
+    except ImportError as error:
+        raise MissingDependencyError(f"the live page needs aiohttp ({error}): pip install 'gosvae[serve]'") from None
+    return web
+
+
+@cache
 def _static(name: str) -> bytes:
-    return (resources.files("gosvae.receiver.page") / "static" / name).read_bytes()
+    """Return a file of the folder `static` beside this module."""
+    return (resources.files(__name__.rpartition(".")[0]) / "static" / name).read_bytes()
+
+
+class _Answer(NamedTuple):
+    """Body, media type and status of an answer, and headers beyond `HEADERS`."""
+
+    body: bytes
+    media_type: str
+    status: HTTPStatus = HTTPStatus.OK
+    more: Mapping[str, str] = MappingProxyType({})
 
 
 class WebServer:
-    """Serves until it is closed, in threads of its own: `with WebServer(...) as server`.
+    """Server of the live page: `async with WebServer(endpoint, board) as server` serves until the block ends.
 
     Args:
-        endpoint: where to listen; port 0 for any that is free, `endpoint` says which.
-        board: what the page shows.
-        metrics: gives what Prometheus reads; None: no metrics.
-        token: asked for as `Authorization: Bearer TOKEN`, or by browsers as the password of any user; None: none.
-        tls: None: not encrypted.
+        endpoint: address to listen on. Port 0 takes any free port; after the start `endpoint` has its number.
+        board: source of everything that the page shows.
+        metrics: returns the text that Prometheus reads; None for no metrics.
+        token: word that readers must give, as `Authorization: Bearer TOKEN` or, in a browser, as the password of any
+            user; None for no token.
+        tls: certificate and key; None for no encryption.
 
     Raises:
-        LinkError: the address cannot be listened on.
+        MissingDependencyError: aiohttp is not installed.
     """
 
     def __init__(
@@ -76,145 +117,217 @@ class WebServer:
         token: str | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.board, self.metrics, self.token = board, metrics, token
-        try:
-            self._server = _Server(endpoint, self, tls)
-        except OSError as error:
-            raise LinkError(f"cannot listen on {endpoint}: {error.strerror or error}; take another port") from None
-        self.endpoint = Endpoint(endpoint.host, self._server.server_address[1])
+        self.endpoint, self.board, self.metrics, self.token = endpoint, board, metrics, token
         self.hosts = {"localhost", "127.0.0.1", "[::1]", endpoint.host} if endpoint.is_loopback else None
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="gosvae-web", daemon=True)
+        self._tls = tls
+        self._web = import_aiohttp()
+        self._http: web.Server | None = None
+        self._listener: socket.socket | None = None
+        self._arriving: dict[asyncio.Task[None], socket.socket] = {}
+        self._transports: WeakSet[asyncio.Transport] = WeakSet()
+        self._reaper: asyncio.Task[None] | None = None
 
-    def __enter__(self) -> Self:
-        self._thread.start()
+    async def __aenter__(self) -> Self:
+        await self.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
-    def close(self) -> None:
-        """Stop; requests that are being answered are not waited for."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
-        self._server.server_close()
+    async def start(self) -> None:
+        """Listen for connections.
 
-
-class _Server(ThreadingHTTPServer):
-    """Threads for connections, few of them."""
-
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-    request_queue_size = 64
-
-    def __init__(self, endpoint: Endpoint, web: WebServer, tls: ssl.SSLContext | None) -> None:
-        if ":" in endpoint.host:
-            self.address_family = AF_INET6
-        self.web, self._tls = web, tls
-        self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
-        super().__init__((endpoint.host, endpoint.port), _Handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Called with each connection; one too many is closed at once."""
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            log.warning("refused %s: too many connections to the page", client_address[0])
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """In the connection's own thread, so that a slow handshake holds up nobody."""
+        Raises:
+            LinkError: the address cannot be listened on.
+        """
+        http_log = log.getChild("http")
+        http_log.addFilter(_keep_traceback)
+        http = self._web.Server(
+            self._handle,
+            logger=http_log,
+            access_log=None,
+            keepalive_timeout=TIMEOUT_S,
+            lingering_time=LINGER_S,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
+            max_headers=MAX_HEADERS,
+            auto_decompress=False,
+        )
         try:
-            wrapped = self._secured(request, client_address)
-            if wrapped is not None:
-                super().process_request_thread(wrapped, client_address)
-        finally:
-            self._free.release()
+            listener = _listen(self.endpoint)
+        except OSError as error:
+            raise LinkError(f"cannot listen on {self.endpoint}: {error.strerror or error}; take another port") from None
+        self.endpoint = Endpoint(self.endpoint.host, listener.getsockname()[1])
+        self._http, self._listener = http, listener
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+        self._reaper = asyncio.create_task(self._reap())
 
-    def _secured(self, request: socket, client_address: Any) -> socket | None:
-        request.settimeout(TIMEOUT_S)
-        if self._tls is None:
-            return request
+    async def close(self) -> None:
+        """Stop listening and end every connection; answers under way have `GRACE_S` seconds."""
+        http, self._http = self._http, None
+        if http is None or self._listener is None or self._reaper is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._listener)
+        self._listener.close()
+        self._reaper.cancel()
+        for connection in self._arriving.values():  # a handshake that sees the end of its connection fails at once
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        await asyncio.gather(self._reaper, *self._arriving, return_exceptions=True)
+        http.pre_shutdown()
+        await http.shutdown(GRACE_S)
+        for transport in list(self._transports):
+            transport.abort()
+        await asyncio.sleep(0)  # the event loop closes the sockets of ended transports in its next turn
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Take one connection; the event loop calls this while connections wait."""
+        http, loop = self._http, asyncio.get_running_loop()
+        assert http is not None
         try:
-            return self._tls.wrap_socket(request, server_side=True)
+            connection, address = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:  # such as too many open files: a pause, or this would be called without end
+            log.warning("the page cannot take a connection: %s", error.strerror or error)
+            loop.remove_reader(listener)
+            loop.call_later(1.0, self._accept_again, listener)
+            return
+        if len(http.connections) + len(self._arriving) >= MAX_CONNECTIONS:
+            log.warning("refused %s: too many connections to the page", address[0])
+            connection.close()
+            return
+        task = loop.create_task(self._open(http, connection, address[0]))
+        self._arriving[task] = connection
+        task.add_done_callback(self._arriving.pop)
+
+    def _accept_again(self, listener: socket.socket) -> None:
+        if listener.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    async def _open(self, http: web.Server, connection: socket.socket, peer: str) -> None:
+        """Give a connection to aiohttp, after the TLS handshake if there is one."""
+        seconds = None if self._tls is None else TIMEOUT_S
+        try:
+            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+                http, connection, ssl=self._tls, ssl_handshake_timeout=seconds, ssl_shutdown_timeout=seconds
+            )
         except OSError as error:  # ssl.SSLError is one
-            log.warning("refused %s: TLS: %s", client_address[0], getattr(error, "reason", None) or error)
-            self.shutdown_request(request)
-            return None
+            log.warning("refused %s: TLS: %s", peer, getattr(error, "reason", None) or error)
+        else:
+            self._transports.add(transport)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Called where a handler raised: a browser that has gone is no news."""
-        log.debug("the page's connection to %s broke", client_address, exc_info=True)
-        del request
+    async def _reap(self) -> None:
+        """Abort connections that were closed but whose client does not take the last bytes."""
+        closing: set[asyncio.Transport] = set()
+        while True:
+            await asyncio.sleep(TIMEOUT_S)
+            for transport in closing:
+                transport.abort()
+            closing = {transport for transport in self._transports if transport.is_closing()}
 
+    async def _handle(self, request: web.BaseRequest) -> web.Response:
+        """Answer a request; a client that does not read its answer within `TIMEOUT_S` is cut off."""
+        log.debug("%s %s %s", request.remote, request.method, request.path)
+        try:
+            answer = await self._answer(request)
+        except Exception:
+            log.exception("the page failed on %s", request.path)
+            answer = _status(HTTPStatus.INTERNAL_SERVER_ERROR)
+        headers = {**HEADERS, "Content-Type": answer.media_type, **answer.more}
+        response: web.Response = self._web.Response(body=answer.body, status=answer.status, headers=headers)
+        # Written here, and not by aiohttp after the return, so that there is a time-out.
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await response.prepare(request)
+                await response.write_eof()
+        except TimeoutError:
+            log.warning("refused %s: the page: an answer was not read for %g s", request.remote, TIMEOUT_S)
+            if request.transport is not None:
+                request.transport.abort()
+        except ConnectionError:
+            log.debug("the connection of the page to %s broke", request.remote)
+        return response
 
-class _Handler(BaseHTTPRequestHandler):
-    """One connection."""
-
-    protocol_version = "HTTP/1.1"
-    timeout = TIMEOUT_S
-    server: _Server
-
-    def version_string(self) -> str:
-        """The header `Server`."""
-        return "gosvae"
-
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the name of the standard library
-        """Called with each request."""
-        log.debug("%s %s", self.client_address[0], format % arguments)
-
-    def do_GET(self) -> None:
-        """Answer a request."""
-        web, parts = self.server.web, urlsplit(self.path)
-        if parts.path == "/health":
-            return self._answer(b"serving\n", "text/plain; charset=utf-8")
-        if web.hosts is not None and web.token is None and self._host() not in web.hosts:
-            return self._refuse(HTTPStatus.MISDIRECTED_REQUEST, "wrong host")
-        if web.token is not None and not self._knows(web.token):
-            return self._refuse(HTTPStatus.UNAUTHORIZED, "no token or a wrong one")
-        sender = parse_qs(parts.query, max_num_fields=8).get("sender", [None])[0]
-        if parts.path in STATIC:
-            name, media_type = STATIC[parts.path]
-            return self._answer(_static(name), media_type)
-        if parts.path == "/state":
-            return self._answer(json.dumps(web.board.state(sender)).encode(), "application/json")
-        if parts.path == "/metrics" and web.metrics is not None:
-            return self._answer(web.metrics(), CONTENT_TYPE)
-        kind = next((k for k in PICTURE_KINDS if parts.path == f"/picture/{k}"), None)
+    async def _answer(self, request: web.BaseRequest) -> _Answer:
+        """Return the answer to a request: who may read is checked before anything is looked up."""
+        path, board = request.path, self.board
+        if request.method not in ("GET", "HEAD"):
+            return _status(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"})
+        if path == "/health":
+            return _Answer(b"serving\n", PLAIN)
+        if self.hosts is not None and self.token is None and _host(request) not in self.hosts:
+            return _refuse(request, HTTPStatus.MISDIRECTED_REQUEST, "wrong host")
+        if self.token is not None and not _knows(request, self.token):
+            asked = {"WWW-Authenticate": 'Basic realm="gosvae: any user, the token as password"'}
+            return _refuse(request, HTTPStatus.UNAUTHORIZED, "no token or a wrong one", asked)
+        sender = request.query.get("sender")
+        if path in STATIC:
+            name, media_type = STATIC[path]
+            return _Answer(_static(name), media_type)
+        # In threads, so that pictures and statistics hold up no frame.
+        if path == "/state":
+            state = await asyncio.to_thread(board.state, sender)
+            return _Answer(json.dumps(state).encode(), "application/json")
+        if path == "/metrics" and self.metrics is not None:
+            return _Answer(await asyncio.to_thread(self.metrics), CONTENT_TYPE)
+        kind = next((kind for kind in PICTURE_KINDS if path == f"/picture/{kind}"), None)
         if kind is not None and sender is not None:
-            picture = web.board.picture(sender, kind)
+            picture = await asyncio.to_thread(board.picture, sender, kind)
             if picture is not None:
-                return self._answer(*picture)
-        return self._refuse(HTTPStatus.NOT_FOUND, None)
+                return _Answer(*picture)
+        return _status(HTTPStatus.NOT_FOUND)
 
-    def _host(self) -> str:
-        host = self.headers.get("Host", "")
-        return host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
 
-    def _knows(self, token: str) -> bool:
-        scheme, _, word = self.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "basic":
-            try:
-                word = base64.b64decode(word, validate=True).decode("utf-8", "replace").partition(":")[2]
-            except binascii.Error:
-                return False
-        elif scheme.lower() != "bearer":
+def _listen(endpoint: Endpoint) -> socket.socket:
+    """Return a listening socket that does not block; IPv6 addresses take IPv4 clients too where the system can."""
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    listener = socket.create_server(
+        (endpoint.host, endpoint.port),
+        family=family,
+        backlog=64,
+        dualstack_ipv6=family == socket.AF_INET6 and socket.has_dualstack_ipv6(),
+    )
+    listener.setblocking(False)
+    return listener
+
+
+def _keep_traceback(record: logging.LogRecord) -> bool:
+    """Filter of aiohttp's log: a malformed request is one line of this module's log, without a traceback."""
+    from aiohttp.http import HttpProcessingError
+
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, HttpProcessingError):
+        return True
+    log.warning("refused %s: the page: a malformed request", *(record.args or ("a client",)))
+    return False
+
+
+def _host(request: web.BaseRequest) -> str:
+    """Return the host that a request asks for, without its port."""
+    host: str = request.headers.get("Host", "")
+    return host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+
+
+def _knows(request: web.BaseRequest, token: str) -> bool:
+    """Return whether a request gives the token."""
+    scheme, _, word = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            word = base64.b64decode(word, validate=True).decode("utf-8", "replace").partition(":")[2]
+        except ValueError:
             return False
-        return token_agrees(word, token)
+    elif scheme.lower() != "bearer":
+        return False
+    return token_agrees(word, token)
 
-    def _refuse(self, status: HTTPStatus, why: str | None) -> None:
-        if why is not None:
-            log.warning("refused %s: the page: %s", self.client_address[0], why)
-        self._answer(f"{status.phrase}\n".encode(), "text/plain; charset=utf-8", status)
 
-    def _answer(self, data: bytes, media_type: str, status: HTTPStatus = HTTPStatus.OK) -> None:
-        self.send_response(status)
-        for name, value in HEADERS.items():
-            self.send_header(name, value)
-        if status is HTTPStatus.UNAUTHORIZED:
-            self.send_header("WWW-Authenticate", 'Basic realm="gosvae: any user, the token as password"')
-        self.send_header("Content-Type", media_type)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+def _refuse(request: web.BaseRequest, status: HTTPStatus, why: str, more: dict[str, str] | None = None) -> _Answer:
+    """Return the answer of a status to a client that may not read, and log the reason."""
+    log.warning("refused %s: the page: %s", request.remote, why)
+    return _status(status, more)
+
+
+def _status(status: HTTPStatus, more: dict[str, str] | None = None) -> _Answer:
+    """Return the answer that names a status."""
+    return _Answer(f"{status.phrase}\n".encode(), PLAIN, status, more or {})

@@ -1,5 +1,5 @@
 "use strict";
-// Asks for the state four times a second and draws it. All text is set as text, never as markup.
+// Fetches the state of the receiver four times a second and draws it. Text is always set as text, never as markup.
 const PERIOD_MS = 250;
 const STAGES = [
   ["queue_ms", "queue", "#94a3b8"], ["entropy_ms", "entropy decoding", "#f59e0b"],
@@ -199,7 +199,7 @@ async function loop() {
     await update();
   } catch {
     byId("status").dataset.state = "gone";
-    put("status-text", "the receiver does not answer");
+    put("status-text", "the receiver is not responding");
   }
   setTimeout(loop, document.hidden ? 2000 : PERIOD_MS);
 }
