@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +54,7 @@ rank = os.environ.get("LOCAL_RANK", "0")
 
 def train(tmp_path: Path, folder: Path, minutes: str, tree: dict[str, Any] | None = None) -> list[list[object]]:
     """Run the script with a recipe's tree on two processes and return what each says."""
-    script = tmp_path / "script.py"
+    script = tmp_path / f"{folder.name}.py"
     script.write_text(SCRIPT)
     path = [str(TESTS.parent / "src"), str(TESTS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
@@ -59,22 +62,35 @@ def train(tmp_path: Path, folder: Path, minutes: str, tree: dict[str, Any] | Non
         environment.pop(name, None)
     folder.mkdir(exist_ok=True)
     command = [sys.executable, str(script), str(folder), minutes, json.dumps(tree or recipe_tree("vq-ema"))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=540, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        _, errors = process.communicate(timeout=540)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # the second process has the first for its leader
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert process.returncode == 0, errors
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def whole_and_parts(tmp_path: Path, tree: dict[str, Any] | None = None) -> tuple[list[list[object]], ...]:
+    """Train without a stop in `whole`, and side by side with that once stopped and once continued in `parts`."""
+    with ThreadPoolExecutor() as pool:
+        whole = pool.submit(train, tmp_path, tmp_path / "whole", "all", tree)
+        stopped = train(tmp_path, tmp_path / "parts", "0", tree)
+        continued = train(tmp_path, tmp_path / "parts", "all", tree)
+        return whole.result(), stopped, continued
 
 
 @pytest.mark.slow
 def test_two_processes_agree_and_continue(tmp_path: Path) -> None:
-    whole = train(tmp_path, tmp_path / "whole", "all")
+    whole, stopped, continued = whole_and_parts(tmp_path)
     assert whole[0] == whole[1]  # the same weights, codebook included
     assert whole[0][1:] == [True, 7]
     rows = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 8))  # written once, by one of them
-    stopped = train(tmp_path, tmp_path / "parts", "0")
     assert stopped[0] == stopped[1]
     assert stopped[0][1:] == [False, 1]
-    continued = train(tmp_path, tmp_path / "parts", "all")
     assert continued == whole
     one, two = (load_codec_checkpoint(tmp_path / name) for name in ("whole", "parts"))
     assert one.fingerprint() == two.fingerprint()

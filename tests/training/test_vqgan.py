@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_devices import TESTS
-from test_devices import train as train_on_two
+from test_devices import TESTS, whole_and_parts
 from test_resume import assert_same_run, losses, states, train
 
 from gosvae.checkpoint import load_codec_checkpoint
@@ -319,10 +318,9 @@ def test_gradients_of_the_game_do_not_reach_the_other_player(tmp_path: Path, mon
 
 @pytest.mark.slow
 def test_two_processes_play_one_game_and_continue_it(tmp_path: Path) -> None:
-    whole = train_on_two(tmp_path, tmp_path / "whole", "all", gan_tree(start_step=1))
+    whole, stopped, continued = whole_and_parts(tmp_path, gan_tree(start_step=1))
     assert whole[0] == whole[1]  # the same weights
     assert whole[0][1:] == [True, 7]
-    stopped = train_on_two(tmp_path, tmp_path / "parts", "0", gan_tree(start_step=1))
     assert stopped[0][1:] == [False, 1]
-    assert train_on_two(tmp_path, tmp_path / "parts", "all", gan_tree(start_step=1)) == whole
+    assert continued == whole
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
