@@ -181,7 +181,7 @@ def measure_training(recipe_name: str, steps: int) -> dict[str, Any]:
     from gosvae.losses.perceptual import available_perceptual, load_perceptual
     from gosvae.recipes import load_recipe
     from gosvae.training.codecs import CodecRecipe, train_codec
-    from gosvae.training.config import RunConfig
+    from gosvae.training.machine.config import RunConfig
 
     recipe = load_recipe(recipe_name)
     assert isinstance(recipe, CodecRecipe)

@@ -11,7 +11,7 @@ from gosvae.config import apply_overrides, load_yaml, parse, to_tree
 from gosvae.errors import ConfigError
 from gosvae.recipes import load_recipe
 from gosvae.training.codecs import CodecRecipe
-from gosvae.training.config import RunConfig, StageConfig
+from gosvae.training.machine.config import RunConfig, StageConfig
 from tiny import recipe_tree
 
 

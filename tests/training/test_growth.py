@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_variable import recipe
 
 from gosvae.checkpoint import load_codec_checkpoint
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
@@ -17,6 +16,7 @@ from gosvae.tensors import image_to_tensor
 from gosvae.training.codecs import train_codec
 from gosvae.training.growth import begin_as, can_grow, heard_channels, make_finer, wake_features
 from tiny import expert, perceptual, run_config, streets, variable_checkpoint, variable_config
+from tiny import variable_recipe as recipe
 
 
 def grown(more_channels: int, more_blocks: int) -> VariableRateConfig:

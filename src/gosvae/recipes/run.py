@@ -12,8 +12,8 @@ from gosvae.experts.registry import load_expert
 from gosvae.losses.perceptual import default_perceptual, load_perceptual
 from gosvae.recipes import load_recipe
 from gosvae.training.codecs import TrainableRecipe, train_codec
-from gosvae.training.config import RunConfig
-from gosvae.training.loop import Outcome
+from gosvae.training.machine.config import RunConfig
+from gosvae.training.machine.loop import Outcome
 
 
 def train(

@@ -12,7 +12,7 @@ from gosvae.quantizers import VqConfig
 from gosvae.recipes import Recipe, load_recipe
 from gosvae.reproduce.plan import RowPlan, Trained
 from gosvae.training.codecs import CodecRecipe
-from gosvae.training.config import StageConfig
+from gosvae.training.machine.config import StageConfig
 
 
 @dataclass(frozen=True)

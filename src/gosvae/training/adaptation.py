@@ -32,11 +32,11 @@ from gosvae.files import json_bytes, write_together
 from gosvae.losses.divergence import imitation_loss
 from gosvae.seeding import seed_everything, torch_generator
 from gosvae.tensors import pad_to_multiple
-from gosvae.training.config import BatchConfig, RunConfig, StageConfig
 from gosvae.training.judges import IMITATION, rarity
-from gosvae.training.loop import Outcome, Trainer
-from gosvae.training.provenance import provenance
-from gosvae.training.task import TrainingTask
+from gosvae.training.machine.config import BatchConfig, RunConfig, StageConfig
+from gosvae.training.machine.loop import Outcome, Trainer
+from gosvae.training.machine.provenance import provenance
+from gosvae.training.machine.task import TrainingTask
 
 Transmission = VqAutoencoder | VariableRateAutoencoder
 

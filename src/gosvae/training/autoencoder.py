@@ -17,7 +17,7 @@ from gosvae.experts.base import Expert
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.training.codec_task import CodecTask
 from gosvae.training.codecs import TrainableRecipe, spaced_images
-from gosvae.training.task import TrainingTask
+from gosvae.training.machine.task import TrainingTask
 
 
 class AutoencoderRecipe(TrainableRecipe):

@@ -11,7 +11,7 @@ from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.quantizers import codebook_usage
 from gosvae.tensors import pad_to_multiple
 from gosvae.training.judges import Judges
-from gosvae.training.task import RECONSTRUCTION, TrainingTask
+from gosvae.training.machine.task import RECONSTRUCTION, TrainingTask
 
 
 class CodecTask(TrainingTask):

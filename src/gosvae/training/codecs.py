@@ -35,11 +35,11 @@ from gosvae.quantizers.vq import to_vectors
 from gosvae.seeding import seed_everything
 from gosvae.tensors import ImageArray, image_to_tensor, pad_to_multiple
 from gosvae.training.codec_task import CodecTask
-from gosvae.training.config import RunConfig, StageConfig, Stages
 from gosvae.training.judges import FEATURES, IMITATION
-from gosvae.training.loop import Outcome, Trainer
-from gosvae.training.provenance import provenance
-from gosvae.training.task import TrainingTask
+from gosvae.training.machine.config import RunConfig, StageConfig, Stages
+from gosvae.training.machine.loop import Outcome, Trainer
+from gosvae.training.machine.provenance import provenance
+from gosvae.training.machine.task import TrainingTask
 
 _PIXELS_TO_LOOK_AT = 2_000_000
 """Of images that a recipe sees when it takes over the weights of another codec."""

@@ -30,11 +30,11 @@ from gosvae.nn.integer import QuantizedLinear
 from gosvae.quantizers import FsqConfig
 from gosvae.seeding import seed_everything, torch_generator
 from gosvae.tensors import pad_to_multiple
-from gosvae.training.config import BatchConfig, RunConfig, StageConfig, Stages
-from gosvae.training.loop import Outcome, Trainer
+from gosvae.training.machine.config import BatchConfig, RunConfig, StageConfig, Stages
+from gosvae.training.machine.loop import Outcome, Trainer
+from gosvae.training.machine.provenance import provenance
+from gosvae.training.machine.task import TrainingTask
 from gosvae.training.passes import PassUse, drawn, pass_uses
-from gosvae.training.provenance import provenance
-from gosvae.training.task import TrainingTask
 
 BITS = "bits"
 """The only term: cross-entropy in bits for each index."""

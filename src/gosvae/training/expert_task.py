@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from gosvae.datasets.base import IGNORE_INDEX, Dataset
 from gosvae.errors import DatasetError
-from gosvae.training.task import TrainingTask
+from gosvae.training.machine.task import TrainingTask
 
 
 class ExpertTask(TrainingTask):

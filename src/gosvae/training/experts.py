@@ -19,10 +19,10 @@ from gosvae.experts.trained import ExpertCard, NetworkConfig, build_network
 from gosvae.experts.unet import UNetConfig
 from gosvae.files import json_bytes, write_together
 from gosvae.seeding import seed_everything
-from gosvae.training.config import RunConfig, StageConfig, Stages
 from gosvae.training.expert_task import ExpertTask, label_counts
-from gosvae.training.loop import Outcome, Trainer
-from gosvae.training.provenance import provenance
+from gosvae.training.machine.config import RunConfig, StageConfig, Stages
+from gosvae.training.machine.loop import Outcome, Trainer
+from gosvae.training.machine.provenance import provenance
 
 
 class ExpertRecipe(Config):

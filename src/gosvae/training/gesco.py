@@ -22,7 +22,7 @@ from gosvae.nn.semantic_unet import SemanticUNet
 from gosvae.seeding import torch_generator
 from gosvae.tensors import pad_to_multiple
 from gosvae.training.codecs import TrainableRecipe
-from gosvae.training.task import TrainingTask
+from gosvae.training.machine.task import TrainingTask
 
 
 class GescoTask(TrainingTask):

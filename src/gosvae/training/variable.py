@@ -32,8 +32,8 @@ from gosvae.tensors import ImageArray, pad_to_multiple
 from gosvae.training.codecs import TrainableRecipe
 from gosvae.training.growth import begin_as, can_grow, make_finer, wake_features
 from gosvae.training.judges import Judges
+from gosvae.training.machine.task import RECONSTRUCTION, TrainingTask
 from gosvae.training.passes import PassUse, drawn, pass_uses
-from gosvae.training.task import RECONSTRUCTION, TrainingTask
 
 RATE, BITS = "rate", "bits"
 _STEEPEST = 8.0

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_variable import recipe
 
 from gosvae.checkpoint import load_codec_checkpoint
 from gosvae.config import to_tree
 from tiny import recipe_tree
+from tiny import variable_recipe as recipe
 
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
 import hashlib, json, os, sys
@@ -25,7 +25,7 @@ import torch
 torch.set_num_threads(1)
 import tiny
 from gosvae.config import parse
-from gosvae.training import loop
+from gosvae.training.machine import loop
 from gosvae.training.codecs import CodecRecipe, train_codec
 from gosvae.training.variable import VariableRateRecipe
 

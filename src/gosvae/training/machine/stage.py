@@ -14,9 +14,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from gosvae.datasets.loader import Batch
 from gosvae.errors import TrainingError
 from gosvae.precision import autocast
-from gosvae.training.adversary import Adversary
-from gosvae.training.config import RunConfig, StageConfig
-from gosvae.training.task import RECONSTRUCTION, TrainingTask
+from gosvae.training.machine.adversary import Adversary
+from gosvae.training.machine.config import RunConfig, StageConfig
+from gosvae.training.machine.task import RECONSTRUCTION, TrainingTask
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

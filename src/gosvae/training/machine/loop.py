@@ -26,11 +26,11 @@ from tqdm import tqdm
 from gosvae.config import to_tree
 from gosvae.datasets.loader import TrainingBatches
 from gosvae.errors import CheckpointError, ConfigError, unknown_name
-from gosvae.training.config import RunConfig, StageConfig
-from gosvae.training.records import Records
-from gosvae.training.resume import load_newest_state, save_state
-from gosvae.training.stage import StageInProgress, learning_rate, on_any_device
-from gosvae.training.task import TrainingTask
+from gosvae.training.machine.config import RunConfig, StageConfig
+from gosvae.training.machine.records import Records
+from gosvae.training.machine.resume import load_newest_state, save_state
+from gosvae.training.machine.stage import StageInProgress, learning_rate, on_any_device
+from gosvae.training.machine.task import TrainingTask
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

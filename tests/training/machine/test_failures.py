@@ -19,7 +19,7 @@ from gosvae.files import WriteError
 from gosvae.tensors import image_to_tensor
 from gosvae.training import codec_task, judges
 from gosvae.training.codecs import CodecRecipe, count_indices, train_codec
-from gosvae.training.stage import learning_rate
+from gosvae.training.machine.stage import learning_rate
 from tiny import checkpoint, expert, perceptual, recipe, recipe_tree, run_config, streets
 
 

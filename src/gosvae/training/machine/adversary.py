@@ -14,7 +14,7 @@ from gosvae.losses.adversarial import (
     hinge_generator_loss,
 )
 from gosvae.seeding import derive_seed
-from gosvae.training.config import AdversaryConfig
+from gosvae.training.machine.config import AdversaryConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -29,12 +29,12 @@ from gosvae.experts.compact import count_parameters
 from gosvae.nn.autoencoder import AutoencoderConfig
 from gosvae.nn.normalised import SelfAttention, group_norm
 from gosvae.recipes import load_recipe
-from gosvae.training import adversary
 from gosvae.training.codecs import CodecRecipe
-from gosvae.training.config import StageConfig
-from gosvae.training.loop import Trainer
-from gosvae.training.resume import save_state
-from gosvae.training.task import TrainingTask
+from gosvae.training.machine import adversary
+from gosvae.training.machine.config import StageConfig
+from gosvae.training.machine.loop import Trainer
+from gosvae.training.machine.resume import save_state
+from gosvae.training.machine.task import TrainingTask
 from tiny import checkpoint, model_config, recipe, recipe_tree, run_config
 
 NETWORK = {"architecture": "vqgan", "stride": 4, "width": 8, "blocks": 1, "attention": True}
@@ -120,13 +120,13 @@ KILLED = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-sys.path.insert(0, {tests!r} + "/training")
+sys.path.insert(0, {tests!r} + "/training/machine")
 import torch
 torch.set_num_threads({threads})
 import tiny
 from test_resume import train
 from test_vqgan import gan_recipe
-import gosvae.training.loop as loop
+import gosvae.training.machine.loop as loop
 
 save = loop.save_state
 def save_and_wait(folder, stage, step, state):
