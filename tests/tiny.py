@@ -23,9 +23,9 @@ from gosvae.nn.blocks import Residual
 from gosvae.nn.pyramid import Modulation
 from gosvae.seeding import seed_everything
 from gosvae.tensors import image_to_tensor
-from gosvae.training.codecs import CodecRecipe
 from gosvae.training.machine.config import RunConfig
 from gosvae.training.variable import VariableRateRecipe
+from gosvae.training.vq import VqRecipe
 
 QUANTIZERS: dict[str, dict[str, Any]] = {
     "vq": {"kind": "vq", "codebook_size": 16, "code_dim": 4},
@@ -109,9 +109,9 @@ def recipe_tree(quantizer: str = "vq", *, steps: tuple[int, int] = (4, 3)) -> di
     }
 
 
-def recipe(quantizer: str = "vq", *, steps: tuple[int, int] = (4, 3)) -> CodecRecipe:
+def recipe(quantizer: str = "vq", *, steps: tuple[int, int] = (4, 3)) -> VqRecipe:
     """The recipe of `recipe_tree`."""
-    return parse(CodecRecipe, recipe_tree(quantizer, steps=steps))
+    return parse(VqRecipe, recipe_tree(quantizer, steps=steps))
 
 
 def run_config(**more: Any) -> RunConfig:

@@ -9,20 +9,21 @@ from typing import Any
 from gosvae.config import apply_overrides, load_yaml, parse
 from gosvae.errors import ConfigError, unknown_name
 from gosvae.training.autoencoder import AutoencoderRecipe
-from gosvae.training.codecs import CodecRecipe, TrainableRecipe
+from gosvae.training.codecs import TrainableRecipe
 from gosvae.training.experts import ExpertRecipe
 from gosvae.training.gesco import GescoRecipe
 from gosvae.training.variable import VariableRateRecipe
+from gosvae.training.vq import VqRecipe
 
 Recipe = TrainableRecipe | ExpertRecipe
 RECIPE_KINDS: dict[str, type[TrainableRecipe] | type[ExpertRecipe]] = {
-    "codec": CodecRecipe,
+    "codec": VqRecipe,
     "autoencoder": AutoencoderRecipe,
     "gesco": GescoRecipe,
     "variable-rate": VariableRateRecipe,
     "expert": ExpertRecipe,
 }
-"""What the `kind` of a recipe's file makes of it."""
+"""Class of a recipe by the `kind` in its file."""
 
 
 def recipe_names() -> list[str]:

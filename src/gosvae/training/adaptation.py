@@ -9,13 +9,12 @@ Axis legend: B images, m classes, H and W pixels, D latent channels.
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from gosvae.checkpoint import half_weights
 from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.model import VqAutoencoder
 from gosvae.codecs.trained import TrainedCodec
@@ -23,18 +22,18 @@ from gosvae.codecs.variable import VariableRateCodec
 from gosvae.codecs.variable_model import VariableRateAutoencoder
 from gosvae.config import to_tree
 from gosvae.datasets.base import Dataset
-from gosvae.datasets.loader import TrainingBatches
 from gosvae.entropy.latent_network import LEVELS
 from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert, NetworkExpert
 from gosvae.experts.trained import card_of
-from gosvae.files import json_bytes, write_together
 from gosvae.losses.divergence import imitation_loss
-from gosvae.seeding import seed_everything, torch_generator
+from gosvae.seeding import torch_generator
 from gosvae.tensors import pad_to_multiple
+from gosvae.training.experts import save_expert
 from gosvae.training.judges import IMITATION, rarity
 from gosvae.training.machine.config import BatchConfig, RunConfig, StageConfig
-from gosvae.training.machine.loop import Outcome, Trainer
+from gosvae.training.machine.fit import StageResult, fit
+from gosvae.training.machine.loop import Outcome
 from gosvae.training.machine.provenance import provenance
 from gosvae.training.machine.task import TrainingTask
 
@@ -104,6 +103,46 @@ def adaptation_stage(steps: int) -> StageConfig:
     )
 
 
+@dataclass(frozen=True)
+class Adaptation:
+    """The fine-tuning of a copy of an expert on what a codec makes of images.
+
+    Attributes:
+        codec: codec of the link; a VQ or variable-rate codec.
+        expert: frozen expert to copy.
+        seen: images that crops are drawn from.
+        stage: the only stage.
+    """
+
+    codec: LearnedCodec | VariableRateCodec
+    expert: NetworkExpert
+    seen: Dataset
+    stage: StageConfig
+
+    @property
+    def stages(self) -> tuple[StageConfig, ...]:
+        return (self.stage,)
+
+    def task(self) -> TrainingTask:
+        network = copy.deepcopy(self.expert.network).requires_grad_(True).train()
+        return AdaptationTask(network, self.expert, self.codec.model)
+
+    def inputs(self) -> str:
+        return str([self.seen.name, len(self.seen), self.expert.fingerprint(), self.codec.fingerprint.hex()])
+
+    def keep(self, result: StageResult) -> None:
+        notes = provenance(
+            self.seen,
+            adapted_to={"codec": self.codec.name, "fingerprint": self.codec.fingerprint.hex()},
+            expert={"name": self.expert.info.name, "fingerprint": self.expert.fingerprint()},
+            stage=to_tree(self.stage),
+            **result.notes,
+        )
+        card = card_of(self.expert, name=f"{self.expert.info.name}-at-{self.codec.name}")
+        for folder in result.folders:
+            save_expert(folder, card, result.network, notes)
+
+
 def adapt_expert(
     codec: TrainedCodec,
     expert: Expert,
@@ -115,13 +154,15 @@ def adapt_expert(
     max_minutes: float | None = None,
     progress: bool = True,
 ) -> Outcome:
-    """Train a copy of the expert on what the codec makes of images; `folder` then holds it, for `load_expert`.
+    """Fine-tune a copy of the expert on what the codec makes of images; `folder` then holds it, for `load_expert`.
 
-    The same call continues a run that was stopped.
+    Args:
+        codec, expert, seen, stage: see `Adaptation`.
+        run, folder, max_minutes, progress: see `fit`.
 
     Raises:
-        ConfigError: a codec without a network that decodes, or an expert whose network is not gosvae's own.
-        TrainingError, CheckpointError, WriteError, DatasetError: as `Trainer.train`.
+        ConfigError: a codec of another kind, or an expert whose network is not gosvae's own.
+        GosvaeError: as `fit`.
     """
     if not isinstance(codec, LearnedCodec | VariableRateCodec):
         raise ConfigError(f"{codec.name!r}: experts are adapted to VQ codecs and variable-rate codecs only")
@@ -130,33 +171,5 @@ def adapt_expert(
             f"expert {expert.info.name!r} cannot be adapted here: only those of gosvae train-expert can; train yours "
             "on pictures that gosvae compress and gosvae decompress made"
         )
-    card = card_of(expert, name=f"{expert.info.name}-at-{codec.name}")
-
-    def batches(stage: StageConfig, rank: int, world_size: int) -> TrainingBatches:
-        options = to_tree(stage.batches)
-        return TrainingBatches(seen, **options, seed=run.seed, workers=run.workers, rank=rank, world_size=world_size)
-
-    def keep(stage: StageConfig, network: nn.Module, minutes: float) -> None:
-        notes = provenance(
-            seen,
-            adapted_to={"codec": codec.name, "fingerprint": codec.fingerprint.hex()},
-            expert={"name": expert.info.name, "fingerprint": expert.fingerprint()},
-            stage=to_tree(stage),
-            run=to_tree(run),
-            minutes=round(minutes, 2),
-        )
-        write_together(
-            {
-                folder / "provenance.json": json_bytes(notes),
-                folder / "config.json": json_bytes(to_tree(card)),
-                folder / "weights.safetensors": save(half_weights(network.state_dict())),
-            }
-        )
-
-    with torch.random.fork_rng(devices=[]):
-        seed_everything(run.seed)
-        network = copy.deepcopy(expert.network).requires_grad_(True).train()
-        task = AdaptationTask(network, expert, codec.model)
-        inputs = [seen.name, len(seen), expert.fingerprint(), codec.fingerprint.hex()]
-        trainer = Trainer(task, (stage,), run, folder, inputs=str(inputs))
-        return trainer.train(batches, keep, max_minutes=max_minutes, progress=progress)
+    training = Adaptation(codec, expert, seen, stage)
+    return fit(training, run, folder, max_minutes=max_minutes, progress=progress)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from gosvae.checkpoint import save_codec
@@ -21,17 +21,17 @@ from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.model import VqAutoencoder
 from gosvae.config import Config, parse, to_tree
 from gosvae.datasets.base import Dataset
-from gosvae.datasets.loader import TrainingBatches
 from gosvae.entropy.context import ContextConfig, ContextNetwork, default_config
 from gosvae.entropy.digits import MOST_VALUES, Digits, clustered, positional
 from gosvae.entropy.lattice import reach
 from gosvae.errors import ConfigError
 from gosvae.nn.integer import QuantizedLinear
 from gosvae.quantizers import FsqConfig
-from gosvae.seeding import seed_everything, torch_generator
+from gosvae.seeding import torch_generator
 from gosvae.tensors import pad_to_multiple
 from gosvae.training.machine.config import BatchConfig, RunConfig, StageConfig, Stages
-from gosvae.training.machine.loop import Outcome, Trainer
+from gosvae.training.machine.fit import StageResult, fit
+from gosvae.training.machine.loop import Outcome
 from gosvae.training.machine.provenance import provenance
 from gosvae.training.machine.task import TrainingTask
 from gosvae.training.passes import PassUse, drawn, pass_uses
@@ -183,6 +183,52 @@ def context_config(codec: VqAutoencoder, changes: dict[str, Any]) -> tuple[Conte
     return parse(ContextConfig, {**to_tree(config), **changes}, source="context model"), digits
 
 
+class ContextTraining:
+    """The training of a context model.
+
+    Args:
+        recipe: changes of the model's configuration, and stages.
+        codec: codec whose indices are learned; its weights, its fingerprint and its other streams do not change.
+        seen: images that crops are drawn from.
+
+    Raises:
+        ConfigError: a configuration of the model with unknown keys or impossible values.
+    """
+
+    def __init__(self, recipe: ContextRecipe, codec: LearnedCodec, seen: Dataset) -> None:
+        self.recipe, self.codec, self.seen = recipe, codec, seen
+        self._config, self._digits = context_config(codec.model, recipe.model)
+
+    @property
+    def stages(self) -> tuple[StageConfig, ...]:
+        return self.recipe.stages
+
+    def task(self) -> TrainingTask:
+        network = ContextNetwork(self._config)
+        initialise(network, self.codec.model, self._digits, self.codec.checkpoint.counts)
+        return ContextTask(network, self.codec.model, self._digits)
+
+    def inputs(self) -> str:
+        fingerprint = self.codec.checkpoint.fingerprint().hex()
+        return str([self.seen.name, len(self.seen), fingerprint, to_tree(self._config)])
+
+    def keep(self, result: StageResult) -> None:
+        assert isinstance(result.network, ContextNetwork)
+        tensors = result.network.freeze()
+        if len(self._digits) > 1 and _levels(self.codec.model) is None:
+            tensors["digits_KD"] = torch.from_numpy(self._digits.table_KD.astype(np.uint16))
+        checkpoint = self.codec.checkpoint
+        notes = provenance(self.seen, recipe=to_tree(self.recipe), **result.notes)
+        with_context = replace(
+            checkpoint,
+            card=checkpoint.card.model_copy(update={"context": self._config}),
+            context=tensors,
+            provenance={**checkpoint.provenance, "context": notes},
+        )
+        for folder in result.folders:
+            save_codec(folder, with_context)
+
+
 def train_context(
     recipe: ContextRecipe,
     codec: LearnedCodec,
@@ -193,48 +239,17 @@ def train_context(
     max_minutes: float | None = None,
     progress: bool = True,
 ) -> Outcome:
-    """Train; `folder` then holds the codec with the model in it. The same call continues a run that was stopped.
+    """Train a context model; `folder` then holds the codec with the model in it.
 
     Args:
-        codec: whose indices are learnt; its weights, its fingerprint and what it reads do not change.
-        seen: images that are cropped at random.
+        recipe, codec, seen: see `ContextTraining`.
+        run, folder, max_minutes, progress: see `fit`.
 
     Raises:
         ConfigError: a configuration of the model with unknown keys or impossible values.
-        TrainingError, CheckpointError, WriteError, DatasetError: as `Trainer.train`.
+        GosvaeError: as `fit`.
     """
-
-    def batches(stage: StageConfig, rank: int, world_size: int) -> TrainingBatches:
-        options = to_tree(stage.batches)
-        return TrainingBatches(seen, **options, seed=run.seed, workers=run.workers, rank=rank, world_size=world_size)
-
-    with torch.random.fork_rng(devices=[]):
-        seed_everything(run.seed)
-        config, digits = context_config(codec.model, recipe.model)
-        network = ContextNetwork(config)
-        initialise(network, codec.model, digits, codec.checkpoint.counts)
-        task = ContextTask(network, codec.model, digits)
-        inputs = [seen.name, len(seen), codec.checkpoint.fingerprint().hex(), to_tree(config)]
-        trainer = Trainer(task, recipe.stages, run, folder, inputs=str(inputs))
-
-        def keep(stage: StageConfig, trained: nn.Module, minutes: float) -> None:
-            assert isinstance(trained, ContextNetwork)
-            tensors = trained.freeze()
-            if len(digits) > 1 and _levels(codec.model) is None:
-                tensors["digits_KD"] = torch.from_numpy(digits.table_KD.astype(np.uint16))
-            notes = {"recipe": to_tree(recipe), "run": to_tree(run), "minutes_of_stage": round(minutes, 2)}
-            checkpoint = codec.checkpoint
-            with_context = replace(
-                checkpoint,
-                card=checkpoint.card.model_copy(update={"context": config}),
-                context=tensors,
-                provenance={**checkpoint.provenance, "context": provenance(seen, **notes)},
-            )
-            last = stage is recipe.stages[-1]
-            for target in [folder / "stages" / stage.name, *([folder] if last else [])]:
-                save_codec(target, with_context)
-
-        return trainer.train(batches, keep, max_minutes=max_minutes, progress=progress)
+    return fit(ContextTraining(recipe, codec, seen), run, folder, max_minutes=max_minutes, progress=progress)
 
 
 def default_recipe(steps: int) -> ContextRecipe:

@@ -19,9 +19,10 @@ import torch
 from gosvae.checkpoint import load_codec_checkpoint
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.errors import CheckpointError
-from gosvae.training.codecs import CodecRecipe, train_codec
+from gosvae.training.codecs import train_codec
 from gosvae.training.machine.loop import Outcome
 from gosvae.training.machine.resume import load_newest_state, save_state
+from gosvae.training.vq import VqRecipe
 from tiny import QUANTIZERS, expert, perceptual, recipe, run_config, streets
 
 
@@ -43,7 +44,7 @@ class Disturbed(Dataset):
         return self.inner[index]
 
 
-def train(folder: Path, what: CodecRecipe, *, data: Dataset | None = None, **options: Any) -> Outcome:
+def train(folder: Path, what: VqRecipe, *, data: Dataset | None = None, **options: Any) -> Outcome:
     """Train on four scenes without a bar."""
     run = options.pop("run", None) or run_config()
     return train_codec(
