@@ -25,6 +25,14 @@ RECIPE_KINDS: dict[str, type[TrainableRecipe] | type[ExpertRecipe]] = {
 }
 """Class of a recipe by the `kind` in its file."""
 
+_FORMER_KEYS = {
+    "losses": "this key is called 'erasures' since version 0.2.0",
+    "finer": "this key was removed in version 0.2.0",
+    "new_from": "this key was removed in version 0.2.0",
+    "wake": "this key was removed in version 0.2.0",
+}
+"""Reasons why keys of earlier versions, all of kind `variable-rate`, are refused."""
+
 
 def recipe_names() -> list[str]:
     """Names of the recipes in the package."""
@@ -50,4 +58,7 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe
     kind = tree.get("kind", "codec")
     if kind not in RECIPE_KINDS:
         raise ConfigError(f"recipe {path.stem!r}: {unknown_name('kind', str(kind), RECIPE_KINDS)}")
+    for key, reason in _FORMER_KEYS.items() if kind == "variable-rate" else ():
+        if key in tree:
+            raise ConfigError(f"recipe {path.stem!r}: {key}: {reason}")
     return parse(RECIPE_KINDS[kind], tree, source=f"recipe {path.stem!r}")

@@ -30,7 +30,7 @@ from gosvae.losses.perceptual import PerceptualLoss, load_perceptual
 from gosvae.seeding import torch_generator
 from gosvae.tensors import ImageArray, pad_to_multiple
 from gosvae.training.codecs import TrainableRecipe
-from gosvae.training.growth import begin_as, can_grow, make_finer, wake_features
+from gosvae.training.growth import begin_as, can_grow
 from gosvae.training.judges import Judges
 from gosvae.training.machine.task import RECONSTRUCTION, TrainingTask
 from gosvae.training.passes import PassUse, drawn, pass_uses
@@ -62,7 +62,7 @@ class RateConfig(Config):
         return done**2 * self.highest_price * (self.lowest_price / self.highest_price) ** (level_B / (LEVELS - 1))
 
 
-class LossesConfig(Config):
+class ErasuresConfig(Config):
     """Losses on the way that the decoder learns to live with.
 
     Attributes:
@@ -96,10 +96,10 @@ class VariableRateTask(TrainingTask):
     network: VariableRateAutoencoder
 
     def __init__(
-        self, network: VariableRateAutoencoder, judges: Judges, rate: RateConfig, losses: LossesConfig
+        self, network: VariableRateAutoencoder, judges: Judges, rate: RateConfig, erasures: ErasuresConfig
     ) -> None:
         super().__init__()
-        self.network, self.judges, self._rate, self._losses = network, judges, rate, losses
+        self.network, self.judges, self._rate, self._erasures = network, judges, rate, erasures
         config = network.config.context
         self._uses = pass_uses(config.refinements, config.taps)
         self._reach = reach(config.refinements)
@@ -128,7 +128,7 @@ class VariableRateTask(TrainingTask):
         level_B = self._draw_levels(len(x_B3HW)).to(x_B3HW.device)
         padded_B3HW = pad_to_multiple(x_B3HW, self.network.stride)
         grid_hw = (padded_B3HW.shape[-2] // self.network.stride, padded_B3HW.shape[-1] // self.network.stride)
-        lost_B1hw = self._losses.lost(len(x_B3HW), grid_hw, self._generator)
+        lost_B1hw = self._erasures.lost(len(x_B3HW), grid_hw, self._generator)
         # The mask is given even where nothing is lost: among several devices every weight must take part in every step.
         result, y_BDhw = self.network(padded_B3HW, level_B, lost_B1hw.to(x_B3HW.device))
         x_hat_B3HW = result.x_hat_B3HW[..., :height, :width].float()
@@ -234,46 +234,36 @@ class VariableRateRecipe(TrainableRecipe):
 
     Attributes:
         rate: what a bit costs at each level.
-        losses: what is lost on the way; nothing by default.
+        erasures: positions of the latent that are lost on the way to the decoder; none by default.
         balance_classes: weigh pixels in the imitation terms by how rare their class is in the expert's maps.
         feature_layers: modules of the expert, by name, whose outputs the term `features` matches; None: those that the
             expert names itself.
         more_experts: imitated beside the one of `--expert`, as `load_expert` takes them.
         more_perceptual: names of distances beside the one of `--lpips`, for `load_perceptual`; the mean of all counts.
         perceptual_images: images of a batch that LPIPS judges, all by default.
-        finer: at the start from another codec, steps of the highest level are made up to so many times finer, see
-            `make_finer`: rounding tells a network next to nothing of what finer steps would bring.
-        new_from: at the start from another codec, latent channels that begin at this level or later are new.
-        wake: at the start from another codec, features of its encoder that are 0 on all images are given life, and new
-            channels carry what is new in them, see `wake_features`.
     """
 
     kind: Literal["variable-rate"] = "variable-rate"
     model: VariableRateConfig = VariableRateConfig()
     rate: RateConfig = RateConfig()
-    losses: LossesConfig = LossesConfig()
+    erasures: ErasuresConfig = ErasuresConfig()
     balance_classes: bool = False
     feature_layers: tuple[str, ...] | None = None
     more_experts: tuple[str, ...] = ()
     more_perceptual: tuple[str, ...] = ()
     perceptual_images: int | None = Field(default=None, ge=1)
-    finer: float = Field(default=1.0, ge=1)
-    new_from: int = Field(default=LEVELS, ge=0, le=LEVELS)
-    wake: bool = False
 
     def network(self) -> VariableRateAutoencoder:
         return VariableRateAutoencoder(self.model)
 
     def can_start_from(self, model: Config) -> bool:
-        """The same model, or one with fewer residual blocks in the decoder or fewer latent channels."""
+        """Return whether the model is the same, or has fewer residual blocks in the decoder or fewer channels."""
         return isinstance(model, VariableRateConfig) and can_grow(model, self.model)
 
     def initialise(self, network: nn.Module, source: CodecCheckpoint, images: Iterator[ImageArray]) -> None:
+        del images
         assert isinstance(network, VariableRateAutoencoder)
-        taken = begin_as(network, source, below=self.new_from)
-        if self.wake:
-            wake_features(network, images, taken)
-        make_finer(network, self.finer)
+        begin_as(network, source)
 
     def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
         assert isinstance(network, VariableRateAutoencoder)
@@ -286,7 +276,7 @@ class VariableRateRecipe(TrainableRecipe):
             more_perceptual=[load_perceptual(name) for name in self.more_perceptual],
             perceptual_images=self.perceptual_images,
         )
-        return VariableRateTask(network, judges, self.rate, self.losses)
+        return VariableRateTask(network, judges, self.rate, self.erasures)
 
     def finished(self, name: str, network: nn.Module, used: Dataset, most_pixels: int) -> CodecCheckpoint:
         del used, most_pixels  # nothing is counted: the context model has learned it
