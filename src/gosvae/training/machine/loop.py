@@ -101,6 +101,16 @@ def make_fabric(run: RunConfig) -> Fabric:
     return fabric
 
 
+def run_key(stages: Sequence[StageConfig], run: RunConfig, inputs: str, network: nn.Module) -> str:
+    """Return the SHA-256 of all that must be the same for a run to continue.
+
+    These are the stages, the seed, the precision, the number of devices, the inputs and the shapes of the network.
+    """
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    what = [[to_tree(stage) for stage in stages], [run.seed, run.precision, run.devices, inputs], shapes]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
 class Trainer:
     """Runs the stages of one training in a folder.
 
@@ -120,18 +130,10 @@ class Trainer:
                     "remove 'adversary'"
                 )
         self._task, self._stages, self._run, self._folder = task, tuple(stages), run, folder
-        self._inputs = inputs
+        self._key = run_key(stages, run, inputs, task.network)
         self._states = folder / "resume"
         self._progress = Progress()
         self._stop_requested = False
-
-    @property
-    def _key(self) -> str:
-        """What must be the same for a run to continue: inputs, stages, seed, precision, devices, network's shapes."""
-        shapes = {name: tuple(value.shape) for name, value in self._task.network.state_dict().items()}
-        run = [self._run.seed, self._run.precision, self._run.devices, self._inputs]
-        what = [[to_tree(s) for s in self._stages], run, shapes]
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
     def train(
         self,
