@@ -304,17 +304,3 @@ def save_sweep(sweep: Sweep, folder: Path) -> Path:
     """Write `link.json`; `WriteError` where the folder cannot be written."""
     write_atomically(folder / SWEEP_FILE, TypeAdapter(Sweep).dump_json(sweep, indent=1) + b"\n")
     return folder / SWEEP_FILE
-
-
-def load_sweep(folder: Path) -> Sweep:
-    """Read what `save_sweep` wrote.
-
-    Raises:
-        ConfigError: the file is missing or is no sweep.
-    """
-    file = folder / SWEEP_FILE if folder.is_dir() else folder
-    try:
-        return TypeAdapter(Sweep).validate_json(file.read_bytes())
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"cannot read {file}: {reason}; expected what `gosvae evaluate-link` wrote") from None
