@@ -1,4 +1,4 @@
-"""What is trained: a network with its loss terms, as one module so that many devices can share the work."""
+"""Contract of a task: a network and its loss terms in one module, so that several devices can share the work."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 RECONSTRUCTION = "reconstruction"
-"""Wanted by a stage that has an adversary, which judges it."""
+"""Name of the reconstruction among the terms; a stage with an adversary wants it, because the adversary judges it."""
 
 
 class TrainingTask(nn.Module, ABC):
-    """Computes unweighted loss terms of a batch; the loop weighs, adds and steps."""
+    """Computes the unweighted loss terms of a batch; the loop weighs and adds them."""
 
     network: nn.Module
-    """The part that is trained, averaged and kept; everything else in the task is frozen."""
+    """Part that is trained, averaged and kept; everything else in the task is frozen."""
 
     @property
     @abstractmethod
@@ -23,23 +23,23 @@ class TrainingTask(nn.Module, ABC):
 
     @property
     def imitation_terms(self) -> frozenset[str]:
-        """Terms that a stage's `ramp_steps` apply to."""
+        """Names of the terms that a stage's `ramp_steps` apply to."""
         return frozenset()
 
     @property
     def last_layer(self) -> nn.Parameter | None:
-        """The kernel that makes the reconstruction; None where there is none that an adversary could judge."""
+        """Kernel of the layer that makes the reconstruction; None where there is no reconstruction to judge."""
         return None
 
     def begin_step(self, *path: int | str) -> None:
-        """Called before every step with (seed, stage, rank, step): what a task draws at random depends on these alone.
+        """Prepare the random numbers of a step. Called before every step with (seed, stage, rank, step).
 
-        So a resumed run draws what the run would have drawn.
+        Random numbers of a task depend on these alone, so that a resumed run draws the same ones.
         """
 
     @abstractmethod
     def forward(self, x_B3HW: Tensor, labels_BHW: Tensor | None, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """Scalars by name: at least the wanted terms. Others, such as `perplexity`, are logged and not weighed.
+        """Return scalars by name, at least the wanted terms. Others, such as `perplexity`, are only logged.
 
-        Where `RECONSTRUCTION` is wanted, it stands under that name: x_hat_B3HW in float32, with its graph.
+        If `RECONSTRUCTION` is wanted, it is among them: x_hat_B3HW in float32, with its graph.
         """
