@@ -1,4 +1,4 @@
-"""Recipes by name: the YAML files beside this one, and one's own files."""
+"""Recipes by name (the YAML files of this folder) or by the path of a file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _FORMER_KEYS = {
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes in the package."""
+    """Return the names of the recipes in the package."""
     folder = Path(str(resources.files(__name__)))
     return sorted(path.stem for path in folder.glob("*.yaml"))
 

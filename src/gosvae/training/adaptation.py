@@ -1,7 +1,7 @@
-"""Receiver adaptation: the expert learns to see on what it receives what it saw on the original.
+"""Adaptation of an expert to a codec: a copy of it learns to give on reconstructions what it gives on originals.
 
-Not part of the paper's protocol, whose expert is frozen: report it apart. It takes no labels and no bit: the frozen
-expert's class probabilities on the original are what its copy must give on the reconstruction.
+This needs no labels and no extra bits: the targets are the frozen expert's class probabilities on the originals. It is
+not part of the paper's protocol, whose expert is frozen, so results must be reported separately.
 
 Axis legend: B images, m classes, H and W pixels, D latent channels.
 """
@@ -41,9 +41,10 @@ Transmission = VqAutoencoder | VariableRateAutoencoder
 
 
 class AdaptationTask(TrainingTask):
-    """Imitation losses (`jsd`, `kld`, `ce`) of a trainable network on reconstructions, by a frozen expert's example.
+    """Imitation losses (`jsd`, `kld`, `ce`) between a frozen expert on originals and a network on reconstructions.
 
-    Pixels weigh by the rarity of their class, as in `Judges`. A variable-rate codec draws a level for each image.
+    Pixels are weighted by the rarity of their class (see `rarity`). With a variable-rate codec, the level of each image
+    is random.
     """
 
     def __init__(self, network: nn.Module, expert: Expert, codec: Transmission) -> None:
@@ -60,7 +61,7 @@ class AdaptationTask(TrainingTask):
         self._generator = torch_generator(*path, "levels")
 
     def forward(self, x_B3HW: Tensor, labels_BHW: Tensor | None, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """The wanted terms; labels are not looked at."""
+        """Return the wanted terms; labels are not used."""
         del labels_BHW
         with torch.no_grad():
             logits_BmHW = self.expert(x_B3HW)
@@ -71,7 +72,7 @@ class AdaptationTask(TrainingTask):
         return {kind: imitation_loss(kind, logits_BmHW, logits_hat_BmHW, weights_BHW) for kind in kinds}
 
     def _received(self, x_B3HW: Tensor) -> Tensor:
-        """What arrives: reconstructions in 8 bits."""
+        """Return the reconstructions, rounded to 8 bits."""
         height, width = x_B3HW.shape[-2:]
         x = pad_to_multiple(x_B3HW, self.codec.stride)
         self.codec.eval()
@@ -86,10 +87,10 @@ class AdaptationTask(TrainingTask):
 
 
 def adaptation_stage(steps: int) -> StageConfig:
-    """The schedule of `gosvae adapt-expert`.
+    """Return the default stage of an adaptation.
 
     Raises:
-        ConfigError: no steps.
+        ConfigError: fewer than 1 step.
     """
     if steps < 1:
         raise ConfigError(f"{steps} steps: expected at least 1")

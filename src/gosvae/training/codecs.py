@@ -1,4 +1,4 @@
-"""What the trainings of all kinds of codecs share: the base of their recipes, and the training itself."""
+"""Training of codecs: the base of the recipes of all kinds, and the training itself."""
 
 from __future__ import annotations
 
@@ -28,12 +28,15 @@ _START_PIXELS = 2_000_000
 
 
 class TrainableRecipe(Config, ABC):
-    """How a codec is trained: a model and the stages of its training. All that depends on its kind is here.
+    """Recipe of a codec: a model and the stages of its training. A subclass holds all that is special to a kind.
 
     Attributes:
-        name: of the recipe and of the codec that it makes.
+        kind: kind of codec.
+        name: name of the recipe and of the codec.
         description: one line for `gosvae list`.
-        reference: the row of the paper that it stands for, or None.
+        reference: row of the paper's tables that the recipe stands for, or None.
+        model: configuration of the network.
+        stages: stages of the training.
     """
 
     kind: str
@@ -45,49 +48,52 @@ class TrainableRecipe(Config, ABC):
 
     @property
     def wanted_terms(self) -> frozenset[str]:
-        """Loss terms of all stages."""
+        """Names of the loss terms of all stages."""
         return frozenset(name for stage in self.stages for name in stage.weights)
 
     @property
     def needs_expert(self) -> bool:
-        """Whether training takes an expert."""
+        """Whether the training needs an expert."""
         return bool(self.wanted_terms & {*IMITATION, FEATURES})
 
     def for_expert(self, expert: Expert | None) -> TrainableRecipe:
-        """The recipe with what its model takes from the expert, such as the number of classes: nothing, for most."""
+        """Return the recipe with values that its model takes from the expert, such as the number of classes."""
         del expert
         return self
 
     def can_start_from(self, model: Config) -> bool:
-        """Whether `initialise` can take the weights of a codec of this model."""
+        """Return whether `initialise` can use the weights of a codec of this model."""
         return model == self.model
 
     def initialise(self, network: nn.Module, source: CodecCheckpoint, images: Iterator[ImageArray]) -> None:
-        """Give the network the weights of a finished codec of a model that `can_start_from` allows.
+        """Give the network the weights of a finished codec whose model `can_start_from` allows.
 
-        `images` are some of those that it will be trained with.
+        Args:
+            network: network that `network` returned.
+            source: finished codec.
+            images: some of the images that the network will be trained with.
 
         Raises:
-            CheckpointError: they do not fit.
+            CheckpointError: the weights do not fit.
         """
         del images
         load_weights(network, source)
 
     @abstractmethod
     def network(self) -> nn.Module:
-        """The network that is trained, newly initialised from PyTorch's global generator."""
+        """Return the network to train, newly initialised from PyTorch's global generator."""
 
     @abstractmethod
     def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
-        """The loss terms of what `network` returned."""
+        """Return the task of a network that `network` returned."""
 
     @abstractmethod
     def finished(self, name: str, network: nn.Module, used: Dataset, most_pixels: int) -> CodecCheckpoint:
-        """The codec of a trained network, with the symbol counts of `spaced_images` and no provenance yet."""
+        """Return the codec of a trained network, with the symbol counts of `spaced_images` and without provenance."""
 
 
 def spaced_images(dataset: Dataset, most_pixels: int = 60_000_000) -> Iterator[ImageArray]:
-    """Images evenly spaced over the dataset, as many of the size of the first as `most_pixels` hold."""
+    """Yield images that are evenly spaced over the dataset, about `most_pixels` pixels in all."""
     pixels = dataset[0].image_uint8_HW3[..., 0].size
     every = -(-len(dataset) * pixels // most_pixels)
     return (dataset[i].image_uint8_HW3 for i in range(0, len(dataset), every))

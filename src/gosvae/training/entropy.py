@@ -1,4 +1,4 @@
-"""Trains a context model on the indices of a finished codec; the codec itself is frozen.
+"""Training of a context model on the indices of a finished VQ codec, which is frozen.
 
 Axis legend: B images, h and w latent positions, N positions, T taps, K codes, D digits, V values of a digit.
 """
@@ -37,16 +37,17 @@ from gosvae.training.machine.task import TrainingTask
 from gosvae.training.passes import PassUse, drawn, pass_uses
 
 BITS = "bits"
-"""The only term: cross-entropy in bits for each index."""
+"""Name of the only term: cross-entropy in bits per index."""
 _LONGEST_EMBEDDING = 3.0
-"""Start of the embeddings: within what their integers hold, 127 / 32."""
+"""Largest initial value of an embedding; its integers hold up to 127 / 32."""
 
 
 class ContextRecipe(Config):
-    """How a context model is trained.
+    """Recipe of a context model.
 
     Attributes:
         model: changes of the model's configuration, such as `{"width": 128}`; the rest follows from the codebook.
+        stages: stages of the training.
     """
 
     kind: Literal["context"] = "context"
@@ -57,13 +58,13 @@ class ContextRecipe(Config):
 
 
 def _levels(codec: VqAutoencoder) -> tuple[int, ...] | None:
-    """Levels of a product quantizer (FSQ), whose indices are digits already; None for others."""
+    """Return the levels of a product quantizer (FSQ), whose indices are digits already; None for others."""
     config = codec.config.quantizer
     return config.levels if isinstance(config, FsqConfig) else None
 
 
 def digits_of(codec: VqAutoencoder) -> tuple[Digits, bool]:
-    """The digits of a codec's indices, and whether they are those of a product quantizer."""
+    """Return the digits of a codec's indices, and whether they are those of a product quantizer."""
     quantizer = codec.quantizer
     size = quantizer.codebook_size
     levels = _levels(codec)
@@ -78,14 +79,14 @@ def digits_of(codec: VqAutoencoder) -> tuple[Digits, bool]:
 
 @torch.no_grad()
 def code_vectors(codec: VqAutoencoder) -> Tensor:
-    """What the indices stand for, float32 (K, C)."""
+    """Return the vectors that the indices stand for, float32 (K, C)."""
     vectors_1CK1 = codec.quantizer.lookup(torch.arange(codec.quantizer.codebook_size).view(1, -1, 1))
     return vectors_1CK1[0, :, :, 0].T.float().cpu()
 
 
 @torch.no_grad()
 def initialise(network: ContextNetwork, codec: VqAutoencoder, digits: Digits, counts_K: Tensor) -> None:
-    """Start where much is known already: similar codes are similar, and frequent ones are probable."""
+    """Initialise the network: similar codes get similar embeddings, and frequent codes a high probability."""
     vectors_KC = code_vectors(codec)
     centred_KC = vectors_KC - vectors_KC.mean(dim=0)
     left, sizes, _ = torch.linalg.svd(centred_KC, full_matrices=False)
@@ -104,7 +105,7 @@ def initialise(network: ContextNetwork, codec: VqAutoencoder, digits: Digits, co
 
 
 class ContextTask(TrainingTask):
-    """Cross-entropy of random positions of a batch's indices, see `gosvae.training.passes`."""
+    """Cross-entropy of a batch's indices at random positions, see `gosvae.training.passes`."""
 
     network: ContextNetwork
 
@@ -132,7 +133,7 @@ class ContextTask(TrainingTask):
         self._generator = torch_generator(*path, "positions")
 
     def forward(self, x_B3HW: Tensor, labels_BHW: Tensor | None, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """`bits` for each index; and those of the first and the last pass, to be logged."""
+        """Return `bits` per index, and those of the first and the last pass, which are only logged."""
         del labels_BHW, wanted
         with torch.autocast(x_B3HW.device.type, enabled=False):
             x = pad_to_multiple(x_B3HW.float(), self.codec.stride)
@@ -140,7 +141,7 @@ class ContextTask(TrainingTask):
             return self.bits(indices_Bhw)
 
     def bits(self, indices_Bhw: Tensor) -> dict[str, Tensor]:
-        """See `forward`."""
+        """Return the terms of indices, as `forward`."""
         r, config = self._reach, self.network.config
         padded = F.pad(indices_Bhw, (r, r, r, r), value=config.codebook_size)
         _, height, width = padded.shape
@@ -162,7 +163,7 @@ class ContextTask(TrainingTask):
         return {BITS: total, **terms, "bits_last_pass": bits.detach()}
 
     def _pass_bits(self, neighbours_NT: Tensor, indices_N: Tensor, use: PassUse) -> Tensor:
-        """Mean bits of indices under the network in a pass."""
+        """Return the mean bits of indices in a pass."""
         network = self.network
         rows = [self.get_buffer(f"_rows_{d}")[neighbours_NT] for d in range(self._n_tables)]
         h_NC = network.features(rows, use.kind, use.refinement, len(indices_N))
@@ -177,7 +178,7 @@ class ContextTask(TrainingTask):
 
 
 def context_config(codec: VqAutoencoder, changes: dict[str, Any]) -> tuple[ContextConfig, Digits]:
-    """The configuration for a codec, with changes, and the digits of its indices."""
+    """Return the configuration of the context model of a codec, with changes, and the digits of its indices."""
     digits, product = digits_of(codec)
     config = default_config(codec.quantizer.codebook_size, digits.values, product=product)
     return parse(ContextConfig, {**to_tree(config), **changes}, source="context model"), digits
@@ -253,7 +254,11 @@ def train_context(
 
 
 def default_recipe(steps: int) -> ContextRecipe:
-    """The recipe that the shipped models were trained with."""
+    """Return the recipe that the released models were trained with.
+
+    Raises:
+        ConfigError: fewer than 1 step.
+    """
     if steps < 1:
         raise ConfigError(f"{steps} steps: expected at least 1")
     stage = StageConfig(

@@ -27,10 +27,14 @@ from gosvae.training.machine.task import TrainingTask
 
 
 class ExpertRecipe(Config):
-    """How an expert is trained.
+    """Recipe of an expert.
 
     Attributes:
-        architecture: of the network; `widths` and `blocks` are those of its configuration.
+        name: name of the recipe and of the expert.
+        description: one line for `gosvae list`.
+        architecture: architecture of the network, `CompactConfig` or `UNetConfig`.
+        widths, blocks: sizes of the network, see its configuration.
+        stages: stages of the training.
     """
 
     kind: Literal["expert"] = "expert"
@@ -42,7 +46,7 @@ class ExpertRecipe(Config):
     stages: Stages
 
     def network(self, class_count: int) -> NetworkConfig:
-        """The configuration of the network for so many classes.
+        """Return the configuration of the network for a number of classes.
 
         Raises:
             ConfigError: a size that the architecture cannot have.
@@ -68,7 +72,7 @@ class ExpertTask(TrainingTask):
         return frozenset({"cross_entropy"})
 
     def forward(self, x_B3HW: Tensor, labels_BHW: Tensor | None, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """Also logs `accuracy`, the share of labelled pixels that are right."""
+        """Return `cross_entropy`, and `accuracy` (share of labelled pixels that are right), which is only logged."""
         del wanted
         if labels_BHW is None:
             raise DatasetError("training an expert needs labels: choose a dataset that has them")
@@ -84,7 +88,7 @@ class ExpertTask(TrainingTask):
 
 
 def label_counts(dataset: Dataset, most: int = 200) -> Tensor:
-    """Pixels of each class, (m,), over up to `most` evenly spaced samples.
+    """Return the number of pixels of each class, (m,), over up to `most` evenly spaced samples.
 
     Raises:
         DatasetError: the dataset has no labels.
@@ -106,7 +110,7 @@ class ExpertTraining:
     Attributes:
         recipe: architecture and stages.
         seen: labelled images that crops are drawn from.
-        input_size: height and width that the expert is used at, for its card.
+        input_size: height and width in pixels at which the expert is used; its card names them.
     """
 
     recipe: ExpertRecipe

@@ -31,7 +31,7 @@ _KMEANS_ITERATIONS = 20
 
 
 class VqRecipe(TrainableRecipe):
-    """A VQ autoencoder."""
+    """Recipe of a VQ codec."""
 
     kind: Literal["codec"] = "codec"
     model: ModelConfig
@@ -40,14 +40,14 @@ class VqRecipe(TrainableRecipe):
         return VqAutoencoder(self.model)
 
     def can_start_from(self, model: Config) -> bool:
-        """The same model, or one of another `codebook_size`."""
+        """Return whether the model is the same, but for the `codebook_size`."""
         if not (isinstance(model, ModelConfig) and isinstance(self.model.quantizer, VqConfig)):
             return model == self.model
         size = {"codebook_size": self.model.quantizer.codebook_size}
         return self.model == model.model_copy(update={"quantizer": model.quantizer.model_copy(update=size)})
 
     def initialise(self, network: nn.Module, source: CodecCheckpoint, images: Iterator[ImageArray]) -> None:
-        """As they are; a codebook of another size begins as the k-means of what the encoder makes of the images."""
+        """Copy the weights; a codebook of another size starts from k-means of the latents of the images."""
         assert isinstance(source.card, CodecCard)
         if source.card.model == self.model:
             load_weights(network, source)
@@ -83,7 +83,7 @@ def _latent(network: VqAutoencoder, image: ImageArray) -> torch.Tensor:
 
 
 def count_indices(codec: LearnedCodec, dataset: Dataset, most_pixels: int = 60_000_000) -> torch.Tensor:
-    """Index counts (K,), int64 and at least 1, of `spaced_images`: the static histogram."""
+    """Return counts (K,), int64 and at least 1, of the indices of `spaced_images`, for the static histogram."""
     indices = (codec.indices(image) for image in spaced_images(dataset, most_pixels))
     histogram = StaticHistogram.fit(indices, codec.model.quantizer.codebook_size)
     return torch.from_numpy(np.asarray(histogram.counts_K))
