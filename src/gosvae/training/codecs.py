@@ -93,7 +93,7 @@ class TrainableRecipe(Config, ABC):
 
 
 def spaced_images(dataset: Dataset, most_pixels: int = 60_000_000) -> Iterator[ImageArray]:
-    """Yield images that are evenly spaced over the dataset, about `most_pixels` pixels in all."""
+    """Yield evenly spaced images of the dataset, of about `most_pixels` pixels together at most."""
     pixels = dataset[0].image_uint8_HW3[..., 0].size
     every = -(-len(dataset) * pixels // most_pixels)
     return (dataset[i].image_uint8_HW3 for i in range(0, len(dataset), every))

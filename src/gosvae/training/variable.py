@@ -89,8 +89,8 @@ class ErasuresConfig(Config):
 class VariableRateTask(TrainingTask):
     """A variable-rate codec with the frozen networks that judge its reconstructions.
 
-    The terms are those of `Judges`; `rate`, the price of the bits, whose gradient goes to the encoder and the gains; and
-    `bits` per pixel, whose gradient goes to the context model alone.
+    The terms are those of `Judges`; `rate`, the price of the bits, whose gradient goes to the encoder and the gains;
+    and `bits` per pixel, whose gradient goes to the context model alone.
     """
 
     network: VariableRateAutoencoder
