@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gosvae.codecs.learned import LearnedCodec
+from gosvae.link import sender
+from gosvae.link.client import LinkClient
 from gosvae.link.engine import Engine, EngineLimits
 from gosvae.link.perception import Perception
 from gosvae.link.security import Endpoint
 from gosvae.link.service import LinkService
+from gosvae.link.session import ServiceLimits
 from tiny import checkpoint, expert, streets
 
 HOST = "127.0.0.1"
@@ -28,20 +33,82 @@ TOKEN = "a-token-of-many-characters"
 LOOPBACK = Endpoint(HOST, 0)
 
 
-def run(test: Callable[[], Awaitable[None]], seconds: float = 120.0) -> None:
-    """Run a test on an event loop of its own, for so long at most."""
+PATIENCE_S = 120.0
+"""Limit of a wait that ends by an event: no machine is so busy that it takes longer."""
+
+
+def run(test: Callable[[], Awaitable[None]], seconds: float = 2 * PATIENCE_S) -> None:
+    """Run a test on an event loop of its own, within a time limit; what it leaves open is closed.
+
+    Raises:
+        AssertionError: the test left a gRPC server running.
+    """
+    _keep_grpc()
 
     async def limited() -> None:
-        await asyncio.wait_for(test(), seconds)
+        async with servers_stopped(), asyncio.timeout(seconds):
+            await test()
 
-    asyncio.run(limited())
+    with patient_senders():
+        asyncio.run(limited())
 
 
-async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+@contextmanager
+def patient_senders() -> Iterator[None]:
+    """Lengthen the waits of a sender for its receiver, which a busy machine keeps it waiting for."""
+    with (
+        patch.dict(LinkClient.open.__func__.__kwdefaults__, timeout_s=PATIENCE_S),  # type: ignore[attr-defined]
+        patch.object(sender, "DRAIN_S", PATIENCE_S),
+    ):
+        yield
+
+
+@cache
+def _keep_grpc() -> None:
+    """Keep gRPC's completion queue to the end of the process.
+
+    gRPC counts its servers, channels and calls, and joins the thread of the queue when the last one is destroyed. With
+    a server that was never stopped that thread does not end, and the garbage collection that destroys the server would
+    hang.
+    """
+    grpc.aio.init_grpc_aio()
+
+
+@asynccontextmanager
+async def servers_stopped() -> AsyncIterator[None]:
+    """Stop the gRPC servers that are made in the block while their event loop is there.
+
+    Raises:
+        AssertionError: the block ends well but leaves a server running.
+    """
+    servers: list[Any] = []
+    real = grpc.aio.server
+
+    def server(*arguments: Any, **options: Any) -> Any:
+        servers.append(real(*arguments, **options))
+        return servers[-1]
+
+    try:
+        with patch.object(grpc.aio, "server", server):
+            yield
+        assert not any(server._server.is_running() for server in servers), "a gRPC server was left running"
+    finally:
+        for left in servers:
+            await left.stop(None)
+
+
+async def until(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
     """Wait for something that another task or thread does."""
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+def forward(seconds: float) -> None:
+    """Put the clock of the running event loop forward, so that its timers are due."""
+    loop = asyncio.get_running_loop()
+    real = loop.time
+    loop.time = lambda: real() + seconds  # type: ignore[method-assign]
 
 
 @cache
@@ -59,14 +126,22 @@ def perception(**more: Any) -> Perception:
     return Perception(codec(), expert(), **more)
 
 
+def patient_limits(**more: Any) -> ServiceLimits:
+    """Limits of a service that clients on a busy machine keep to, but for those that are given."""
+    return ServiceLimits(**{"hello_s": PATIENCE_S, "write_s": PATIENCE_S, "grace_s": PATIENCE_S} | more)
+
+
 @asynccontextmanager
 async def serving(
-    engine_limits: EngineLimits | None = None, looks: Perception | None = None, **service: Any
+    engine_limits: EngineLimits | None = None,
+    looks: Perception | None = None,
+    limits: ServiceLimits | None = None,
+    **service: Any,
 ) -> AsyncIterator[LinkService]:
-    """A service with its engine on a free port of this machine."""
+    """A service with its engine on a free port of this machine; by default no frame is ever too old."""
     async with (
-        Engine(looks or perception(), engine_limits) as engine,
-        LinkService(engine, LOOPBACK, **service) as listening,
+        Engine(looks or perception(), engine_limits or EngineLimits(deadline_ms=0)) as engine,
+        LinkService(engine, LOOPBACK, limits=limits or patient_limits(), **service) as listening,
     ):
         yield listening
 

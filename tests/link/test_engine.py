@@ -21,8 +21,10 @@ from gosvae.link.packets import packetise
 from gosvae.link.perception import Perceived, Perception, Reason, StageTimes, Trouble
 from gosvae.link.reassembly import Reassembler
 from gosvae.tensors import image_to_tensor
-from link.small_link import codec, perception, run, stream, until
+from link.small_link import PATIENCE_S, codec, perception, run, stream, until
 from tiny import checkpoint, expert, streets
+
+PATIENT = EngineLimits(deadline_ms=0)
 
 
 class Gate(Perception):
@@ -35,7 +37,7 @@ class Gate(Perception):
 
     def __call__(self, frames: Sequence[tuple[bytes, bool]]) -> list[Perceived | Trouble]:
         self.batches.append(len(frames))
-        assert self.opened.wait(20)
+        assert self.opened.wait(PATIENCE_S / 2), "nobody opened the gate"
         nothing = np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8)
         return [Perceived(*nothing, None, StageTimes()) for _ in frames]
 
@@ -56,7 +58,7 @@ async def held_up(engine: Engine, gate: Gate) -> None:
 
 def test_the_answer_is_what_the_expert_sees_on_the_reconstruction() -> None:
     async def test() -> None:
-        async with Engine(perception()) as engine:
+        async with Engine(perception(), PATIENT) as engine:
             outcomes = await asyncio.gather(
                 *[await engine.submit(Frame(f"s{n}", n, stream(n), coding="run-length")) for n in range(6)]
             )
@@ -83,7 +85,7 @@ def test_one_bad_frame_takes_no_other_with_it() -> None:
     other = LearnedCodec(checkpoint(seed=5)).compress(streets()[0].image_uint8_HW3)
 
     async def test() -> None:
-        async with Engine(perception(max_pixels=64 * 96)) as engine:
+        async with Engine(perception(max_pixels=64 * 96), PATIENT) as engine:
             large = codec().compress(np.zeros((96, 96, 3), np.uint8))
             frames = [stream(0), b"garbage", other, stream(1)[:-3], large, b"", stream(1)]
             outcomes = await asyncio.gather(
@@ -112,12 +114,12 @@ def test_lost_slices_are_concealed_and_marked() -> None:
     assert received.missing == (0,)
 
     async def test() -> None:
-        async with Engine(perception()) as engine:
+        async with Engine(perception(), PATIENT) as engine:
             outcome = await (await engine.submit(Frame("udp:1", 0, received.stream, incomplete=True)))
         assert isinstance(outcome, Answer)
         assert outcome.perceived.concealed_HW is not None
         assert 0.15 < outcome.perceived.concealed_HW.mean() < 0.4
-        async with Engine(Perception(load_classical("jpeg"), expert())) as engine:
+        async with Engine(Perception(load_classical("jpeg"), expert()), PATIENT) as engine:
             assert (
                 reason(await (await engine.submit(Frame("udp:1", 0, b"\xff\xd8", incomplete=True))))
                 == Reason.INCOMPLETE
@@ -131,12 +133,12 @@ def test_other_kinds_of_codecs() -> None:
     labels = LabelMapCodec(expert())
 
     async def test() -> None:
-        async with Engine(Perception(jpeg, expert(), max_pixels=10_000)) as engine:
+        async with Engine(Perception(jpeg, expert(), max_pixels=10_000), PATIENT) as engine:
             large = jpeg.compress(np.zeros((120, 120, 3), np.uint8))
             frames = (jpeg.compress(image), b"\xff\xd8 no", large)
             outcomes = await asyncio.gather(*[await engine.submit(Frame("s", 0, data)) for data in frames])
             assert reasons(outcomes) == [None, Reason.DAMAGED, Reason.TOO_LARGE]
-        async with Engine(Perception(labels, None)) as engine:
+        async with Engine(Perception(labels, None), PATIENT) as engine:
             outcome = await (await engine.submit(Frame("s", 0, labels.compress(image))))
             assert isinstance(outcome, Answer)
             expected_HW = expert().class_map(image_to_tensor(image))[0].numpy()
@@ -182,8 +184,8 @@ def test_block_makes_senders_wait_and_loses_nothing() -> None:
         async with Engine(gate, EngineLimits(policy="block", max_frames=3, deadline_ms=0)) as engine:
             await held_up(engine, gate)
             submissions = [asyncio.create_task(engine.submit(Frame(f"s{n}", n, b"x"))) for n in range(10)]
-            await asyncio.sleep(0.05)
-            assert sum(task.done() for task in submissions) == 3
+            await until(lambda: engine.counters.received == 11)
+            await until(lambda: sum(task.done() for task in submissions) == 3)
             submissions[9].cancel()  # its sender vanishes while it waits
             await asyncio.gather(submissions[9], return_exceptions=True)
             gate.opened.set()
@@ -218,13 +220,13 @@ def test_bytes_are_limited_too(policy: Policy) -> None:
 def test_stale_frames_are_dropped_and_the_shorter_deadline_counts() -> None:
     async def test() -> None:
         gate = Gate()
-        async with Engine(gate, EngineLimits(deadline_ms=60_000)) as engine:
+        async with Engine(gate, EngineLimits(deadline_ms=600_000)) as engine:
             await held_up(engine, gate)
             old = time.monotonic() - 10.0
             futures = [
                 await engine.submit(Frame("s", 0, b"x", arrived_s=old)),
                 await engine.submit(Frame("s", 1, b"x", arrived_s=old, deadline_ms=9_000)),
-                await engine.submit(Frame("s", 2, b"x", arrived_s=old - 100)),
+                await engine.submit(Frame("s", 2, b"x", arrived_s=old - 1000)),
             ]
             gate.opened.set()
             assert reasons(await asyncio.gather(*futures)) == [None, Reason.STALE, Reason.STALE]
@@ -256,7 +258,7 @@ def test_senders_take_turns() -> None:
 def test_frames_of_who_has_left_are_not_worked_on() -> None:
     async def test() -> None:
         gate = Gate()
-        async with Engine(gate) as engine:
+        async with Engine(gate, PATIENT) as engine:
             await held_up(engine, gate)
             for n in range(5):
                 (await engine.submit(Frame("s", n, b"x"))).cancel()
@@ -276,7 +278,7 @@ def test_closing_answers_what_there_is_time_for_and_drops_the_rest() -> None:
             await held_up(engine, gate)
             futures = [await engine.submit(Frame("s", n, b"x")) for n in range(3)]
             closing = asyncio.create_task(engine.close(grace_s=0.05))
-            await asyncio.sleep(0.2)
+            await until(lambda: engine.counters.waiting == 0)  # the grace is over
             late = await engine.submit(Frame("s", 9, b"x"))
             gate.opened.set()
             await closing
@@ -296,7 +298,7 @@ def test_defects_are_answered_and_logged(caplog: pytest.LogCaptureFixture) -> No
         raise ValueError("an observer's own")
 
     async def test() -> None:
-        async with Engine(Broken(codec(), expert())) as engine:
+        async with Engine(Broken(codec(), expert()), PATIENT) as engine:
             engine.observers.append(observer)
             outcome = await (await engine.submit(Frame("s", 0, b"x")))
             assert isinstance(outcome, Dropped)

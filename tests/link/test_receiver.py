@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -21,11 +23,18 @@ from gosvae.link.sender import GrpcTarget, UdpTarget, percentile, send_pictures
 from gosvae.link.transmitter import Transmitter
 from gosvae.link.udp import UdpSender
 from gosvae.tensors import ImageArray
-from link.small_link import LOOPBACK, codec, perception, run, until
+from link.small_link import LOOPBACK, PATIENCE_S, codec, forward, patient_limits, perception, run, until
 from link.test_engine import Gate
 from tiny import checkpoint, streets
 
-CONFIG = ReceiverConfig(grpc=LOOPBACK, udp=LOOPBACK, page=LOOPBACK, engine=EngineLimits(deadline_ms=0))
+CONFIG = ReceiverConfig(
+    grpc=LOOPBACK,
+    udp=LOOPBACK,
+    page=LOOPBACK,
+    engine=EngineLimits(deadline_ms=0),
+    service=patient_limits(),
+    udp_deadline_ms=1000 * PATIENCE_S,
+)
 
 
 def pictures(count: int) -> Iterator[ImageArray]:
@@ -35,12 +44,24 @@ def pictures(count: int) -> Iterator[ImageArray]:
 def test_over_grpc() -> None:
     async def test() -> None:
         results: list[Result] = []
+        answered = threading.Event()
+
+        def take(result: Result) -> None:
+            results.append(result)
+            answered.set()
+
+        def waits() -> Iterator[ImageArray]:
+            """The last picture comes after the first answer, so that the receiver is told of a round trip."""
+            yield from pictures(8)
+            assert answered.wait(PATIENCE_S)
+            yield from pictures(1)
+
         async with Receiver(perception(), CONFIG) as receiver:
             assert receiver.service is not None
             async with await LinkClient.open(receiver.service.endpoint, name="car") as client:
-                target = GrpcTarget(client, originals=True, on_result=results.append)
+                target = GrpcTarget(client, originals=True, on_result=take)
                 transmitter = Transmitter(codec())
-                await send_pictures(pictures(9), transmitter, target, fps=200.0, stop=asyncio.Event())
+                await send_pictures(waits(), transmitter, target, fps=200.0, stop=asyncio.Event())
             counters = target.counters
             assert (counters.sent, counters.answered, target.unanswered) == (9, 9, 0)
             assert [result.number for result in results] == list(range(9))
@@ -80,10 +101,10 @@ def test_the_source_may_fail_or_be_interrupted() -> None:
 
 
 def test_a_receiver_that_goes_away_is_noticed() -> None:
-    async def test() -> None:
+    async def test(stack: AsyncExitStack) -> None:
         async with Receiver(perception(), CONFIG) as receiver:
             assert receiver.service is not None
-            client = await LinkClient.open(receiver.service.endpoint)
+            client = await stack.enter_async_context(await LinkClient.open(receiver.service.endpoint))
             target = GrpcTarget(client)
             sending = asyncio.create_task(
                 send_pictures(pictures(10**6), Transmitter(codec()), target, fps=100.0, stop=asyncio.Event())
@@ -91,9 +112,12 @@ def test_a_receiver_that_goes_away_is_noticed() -> None:
             await until(lambda: target.counters.answered > 3)
         with pytest.raises(LinkError, match=r"closing|ended the stream"):
             await sending
-        await client.close()
 
-    run(test)
+    async def closing() -> None:
+        async with AsyncExitStack() as stack:
+            await test(stack)
+
+    run(closing)
 
 
 def test_a_sender_waits_for_answers_where_too_many_are_missing() -> None:
@@ -141,7 +165,7 @@ def test_over_udp_with_losses() -> None:
     sliced = LearnedCodec(checkpoint(), options=StreamOptions(slices=4, layout="interleaved"))
 
     async def test() -> None:
-        async with Receiver(perception(), replace(CONFIG, udp_deadline_ms=50.0)) as receiver:
+        async with Receiver(perception(), CONFIG) as receiver:
             udp = receiver.udp
             assert udp is not None
             async with await UdpSender.open(*udp.address, slices_per_packet=1) as sender:
@@ -150,6 +174,8 @@ def test_over_udp_with_losses() -> None:
                 sender._transport.sendto = lambda data: real(data) if next(count) % 4 else None  # type: ignore[method-assign,misc]
                 receiver.board.state(None)
                 await send_pictures(pictures(6), Transmitter(sliced), UdpTarget(sender), fps=50.0, stop=asyncio.Event())
+                await until(lambda: udp.counters.datagrams == 18)
+                forward(PATIENCE_S)  # the deadline of all frames is over
                 await until(lambda: receiver.engine.counters.answered == 6)
             assert udp.inlet.reassembler.counters.partial == 6
             (shown,) = receiver.board.state(None)["senders"]

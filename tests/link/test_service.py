@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
@@ -13,14 +15,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gosvae.errors import ConfigError, LinkError
-from gosvae.link.client import LinkClient, Refusal, Result
+from gosvae.link.client import LinkClient, Refusal, Result, _Ending
 from gosvae.link.engine import EngineLimits
 from gosvae.link.messages import pb, printable
 from gosvae.link.perception import Reason
 from gosvae.link.security import ClientTls, Endpoint, ServerTls
 from gosvae.link.service import LinkService
 from gosvae.link.session import ServiceLimits
-from link.small_link import TOKEN, Authority, codec, run, serving, stream, until
+from link.small_link import PATIENCE_S, TOKEN, Authority, codec, patient_limits, run, serving, stream, until
 from link.test_engine import Gate
 
 PATIENT = EngineLimits(deadline_ms=0, max_frames=1000)
@@ -74,7 +76,7 @@ def test_frames_go_up_and_class_maps_come_down(coding: str) -> None:
 
 def test_bad_frames_are_answered_and_the_stream_goes_on() -> None:
     async def test() -> None:
-        limits = ServiceLimits(max_frame_bytes=5000)
+        limits = patient_limits(max_frame_bytes=5000)
         async with serving(PATIENT, limits=limits) as service, await LinkClient.open(service.endpoint) as client:
             await client.send_raw(b"\xff\xff\xff")
             await client.send_raw(b"")
@@ -92,7 +94,7 @@ def test_bad_frames_are_answered_and_the_stream_goes_on() -> None:
 
 def test_a_message_longer_than_allowed_ends_its_stream_alone() -> None:
     async def test() -> None:
-        limits = ServiceLimits(max_frame_bytes=5000)
+        limits = patient_limits(max_frame_bytes=5000)
         async with (
             serving(PATIENT, limits=limits) as service,
             await LinkClient.open(service.endpoint) as client,
@@ -108,7 +110,7 @@ def test_a_message_longer_than_allowed_ends_its_stream_alone() -> None:
 def test_those_that_send_nothing_but_malformed_messages_are_cut_off() -> None:
     async def test() -> None:
         async with (
-            serving(limits=ServiceLimits(max_malformed=5)) as service,
+            serving(limits=patient_limits(max_malformed=5)) as service,
             await LinkClient.open(service.endpoint) as client,
         ):
 
@@ -136,18 +138,23 @@ def test_another_codec_is_told_before_the_first_frame() -> None:
 
 def test_the_first_message_must_be_a_hello(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
-        async with serving(limits=ServiceLimits(hello_s=0.2)) as service:
-            async with grpc.aio.insecure_channel(str(service.endpoint)) as channel:
-                for first in (b"\xff", pb().FromSender(frame=pb().Frame()).SerializeToString(), None):
-                    call = channel.stream_stream("/gosvae.link.v1.Link/Connect")()
-                    if first is not None:
-                        await call.write(first)
-                    with pytest.raises(grpc.aio.AioRpcError) as caught:
-                        await call.read()
-                    assert caught.value.code() in (
-                        *(grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.DEADLINE_EXCEEDED),
-                    )
-            assert service.counters.refused == {"no-hello": 3}
+        async with serving() as service, grpc.aio.insecure_channel(str(service.endpoint)) as channel:
+            for first in (b"\xff", pb().FromSender(frame=pb().Frame()).SerializeToString()):
+                call = channel.stream_stream("/gosvae.link.v1.Link/Connect")()
+                await call.write(first)
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call.read()
+                assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert service.counters.refused == {"no-hello": 2}
+        async with (
+            serving(limits=ServiceLimits(hello_s=0.2)) as service,
+            grpc.aio.insecure_channel(str(service.endpoint)) as channel,
+        ):
+            call = channel.stream_stream("/gosvae.link.v1.Link/Connect")()
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call.read()
+            assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            assert service.counters.refused == {"no-hello": 1}
 
     with caplog.at_level(logging.WARNING):
         run(test)
@@ -238,7 +245,7 @@ def test_closing_answers_what_was_taken() -> None:
                 await client.send(n, stream())
             await until(lambda: service.engine.counters.received == 5)
             closing = asyncio.create_task(service.close())
-            await asyncio.sleep(0.05)
+            await until(lambda: all(session.closing for session in service._sessions))
             gate.opened.set()
             answers = client.answers()
             assert [(await anext(answers)).number for _ in range(5)] == [0, 1, 2, 3, 4]
@@ -256,8 +263,10 @@ def test_clients_that_vanish_leave_nothing_behind() -> None:
             async with await LinkClient.open(service.endpoint) as stays:
                 for _ in range(5):
                     client = await LinkClient.open(service.endpoint)
+                    taken = service.engine.counters.received + 5
                     for n in range(10):
                         await client.send(n, stream())
+                    await until(lambda taken=taken: service.engine.counters.received >= taken)  # type: ignore[misc]
                     await client.close()  # in the middle of it all
                 await until(lambda: service.counters.open_streams == 1)
                 gate.opened.set()
@@ -272,28 +281,27 @@ def test_clients_that_vanish_leave_nothing_behind() -> None:
 
 def test_slow_readers_lose_answers_and_hold_up_nobody() -> None:
     async def test() -> None:
-        limits = ServiceLimits(max_pending_frames=8, write_s=1.0)
+        limits = patient_limits(max_pending_frames=8)
         gate = Gate()
         gate.opened.set()
         async with serving(EngineLimits(deadline_ms=0), gate, limits=limits) as service:
-            slow = await LinkClient.open(service.endpoint, name="x" * 60)
-            await slow.send(0, stream())
-            # Refusals are long enough to fill what HTTP/2 buffers; none is ever read.
-            garbage = pb().FromSender(frame=pb().Frame(number=1, stream=bytes(2**20 + 1))).SerializeToString()
+            async with await LinkClient.open(service.endpoint, name="x" * 60) as slow:
+                await slow.send(0, stream())
+                # Refusals are long enough to fill what HTTP/2 buffers; none is ever read.
+                garbage = pb().FromSender(frame=pb().Frame(number=1, stream=bytes(2**20 + 1))).SerializeToString()
 
-            async def flood() -> None:
-                for _ in range(4000):
-                    await slow.send_raw(garbage)
+                async def flood() -> None:
+                    for _ in range(4000):
+                        await slow.send_raw(garbage)
 
-            flooding = asyncio.create_task(flood())
-            async with await LinkClient.open(service.endpoint) as quick:
-                for n in range(20):
-                    await quick.send(n, stream())
-                    assert isinstance(await anext(quick.answers()), Result)
-            assert max(len(session.outbox) for session in service._sessions) <= 16
-            flooding.cancel()
-            await asyncio.gather(flooding, return_exceptions=True)
-            await slow.close()
+                flooding = asyncio.create_task(flood())
+                async with await LinkClient.open(service.endpoint) as quick:
+                    for n in range(20):
+                        await quick.send(n, stream())
+                        assert isinstance(await anext(quick.answers()), Result)
+                assert max(len(session.outbox) for session in service._sessions) <= 16
+                flooding.cancel()
+                await asyncio.gather(flooding, return_exceptions=True)
             await until(lambda: accounted(service) and service.counters.open_streams == 0)
 
     run(test)
@@ -301,7 +309,7 @@ def test_slow_readers_lose_answers_and_hold_up_nobody() -> None:
 
 def test_a_reader_that_stands_still_is_cut_off() -> None:
     async def test() -> None:
-        limits = ServiceLimits(max_pending_frames=4, write_s=0.3)
+        limits = patient_limits(max_pending_frames=4, write_s=0.3)
         async with serving(PATIENT, limits=limits) as service:
             options = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
             async with grpc.aio.insecure_channel(str(service.endpoint), options=options) as channel:
@@ -330,7 +338,7 @@ def test_a_reader_that_stands_still_is_cut_off() -> None:
 def test_blocking_makes_the_sender_wait() -> None:
     async def test() -> None:
         gate = Gate()
-        limits = ServiceLimits(max_pending_frames=4)
+        limits = patient_limits(max_pending_frames=4)
         engine = EngineLimits(policy="block", max_frames=2, deadline_ms=0)
         async with serving(engine, gate, limits=limits) as service, await LinkClient.open(service.endpoint) as client:
             talking = asyncio.create_task(talk(client, [stream()] * 40))
@@ -350,12 +358,11 @@ def test_two_hundred_connects() -> None:
         async with serving(PATIENT) as service:
 
             async def visit(n: int) -> int:
-                client = await LinkClient.open(service.endpoint, timeout_s=60)
-                if n % 3 == 0:
-                    return await asyncio.sleep(0, len(await talk(client, [stream()])))
-                if n % 3 == 1:
-                    await client.send(0, b"garbage")
-                await client.close()
+                async with await LinkClient.open(service.endpoint) as client:
+                    if n % 3 == 0:
+                        return len(await talk(client, [stream()]))
+                    if n % 3 == 1:
+                        await client.send(0, b"garbage")
                 return 0
 
             answers = 0
@@ -370,12 +377,12 @@ def test_two_hundred_connects() -> None:
 
 def test_streams_are_limited(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
-        async with serving(limits=ServiceLimits(max_streams=3)) as service:
-            clients = [await LinkClient.open(service.endpoint) for _ in range(3)]
-            with pytest.raises(LinkError, match="3 streams are open"):
-                await LinkClient.open(service.endpoint)
-            for client in clients:
-                await client.close()
+        async with serving(limits=patient_limits(max_streams=3)) as service:
+            async with AsyncExitStack() as clients:
+                for _ in range(3):
+                    await clients.enter_async_context(await LinkClient.open(service.endpoint))
+                with pytest.raises(LinkError, match="3 streams are open"):
+                    await LinkClient.open(service.endpoint)
             await until(lambda: service.counters.open_streams == 0)
             await (await LinkClient.open(service.endpoint)).close()
 
@@ -386,10 +393,10 @@ def test_streams_are_limited(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_fifty_senders_at_once() -> None:
     async def test() -> None:
-        async with serving(EngineLimits(max_frames=16, deadline_ms=500)) as service:
+        async with serving(EngineLimits(max_frames=16, deadline_ms=1000 * PATIENCE_S)) as service:
 
             async def sender(n: int) -> tuple[int, int]:
-                async with await LinkClient.open(service.endpoint, name=f"car {n}", timeout_s=60) as client:
+                async with await LinkClient.open(service.endpoint, name=f"car {n}") as client:
                     answers = await talk(client, [stream(n + k) for k in range(6)])
                     return sum(isinstance(a, Result) for a in answers), sum(isinstance(a, Refusal) for a in answers)
 
@@ -426,7 +433,7 @@ def test_noise_in_messages() -> None:
 
     async def test() -> None:
         async with (
-            serving(PATIENT, limits=ServiceLimits(max_malformed=10**6)) as service,
+            serving(PATIENT, limits=patient_limits(max_malformed=10**6)) as service,
             await LinkClient.open(service.endpoint) as client,
         ):
             answers = 0
@@ -451,17 +458,62 @@ def test_noise_in_messages() -> None:
 
 def test_what_listens_may_be_something_else() -> None:
     async def test() -> None:
-        server = grpc.aio.server()
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        with pytest.raises(LinkError, match="no gosvae receiver"):
-            await LinkClient.open(Endpoint("127.0.0.1", port))
-        async with serving() as service:
+        async with AsyncExitStack() as stack:
+            server = grpc.aio.server()
+            stack.push_async_callback(server.stop, None)
+            port = server.add_insecure_port("127.0.0.1:0")
+            await server.start()
+            with pytest.raises(LinkError, match="no gosvae receiver"):
+                await LinkClient.open(Endpoint("127.0.0.1", port))
+            service = await stack.enter_async_context(serving())
             with pytest.raises(LinkError, match="cannot listen"):
                 await LinkService(service.engine, Endpoint("127.0.0.1", port)).start()
-        await server.stop(None)
-        with pytest.raises(LinkError, match="no receiver"):
-            await LinkClient.open(Endpoint("127.0.0.1", port))
+            await server.stop(None)
+            with pytest.raises(LinkError, match="no receiver"):
+                await LinkClient.open(Endpoint("127.0.0.1", port))
+
+    run(test)
+
+
+class EndedCall:
+    """A call of gRPC whose status is noted by hand."""
+
+    def __init__(self) -> None:
+        self._callbacks: list[Callable[[object], None]] = []
+        self._status = grpc.StatusCode.UNKNOWN, ""
+
+    def add_done_callback(self, callback: Callable[[object], None]) -> None:
+        self._callbacks.append(callback)
+
+    def note(self, code: grpc.StatusCode, details: str) -> None:
+        self._status = code, details
+        for callback in self._callbacks:
+            callback(self)
+
+    async def code(self) -> grpc.StatusCode:
+        return self._status[0]
+
+    async def details(self) -> str:
+        return self._status[1]
+
+
+THEIRS = (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+FAILED_WRITE = (grpc.StatusCode.INTERNAL, "Internal error from Core")
+
+
+@pytest.mark.parametrize("order", [(THEIRS,), (THEIRS, FAILED_WRITE), (FAILED_WRITE, THEIRS)])
+def test_a_failed_write_does_not_hide_why_the_receiver_ended_the_call(
+    order: tuple[tuple[grpc.StatusCode, str], ...],
+) -> None:
+    async def test() -> None:
+        call = EndedCall()
+        ending = _Ending(call)
+        call.note(*order[0])
+        status = asyncio.create_task(ending.status())
+        await asyncio.sleep(0)
+        for later in order[1:]:
+            call.note(*later)
+        assert await status == THEIRS
 
     run(test)
 

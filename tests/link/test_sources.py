@@ -140,7 +140,7 @@ def test_videos(tmp_path: Path) -> None:
 def test_a_camera_gives_its_newest_picture() -> None:
     pytest.importorskip("av", reason="needs gosvae[video]")
     # FFmpeg's picture generator is a device as cameras are; it is read as fast as it can be.
-    images = open_source(["camera:lavfi:testsrc2=size=64x48:rate=1000:duration=20"], NOTHING)
+    images = open_source(["camera:lavfi:testsrc2=size=64x48:rate=1000:duration=100000"], NOTHING)
     first = next(images)
     assert first.shape == (48, 64, 3)
     time.sleep(0.3)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,9 @@ from gosvae.link.security import ClientTls, Endpoint, read_pem
 MAX_ANSWER_BYTES = 2**24
 CALL_OVERHEAD_BYTES = 14
 """Around a message: gRPC's prefix and the head of an HTTP/2 frame. TCP, IP and TLS come on top."""
+
+STATUS_S = 1.0
+"""Longest wait for the receiver's own status after a failed write; it stays away while answers before it are unread."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class LinkClient:
     """
 
     def __init__(self, channel: Any, call: Any, welcome: Welcome) -> None:
-        self._channel, self._call = channel, call
+        self._channel, self._call, self._ending = channel, call, _Ending(call)
         self.welcome = welcome
 
     @classmethod
@@ -130,19 +134,20 @@ class LinkClient:
         )
         metadata = [("authorization", f"Bearer {token}")] if token is not None else None
         call = channel.stream_stream(METHOD)(metadata=metadata)
+        ending = _Ending(call)
         hello = pb().Hello(name=name, coding=coding_number(coding), codec_fingerprint=fingerprint)
         try:
             async with asyncio.timeout(timeout_s):
                 await call.write(pb().FromSender(hello=hello).SerializeToString())
                 data = await call.read()
                 if data is grpc.aio.EOF:
-                    raise LinkError(await _why(endpoint, call))
+                    raise LinkError(await _why(endpoint, ending))
                 welcome = pb().FromReceiver.FromString(data).welcome
         except TimeoutError:
             await channel.close(None)
             raise LinkError(f"no answer from {endpoint} within {timeout_s:g} s: is a receiver there?") from None
         except (grpc.RpcError, asyncio.InvalidStateError):
-            text = await _why(endpoint, call)
+            text = await _why(endpoint, ending)
             await channel.close(None)
             raise LinkError(text) from None
         except BaseException:
@@ -178,7 +183,7 @@ class LinkClient:
         try:
             await self._call.write(data)
         except (grpc.RpcError, asyncio.InvalidStateError):
-            raise LinkError(await _why(None, self._call)) from None
+            raise LinkError(await _why(None, self._ending)) from None
 
     async def finish(self) -> None:
         """Say that no more frames come; answers still do."""
@@ -195,10 +200,10 @@ class LinkClient:
             try:
                 data = await self._call.read()
             except (grpc.RpcError, asyncio.InvalidStateError):
-                raise LinkError(await _why(None, self._call)) from None
+                raise LinkError(await _why(None, self._ending)) from None
             if data is grpc.aio.EOF:
                 if await self._call.code() != grpc.StatusCode.OK:
-                    raise LinkError(await _why(None, self._call))
+                    raise LinkError(await _why(None, self._ending))
                 return
             message = pb().FromReceiver.FromString(data)
             match message.WhichOneof("kind"):
@@ -245,10 +250,53 @@ def _credentials(grpc: Any, tls: ClientTls) -> Any:
     )
 
 
-async def _why(endpoint: Endpoint | None, call: Any) -> str:
+class _Ending:
+    """The status that the receiver has ended a call with.
+
+    A write that fails because the call has ended makes gRPC note an internal error of its own. That happens before or
+    after it notes the receiver's status, and the later of the two stands: so each is looked at when it is noted.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._status: tuple[Any, str] | None = None
+        call.add_done_callback(self._note)
+
+    def _note(self, _: Any) -> None:
+        status = _at_once(self._call.code()), _at_once(self._call.details()) or ""
+        if self._status is None and not _of_a_failed_write(*status):
+            self._status = status
+
+    async def status(self) -> tuple[Any, str]:
+        """Return the code and the details of the call's end; waits for it."""
+        code, details = await self._call.code(), await self._call.details() or ""
+        end_s = time.monotonic() + STATUS_S
+        while self._status is None and _of_a_failed_write(code, details) and time.monotonic() < end_s:
+            await asyncio.sleep(0.01)
+            code, details = await self._call.code(), await self._call.details() or ""
+        return self._status or (code, details)
+
+
+def _at_once(finished: Coroutine[Any, Any, Any]) -> Any:
+    """Return the result of a coroutine that has nothing to wait for."""
+    try:
+        finished.send(None)
+    except StopIteration as end:
+        return end.value
+    finished.close()
+    raise AssertionError("the coroutine waits")
+
+
+def _of_a_failed_write(code: Any, details: str) -> bool:
+    """Return whether a status is gRPC's own, for a write to a call that has ended."""
+    return code is import_grpc().StatusCode.INTERNAL and "from Core" in details
+
+
+async def _why(endpoint: Endpoint | None, ending: _Ending) -> str:
     """One line on the end of a call."""
     grpc = import_grpc()
-    code, details = await call.code(), " ".join((await call.details() or "").split())[:300]
+    code, details = await ending.status()
+    details = " ".join(details.split())[:300]
     where = "" if endpoint is None else f" at {endpoint}"
     match code:
         case grpc.StatusCode.UNAVAILABLE:
@@ -257,7 +305,7 @@ async def _why(endpoint: Endpoint | None, call: Any) -> str:
             return f"the receiver{where} refuses: {details}; name the file of the token with --token-file"
         case grpc.StatusCode.UNIMPLEMENTED:
             return f"what listens{where} is no gosvae receiver"
-        case grpc.StatusCode.INTERNAL if "from Core" in details:  # gRPC's word for writing to what has ended
+        case grpc.StatusCode.INTERNAL if _of_a_failed_write(code, details):
             return f"the receiver{where} ended the stream"
         case grpc.StatusCode.OK:
             return f"the receiver{where} ended the stream"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -31,6 +32,16 @@ class VqConfig(Config):
         seed: seed of the random vectors to which codes are moved.
     """
 
+    neutral: ClassVar[Mapping[str, Any]] = {
+        "kind": "vq",
+        "codebook_size": 512,
+        "code_dim": 64,
+        "cosine": False,
+        "revive_below": 0.0,
+        "usage_decay": 0.98,
+        "seed": 0,
+    }
+
     kind: Literal["vq"] = "vq"
     codebook_size: CodebookSize = 512
     code_dim: CodeDim = 64
@@ -53,6 +64,17 @@ class VqEmaConfig(Config):
         seed: seed of the random draws.
     """
 
+    neutral: ClassVar[Mapping[str, Any]] = {
+        "kind": "vq-ema",
+        "codebook_size": 512,
+        "code_dim": 64,
+        "decay": 0.99,
+        "epsilon": 1e-05,
+        "kmeans_iterations": 5,
+        "revive_below": 0.03,
+        "seed": 0,
+    }
+
     kind: Literal["vq-ema"] = "vq-ema"
     codebook_size: CodebookSize = 512
     code_dim: CodeDim = 64
@@ -69,6 +91,11 @@ class FsqConfig(Config):
     Attributes:
         levels: number of levels of each channel; K is their product.
     """
+
+    neutral: ClassVar[Mapping[str, Any]] = {
+        "kind": "fsq",
+        "levels": [8, 8, 8],
+    }
 
     kind: Literal["fsq"] = "fsq"
     levels: tuple[Annotated[int, Field(ge=3, le=256)], ...] = Field((8, 8, 8), min_length=1, max_length=16)
