@@ -180,11 +180,12 @@ def measure_training(recipe_name: str, steps: int) -> dict[str, Any]:
     from gosvae.experts.registry import load_expert
     from gosvae.losses.perceptual import available_perceptual, load_perceptual
     from gosvae.recipes import load_recipe
-    from gosvae.training.codecs import CodecRecipe, train_codec
-    from gosvae.training.config import RunConfig
+    from gosvae.training.codecs import train_codec
+    from gosvae.training.machine.config import RunConfig
+    from gosvae.training.vq import VqRecipe
 
     recipe = load_recipe(recipe_name)
-    assert isinstance(recipe, CodecRecipe)
+    assert isinstance(recipe, VqRecipe)
     names = available_perceptual()
     weights = {k: v for k, v in recipe.stages[-1].weights.items() if names or k != "lpips"}
     warm_up = 5

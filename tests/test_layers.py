@@ -120,6 +120,34 @@ def test_modules_form_no_cycle() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError with the cycle
 
 
+def importers(module: str) -> dict[str, list[tuple[int, bool]]]:
+    """Modules outside of `module` that import it or a part of it: lines, and whether within a function."""
+    found: dict[str, list[tuple[int, bool]]] = {}
+    for _, file in sources():
+        importer = module_of(file)
+        if f"{importer}.".startswith(f"{module}."):
+            continue
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        late = {line for node in functions for _, line in imported_modules(node)}
+        for imported, line in imported_modules(tree):
+            if f"{imported}.".startswith(f"{module}."):
+                found.setdefault(importer, []).append((line, line in late))
+    return found
+
+
+def test_the_core_never_imports_the_reproduction_of_the_paper() -> None:
+    found = importers("gosvae.reproduce")
+    assert found, "the commands import it"
+    assert {group_of(importer) for importer in found} <= {"cli", "recipes"}, found
+
+
+def test_the_painter_of_streets_is_loaded_by_the_registry_of_data_sets_when_it_is_asked_for() -> None:
+    found = importers("gosvae.datasets.streets")
+    assert set(found) == {"gosvae.datasets.registry"}
+    assert all(late for _, late in found["gosvae.datasets.registry"])
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

@@ -67,10 +67,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 @pytest.mark.slow
 def test_a_photo_of_12_megapixels_takes_less_than_2_gb(tmp_path: Path) -> None:
     from gosvae.recipes import load_recipe
-    from gosvae.training.codecs import CodecRecipe
+    from gosvae.training.vq import VqRecipe
 
     recipe = load_recipe(os.environ.get("GOSVAE_TEST_RECIPE", "gosvae-compact"))
-    assert isinstance(recipe, CodecRecipe)
+    assert isinstance(recipe, VqRecipe)
     save_codec(tmp_path, checkpoint(recipe.model))
     path = [str(Path(__file__).resolve().parents[2] / "src"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     done = subprocess.run(

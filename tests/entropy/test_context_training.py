@@ -20,7 +20,7 @@ from gosvae.entropy.static import StaticHistogram
 from gosvae.errors import CheckpointError, ConfigError, ForeignStreamError
 from gosvae.evaluation.entropy import entropy_table, measure_entropy
 from gosvae.training.entropy import ContextRecipe, ContextTask, context_config, default_recipe, train_context
-from gosvae.training.loop import Outcome
+from gosvae.training.machine.loop import Outcome
 from tiny import checkpoint, model_config, run_config, streets
 
 

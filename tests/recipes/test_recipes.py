@@ -100,3 +100,20 @@ def test_ones_own_recipe_and_unknown_ones(tmp_path: Path) -> None:
             load_recipe(name)
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("losses.share=0.2", "losses: this key is called 'erasures' since version 0.2.0"),
+        ("finer=4", "finer: this key was removed in version 0.2.0"),
+        ("new_from=160", "new_from: this key was removed in version 0.2.0"),
+        ("wake=true", "wake: this key was removed in version 0.2.0"),
+    ],
+)
+def test_a_key_of_an_earlier_version_is_refused_with_its_reason(change: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("gosvae-variable-finetune", [change])
+    assert str(caught.value) == f"recipe 'gosvae-variable-finetune': {message}"
+    with pytest.raises(ConfigError, match="losses: unknown key 'losses'"):
+        load_recipe("gosvae", ["losses.share=0.2"])

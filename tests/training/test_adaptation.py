@@ -17,7 +17,7 @@ from gosvae.experts.registry import load_expert
 from gosvae.losses.divergence import jensen_shannon
 from gosvae.tensors import image_to_tensor
 from gosvae.training.adaptation import adapt_expert, adaptation_stage
-from gosvae.training.config import BatchConfig
+from gosvae.training.machine.config import BatchConfig
 from tiny import checkpoint, run_config, streets, variable_checkpoint
 
 

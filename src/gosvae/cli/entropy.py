@@ -15,8 +15,8 @@ from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
 from gosvae.evaluation.entropy import entropy_table, measure_entropy
 from gosvae.files import json_bytes, write_atomically
-from gosvae.training.config import RunConfig
 from gosvae.training.entropy import ContextRecipe, default_recipe, train_context
+from gosvae.training.machine.config import RunConfig
 
 EXAMPLE = """example:
   gosvae entropy gosvae-camvid --data camvid:PATH --out entropy.json

@@ -26,9 +26,9 @@ from gosvae.experts.registry import load_expert
 from gosvae.recipes import load_recipe
 from gosvae.recipes.run import train
 from gosvae.training.adaptation import adapt_expert, adaptation_stage
-from gosvae.training.config import RunConfig, StageConfig
 from gosvae.training.experts import ExpertRecipe, train_expert
-from gosvae.training.loop import Outcome
+from gosvae.training.machine.config import RunConfig, StageConfig
+from gosvae.training.machine.loop import Outcome
 
 TRAIN_EXAMPLE = """example:
   gosvae train gosvae --data camvid:PATH --expert embedded --out runs/mine

@@ -1,4 +1,4 @@
-"""One stage in progress: the network, its optimiser and average, the adversary where there is one; a step of them."""
+"""A stage in progress: network, optimiser, moving average and adversary, and one step of all of them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from gosvae.datasets.loader import Batch
 from gosvae.errors import TrainingError
 from gosvae.precision import autocast
-from gosvae.training.adversary import Adversary
-from gosvae.training.config import RunConfig, StageConfig
-from gosvae.training.task import RECONSTRUCTION, TrainingTask
+from gosvae.training.machine.adversary import Adversary
+from gosvae.training.machine.config import RunConfig, StageConfig
+from gosvae.training.machine.task import RECONSTRUCTION, TrainingTask
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
 def learning_rate(stage: StageConfig, step: int) -> float:
-    """Rate at a step: linear warm-up, then a cosine from `learning_rate` to `final_rate` times it."""
+    """Return the learning rate at a step: linear warm-up, then a cosine down to `final_rate` times `learning_rate`."""
     if step < stage.warmup_steps:
         return stage.learning_rate * (step + 1) / stage.warmup_steps
     done = (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps)
@@ -32,21 +32,21 @@ def learning_rate(stage: StageConfig, step: int) -> float:
 
 
 def on_any_device(fabric: Fabric, flag: bool) -> bool:
-    """True when it is true on any device, so that all devices leave the loop together."""
+    """Return whether the flag is true on any device, so that all devices leave the loop together."""
     if fabric.world_size == 1:
         return flag
     return bool(fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum") > 0)
 
 
 class StageInProgress:
-    """Who is trained in a stage.
+    """A stage in progress.
 
     Args:
         fabric: device and data parallelism.
-        task: its network is trained.
+        task: network to train and its loss terms.
         stage, run: settings.
-        states: folder of the saved states, named where a step fails.
-        state: what `state_dict` gave when the run was saved within the stage, or None.
+        states: folder of the saved states, for error messages.
+        state: state from `state_dict` of a run that was saved within the stage, or None.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class StageInProgress:
                 self._adversary.load_state_dict(state["adversary"])
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs, beside the number of the step."""
+        """Return all that a resumed run needs, except the number of the step."""
         return {
             "network": self._task.network.state_dict(),
             "averaged": self._averaged.state_dict(),
@@ -87,14 +87,14 @@ class StageInProgress:
         }
 
     def result(self) -> nn.Module:
-        """A copy of the network that the stage leaves behind: the average, or the last weights."""
+        """Return a copy of the network that the stage leaves behind: the moving average, or the last weights."""
         return copy.deepcopy(self._task.network if self._stage.ema_decay == 0 else self._averaged.module)
 
     def step(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """One optimiser step of every player; returns the total and every term, detached.
+        """Take one step of the network, and of the adversary if it has joined; return total and terms, detached.
 
         Raises:
-            TrainingError: a loss term or a gradient is not finite; nobody's weights have changed.
+            TrainingError: a loss term or a gradient is not finite; no weights have changed.
         """
         stage, adversary = self._stage, self._adversary
         rate = learning_rate(stage, step)
@@ -118,7 +118,7 @@ class StageInProgress:
         norm = nn.utils.clip_grad_norm_(self._task.network.parameters(), stage.clip_norm)
         self._check_gradient(norm, "gradient", step)
         if adversary is not None and x_hat is not None:
-            # Only now: with several devices its forward pass renews buffers that the backward pass above has read.
+            # Not earlier: with several devices its forward pass overwrites buffers that the backward pass above reads.
             terms["discriminator"] = self._train_adversary(adversary, x, x_hat, step)
         self._optimizer.step()
         self._averaged.update_parameters(self._task.network)
@@ -130,7 +130,7 @@ class StageInProgress:
         return autocast(self._fabric.device.type, self._run.precision)
 
     def _weighted(self, terms: dict[str, Tensor], step: int) -> Tensor:
-        """The weighted sum of the stage's terms, with the ramp of those that imitate."""
+        """Return the weighted sum of the stage's terms, with the ramp of the imitation terms."""
         stage = self._stage
         ramp = min(1.0, (step + 1) / stage.ramp_steps) if stage.ramp_steps else 1.0
         total = torch.zeros((), device=self._fabric.device)
@@ -139,7 +139,7 @@ class StageInProgress:
         return total
 
     def _against(self, adversary: Adversary, x_hat: Tensor, total: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total with the generator's loss in it, and that loss and its weight."""
+        """Return the total including the generator's loss, and terms to log: that loss and its weight."""
         last_layer = self._task.last_layer
         assert last_layer is not None  # the trainer has checked it
         with self._autocast():
@@ -148,7 +148,7 @@ class StageInProgress:
         return total + weight * gan, {"gan": gan, "gan_weight": weight}
 
     def _train_adversary(self, adversary: Adversary, x: Tensor, x_hat: Tensor, step: int) -> Tensor:
-        """The discriminator's step; returns its loss."""
+        """Take the discriminator's step; return its loss."""
         with self._autocast():
             loss = adversary.loss(x, x_hat)
         self._check(loss, {"discriminator": loss}, step)

@@ -1,4 +1,4 @@
-"""Where a trained model comes from."""
+"""Provenance of a trained model: code, versions, hardware and data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gosvae.provenance import hardware, revision, versions
 
 
 def data_hash(dataset: Dataset, most: int = 16) -> str:
-    """SHA-256 over the count and up to `most` evenly spaced samples (names, pixels, labels) of a dataset."""
+    """Return the SHA-256 of the number of samples and of up to `most` evenly spaced ones (names, pixels, labels)."""
     digest = hashlib.sha256(f"{dataset.name} {len(dataset)}".encode())
     for i in range(0, len(dataset), max(1, -(-len(dataset) // most))):
         sample = dataset[i]
@@ -23,7 +23,7 @@ def data_hash(dataset: Dataset, most: int = 16) -> str:
 
 
 def provenance(dataset: Dataset, **more: Any) -> dict[str, Any]:
-    """The provenance of a training on a dataset; `more` adds steps, minutes, metrics."""
+    """Return the provenance of a training on a dataset, extended by `more`, such as recipe and minutes."""
     return {
         "revision": revision(),
         "versions": versions(),

@@ -1,4 +1,4 @@
-"""The state of a running training: written often, checked when read, the one before kept as a fallback."""
+"""States of a running training: saved often, checked when read, with the one before as a fallback."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from gosvae.files import write_atomically
 
 log = logging.getLogger(__name__)
 KEPT = 2
+"""Number of states that are kept."""
 _NAME = re.compile(r"^(\d{2})-(\d{9})\.state$")
 
 
 def _states(folder: Path) -> list[Path]:
-    """Files of states, the newest first; their names sort by stage and step."""
+    """Return the files of states, newest first; their names sort by stage and step."""
     return sorted((p for p in folder.glob("*.state") if _NAME.match(p.name)), reverse=True)
 
 
 def save_state(folder: Path, stage: int, step: int, state: dict[str, Any]) -> Path:
-    """Write a state behind its own SHA-256, then remove all but it and the one before.
+    """Write a state, preceded by its SHA-256, and remove all but this one and the one before; return its path.
 
     Raises:
         WriteError: no space or no permission; earlier states are intact.
@@ -35,9 +36,9 @@ def save_state(folder: Path, stage: int, step: int, state: dict[str, Any]) -> Pa
     payload = buffer.getvalue()
     path = folder / f"{stage:02d}-{step:09d}.state"
     write_atomically(path, hashlib.sha256(payload).digest() + payload)
-    # What is newer is damaged, or the run would have continued from it; it must not push intact states out.
+    # Newer states are damaged, or the run would have continued from them; they must not displace intact ones.
     intact = [p for p in _states(folder) if p.name <= path.name]
-    for old in {*_states(folder), *folder.glob(".*.state.*")}.difference(intact[:KEPT]):  # and what a crash left half
+    for old in {*_states(folder), *folder.glob(".*.state.*")}.difference(intact[:KEPT]):  # and half-written files
         old.unlink(missing_ok=True)
     return path
 
@@ -51,10 +52,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def load_newest_state(folder: Path) -> dict[str, Any] | None:
-    """The newest intact state, or None where no training has been saved.
+    """Return the newest intact state, or None where no state has been saved.
 
     Raises:
-        CheckpointError: there are states and all are damaged.
+        CheckpointError: there are states, and all are damaged.
     """
     paths = _states(folder)
     for path in paths:

@@ -19,9 +19,10 @@ import torch
 from gosvae.checkpoint import load_codec_checkpoint
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.errors import CheckpointError
-from gosvae.training.codecs import CodecRecipe, train_codec
-from gosvae.training.loop import Outcome
-from gosvae.training.resume import load_newest_state, save_state
+from gosvae.training.codecs import train_codec
+from gosvae.training.machine.loop import Outcome
+from gosvae.training.machine.resume import load_newest_state, save_state
+from gosvae.training.vq import VqRecipe
 from tiny import QUANTIZERS, expert, perceptual, recipe, run_config, streets
 
 
@@ -43,7 +44,7 @@ class Disturbed(Dataset):
         return self.inner[index]
 
 
-def train(folder: Path, what: CodecRecipe, *, data: Dataset | None = None, **options: Any) -> Outcome:
+def train(folder: Path, what: VqRecipe, *, data: Dataset | None = None, **options: Any) -> Outcome:
     """Train on four scenes without a bar."""
     run = options.pop("run", None) or run_config()
     return train_codec(
@@ -129,12 +130,12 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-sys.path.insert(0, {tests!r} + "/training")
+sys.path.insert(0, {tests!r} + "/training/machine")
 import torch
 torch.set_num_threads({threads})
 import tiny
 from test_resume import train
-import gosvae.training.loop as loop
+import gosvae.training.machine.loop as loop
 
 save = loop.save_state
 def save_and_wait(folder, stage, step, state):
@@ -149,7 +150,7 @@ train(Path({folder!r}), tiny.recipe("vq-ema"), run=tiny.run_config(save_minutes=
 
 
 def test_a_killed_process_loses_nothing_that_was_saved(tmp_path: Path, whole_runs: Callable[[str, str], Path]) -> None:
-    tests = Path(__file__).resolve().parents[1]
+    tests = Path(__file__).resolve().parents[2]
     script = KILLED.format(tests=str(tests), folder=str(tmp_path / "run"), threads=torch.get_num_threads())
     path = [str(tests.parent / "src"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}

@@ -18,13 +18,14 @@ from gosvae.errors import CheckpointError, ConfigError, TrainingError
 from gosvae.files import WriteError
 from gosvae.tensors import image_to_tensor
 from gosvae.training import codec_task, judges
-from gosvae.training.codecs import CodecRecipe, count_indices, train_codec
-from gosvae.training.stage import learning_rate
+from gosvae.training.codecs import train_codec
+from gosvae.training.machine.stage import learning_rate
+from gosvae.training.vq import VqRecipe, count_indices
 from tiny import checkpoint, expert, perceptual, recipe, recipe_tree, run_config, streets
 
 
-def changed(*overrides: str) -> CodecRecipe:
-    return parse(CodecRecipe, apply_overrides(recipe_tree(), list(overrides)))
+def changed(*overrides: str) -> VqRecipe:
+    return parse(VqRecipe, apply_overrides(recipe_tree(), list(overrides)))
 
 
 def test_a_loss_that_is_not_finite_names_the_term_and_keeps_the_last_state(

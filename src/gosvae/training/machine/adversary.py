@@ -1,4 +1,4 @@
-"""The second player of a stage: a discriminator with an optimiser of its own."""
+"""Adversary of a stage: a discriminator with an optimiser of its own."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from gosvae.losses.adversarial import (
     hinge_generator_loss,
 )
 from gosvae.seeding import derive_seed
-from gosvae.training.config import AdversaryConfig
+from gosvae.training.machine.config import AdversaryConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 BETAS = (0.5, 0.9)
-"""Of Adam, as Esser et al. (2021): with two players a long memory of gradients makes the game swing."""
+"""Decay rates of Adam's averages, as in Esser et al. (2021): with two players, a long memory leads to oscillation."""
 
 
 class _Verdicts(nn.Module):
-    """The discriminator's loss as one forward pass, which is what data-parallel training wraps."""
+    """The discriminator's loss in one forward pass, because data-parallel training wraps a module."""
 
     def __init__(self, discriminator: PatchDiscriminator) -> None:
         super().__init__()
@@ -35,12 +35,12 @@ class _Verdicts(nn.Module):
 
 
 class Adversary:
-    """A discriminator in training. It is no part of the task: nothing of it is averaged, kept or released.
+    """A discriminator in training. It is not part of the task, and it is neither averaged nor part of the result.
 
     Args:
-        fabric: places it; with several devices its gradients are averaged like those of the network.
-        config: the stage's settings.
-        seed: of its first weights, a path for `derive_seed`: the same wherever a run starts the stage.
+        fabric: device and data parallelism; with several devices, gradients are averaged like those of the network.
+        config: settings of the stage.
+        seed: path for `derive_seed`, from which the first weights follow.
     """
 
     def __init__(self, fabric: Fabric, config: AdversaryConfig, *seed: int | str) -> None:
@@ -54,44 +54,44 @@ class Adversary:
         self._fabric = fabric
 
     def plays(self, step: int) -> bool:
-        """Whether it has joined by this step of the stage."""
+        """Return whether the adversary has joined by this step of the stage."""
         return step >= self.config.start_step
 
     def generator_loss(self, x_hat_B3HW: Tensor) -> Tensor:
-        """The unweighted loss of the network against this discriminator; no gradient reaches the latter's weights."""
+        """Return the unweighted loss of the network; no gradient reaches the weights of the discriminator."""
         self._discriminator.requires_grad_(False)
         loss = hinge_generator_loss(self._discriminator(x_hat_B3HW))
         self._discriminator.requires_grad_(True)
         return loss
 
     def generator_weight(self, reconstruction: Tensor, generator: Tensor, last_layer: Tensor) -> Tensor:
-        """`weight` times the adaptive weight, the same on all devices."""
+        """Return `weight` times the adaptive weight, the same on all devices."""
         weight = adaptive_weight(reconstruction, generator, last_layer)
         mean: Tensor = self._fabric.all_reduce(weight, reduce_op="mean")
         return self.config.weight * mean
 
     def loss(self, x_B3HW: Tensor, x_hat_B3HW: Tensor) -> Tensor:
-        """The discriminator's own loss; `x_hat` is a fixed input."""
+        """Return the loss of the discriminator; `x_hat` is a fixed input."""
         loss: Tensor = self._module(x_B3HW, x_hat_B3HW.detach())
         return loss
 
     def backward(self, loss: Tensor, clip_norm: float) -> Tensor:
-        """Gradients of its own loss, clipped; returns their norm before that."""
+        """Compute and clip the gradients of the discriminator; return their norm before clipping."""
         self._optimizer.zero_grad(set_to_none=True)
         self._fabric.backward(loss)
         return nn.utils.clip_grad_norm_(self._discriminator.parameters(), clip_norm)
 
     def step(self, schedule: float) -> None:
-        """One step of its optimiser at `schedule` times its learning rate."""
+        """Take one step of the discriminator's optimiser, at `schedule` times its learning rate."""
         for group in self._optimizer.param_groups:
             group["lr"] = self.config.learning_rate * schedule
         self._optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and optimiser."""
+        """Return the state of the discriminator and of its optimiser."""
         return {"discriminator": self._discriminator.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` gave."""
+        """Continue from a state that `state_dict` returned."""
         self._discriminator.load_state_dict(state["discriminator"])
         self._optimizer.load_state_dict(state["optimizer"])

@@ -28,12 +28,12 @@ from gosvae.experts.compact import count_parameters
 from gosvae.nn.autoencoder import AutoencoderConfig
 from gosvae.nn.normalised import SelfAttention, group_norm
 from gosvae.recipes import load_recipe
-from gosvae.training import adversary
-from gosvae.training.codecs import CodecRecipe
-from gosvae.training.config import StageConfig
-from gosvae.training.loop import Trainer
-from gosvae.training.resume import save_state
-from gosvae.training.task import TrainingTask
+from gosvae.training.machine import adversary
+from gosvae.training.machine.config import StageConfig
+from gosvae.training.machine.loop import Trainer
+from gosvae.training.machine.resume import save_state
+from gosvae.training.machine.task import TrainingTask
+from gosvae.training.vq import VqRecipe
 from tiny import checkpoint, model_config, recipe, recipe_tree, run_config
 
 NETWORK = {"architecture": "vqgan", "stride": 4, "width": 8, "blocks": 1, "attention": True}
@@ -49,8 +49,8 @@ def gan_tree(**more: Any) -> dict[str, Any]:
     return tree
 
 
-def gan_recipe(**more: Any) -> CodecRecipe:
-    return parse(CodecRecipe, gan_tree(**more))
+def gan_recipe(**more: Any) -> VqRecipe:
+    return parse(VqRecipe, gan_tree(**more))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_a_discriminator_changes_the_codec_only_after_it_has_joined(tmp_path: Pa
     tree = gan_tree()
     for stage in tree["stages"]:
         del stage["adversary"]
-    train(tmp_path, parse(CodecRecipe, tree))
+    train(tmp_path, parse(VqRecipe, tree))
     alone, together = losses(tmp_path), losses(whole_run)
     assert alone[:2] == together[:2]
     assert alone[3]["mse"] != together[3]["mse"]
@@ -119,13 +119,13 @@ KILLED = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-sys.path.insert(0, {tests!r} + "/training")
+sys.path.insert(0, {tests!r} + "/training/machine")
 import torch
 torch.set_num_threads({threads})
 import tiny
 from test_resume import train
 from test_vqgan import gan_recipe
-import gosvae.training.loop as loop
+import gosvae.training.machine.loop as loop
 
 save = loop.save_state
 def save_and_wait(folder, stage, step, state):
@@ -227,14 +227,14 @@ def test_an_adversary_needs_pictures_and_a_term_to_weigh_it_against(tmp_path: Pa
     tree = gan_tree(start_step=0)
     tree["stages"][0]["weights"] = {"codebook": 1.0}
     with pytest.raises(ConfigError, match=r"give the stage a term such as mae"):
-        train(tmp_path, parse(CodecRecipe, tree))
+        train(tmp_path, parse(VqRecipe, tree))
     with pytest.raises(ConfigError, match=r"adversary.strat_step: unknown key 'strat_step'; did you mean 'start_step'"):
-        parse(CodecRecipe, apply_overrides(gan_tree(), ["stages.0.adversary.strat_step=1"]))
+        parse(VqRecipe, apply_overrides(gan_tree(), ["stages.0.adversary.strat_step=1"]))
 
 
 def test_the_recipe_has_the_papers_size() -> None:
     chosen = load_recipe("vqgan")
-    assert isinstance(chosen, CodecRecipe)
+    assert isinstance(chosen, VqRecipe)
     with torch.device("meta"):
         network = VqAutoencoder(chosen.model)
     assert count_parameters(network) == pytest.approx(24.00e6, rel=0.02)  # the codec alone, no discriminator
@@ -245,7 +245,7 @@ def test_the_recipe_has_the_papers_size() -> None:
 def test_the_small_variant_is_a_matter_of_overrides() -> None:
     sizes = ["width=16", "multipliers=[1, 2, 6]", "blocks=1", "decoder_blocks=1", "attention=false"]
     small = load_recipe("vqgan", [f"model.autoencoder.{size}" for size in sizes])
-    assert isinstance(small, CodecRecipe)
+    assert isinstance(small, VqRecipe)
     assert 0.8e6 < count_parameters(VqAutoencoder(small.model)) < 1.4e6
 
 
@@ -257,7 +257,7 @@ def test_settings_that_do_not_belong_together_are_refused() -> None:
         "architecture: vqgan, multipliers: [1, 2, 0]": "greater than or equal to 1",
     }.items():
         with pytest.raises(ConfigError, match=reason):
-            parse(CodecRecipe, apply_overrides(recipe_tree(), [f"model.autoencoder={{{tree}}}"]))
+            parse(VqRecipe, apply_overrides(recipe_tree(), [f"model.autoencoder={{{tree}}}"]))
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(128, 32), (84, 21), (168, 28), (16, 4), (6, 1), (2, 1)])

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_variable import recipe
 
 from gosvae.checkpoint import load_codec_checkpoint
 from gosvae.config import to_tree
 from tiny import recipe_tree
+from tiny import variable_recipe as recipe
 
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
 import hashlib, json, os, sys
@@ -28,8 +28,9 @@ import torch
 torch.set_num_threads(1)
 import tiny
 from gosvae.config import parse
-from gosvae.training import loop
-from gosvae.training.codecs import CodecRecipe, train_codec
+from gosvae.training.machine import loop
+from gosvae.training.codecs import train_codec
+from gosvae.training.vq import VqRecipe
 from gosvae.training.variable import VariableRateRecipe
 
 folder, minutes = Path(sys.argv[1]), None if sys.argv[2] == "all" else float(sys.argv[2])
@@ -41,7 +42,7 @@ def watched(self, task, *rest, **named):
 loop.Trainer.__init__ = watched
 run = tiny.run_config(devices=2)
 tree = json.loads(sys.argv[3])
-recipe = parse(VariableRateRecipe if tree.get("kind") == "variable-rate" else CodecRecipe, tree)
+recipe = parse(VariableRateRecipe if tree.get("kind") == "variable-rate" else VqRecipe, tree)
 outcome = train_codec(recipe, tiny.streets(), tiny.streets(2), tiny.expert(), tiny.perceptual(),
                       run, folder, max_minutes=minutes, progress=False)
 digest = hashlib.sha256()
@@ -101,6 +102,6 @@ def test_two_processes_agree_and_continue(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_agree_on_a_variable_rate_codec(tmp_path: Path) -> None:
     # Now and then no image of a batch loses anything; the weights for what is lost take part all the same.
-    ranks = train(tmp_path, tmp_path / "run", "all", to_tree(recipe(losses={"share": 0.3})))
+    ranks = train(tmp_path, tmp_path / "run", "all", to_tree(recipe(erasures={"share": 0.3})))
     assert ranks[0] == ranks[1]
     assert ranks[0][1:] == [True, 4]

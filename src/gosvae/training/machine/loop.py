@@ -1,8 +1,8 @@
-"""The training loop: one for the CPU, one accelerator or many (Lightning Fabric), for codecs and experts alike.
+"""The training loop, for the CPU, one accelerator or several (Lightning Fabric).
 
-A stopped run continues with the same command: the state is saved every few minutes, at a stage's end, on Ctrl-C and
-on SIGTERM, and batches are a function of the step, so that on the CPU the losses that follow are bit for bit those of
-a run that was never stopped.
+A stopped run continues with the same command. The state is saved every few minutes, at the end of a stage, on Ctrl-C
+and on SIGTERM. Batches are a function of the step, so on the CPU the losses that follow are bit for bit those of a run
+that was never stopped.
 """
 
 from __future__ import annotations
@@ -26,25 +26,30 @@ from tqdm import tqdm
 from gosvae.config import to_tree
 from gosvae.datasets.loader import TrainingBatches
 from gosvae.errors import CheckpointError, ConfigError, unknown_name
-from gosvae.training.config import RunConfig, StageConfig
-from gosvae.training.records import Records
-from gosvae.training.resume import load_newest_state, save_state
-from gosvae.training.stage import StageInProgress, learning_rate, on_any_device
-from gosvae.training.task import TrainingTask
+from gosvae.training.machine.config import RunConfig, StageConfig
+from gosvae.training.machine.records import Records
+from gosvae.training.machine.resume import load_newest_state, save_state
+from gosvae.training.machine.stage import StageInProgress, learning_rate, on_any_device
+from gosvae.training.machine.task import TrainingTask
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 BatchesOf = Callable[[StageConfig, int, int], TrainingBatches]
-"""Batches of a stage for (stage, rank, world size)."""
+"""Function from (stage, rank, world size) to the batches of the stage."""
 
 StageEnd = Callable[[StageConfig, nn.Module, float], None]
-"""Called on the first device at the end of a stage with the averaged network and the minutes of the stage."""
+"""Function that is called on the first device at the end of a stage with (stage, network, minutes of the stage)."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended: `complete` is False when time or a signal ended it; the same command continues it."""
+    """Outcome of a call of `Trainer.train`.
+
+    Attributes:
+        complete: whether the last stage has ended; if not, the same call continues the run.
+        step: number of steps done, over all stages.
+    """
 
     complete: bool
     step: int
@@ -52,7 +57,7 @@ class Outcome:
 
 @dataclass
 class Progress:
-    """Where a run is: the stage's number, steps done in it, and the minutes spent in it over all sessions."""
+    """Position of a run: number of the stage, steps done in it, and minutes spent in it over all sessions."""
 
     stage: int = 0
     step: int = 0
@@ -60,14 +65,14 @@ class Progress:
 
 
 def _leave_group() -> None:
-    """Threads of the process group that still run when the interpreter ends would end it with an abort."""
+    """End the process group, whose threads could otherwise abort the interpreter at its exit."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 @dataclass(frozen=True)
 class _Session:
-    """What one call of `Trainer.train` was given: data, what becomes of a stage, when it ends, what it shows."""
+    """Arguments of one call of `Trainer.train`, and its log."""
 
     batches_of: BatchesOf
     on_stage_end: StageEnd
@@ -77,7 +82,7 @@ class _Session:
 
 
 def make_fabric(run: RunConfig) -> Fabric:
-    """Fabric with the run's devices, launched; the precision is that of `StageInProgress.step`.
+    """Return a launched Fabric on the run's devices; `StageInProgress.step` sets the precision.
 
     Raises:
         ConfigError: this machine does not have the devices.
@@ -101,10 +106,28 @@ def make_fabric(run: RunConfig) -> Fabric:
     return fabric
 
 
-class Trainer:
-    """Runs the stages of one training in a folder.
+def run_key(stages: Sequence[StageConfig], run: RunConfig, inputs: str, network: nn.Module) -> str:
+    """Return the SHA-256 of all that must be the same for a run to continue.
 
-    `inputs` names the data and the frozen networks, such as fingerprints: a run continues with the same only.
+    These are the stages, the seed, the precision, the number of devices, the inputs and the shapes of the network.
+    """
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    what = [[to_tree(stage) for stage in stages], [run.seed, run.precision, run.devices, inputs], shapes]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+class Trainer:
+    """Runs the stages of one training.
+
+    Args:
+        task: network to train and its loss terms.
+        stages: stages in order.
+        run: seed, devices, precision, logs.
+        folder: folder of the run.
+        inputs: text that names the data and the frozen networks; a run continues with the same text only.
+
+    Raises:
+        ConfigError: a stage weighs a term that the task does not have, or has an adversary that has nothing to judge.
     """
 
     def __init__(
@@ -120,18 +143,10 @@ class Trainer:
                     "remove 'adversary'"
                 )
         self._task, self._stages, self._run, self._folder = task, tuple(stages), run, folder
-        self._inputs = inputs
+        self._key = run_key(stages, run, inputs, task.network)
         self._states = folder / "resume"
         self._progress = Progress()
         self._stop_requested = False
-
-    @property
-    def _key(self) -> str:
-        """What must be the same for a run to continue: inputs, stages, seed, precision, devices, network's shapes."""
-        shapes = {name: tuple(value.shape) for name, value in self._task.network.state_dict().items()}
-        run = [self._run.seed, self._run.precision, self._run.devices, self._inputs]
-        what = [[to_tree(s) for s in self._stages], run, shapes]
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
     def train(
         self,
@@ -144,10 +159,10 @@ class Trainer:
         """Train to the end of the last stage, or until time or a signal ends it.
 
         Args:
-            batches_of: batches of a stage for (stage, rank, world size).
-            on_stage_end: keeps the stage's result.
-            max_minutes: of this call; the run is saved and can be continued.
-            progress: show a bar with rate and remaining time.
+            batches_of: function that returns the batches of a stage.
+            on_stage_end: function that keeps the result of a stage.
+            max_minutes: minutes after which this call saves the run and returns.
+            progress: whether to show a bar with rate and remaining time.
 
         Raises:
             TrainingError: a loss term or a gradient is not finite; the last good state is kept.
@@ -186,7 +201,7 @@ class Trainer:
         return Outcome(complete=complete, step=done)
 
     def _run_stage(self, fabric: Fabric, state: dict[str, Any] | None, session: _Session) -> bool:
-        """Run the current stage from the current step; True when the next one can follow or all are done."""
+        """Run the current stage from the current step; return whether the run goes on or is complete."""
         now = self._progress
         stage = self._stages[now.stage]
         current = StageInProgress(fabric, self._task, stage, self._run, self._states, state)
@@ -201,7 +216,7 @@ class Trainer:
         return not on_any_device(fabric, self._stop_requested) or self._progress.stage == len(self._stages)
 
     def _take_steps(self, fabric: Fabric, stage: StageConfig, current: StageInProgress, session: _Session) -> bool:
-        """Step to the end of the stage, logging and saving on the way; False where time or a signal came first."""
+        """Take the stage's steps, log and save; return False if time or a signal ended the stage early."""
         now, run = self._progress, self._run
         steps_before = sum(s.steps for s in self._stages[: now.stage])
         batches = iter(session.batches_of(stage, fabric.global_rank, fabric.world_size).stream(now.step))
@@ -229,7 +244,7 @@ class Trainer:
         return True
 
     def _save(self, fabric: Fabric, players: dict[str, Any]) -> None:
-        """Save the state on the first device; between stages there is only a network, without average or optimiser."""
+        """Save the state, on the first device. Between stages it has a network, but no average and no optimiser."""
         if fabric.global_rank == 0:
             now = self._progress
             progress = {"stage": now.stage, "step": now.step, "minutes": now.minutes}
@@ -238,7 +253,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the run after the current step; a second one ends it at once."""
+        """Let Ctrl-C and SIGTERM end the run after the current step; a second one ends it at once."""
 
         def request(number: int, _frame: Any) -> None:
             if self._stop_requested:
@@ -248,7 +263,7 @@ class Trainer:
 
         try:
             old = {s: signal.signal(s, request) for s in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not in the main thread: signals are someone else's
+        except ValueError:  # not in the main thread, which alone may handle signals
             yield
             return
         try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Records:
-    """Appends to `log.jsonl` and TensorBoard; on resume, what lies after the resumed step is dropped.
+    """Appends to `log.jsonl` and TensorBoard; on resume, lines after the resumed step are dropped.
 
     Raises:
         WriteError: no space or no permission.
@@ -51,14 +51,14 @@ class Records:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        with contextlib.suppress(OSError):  # what a full disk did not take has been reported by `write`
+        with contextlib.suppress(OSError):  # `write` has reported a full disk already
             self._file.close()
         if self._writer is not None:
             self._writer.close()
 
 
 def _step_of(line: str) -> int:
-    """Step of a logged line; -1 for a line that was cut by a crash."""
+    """Return the step of a logged line; -1 for a line that was cut by a crash."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
