@@ -44,10 +44,10 @@ def peak_mib() -> float:
 
 def measure_learned(name: str, repeats: int) -> dict[str, Any]:
     """A learned codec: transform and entropy coding apart."""
-    from gosvae.codecs.registry import load_learned_codec
+    from gosvae.codecs.registry import load_vq_codec
     from gosvae.datasets.streets import Streets
 
-    codec = load_learned_codec(name)
+    codec = load_vq_codec(name)
     image = Streets(1, seed=7, height=HEIGHT, width=WIDTH)[0].image_uint8_HW3
     indices = codec.indices(image)
     data = codec.encode(indices, HEIGHT, WIDTH)
@@ -180,11 +180,11 @@ def measure_training(recipe_name: str, steps: int) -> dict[str, Any]:
     from gosvae.experts.registry import load_expert
     from gosvae.losses.perceptual import available_perceptual, load_perceptual
     from gosvae.recipes import load_recipe
-    from gosvae.training.codecs import CodecRecipe, train_codec
+    from gosvae.training.codecs import VqRecipe, train_codec
     from gosvae.training.config import RunConfig
 
     recipe = load_recipe(recipe_name)
-    assert isinstance(recipe, CodecRecipe)
+    assert isinstance(recipe, VqRecipe)
     names = available_perceptual()
     weights = {k: v for k, v in recipe.stages[-1].weights.items() if names or k != "lpips"}
     warm_up = 5
@@ -229,7 +229,7 @@ def _child(job: tuple[str, str, int, int]) -> dict[str, Any]:
 
 def main() -> int:
     """Measure every case and print one line of numbers for each; `--json` for machines."""
-    from gosvae.checkpoint import load_codec_checkpoint
+    from gosvae.codecs.checkpoint import load_codec_checkpoint
     from gosvae.codecs.classical import CLASSICAL_CODECS
     from gosvae.codecs.registry import embedded_codecs, models_folder
     from gosvae.provenance import hardware

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gosvae.checkpoint import load_codec_checkpoint
+from gosvae.codecs.checkpoint import load_codec_checkpoint
 from gosvae.codecs.registry import checkpoint_folder, load_trained_codec
 from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import gosvae.nn.integer
-from gosvae.codecs.registry import PAPER_CODEC, load_learned_codec
+from gosvae.codecs.registry import PAPER_CODEC, load_vq_codec
 from gosvae.datasets.loader import TrainingBatches
 from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
@@ -41,7 +41,7 @@ def real_numbers() -> Iterator[None]:
 def trained(options: argparse.Namespace) -> ContextTask:
     """A context model after the recipe's training, of so many steps."""
     seed_everything(0)
-    codec = load_learned_codec(options.codec)
+    codec = load_vq_codec(options.codec)
     config, digits = context_config(codec.model, {})
     network = ContextNetwork(config)
     initialise(network, codec.model, digits, codec.checkpoint.counts)
@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="judge by so many images, evenly spaced")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    codec = load_learned_codec(options.codec)
+    codec = load_vq_codec(options.codec)
     judged = load_prepared(options.data, default_split="val")
     if options.limit:
         judged = EvenlySpaced(judged, options.limit)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from gosvae.checkpoint import AutoencoderCard, CodecCard, CodecCheckpoint, VariableRateCard, half_weights
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig, ScalarAutoencoder
-from gosvae.codecs.model import ModelConfig, VqAutoencoder
+from gosvae.codecs.checkpoint import AutoencoderCard, CodecCheckpoint, VariableRateCard, VqCard, half_weights
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
+from gosvae.codecs.vq_model import VqAutoencoder, VqModelConfig
 from gosvae.config import parse
 from gosvae.datasets.geometry import GeometryConfig, Prepared
 from gosvae.datasets.streets import Streets
@@ -23,7 +23,7 @@ from gosvae.nn.blocks import Residual
 from gosvae.nn.pyramid import Modulation
 from gosvae.seeding import seed_everything
 from gosvae.tensors import image_to_tensor
-from gosvae.training.codecs import CodecRecipe
+from gosvae.training.codecs import VqRecipe
 from gosvae.training.config import RunConfig
 
 QUANTIZERS: dict[str, dict[str, Any]] = {
@@ -57,12 +57,12 @@ def autoencoder(**more: Any) -> dict[str, Any]:
     return {"stride": 4, "width": 8, "hidden_width": 4, "blocks": 1, **more}
 
 
-def model_config(quantizer: str = "vq", **more: Any) -> ModelConfig:
+def model_config(quantizer: str = "vq", **more: Any) -> VqModelConfig:
     """A small model with one of `QUANTIZERS`."""
-    return parse(ModelConfig, {"autoencoder": autoencoder(**more), "quantizer": QUANTIZERS[quantizer]})
+    return parse(VqModelConfig, {"autoencoder": autoencoder(**more), "quantizer": QUANTIZERS[quantizer]})
 
 
-def checkpoint(model: ModelConfig | None = None, *, seed: int = 0, name: str = "tiny") -> CodecCheckpoint:
+def checkpoint(model: VqModelConfig | None = None, *, seed: int = 0, name: str = "tiny") -> CodecCheckpoint:
     """A codec with random weights that uses many of its codes."""
     model = model or model_config()
     seed_everything(seed)
@@ -81,7 +81,7 @@ def checkpoint(model: ModelConfig | None = None, *, seed: int = 0, name: str = "
         if "codebook_KD" in network.quantizer.state_dict():
             network.quantizer.state_dict()["codebook_KD"].normal_()
     counts_K = torch.randint(1, 1000, (network.quantizer.codebook_size,))
-    card = CodecCard(name=name, recipe="none", model=model)
+    card = VqCard(name=name, recipe="none", model=model)
     return CodecCheckpoint(card, half_weights(network.state_dict()), counts_K, {"dataset": "none"})
 
 
@@ -108,9 +108,9 @@ def recipe_tree(quantizer: str = "vq", *, steps: tuple[int, int] = (4, 3)) -> di
     }
 
 
-def recipe(quantizer: str = "vq", *, steps: tuple[int, int] = (4, 3)) -> CodecRecipe:
+def recipe(quantizer: str = "vq", *, steps: tuple[int, int] = (4, 3)) -> VqRecipe:
     """The recipe of `recipe_tree`."""
-    return parse(CodecRecipe, recipe_tree(quantizer, steps=steps))
+    return parse(VqRecipe, recipe_tree(quantizer, steps=steps))
 
 
 def run_config(**more: Any) -> RunConfig:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from gosvae.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.cli.main import main
+from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.images import read_image, write_image
 from gosvae.recipes import recipe_names
 from tiny import checkpoint, recipe_tree, streets, variable_checkpoint

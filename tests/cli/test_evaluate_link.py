@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gosvae.checkpoint import save_codec
 from gosvae.cli.main import main
+from gosvae.codecs.checkpoint import save_codec
 from gosvae.evaluation import load_evaluation
 from gosvae.evaluation.link_sweep import load_sweep
 from tiny import checkpoint

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from gosvae import bitstream
-from gosvae.checkpoint import CodecCheckpoint, load_codec_checkpoint, save_codec
 from gosvae.codecs.autoencoder import AutoencoderCodec
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig, ScalarAutoencoder, merge
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.registry import load_codec, load_learned_codec, load_trained_codec
+from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, save_codec
+from gosvae.codecs.registry import load_codec, load_trained_codec, load_vq_codec
 from gosvae.codecs.slices import StreamOptions
+from gosvae.codecs.vq import VqCodec
 from gosvae.config import parse
 from gosvae.entropy.channels import ChannelHistograms
 from gosvae.errors import BitstreamError, CheckpointError, ConfigError, ForeignStreamError
@@ -156,7 +156,7 @@ def test_models_are_told_apart(codec: AutoencoderCodec, image: ImageArray, tmp_p
         with pytest.raises(ForeignStreamError):
             AutoencoderCodec(other).decompress(data)
     with pytest.raises(ForeignStreamError):
-        LearnedCodec(checkpoint()).decompress(data)
+        VqCodec(checkpoint()).decompress(data)
     for counts in (torch.ones(3, 40), torch.ones(2, 41), torch.ones(41), torch.zeros(3, 41)):
         with pytest.raises(CheckpointError, match="frequency tables"):
             AutoencoderCodec(with_counts(counts.long()))
@@ -164,9 +164,9 @@ def test_models_are_told_apart(codec: AutoencoderCodec, image: ImageArray, tmp_p
     save_codec(tmp_path / "vq", checkpoint())
     assert load_codec_checkpoint(tmp_path / "plain").fingerprint() == scalar_checkpoint().fingerprint()
     assert load_codec(tmp_path / "plain").compress(image) == data
-    assert {type(load_trained_codec(tmp_path / name)) for name in ("plain", "vq")} == {AutoencoderCodec, LearnedCodec}
+    assert {type(load_trained_codec(tmp_path / name)) for name in ("plain", "vq")} == {AutoencoderCodec, VqCodec}
     with pytest.raises(CheckpointError, match="is of kind 'autoencoder', a VQ codec"):
-        load_learned_codec(tmp_path / "plain")
+        load_vq_codec(tmp_path / "plain")
     with pytest.raises(CheckpointError, match="is of kind 'codec', an autoencoder was expected"):
         AutoencoderCodec.load(tmp_path / "vq")
     with pytest.raises(ConfigError, match="are for codecs of indices only: 'tiny-autoencoder' is"):

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from gosvae.bitstream import pack_slices, unpack_slices
-from gosvae.checkpoint import CodecCheckpoint
 from gosvae.codecs.base import LossTolerantCodec
+from gosvae.codecs.checkpoint import CodecCheckpoint
 from gosvae.codecs.concealment import MOST_RINGS, conceal_indices, concealed_pixels, nearest_known
-from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.slices import PartialIndices, StreamOptions, grid_parts
+from gosvae.codecs.vq import VqCodec
 from gosvae.entropy.context import ContextConfig, ContextModel, ContextNetwork
 from gosvae.entropy.digits import Digits, positional
 from gosvae.errors import BitstreamError, ForeignStreamError
@@ -164,7 +164,7 @@ def test_pixels_are_marked_by_their_latent_position() -> None:
 @pytest.mark.parametrize("layout", ["bands", "interleaved"])
 def test_a_codec_conceals_lost_slices(context: bool, layout: str) -> None:
     made = with_context(checkpoint(), (16,), None) if context else checkpoint()
-    codec = LearnedCodec(made, options=StreamOptions(slices=8, layout=layout))  # type: ignore[arg-type]
+    codec = VqCodec(made, options=StreamOptions(slices=8, layout=layout))  # type: ignore[arg-type]
     assert isinstance(codec, LossTolerantCodec)
     image = streets()[0].image_uint8_HW3[:61, :93]
     data = codec.compress(image)
@@ -185,7 +185,7 @@ def test_a_codec_conceals_lost_slices(context: bool, layout: str) -> None:
 
 
 def test_far_from_a_hole_the_picture_is_the_same() -> None:
-    codec = LearnedCodec(checkpoint(), options=StreamOptions(slices=4))
+    codec = VqCodec(checkpoint(), options=StreamOptions(slices=4))
     data = codec.compress(streets()[0].image_uint8_HW3)
     stream = unpack_slices(data)
     cut = pack_slices(stream.header, [None, *stream.slices[1:]], stream.layout)
@@ -193,10 +193,10 @@ def test_far_from_a_hole_the_picture_is_the_same() -> None:
 
 
 def test_streams_without_an_intact_slice_or_of_another_codec_are_refused() -> None:
-    codec = LearnedCodec(checkpoint(), options=INTERLEAVED)
+    codec = VqCodec(checkpoint(), options=INTERLEAVED)
     data = codec.compress(streets()[0].image_uint8_HW3)
     with pytest.raises(ForeignStreamError, match="another codec"):
-        LearnedCodec(checkpoint(model_config("fsq"))).decompress_damaged(data)
+        VqCodec(checkpoint(model_config("fsq"))).decompress_damaged(data)
     header_only = data[: len(data) - sum(map(len, unpack_slices(data).payloads))]
     with pytest.raises(BitstreamError, match="none of the 8 slices is"):
         codec.decompress_damaged(header_only)

@@ -10,7 +10,7 @@ import pytest
 
 from gosvae.channels import load_channel
 from gosvae.codecs.index_assignment import LabelCode, assign_labels, label_bits, squared_distances
-from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.vq import VqCodec
 from gosvae.errors import BitstreamError, ConfigError
 from gosvae.seeding import numpy_generator, torch_generator
 from tiny import checkpoint, streets
@@ -86,7 +86,7 @@ def test_every_string_of_bits_means_something() -> None:
 
 
 def test_a_picture_survives_bit_errors() -> None:
-    codec = LearnedCodec(checkpoint())
+    codec = VqCodec(checkpoint())
     image = streets()[0].image_uint8_HW3
     vectors_KD = codec.codebook()
     assert vectors_KD.shape == (16, 4)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from gosvae.checkpoint import save_codec
 from gosvae.codecs import tiling
-from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.checkpoint import save_codec
+from gosvae.codecs.vq import VqCodec
 from gosvae.datasets.streets import Streets
 from tiny import checkpoint, model_config
 
@@ -22,7 +22,7 @@ from tiny import checkpoint, model_config
 @pytest.mark.parametrize("stride", [4, 16])
 def test_tiles_give_the_picture_of_one_piece(architecture: str, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
     made = checkpoint(model_config("vq-ema", architecture=architecture, stride=stride, decoder_blocks=2))
-    codec = LearnedCodec(made)
+    codec = VqCodec(made)
     image = Streets(1, seed=3, height=250, width=389)[0].image_uint8_HW3
     whole_hw = codec.indices(image)
     picture = codec.reconstruct(whole_hw, 250, 389)
@@ -56,9 +56,9 @@ PHOTO = """
 import resource, sys
 import numpy as np, torch
 torch.set_num_threads(1)
-from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.vq import VqCodec
 image = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
-codec = LearnedCodec.load(sys.argv[1])
+codec = VqCodec.load(sys.argv[1])
 assert codec.decompress(codec.compress(image)).shape == image.shape
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -67,10 +67,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 @pytest.mark.slow
 def test_a_photo_of_12_megapixels_takes_less_than_2_gb(tmp_path: Path) -> None:
     from gosvae.recipes import load_recipe
-    from gosvae.training.codecs import CodecRecipe
+    from gosvae.training.codecs import VqRecipe
 
     recipe = load_recipe(os.environ.get("GOSVAE_TEST_RECIPE", "gosvae-compact"))
-    assert isinstance(recipe, CodecRecipe)
+    assert isinstance(recipe, VqRecipe)
     save_codec(tmp_path, checkpoint(recipe.model))
     path = [str(Path(__file__).resolve().parents[2] / "src"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     done = subprocess.run(

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gosvae import bitstream
-from gosvae.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.cli.main import main
+from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.codecs.registry import load_codec, split_budget
 from gosvae.codecs.slices import StreamOptions
 from gosvae.codecs.tiling import TILE_PIXELS

@@ -19,8 +19,8 @@ from gosvae.codecs.base import ImageCodec, RateControlledCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.label_map import LabelMapCodec
-from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.variable import VariableRateCodec
+from gosvae.codecs.vq import VqCodec
 from gosvae.errors import BitstreamError, RateError, ShapeError
 from gosvae.seeding import numpy_generator
 from gosvae.tensors import ImageArray
@@ -59,7 +59,7 @@ def codecs() -> dict[str, Case]:
 
 def learned(quantizer: str) -> ImageCodec:
     """A small learned codec with random weights."""
-    return LearnedCodec(checkpoint(model_config(quantizer)))
+    return VqCodec(checkpoint(model_config(quantizer)))
 
 
 @pytest.fixture(params=sorted(codecs()))

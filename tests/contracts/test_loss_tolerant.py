@@ -12,9 +12,9 @@ import pytest
 
 from gosvae.bitstream import pack_slices, unpack_slices
 from gosvae.codecs.base import LossTolerantCodec
-from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.slices import StreamOptions
 from gosvae.codecs.variable import VariableRateCodec
+from gosvae.codecs.vq import VqCodec
 from gosvae.errors import BitstreamError, ForeignStreamError
 from tiny import QUANTIZERS, checkpoint, model_config, streets, variable_checkpoint
 
@@ -22,7 +22,7 @@ Build = Callable[[StreamOptions, int], LossTolerantCodec]
 CODECS: dict[str, Build] = {
     "variable-rate": lambda options, seed: VariableRateCodec(variable_checkpoint(seed=seed), options=options),
     **{
-        f"learned-{kind}": lambda options, seed, kind=kind: LearnedCodec(  # type: ignore[misc]
+        f"learned-{kind}": lambda options, seed, kind=kind: VqCodec(  # type: ignore[misc]
             checkpoint(model_config(kind), seed=seed), options=options
         )
         for kind in QUANTIZERS

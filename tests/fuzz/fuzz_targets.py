@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from gosvae.bitstream import Stream, pack, pack_slices, unpack, unpack_slices
-from gosvae.checkpoint import CodecCheckpoint
 from gosvae.codecs.autoencoder import AutoencoderCodec
+from gosvae.codecs.checkpoint import CodecCheckpoint
 from gosvae.codecs.class_map import encode_class_map
 from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.label_map import LabelMapCodec
-from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.slices import PartialIndices, StreamOptions, encode_slices, grid_parts
 from gosvae.codecs.variable import VariableRateCodec
+from gosvae.codecs.vq import VqCodec
 from gosvae.entropy.coder import encode_indices
 from gosvae.entropy.context import ContextConfig, ContextNetwork
 from gosvae.entropy.digits import Digits, positional
@@ -79,7 +79,7 @@ def with_context(made: CodecCheckpoint, codebook_size: int, values: tuple[int, .
 
 def vq_target(name: str, made: CodecCheckpoint) -> Target:
     """Streams of a VQ codec: every entropy model, both containers, one slice and several."""
-    reader = LearnedCodec(made)
+    reader = VqCodec(made)
     models = {model.model_id: model for model in reader.entropy_models}
     streams = []
     for options in (
@@ -93,7 +93,7 @@ def vq_target(name: str, made: CodecCheckpoint) -> Target:
         StreamOptions(entropy="static", slices=4, layout="interleaved"),
         StreamOptions(entropy="context", slices=2, layout="interleaved"),
     ):
-        codec = LearnedCodec(made, options=options)
+        codec = VqCodec(made, options=options)
         streams += [codec.compress(picture) for picture in pictures()]
 
     def encode(stream: Stream, decoded: Any) -> bytes:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.vq import VqCodec
 from gosvae.link.engine import Engine, EngineLimits
 from gosvae.link.perception import Perception
 from gosvae.link.security import Endpoint
@@ -45,8 +45,8 @@ async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 
 
 @cache
-def codec() -> LearnedCodec:
-    return LearnedCodec(checkpoint())
+def codec() -> VqCodec:
+    return VqCodec(checkpoint())
 
 
 @cache

@@ -9,8 +9,8 @@ import pytest
 
 from gosvae.bitstream import Header, pack_slices, salvage, unpack_slices
 from gosvae.channels import load_channel
-from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.slices import StreamOptions
+from gosvae.codecs.vq import VqCodec
 from gosvae.errors import BitstreamError, ConfigError
 from gosvae.link import Counters, Part, Reassembler, ReceivedFrame, packetise, read_packet
 from gosvae.seeding import torch_generator
@@ -207,7 +207,7 @@ def test_limits_that_allow_nothing_are_refused(limits: dict[str, int]) -> None:
 @pytest.mark.parametrize("spec", ["packet-loss p=0.3", "gilbert-elliott loss=0.3 burst=3", "binary-symmetric p=0.001"])
 def test_a_codec_reads_what_came_through_a_channel(spec: str) -> None:
     """Every index that is called known is the one that was sent, and only what was lost is not known."""
-    codec = LearnedCodec(checkpoint(), options=StreamOptions(slices=8, layout="interleaved"))
+    codec = VqCodec(checkpoint(), options=StreamOptions(slices=8, layout="interleaved"))
     reassembler = Reassembler(window=2)
     sent, datagrams = [], []
     for n in range(12):

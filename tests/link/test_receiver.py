@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.slices import StreamOptions
+from gosvae.codecs.vq import VqCodec
 from gosvae.errors import ImageError, LinkError
 from gosvae.link.client import LinkClient, Result
 from gosvae.link.engine import EngineLimits
@@ -118,7 +118,7 @@ def test_a_sender_waits_for_answers_where_too_many_are_missing() -> None:
 
 
 def test_over_udp() -> None:
-    sliced = LearnedCodec(checkpoint(), options=StreamOptions(slices=4, layout="interleaved"))
+    sliced = VqCodec(checkpoint(), options=StreamOptions(slices=4, layout="interleaved"))
 
     async def test() -> None:
         async with Receiver(perception(), CONFIG) as receiver:
@@ -138,7 +138,7 @@ def test_over_udp() -> None:
 
 
 def test_over_udp_with_losses() -> None:
-    sliced = LearnedCodec(checkpoint(), options=StreamOptions(slices=4, layout="interleaved"))
+    sliced = VqCodec(checkpoint(), options=StreamOptions(slices=4, layout="interleaved"))
 
     async def test() -> None:
         async with Receiver(perception(), replace(CONFIG, udp_deadline_ms=50.0)) as receiver:
@@ -163,7 +163,7 @@ def test_udp_takes_garbage() -> None:
     async def test() -> None:
         async with Receiver(perception(), CONFIG) as receiver:
             assert receiver.udp is not None
-            foreign = LearnedCodec(checkpoint(seed=9)).compress(streets()[0].image_uint8_HW3)
+            foreign = VqCodec(checkpoint(seed=9)).compress(streets()[0].image_uint8_HW3)
             async with await UdpSender.open(*receiver.udp.address) as sender:
                 await sender.send(foreign)
                 assert sender._transport is not None

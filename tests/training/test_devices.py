@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from test_variable import recipe
 
-from gosvae.checkpoint import load_codec_checkpoint
+from gosvae.codecs.checkpoint import load_codec_checkpoint
 from gosvae.config import to_tree
 from tiny import recipe_tree
 
@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 import tiny
 from gosvae.config import parse
 from gosvae.training import loop
-from gosvae.training.codecs import CodecRecipe, train_codec
+from gosvae.training.codecs import VqRecipe, train_codec
 from gosvae.training.variable import VariableRateRecipe
 
 folder, minutes = Path(sys.argv[1]), None if sys.argv[2] == "all" else float(sys.argv[2])
@@ -38,7 +38,7 @@ def watched(self, task, *rest, **named):
 loop.Trainer.__init__ = watched
 run = tiny.run_config(devices=2)
 tree = json.loads(sys.argv[3])
-recipe = parse(VariableRateRecipe if tree.get("kind") == "variable-rate" else CodecRecipe, tree)
+recipe = parse(VariableRateRecipe if tree.get("kind") == "variable-rate" else VqRecipe, tree)
 outcome = train_codec(recipe, tiny.streets(), tiny.streets(2), tiny.expert(), tiny.perceptual(),
                       run, folder, max_minutes=minutes, progress=False)
 digest = hashlib.sha256()

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from gosvae.checkpoint import load_codec_checkpoint
+from gosvae.codecs.checkpoint import load_codec_checkpoint
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.errors import CheckpointError
-from gosvae.training.codecs import CodecRecipe, train_codec
+from gosvae.training.codecs import VqRecipe, train_codec
 from gosvae.training.loop import Outcome
 from gosvae.training.resume import load_newest_state, save_state
 from tiny import QUANTIZERS, expert, perceptual, recipe, run_config, streets
@@ -43,7 +43,7 @@ class Disturbed(Dataset):
         return self.inner[index]
 
 
-def train(folder: Path, what: CodecRecipe, *, data: Dataset | None = None, **options: Any) -> Outcome:
+def train(folder: Path, what: VqRecipe, *, data: Dataset | None = None, **options: Any) -> Outcome:
     """Train on four scenes without a bar."""
     run = options.pop("run", None) or run_config()
     return train_codec(

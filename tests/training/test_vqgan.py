@@ -18,10 +18,10 @@ from test_devices import TESTS
 from test_devices import train as train_on_two
 from test_resume import assert_same_run, losses, states, train
 
-from gosvae.checkpoint import load_codec_checkpoint
 from gosvae.codecs import tiling
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.model import VqAutoencoder
+from gosvae.codecs.checkpoint import load_codec_checkpoint
+from gosvae.codecs.vq import VqCodec
+from gosvae.codecs.vq_model import VqAutoencoder
 from gosvae.config import apply_overrides, parse, to_tree
 from gosvae.datasets.streets import Streets
 from gosvae.errors import CheckpointError, ConfigError, ImageError, TrainingError
@@ -30,7 +30,7 @@ from gosvae.nn.autoencoder import AutoencoderConfig
 from gosvae.nn.normalised import SelfAttention, group_norm
 from gosvae.recipes import load_recipe
 from gosvae.training import adversary
-from gosvae.training.codecs import CodecRecipe
+from gosvae.training.codecs import VqRecipe
 from gosvae.training.config import StageConfig
 from gosvae.training.loop import Trainer
 from gosvae.training.resume import save_state
@@ -50,8 +50,8 @@ def gan_tree(**more: Any) -> dict[str, Any]:
     return tree
 
 
-def gan_recipe(**more: Any) -> CodecRecipe:
-    return parse(CodecRecipe, gan_tree(**more))
+def gan_recipe(**more: Any) -> VqRecipe:
+    return parse(VqRecipe, gan_tree(**more))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_a_discriminator_changes_the_codec_only_after_it_has_joined(tmp_path: Pa
     tree = gan_tree()
     for stage in tree["stages"]:
         del stage["adversary"]
-    train(tmp_path, parse(CodecRecipe, tree))
+    train(tmp_path, parse(VqRecipe, tree))
     alone, together = losses(tmp_path), losses(whole_run)
     assert alone[:2] == together[:2]
     assert alone[3]["mse"] != together[3]["mse"]
@@ -90,7 +90,7 @@ def test_a_discriminator_changes_the_codec_only_after_it_has_joined(tmp_path: Pa
 def test_what_is_kept_holds_no_discriminator(whole_run: Path) -> None:
     kept = load_codec_checkpoint(whole_run)
     assert set(kept.weights) == set(VqAutoencoder(gan_recipe().model).state_dict())
-    codec = LearnedCodec.load(whole_run)
+    codec = VqCodec.load(whole_run)
     image = Streets(1, seed=3, height=37, width=51)[0].image_uint8_HW3
     data = codec.compress(image)
     np.testing.assert_array_equal(codec.decode(data)[0], codec.indices(image))
@@ -228,14 +228,14 @@ def test_an_adversary_needs_pictures_and_a_term_to_weigh_it_against(tmp_path: Pa
     tree = gan_tree(start_step=0)
     tree["stages"][0]["weights"] = {"codebook": 1.0}
     with pytest.raises(ConfigError, match=r"give the stage a term such as mae"):
-        train(tmp_path, parse(CodecRecipe, tree))
+        train(tmp_path, parse(VqRecipe, tree))
     with pytest.raises(ConfigError, match=r"adversary.strat_step: unknown key 'strat_step'; did you mean 'start_step'"):
-        parse(CodecRecipe, apply_overrides(gan_tree(), ["stages.0.adversary.strat_step=1"]))
+        parse(VqRecipe, apply_overrides(gan_tree(), ["stages.0.adversary.strat_step=1"]))
 
 
 def test_the_recipe_has_the_papers_size() -> None:
     chosen = load_recipe("vqgan")
-    assert isinstance(chosen, CodecRecipe)
+    assert isinstance(chosen, VqRecipe)
     with torch.device("meta"):
         network = VqAutoencoder(chosen.model)
     assert count_parameters(network) == pytest.approx(24.00e6, rel=0.02)  # the codec alone, no discriminator
@@ -246,7 +246,7 @@ def test_the_recipe_has_the_papers_size() -> None:
 def test_the_small_variant_is_a_matter_of_overrides() -> None:
     sizes = ["width=16", "multipliers=[1, 2, 6]", "blocks=1", "decoder_blocks=1", "attention=false"]
     small = load_recipe("vqgan", [f"model.autoencoder.{size}" for size in sizes])
-    assert isinstance(small, CodecRecipe)
+    assert isinstance(small, VqRecipe)
     assert 0.8e6 < count_parameters(VqAutoencoder(small.model)) < 1.4e6
 
 
@@ -258,7 +258,7 @@ def test_settings_that_do_not_belong_together_are_refused() -> None:
         "architecture: vqgan, multipliers: [1, 2, 0]": "greater than or equal to 1",
     }.items():
         with pytest.raises(ConfigError, match=reason):
-            parse(CodecRecipe, apply_overrides(recipe_tree(), [f"model.autoencoder={{{tree}}}"]))
+            parse(VqRecipe, apply_overrides(recipe_tree(), [f"model.autoencoder={{{tree}}}"]))
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(128, 32), (84, 21), (168, 28), (16, 4), (6, 1), (2, 1)])
@@ -279,7 +279,7 @@ def test_attention_is_its_formula() -> None:
 
 def test_large_pictures_are_one_piece_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert AutoencoderConfig(architecture="vqgan").halo is None
-    codec = LearnedCodec(checkpoint(model_config(architecture="vqgan", attention=True)))
+    codec = VqCodec(checkpoint(model_config(architecture="vqgan", attention=True)))
     image = Streets(1, seed=3, height=90, width=120)[0].image_uint8_HW3
     whole_hw = codec.indices(image)
     picture = codec.reconstruct(whole_hw, 90, 120)

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from gosvae.codecs.model import Reconstruction
+from gosvae.codecs.vq_model import Reconstruction
 from gosvae.config import Config
 from gosvae.decoders import Decoder
 from gosvae.encoders import Encoder

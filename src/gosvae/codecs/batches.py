@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from gosvae.codecs.base import ImageCodec
-from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.tiling import TILE_PIXELS
+from gosvae.codecs.vq import VqCodec
 from gosvae.tensors import ImageArray, tensor_to_image
 
 
@@ -39,8 +39,8 @@ def reconstruct_batch(codec: TwoStageCodec, decoded: Sequence[tuple[Any, ...]]) 
     A VQ codec computes pictures of one size together. Its pixels may differ by one level of 256 from `reconstruct`'s:
     a network sums in another order for a batch. All other codecs take one picture after the other.
     """
-    shapes = {(parts[0].shape, *parts[1:]) for parts in decoded} if isinstance(codec, LearnedCodec) else set()
-    if not isinstance(codec, LearnedCodec) or len(decoded) < 2 or len(shapes) != 1:
+    shapes = {(parts[0].shape, *parts[1:]) for parts in decoded} if isinstance(codec, VqCodec) else set()
+    if not isinstance(codec, VqCodec) or len(decoded) < 2 or len(shapes) != 1:
         return [codec.reconstruct(*parts) for parts in decoded]
     _, height, width = shapes.pop()
     if height * width > TILE_PIXELS**2:

@@ -9,16 +9,16 @@ from pathlib import Path
 import torch
 
 from gosvae import bitstream
-from gosvae.checkpoint import CARDS, CodecCard, CodecCheckpoint, VariableRateCard, load_codec_checkpoint, read_json
 from gosvae.codecs.autoencoder import AutoencoderCodec
 from gosvae.codecs.base import ImageCodec
+from gosvae.codecs.checkpoint import CARDS, CodecCheckpoint, VariableRateCard, VqCard, load_codec_checkpoint, read_json
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.label_map import LabelMapCodec
-from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions, marked_fingerprint, xor_mark
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.codecs.variable import VariableRateCodec, context_mark
+from gosvae.codecs.vq import VqCodec
 from gosvae.entropy.context import ContextModel
 from gosvae.entropy.latent import LatentContextModel
 from gosvae.errors import CheckpointError, ConfigError, ForeignStreamError, unknown_name
@@ -81,7 +81,7 @@ def build_codec(
         _refuse_options(options, f"{checkpoint.card.name!r} is of kind {kind!r}")
     match kind:
         case "codec":
-            return LearnedCodec(checkpoint, options=options, device=device)
+            return VqCodec(checkpoint, options=options, device=device)
         case "autoencoder":
             return AutoencoderCodec(checkpoint, device=device)
         case "gesco":
@@ -140,11 +140,11 @@ def load_trained_codec(
     return build_codec(checkpoint, rate=rate, options=options, device=device, precision=precision)
 
 
-def load_learned_codec(
+def load_vq_codec(
     name_or_folder: str | Path, *, options: StreamOptions = DEFAULT_OPTIONS, device: str | torch.device = "cpu"
-) -> LearnedCodec:
+) -> VqCodec:
     """As `load_trained_codec`, for VQ codecs only; a checkpoint of another kind is a `CheckpointError`."""
-    return LearnedCodec.load(checkpoint_folder(name_or_folder), options=options, device=device)
+    return VqCodec.load(checkpoint_folder(name_or_folder), options=options, device=device)
 
 
 def load_codec(
@@ -201,7 +201,7 @@ def _level_or_budget(name: str, rate: str) -> tuple[int | None, int | None]:
 def _made(checkpoint: CodecCheckpoint, header: bitstream.Header) -> bool:
     """Whether a codec made a stream."""
     fingerprint, card = checkpoint.fingerprint(), checkpoint.card
-    if header.entropy_model_id == ContextModel.model_id and isinstance(card, CodecCard) and card.context is not None:
+    if header.entropy_model_id == ContextModel.model_id and isinstance(card, VqCard) and card.context is not None:
         fingerprint = marked_fingerprint(fingerprint, ContextModel(card.context, checkpoint.context))
     if isinstance(card, VariableRateCard) and header.entropy_model_id == LatentContextModel.model_id:
         fingerprint = xor_mark(fingerprint, context_mark(checkpoint))

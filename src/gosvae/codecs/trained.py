@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from gosvae import bitstream
-from gosvae.checkpoint import CodecCheckpoint
 from gosvae.codecs.base import ImageCodec
+from gosvae.codecs.checkpoint import CodecCheckpoint
 from gosvae.errors import ImageError
 from gosvae.tensors import ImageArray, check_image, image_to_tensor, pad_to_multiple
 

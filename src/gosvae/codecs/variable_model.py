@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gosvae.codecs.model import Reconstruction
+from gosvae.codecs.vq_model import Reconstruction
 from gosvae.config import Config
 from gosvae.entropy.latent_network import LEVELS, LatentContextConfig, LatentContextNetwork, interpolation
 from gosvae.nn.pyramid import PyramidConfig, PyramidDecoder, PyramidEncoder

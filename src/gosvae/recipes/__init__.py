@@ -9,14 +9,14 @@ from typing import Any
 from gosvae.config import apply_overrides, load_yaml, parse
 from gosvae.errors import ConfigError, unknown_name
 from gosvae.training.autoencoder import AutoencoderRecipe
-from gosvae.training.codecs import CodecRecipe, TrainableRecipe
+from gosvae.training.codecs import TrainableRecipe, VqRecipe
 from gosvae.training.experts import ExpertRecipe
 from gosvae.training.gesco import GescoRecipe
 from gosvae.training.variable import VariableRateRecipe
 
 Recipe = TrainableRecipe | ExpertRecipe
 RECIPE_KINDS: dict[str, type[TrainableRecipe] | type[ExpertRecipe]] = {
-    "codec": CodecRecipe,
+    "codec": VqRecipe,
     "autoencoder": AutoencoderRecipe,
     "gesco": GescoRecipe,
     "variable-rate": VariableRateRecipe,

@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from gosvae.checkpoint import half_weights
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.model import VqAutoencoder
+from gosvae.codecs.checkpoint import half_weights
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.codecs.variable_model import VariableRateAutoencoder
+from gosvae.codecs.vq import VqCodec
+from gosvae.codecs.vq_model import VqAutoencoder
 from gosvae.config import to_tree
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.loader import TrainingBatches
@@ -123,7 +123,7 @@ def adapt_expert(
         ConfigError: a codec without a network that decodes, or an expert whose network is not gosvae's own.
         TrainingError, CheckpointError, WriteError, DatasetError: as `Trainer.train`.
     """
-    if not isinstance(codec, LearnedCodec | VariableRateCodec):
+    if not isinstance(codec, VqCodec | VariableRateCodec):
         raise ConfigError(f"{codec.name!r}: experts are adapted to VQ codecs and variable-rate codecs only")
     if not isinstance(expert, NetworkExpert):
         raise ConfigError(

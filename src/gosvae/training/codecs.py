@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from gosvae.checkpoint import (
-    CodecCard,
+from gosvae.codecs.checkpoint import (
     CodecCheckpoint,
+    VqCard,
     half_weights,
     load_codec_checkpoint,
     load_weights,
     save_codec,
 )
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.model import ModelConfig, VqAutoencoder
+from gosvae.codecs.vq import VqCodec
+from gosvae.codecs.vq_model import VqAutoencoder, VqModelConfig
 from gosvae.config import Config, to_tree
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.loader import TrainingBatches
@@ -105,25 +105,25 @@ class TrainableRecipe(Config, ABC):
         """The codec of a trained network, with the symbol counts of `spaced_images` and no provenance yet."""
 
 
-class CodecRecipe(TrainableRecipe):
+class VqRecipe(TrainableRecipe):
     """A VQ autoencoder."""
 
     kind: Literal["codec"] = "codec"
-    model: ModelConfig
+    model: VqModelConfig
 
     def network(self) -> VqAutoencoder:
         return VqAutoencoder(self.model)
 
     def can_start_from(self, model: Config) -> bool:
         """The same model, or one of another `codebook_size`."""
-        if not (isinstance(model, ModelConfig) and isinstance(self.model.quantizer, VqConfig)):
+        if not (isinstance(model, VqModelConfig) and isinstance(self.model.quantizer, VqConfig)):
             return model == self.model
         size = {"codebook_size": self.model.quantizer.codebook_size}
         return self.model == model.model_copy(update={"quantizer": model.quantizer.model_copy(update=size)})
 
     def initialise(self, network: nn.Module, source: CodecCheckpoint, images: Iterator[ImageArray]) -> None:
         """As they are; a codebook of another size begins as the k-means of what the encoder makes of the images."""
-        assert isinstance(source.card, CodecCard)
+        assert isinstance(source.card, VqCard)
         if source.card.model == self.model:
             load_weights(network, source)
             return
@@ -145,10 +145,10 @@ class CodecRecipe(TrainableRecipe):
 
     def finished(self, name: str, network: nn.Module, used: Dataset, most_pixels: int) -> CodecCheckpoint:
         assert isinstance(network, VqAutoencoder)
-        card = CodecCard(name=name, recipe=self.name, model=self.model)
+        card = VqCard(name=name, recipe=self.name, model=self.model)
         blank = torch.ones(network.quantizer.codebook_size, dtype=torch.int64)
         uncounted = CodecCheckpoint(card, half_weights(network.state_dict()), blank, {})
-        return replace(uncounted, counts=count_indices(LearnedCodec(uncounted), used, most_pixels))
+        return replace(uncounted, counts=count_indices(VqCodec(uncounted), used, most_pixels))
 
 
 @torch.no_grad()
@@ -164,7 +164,7 @@ def spaced_images(dataset: Dataset, most_pixels: int = 60_000_000) -> Iterator[I
     return (dataset[i].image_uint8_HW3 for i in range(0, len(dataset), every))
 
 
-def count_indices(codec: LearnedCodec, dataset: Dataset, most_pixels: int = 60_000_000) -> torch.Tensor:
+def count_indices(codec: VqCodec, dataset: Dataset, most_pixels: int = 60_000_000) -> torch.Tensor:
     """Index counts (K,), int64 and at least 1, of `spaced_images`: the static histogram."""
     indices = (codec.indices(image) for image in spaced_images(dataset, most_pixels))
     histogram = StaticHistogram.fit(indices, codec.model.quantizer.codebook_size)

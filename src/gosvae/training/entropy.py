@@ -16,9 +16,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gosvae.checkpoint import save_codec
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.model import VqAutoencoder
+from gosvae.codecs.checkpoint import save_codec
+from gosvae.codecs.vq import VqCodec
+from gosvae.codecs.vq_model import VqAutoencoder
 from gosvae.config import Config, parse, to_tree
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.loader import TrainingBatches
@@ -185,7 +185,7 @@ def context_config(codec: VqAutoencoder, changes: dict[str, Any]) -> tuple[Conte
 
 def train_context(
     recipe: ContextRecipe,
-    codec: LearnedCodec,
+    codec: VqCodec,
     seen: Dataset,
     run: RunConfig,
     folder: Path,

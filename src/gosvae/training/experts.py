@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from gosvae.checkpoint import half_weights
+from gosvae.codecs.checkpoint import half_weights
 from gosvae.config import Config, parse, to_tree
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.loader import TrainingBatches

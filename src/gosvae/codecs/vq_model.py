@@ -14,7 +14,7 @@ from gosvae.nn.autoencoder import AutoencoderConfig
 from gosvae.quantizers import QuantizerConfig, build_quantizer
 
 
-class ModelConfig(Config):
+class VqModelConfig(Config):
     """A complete VQ autoencoder."""
 
     autoencoder: AutoencoderConfig = AutoencoderConfig()
@@ -39,7 +39,7 @@ class Reconstruction:
 class VqAutoencoder(nn.Module):
     """`x_B3HW` in [0, 1] to its reconstruction through a grid of indices. H and W must be multiples of `stride`."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: VqModelConfig) -> None:
         super().__init__()
         self.config = config
         self.quantizer = build_quantizer(config.quantizer)

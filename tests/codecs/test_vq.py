@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from gosvae import bitstream
-from gosvae.checkpoint import CodecCheckpoint, load_codec_checkpoint, save_codec
 from gosvae.codecs import registry
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.registry import codec_of_stream, load_codec, load_learned_codec
+from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, save_codec
+from gosvae.codecs.registry import codec_of_stream, load_codec, load_vq_codec
 from gosvae.codecs.slices import StreamOptions, decode_slices, encode_slices, marked_fingerprint
+from gosvae.codecs.vq import VqCodec
 from gosvae.entropy.coder import encode_indices
 from gosvae.entropy.context import ContextConfig, ContextModel, ContextNetwork
 from gosvae.entropy.fixed import FixedLength
@@ -40,7 +40,7 @@ def image() -> ImageArray:
 @pytest.mark.parametrize("quantizer", ["vq", "vq-ema", "fsq"])
 @pytest.mark.parametrize("size_hw", [(64, 96), (1, 1), (1, 500), (37, 51), (3, 65)])
 def test_the_receiver_gets_the_senders_indices(image: ImageArray, quantizer: str, size_hw: tuple[int, int]) -> None:
-    codec = LearnedCodec(checkpoint(model_config(quantizer)))
+    codec = VqCodec(checkpoint(model_config(quantizer)))
     picture = np.resize(image, (*size_hw, 3))
     indices_hw = codec.indices(picture)
     assert indices_hw.shape == (-(-size_hw[0] // 4), -(-size_hw[1] // 4))
@@ -55,7 +55,7 @@ def test_the_receiver_gets_the_senders_indices(image: ImageArray, quantizer: str
 
 
 def test_the_longest_side_is_a_limit(image: ImageArray) -> None:
-    codec = LearnedCodec(checkpoint(model_config(stride=32)))
+    codec = VqCodec(checkpoint(model_config(stride=32)))
     line = np.resize(image, (1, 65535, 3))
     assert codec.decompress(codec.compress(line)).shape == line.shape
     with pytest.raises(ImageError, match=r"at most 65535 pixels"):
@@ -68,12 +68,12 @@ def with_counts(counts: list[int] | np.ndarray) -> CodecCheckpoint:
 
 
 def test_the_shorter_payload_is_sent(image: ImageArray) -> None:
-    own = np.bincount(LearnedCodec(checkpoint()).indices(image).ravel(), minlength=16) + 1
+    own = np.bincount(VqCodec(checkpoint()).indices(image).ravel(), minlength=16) + 1
     for counts, expected in ((own, STATIC), (10**6 // own**3 + 1, FIXED)):
-        codec = LearnedCodec(with_counts(counts))
+        codec = VqCodec(with_counts(counts))
         data = codec.compress(image)
         assert bitstream.unpack(data)[0].entropy_model_id == expected
-        fixed = LearnedCodec(with_counts(counts), options=StreamOptions(entropy="fixed"))
+        fixed = VqCodec(with_counts(counts), options=StreamOptions(entropy="fixed"))
         plain = fixed.compress(image)
         assert bitstream.unpack(plain)[0].entropy_model_id == FIXED
         assert len(data) < len(plain) if expected == STATIC else len(data) == len(plain)
@@ -84,8 +84,8 @@ def test_the_shorter_payload_is_sent(image: ImageArray) -> None:
 
 @pytest.mark.parametrize("layout", ["bands", "interleaved"])
 def test_lost_slices_leave_the_others(image: ImageArray, layout: bitstream.SliceLayout) -> None:
-    whole = LearnedCodec(checkpoint())
-    codec = LearnedCodec(checkpoint(), options=StreamOptions(slices=6, layout=layout))
+    whole = VqCodec(checkpoint())
+    codec = VqCodec(checkpoint(), options=StreamOptions(slices=6, layout=layout))
     data, indices_hw = codec.compress(image), codec.indices(image)
     stream = bitstream.unpack_slices(data)
     assert (len(stream.slices), stream.layout) == (6, layout)
@@ -110,7 +110,7 @@ def test_lost_slices_leave_the_others(image: ImageArray, layout: bitstream.Slice
 def test_small_grids_take_fewer_slices(image: ImageArray) -> None:
     for layout, size_hw, expected in (("bands", (9, 96), 3), ("interleaved", (5, 5), 4), ("interleaved", (1, 1), 1)):
         options = StreamOptions(slices=200, layout="bands" if layout == "bands" else "interleaved")
-        codec = LearnedCodec(checkpoint(), options=options)
+        codec = VqCodec(checkpoint(), options=options)
         picture = image[: size_hw[0], : size_hw[1]]
         data = codec.compress(picture)
         assert len(bitstream.unpack_slices(data).slices) == expected
@@ -118,10 +118,10 @@ def test_small_grids_take_fewer_slices(image: ImageArray) -> None:
 
 
 def test_streams_of_version_1_are_written_and_read(image: ImageArray) -> None:
-    codec = LearnedCodec(checkpoint(), options=StreamOptions(version=1))
+    codec = VqCodec(checkpoint(), options=StreamOptions(version=1))
     data = codec.compress(image)
     assert data.startswith(b"GSVA\x01")
-    newer = LearnedCodec(checkpoint())
+    newer = VqCodec(checkpoint())
     assert len(data) > len(newer.compress(image))
     np.testing.assert_array_equal(newer.decompress(data), newer.decompress(newer.compress(image)))
 
@@ -152,7 +152,7 @@ def with_context(made: CodecCheckpoint, seed: int) -> CodecCheckpoint:
 def test_a_context_model_leaves_its_mark(image: ImageArray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, one, other = checkpoint(), with_context(checkpoint(), 1), with_context(checkpoint(), 2)
     assert plain.fingerprint() == one.fingerprint()
-    codec = LearnedCodec(one, options=StreamOptions(entropy="context"))
+    codec = VqCodec(one, options=StreamOptions(entropy="context"))
     indices_hw = np.zeros((16, 24), np.int64)
     for model in codec.entropy_models:  # which one wins is no matter here
         model_id, payloads = encode_slices([model], indices_hw, 1, "bands")
@@ -160,23 +160,21 @@ def test_a_context_model_leaves_its_mark(image: ImageArray, tmp_path: Path, monk
         data = bitstream.pack(header, payloads[0])
         np.testing.assert_array_equal(codec.decode(data)[0], indices_hw)
         if model_id != ContextModel.model_id:
-            np.testing.assert_array_equal(LearnedCodec(plain).decode(data)[0], indices_hw)
+            np.testing.assert_array_equal(VqCodec(plain).decode(data)[0], indices_hw)
             continue
         with pytest.raises(ForeignStreamError, match="made by another codec"):
-            LearnedCodec(other).decode(data)
+            VqCodec(other).decode(data)
         with pytest.raises(ForeignStreamError, match="made with a context model, which this 'tiny' does not have"):
-            LearnedCodec(plain).decode(data)
+            VqCodec(plain).decode(data)
         save_codec(tmp_path / "models" / "tiny", one)
         monkeypatch.setattr(registry, "models_folder", lambda: tmp_path / "models")
         assert codec_of_stream(data).name == "tiny"
-    assert len(codec.compress(image)) <= len(
-        LearnedCodec(plain, options=StreamOptions(entropy="fixed")).compress(image)
-    )
+    assert len(codec.compress(image)) <= len(VqCodec(plain, options=StreamOptions(entropy="fixed")).compress(image))
 
 
 def test_a_codec_without_the_entropy_model_refuses() -> None:
     with pytest.raises(ConfigError, match="this codec has no context entropy model; it has fixed, static"):
-        LearnedCodec(checkpoint(), options=StreamOptions(entropy="context"))
+        VqCodec(checkpoint(), options=StreamOptions(entropy="context"))
 
 
 def test_more_indices_than_the_bytes_can_tell_are_refused() -> None:
@@ -200,20 +198,20 @@ def test_more_indices_than_the_bytes_can_tell_are_refused() -> None:
 
 
 def test_another_models_stream_is_refused(image: ImageArray) -> None:
-    codec = LearnedCodec(checkpoint())
+    codec = VqCodec(checkpoint())
     data = codec.compress(image)
     others = [checkpoint(seed=1), checkpoint(model_config("fsq")), with_counts([1] * 16)]
     for other in others:
         with pytest.raises(ForeignStreamError, match=codec.fingerprint[:4].hex()):
-            LearnedCodec(other).decompress(data)
+            VqCodec(other).decompress(data)
     with pytest.raises(ForeignStreamError, match=r"name the checkpoint that made it with --codec"):
         codec_of_stream(data)
     renamed = checkpoint(name="another name")
-    np.testing.assert_array_equal(LearnedCodec(renamed).decompress(data), codec.decompress(data))
+    np.testing.assert_array_equal(VqCodec(renamed).decompress(data), codec.decompress(data))
 
 
 def test_damaged_and_untrue_streams_are_refused(image: ImageArray) -> None:
-    codec = LearnedCodec(checkpoint())
+    codec = VqCodec(checkpoint())
     data = codec.compress(image)
     for position in range(0, len(data), 7):
         damaged = bytearray(data)
@@ -238,11 +236,11 @@ def test_a_checkpoint_survives_the_disk(tmp_path: Path, image: ImageArray) -> No
     loaded = load_codec_checkpoint(tmp_path / "model")
     assert loaded.fingerprint() == made.fingerprint()
     assert (loaded.card, loaded.provenance) == (made.card, made.provenance)
-    codec = load_learned_codec(tmp_path / "model")
-    assert codec.compress(image) == LearnedCodec(made).compress(image)
+    codec = load_vq_codec(tmp_path / "model")
+    assert codec.compress(image) == VqCodec(made).compress(image)
     assert codec.name == "tiny"
     assert codec.parameter_count == count_parameters(codec.model)
-    averaged = LearnedCodec(checkpoint(model_config("vq-ema")))
+    averaged = VqCodec(checkpoint(model_config("vq-ema")))
     assert averaged.parameter_count == codec.parameter_count  # the codebook counts, whoever moves it
 
 
@@ -254,7 +252,7 @@ def folder(tmp_path: Path) -> Path:
 
 def refusal(folder: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
-        LearnedCodec.load(folder)
+        VqCodec.load(folder)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -288,7 +286,7 @@ def test_configurations_that_do_not_fit_are_refused(folder: Path) -> None:
     tree["model"]["autoencoder"]["widht"] = 16
     path.write_text(json.dumps(tree))
     with pytest.raises(ConfigError, match=r"did you mean 'width'?"):
-        LearnedCodec.load(folder)
+        VqCodec.load(folder)
     (folder / "provenance.json").write_text("[]")
 
 
@@ -311,7 +309,7 @@ def test_a_decoder_in_eight_bits_takes_less_and_decodes_the_same_indices(tmp_pat
     save_codec(full, checkpoint(model_config("fsq")))
     save_codec(small, checkpoint(model_config("fsq")), eight_bit_decoder=True)
     assert (small / "weights.safetensors").stat().st_size < (full / "weights.safetensors").stat().st_size
-    one, two = LearnedCodec.load(full), LearnedCodec.load(small)
+    one, two = VqCodec.load(full), VqCodec.load(small)
     image = streets()[0].image_uint8_HW3
     np.testing.assert_array_equal(one.indices(image), two.indices(image))
     assert one.fingerprint != two.fingerprint

@@ -12,10 +12,9 @@ import numpy.typing as npt
 import torch
 
 from gosvae import bitstream
-from gosvae.checkpoint import CodecCard, CodecCheckpoint, load_codec_checkpoint, load_weights
 from gosvae.codecs.base import Concealed, LossTolerantCodec
+from gosvae.codecs.checkpoint import CodecCheckpoint, VqCard, load_codec_checkpoint, load_weights
 from gosvae.codecs.concealment import conceal_indices, concealed_pixels
-from gosvae.codecs.model import VqAutoencoder
 from gosvae.codecs.slices import (
     DEFAULT_OPTIONS,
     PartialIndices,
@@ -27,6 +26,7 @@ from gosvae.codecs.slices import (
 )
 from gosvae.codecs.tiling import decode_in_tiles, encode_in_tiles
 from gosvae.codecs.trained import TrainedCodec, encoder_input
+from gosvae.codecs.vq_model import VqAutoencoder
 from gosvae.entropy.adaptive import AdaptiveCounts
 from gosvae.entropy.base import EntropyModel
 from gosvae.entropy.context import ContextModel
@@ -37,7 +37,7 @@ from gosvae.metrics import zero_order_bits
 from gosvae.tensors import ImageArray, check_image, tensor_to_image
 
 
-class LearnedCodec(TrainedCodec, LossTolerantCodec):
+class VqCodec(TrainedCodec, LossTolerantCodec):
     """A VQ codec on one device, ready to use.
 
     Any image with sides of up to 65535 and up to 2**28 pixels is padded to the stride inside and cropped again; large
@@ -61,7 +61,7 @@ class LearnedCodec(TrainedCodec, LossTolerantCodec):
         device: str | torch.device = "cpu",
     ) -> None:
         super().__init__(checkpoint)
-        if not isinstance(checkpoint.card, CodecCard):
+        if not isinstance(checkpoint.card, VqCard):
             raise CheckpointError(
                 f"{checkpoint.card.name!r} is of kind {checkpoint.card.kind!r}, a VQ codec (kind 'codec') was expected"
             )
@@ -92,7 +92,7 @@ class LearnedCodec(TrainedCodec, LossTolerantCodec):
         *,
         options: StreamOptions = DEFAULT_OPTIONS,
         device: str | torch.device = "cpu",
-    ) -> LearnedCodec:
+    ) -> VqCodec:
         """Load a codec from its checkpoint folder; errors as `load_codec_checkpoint` and the constructor."""
         return cls(load_codec_checkpoint(Path(folder)), options=options, device=device)
 

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig
-from gosvae.codecs.model import ModelConfig
 from gosvae.codecs.variable_model import VariableRateConfig
+from gosvae.codecs.vq_model import VqModelConfig
 from gosvae.config import Config, parse, to_tree
 from gosvae.diffusion import DiffusionConfig
 from gosvae.entropy.context import ContextConfig
@@ -50,11 +50,11 @@ class Card(Config):
     model: Config
 
 
-class CodecCard(Card):
+class VqCard(Card):
     """A VQ autoencoder, and the context model of its indices where one was trained."""
 
     kind: Literal["codec"] = "codec"
-    model: ModelConfig
+    model: VqModelConfig
     context: ContextConfig | None = None
 
 
@@ -81,7 +81,7 @@ class VariableRateCard(Card):
 
 
 CARDS: dict[str, type[Card]] = {
-    "codec": CodecCard,
+    "codec": VqCard,
     "autoencoder": AutoencoderCard,
     "gesco": GescoCard,
     "variable-rate": VariableRateCard,
