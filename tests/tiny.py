@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig, ScalarAutoencoder
-from gosvae.codecs.checkpoint import AutoencoderCard, CodecCheckpoint, VariableRateCard, VqCard, half_weights
+from gosvae.codecs.cards import AutoencoderCard, VariableRateCard, VqCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
 from gosvae.codecs.vq_model import VqAutoencoder, VqModelConfig
 from gosvae.config import parse

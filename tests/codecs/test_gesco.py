@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from gosvae import bitstream
-from gosvae.codecs.checkpoint import CodecCheckpoint, GescoCard, load_codec_checkpoint, save_codec
+from gosvae.codecs.cards import GescoCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, save_codec
 from gosvae.codecs.class_map import encode_class_map
 from gosvae.codecs.gesco import CLASS_MAP_ID, MAX_PIXELS, GescoCodec, pad_classes
 from gosvae.codecs.registry import build_codec, load_codec

@@ -14,7 +14,8 @@ import torch
 from gosvae import bitstream
 from gosvae.codecs.autoencoder_model import ScalarAutoencoder, merge
 from gosvae.codecs.base import RateControlledCodec
-from gosvae.codecs.checkpoint import AutoencoderCard, CodecCheckpoint, load_codec_checkpoint, load_weights
+from gosvae.codecs.cards import AutoencoderCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, load_weights
 from gosvae.codecs.slices import least_bytes
 from gosvae.codecs.tiling import decode_in_tiles, encode_in_tiles
 from gosvae.codecs.trained import TrainedCodec, encoder_input

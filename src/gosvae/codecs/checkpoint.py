@@ -9,21 +9,16 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from gosvae.codecs.autoencoder_model import AutoencoderModelConfig
-from gosvae.codecs.variable_model import VariableRateConfig
-from gosvae.codecs.vq_model import VqModelConfig
-from gosvae.config import Config, identity, parse, to_tree
-from gosvae.diffusion import DiffusionConfig
-from gosvae.entropy.context import ContextConfig
+from gosvae.codecs.cards import CARDS, Card
+from gosvae.config import identity, parse, to_tree
 from gosvae.errors import CheckpointError
-from gosvae.experts.base import ExpertReference
 from gosvae.files import json_bytes, write_together
 
 SCHEMA_VERSION = 1
@@ -35,58 +30,6 @@ COUNTS_KEY = "entropy.counts"
 """Name of the static frequency table among the weights; the networks' weights begin with `model.`."""
 CONTEXT_PREFIX = "entropy.context."
 """Of the names of the context model's integers among the weights."""
-
-
-class Card(Config):
-    """What `config.json` of a codec holds: all that is needed to build it, nothing guessed from weights.
-
-    Each kind of codec has a card with its own `kind` and its own `model`.
-    """
-
-    kind: str
-    schema_version: Literal[1] = 1
-    name: str
-    recipe: str
-    model: Config
-
-
-class VqCard(Card):
-    """A VQ autoencoder, and the context model of its indices where one was trained."""
-
-    kind: Literal["codec"] = "codec"
-    model: VqModelConfig
-    context: ContextConfig | None = None
-
-
-class AutoencoderCard(Card):
-    """The plain autoencoder of Table I."""
-
-    kind: Literal["autoencoder"] = "autoencoder"
-    model: AutoencoderModelConfig
-
-
-class GescoCard(Card):
-    """A semantic diffusion model, and the expert whose class maps it draws."""
-
-    kind: Literal["gesco"] = "gesco"
-    model: DiffusionConfig
-    expert: ExpertReference
-
-
-class VariableRateCard(Card):
-    """A variable-rate autoencoder; its context model is always there."""
-
-    kind: Literal["variable-rate"] = "variable-rate"
-    model: VariableRateConfig
-
-
-CARDS: dict[str, type[Card]] = {
-    "codec": VqCard,
-    "autoencoder": AutoencoderCard,
-    "gesco": GescoCard,
-    "variable-rate": VariableRateCard,
-}
-"""The card of every kind of codec, by the `kind` in `config.json`."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +181,7 @@ def load_codec_checkpoint(folder: Path) -> CodecCheckpoint:
         raise CheckpointError(f"{weights_path} has no frequency table {COUNTS_KEY!r}: it is not a finished codec")
     counts = tensors.pop(COUNTS_KEY).to(torch.int64)
     context = {k.removeprefix(CONTEXT_PREFIX): tensors.pop(k) for k in list(tensors) if k.startswith(CONTEXT_PREFIX)}
-    if bool(context) != (isinstance(card, VariableRateCard) or getattr(card, "context", None) is not None):
+    if bool(context) != (card.context_config is not None):
         raise CheckpointError(f"{folder} has half a context model: config.json and the weights do not belong together")
     weights = {k.removeprefix("model."): v for k, v in _from_eight_bits(tensors).items()}
     provenance = read_json(folder / "provenance.json")

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gosvae import bitstream
-from gosvae.codecs.checkpoint import CodecCheckpoint, GescoCard, load_weights
+from gosvae.codecs.cards import GescoCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, load_weights
 from gosvae.codecs.class_map import decode_class_map, encode_class_map
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.diffusion import sample, semantic_map

@@ -11,7 +11,8 @@ import torch
 from gosvae import bitstream
 from gosvae.codecs.autoencoder import AutoencoderCodec
 from gosvae.codecs.base import ImageCodec
-from gosvae.codecs.checkpoint import CARDS, CodecCheckpoint, VariableRateCard, VqCard, load_codec_checkpoint, read_json
+from gosvae.codecs.cards import CARDS, VariableRateCard, VqCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, read_json
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.label_map import LabelMapCodec

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from gosvae import bitstream
 from gosvae.codecs.base import Concealed, LossTolerantCodec, RateControlledCodec
-from gosvae.codecs.checkpoint import CodecCheckpoint, VariableRateCard, load_codec_checkpoint, load_weights
+from gosvae.codecs.cards import VariableRateCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, load_weights
 from gosvae.codecs.concealment import concealed_pixels
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions, grid_parts, marked_fingerprint, slice_count
 from gosvae.codecs.tiling import decode_in_tiles, encode_in_tiles

@@ -13,7 +13,8 @@ import torch
 
 from gosvae import bitstream
 from gosvae.codecs.base import Concealed, LossTolerantCodec
-from gosvae.codecs.checkpoint import CodecCheckpoint, VqCard, load_codec_checkpoint, load_weights
+from gosvae.codecs.cards import VqCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, load_weights
 from gosvae.codecs.concealment import conceal_indices, concealed_pixels
 from gosvae.codecs.slices import (
     DEFAULT_OPTIONS,

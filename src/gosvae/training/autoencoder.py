@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from gosvae.codecs.autoencoder import AutoencoderCodec
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig, ScalarAutoencoder
-from gosvae.codecs.checkpoint import AutoencoderCard, CodecCheckpoint, half_weights
+from gosvae.codecs.cards import AutoencoderCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights
 from gosvae.datasets.base import Dataset
 from gosvae.experts.base import Expert
 from gosvae.losses.perceptual import PerceptualLoss

@@ -12,14 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from gosvae.codecs.checkpoint import (
-    CodecCheckpoint,
-    VqCard,
-    half_weights,
-    load_codec_checkpoint,
-    load_weights,
-    save_codec,
-)
+from gosvae.codecs.cards import VqCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights, load_codec_checkpoint, load_weights, save_codec
 from gosvae.codecs.vq import VqCodec
 from gosvae.codecs.vq_model import VqAutoencoder, VqModelConfig
 from gosvae.config import Config, to_tree

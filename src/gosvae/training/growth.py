@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gosvae.codecs.checkpoint import CodecCheckpoint, VariableRateCard, load_weights
+from gosvae.codecs.cards import VariableRateCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, load_weights
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
 from gosvae.entropy.latent_network import LEVELS, LatentContextNetwork
 from gosvae.nn.pyramid import PyramidConfig
