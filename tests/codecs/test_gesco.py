@@ -14,8 +14,9 @@ from gosvae import bitstream
 from gosvae.codecs.cards import GescoCard
 from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, save_codec
 from gosvae.codecs.class_map import encode_class_map
-from gosvae.codecs.gesco import CLASS_MAP_ID, MAX_PIXELS, GescoCodec, pad_classes
+from gosvae.codecs.gesco import MAX_PIXELS, GescoCodec, pad_classes
 from gosvae.codecs.registry import build_codec, load_codec
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import BitstreamError, CheckpointError, ExpertError, ForeignStreamError, ImageError
 from gosvae.experts.registry import load_expert
 from gosvae.tensors import image_to_tensor
@@ -37,7 +38,7 @@ def test_the_stream_holds_the_experts_map_and_nothing_else(codec: GescoCodec) ->
     seen = expert().class_map(image_to_tensor(picture()))[0].numpy().astype(np.uint8)
     header, payload = bitstream.unpack(data)
     assert payload == encode_class_map(seen, len(streets().class_names))
-    assert (header.height, header.width, header.entropy_model_id) == (*seen.shape, CLASS_MAP_ID)
+    assert (header.height, header.width, header.entropy_model_id) == (*seen.shape, EntropyModelId.CLASS_MAP)
     assert codec.payload_bytes(data) == len(payload)
     np.testing.assert_array_equal(codec.decode(data)[0], seen)
 
@@ -101,8 +102,8 @@ def test_foreign_and_impossible_streams_are_refused(codec: GescoCodec) -> None:
     side = int(MAX_PIXELS**0.5) + 1
     for changed, message in {
         bitstream.Header(codec.fingerprint, header.height, header.width, 0): "entropy model 0 where",
-        bitstream.Header(codec.fingerprint, side, side, CLASS_MAP_ID): f"at most {MAX_PIXELS}",
-        bitstream.Header(codec.fingerprint, 7, 9, CLASS_MAP_ID): "not a class map",
+        bitstream.Header(codec.fingerprint, side, side, EntropyModelId.CLASS_MAP): f"at most {MAX_PIXELS}",
+        bitstream.Header(codec.fingerprint, 7, 9, EntropyModelId.CLASS_MAP): "not a class map",
     }.items():
         with pytest.raises(BitstreamError, match=message):
             codec.decompress(bitstream.pack(changed, payload))

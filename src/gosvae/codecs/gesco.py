@@ -23,6 +23,7 @@ from gosvae.codecs.checkpoint import CodecCheckpoint, load_weights
 from gosvae.codecs.class_map import decode_class_map, encode_class_map
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.diffusion import sample, semantic_map
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import BitstreamError, CheckpointError, ExpertError, ImageError
 from gosvae.experts.base import Expert
 from gosvae.experts.registry import load_expert
@@ -30,8 +31,6 @@ from gosvae.nn.semantic_unet import SemanticUNet
 from gosvae.seeding import torch_generator
 from gosvae.tensors import ImageArray, LabelArray, check_image, image_to_tensor, tensor_to_image
 
-CLASS_MAP_ID = 33
-"""Entropy model number of a lossless class map, see `docs/bitstream.md`."""
 MAX_PIXELS = 2**22
 """Largest picture, in pixels: attention and normalisation see the whole of it, so it cannot be drawn in tiles."""
 
@@ -143,14 +142,16 @@ class GescoCodec(TrainedCodec):
         """The stream of a class map: the expert's, or the labels, as in GESCO's own experiments."""
         payload = encode_class_map(classes_uint8_HW, self.config.class_count)
         height, width = classes_uint8_HW.shape
-        return bitstream.pack(bitstream.Header(self.fingerprint, height, width, CLASS_MAP_ID), payload)
+        return bitstream.pack(bitstream.Header(self.fingerprint, height, width, EntropyModelId.CLASS_MAP), payload)
 
     def decode(self, data: bytes) -> tuple[LabelArray, bytes]:
         """Class map, uint8 (H, W), and payload of a stream; errors as `decompress`."""
         header, payload = bitstream.unpack(data)
         bitstream.check_fingerprint(header, self.fingerprint)
-        if header.entropy_model_id != CLASS_MAP_ID:
-            raise BitstreamError(f"entropy model {header.entropy_model_id} where a class map ({CLASS_MAP_ID}) belongs")
+        if header.entropy_model_id != EntropyModelId.CLASS_MAP:
+            raise BitstreamError(
+                f"entropy model {header.entropy_model_id} where a class map ({EntropyModelId.CLASS_MAP}) belongs"
+            )
         if header.height * header.width > MAX_PIXELS:
             raise BitstreamError(f"{header.height}x{header.width} pixels, at most {MAX_PIXELS} pixels can be drawn")
         return decode_class_map(payload, (header.height, header.width), self.config.class_count), payload

@@ -16,12 +16,10 @@ from gosvae import bitstream
 from gosvae.codecs.base import ClassMapCodec
 from gosvae.codecs.class_map import ClassMapBytes, decode_class_map, encode_class_map
 from gosvae.datasets.palettes import class_palette
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import BitstreamError, ConfigError, ImageError
 from gosvae.experts.base import Expert
 from gosvae.tensors import ImageArray, check_image, image_to_tensor
-
-MODEL_ID = 32
-"""Entropy model id of class maps in the container."""
 
 
 class LabelMapCodec(ClassMapCodec):
@@ -70,13 +68,15 @@ class LabelMapCodec(ClassMapCodec):
             raise ImageError(f"sides of at most {bitstream.MAX_SIDE} pixels can be coded, got {height}x{width}")
         class_map = self.expert.class_map(image_to_tensor(image).to(self.device))[0].cpu().numpy().astype(np.uint8)
         payload = encode_class_map(class_map, len(self.class_names))
-        return bitstream.pack(bitstream.Header(self.fingerprint, height, width, MODEL_ID), payload)
+        return bitstream.pack(bitstream.Header(self.fingerprint, height, width, EntropyModelId.LABEL_MAP), payload)
 
     def class_map(self, data: bytes) -> ClassMapBytes:
         header, payload = bitstream.unpack(data)
         bitstream.check_fingerprint(header, self.fingerprint)
-        if header.entropy_model_id != MODEL_ID:
-            raise BitstreamError(f"entropy model {header.entropy_model_id} where a label map has {MODEL_ID}")
+        if header.entropy_model_id != EntropyModelId.LABEL_MAP:
+            raise BitstreamError(
+                f"entropy model {header.entropy_model_id} where a label map has {EntropyModelId.LABEL_MAP}"
+            )
         return decode_class_map(payload, (header.height, header.width), len(self.class_names))
 
     def decompress(self, data: bytes) -> ImageArray:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from gosvae.bitstream import MAX_SLICES, VERSION, SliceLayout, Stream
 from gosvae.entropy.base import EntropyModel
 from gosvae.entropy.coder import decode_indices, encode_indices
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import BitstreamError, ConfigError
 
 FREE_INDICES = 2**18
@@ -25,15 +26,20 @@ INDICES_PER_BYTE = 1024
 """And so many more for each byte of payload: what a decoder reserves is bounded by what it was sent."""
 
 MOST_EFFORT = 9
-VERSION_1_MODELS = (0, 1)
-"""Ids of the entropy models that readers of version 1 know."""
+VERSION_1_MODELS = (EntropyModelId.FIXED_LENGTH, EntropyModelId.STATIC_HISTOGRAM)
+"""Ids of the entropy models that readers of container version 1 know."""
 
 GridPart = tuple[slice, slice]
 """Rows and columns of the grid that one slice holds."""
 
 EntropyChoice = Literal["auto", "fixed", "static", "adaptive", "context"]
-ENTROPY_MODELS: dict[str, int] = {"fixed": 0, "static": 1, "adaptive": 2, "context": 3}
-"""Their ids in streams."""
+ENTROPY_MODELS: dict[str, int] = {
+    "fixed": EntropyModelId.FIXED_LENGTH,
+    "static": EntropyModelId.STATIC_HISTOGRAM,
+    "adaptive": EntropyModelId.ADAPTIVE_COUNTS,
+    "context": EntropyModelId.CONTEXT,
+}
+"""Ids of the entropy models that a writer can choose, by the name of the choice."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gosvae.entropy.base import Batch, EntropyModel, FrequencyTables, IndexArray, batches_bits, check_shape
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.entropy.static import StaticHistogram
 
 PRIOR_TOTAL = 2**20
@@ -27,7 +28,7 @@ class AdaptiveCounts(EntropyModel):
         counts_K: the static histogram, as `StaticHistogram` takes it; errors are its.
     """
 
-    model_id = 2
+    model_id = EntropyModelId.ADAPTIVE_COUNTS
     name = "adaptive-counts"
 
     def __init__(self, counts_K: npt.NDArray[Any]) -> None:

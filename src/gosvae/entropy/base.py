@@ -184,7 +184,7 @@ class EntropyModel(ABC):
     """Knows how probable indices are; it never sees bytes."""
 
     model_id: int
-    """Number in the header of a stream, 0..255; never reused."""
+    """Number in the header of a stream, one of `EntropyModelId`."""
     name: str
     codebook_size: int
     """K, the number of different indices."""

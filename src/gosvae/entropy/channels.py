@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gosvae.entropy.base import FrequencyTables, IndexArray
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import ConfigError
 
 
@@ -25,8 +26,7 @@ class ChannelHistograms:
         ConfigError: counts that are not integers (D, F) of at least 1 with an odd F, or a step outside 1..F.
     """
 
-    model_id = 16
-    """Number in the header of a stream; never reused."""
+    model_id = EntropyModelId.CHANNEL_HISTOGRAMS
     name = "channel-histograms"
 
     def __init__(self, counts_DF: npt.NDArray[Any], step: int = 1) -> None:

@@ -31,6 +31,7 @@ from gosvae.entropy.base import (
     weights_digest,
 )
 from gosvae.entropy.digits import MOST_VALUES, Digits, positional
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.entropy.lattice import KINDS, passes, reach, taps
 from gosvae.entropy.logits import LOGIT_BITS, counts_of_logits
 from gosvae.errors import CheckpointError
@@ -214,7 +215,7 @@ class ContextModel(EntropyModel):
         ConfigError: a sum of the network could leave the integers of float32, or the digits are not one-to-one.
     """
 
-    model_id = 3
+    model_id = EntropyModelId.CONTEXT
     name = "context"
 
     def __init__(

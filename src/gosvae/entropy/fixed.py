@@ -15,6 +15,7 @@ from gosvae.entropy.base import (
     check_indices,
     check_shape,
 )
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import BitstreamError, ConfigError
 
 
@@ -25,7 +26,7 @@ class FixedLength(TableModel):
         ConfigError: K is not in 1..65536.
     """
 
-    model_id = 0
+    model_id = EntropyModelId.FIXED_LENGTH
     name = "fixed-length"
 
     def __init__(self, codebook_size: int) -> None:

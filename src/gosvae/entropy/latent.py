@@ -28,6 +28,7 @@ from gosvae.entropy.base import (
     batches_bits,
     check_shape,
 )
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.entropy.latent_network import LatentContextConfig, LatentContextNetwork
 from gosvae.entropy.lattice import Part, is_edge, passes, reach, taps
 from gosvae.entropy.logits import LOGIT_BITS, counts_of_logits
@@ -56,7 +57,7 @@ class LatentContextModel(EntropyModel):
         mark: see `EntropyModel.mark`.
     """
 
-    model_id = 4
+    model_id = EntropyModelId.LATENT_CONTEXT
     name = "latent-context"
 
     def __init__(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gosvae.entropy.base import FrequencyTables, TableModel, check_indices, check_shape, cross_entropy_bits
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import ConfigError
 
 
@@ -19,7 +20,7 @@ class StaticHistogram(TableModel):
         ConfigError: a count below 1, counts that are not integers, or K not in 1..65536.
     """
 
-    model_id = 1
+    model_id = EntropyModelId.STATIC_HISTOGRAM
     name = "static-histogram"
 
     def __init__(self, counts_K: npt.NDArray[Any]) -> None:
