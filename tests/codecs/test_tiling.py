@@ -13,6 +13,7 @@ import torch
 
 from gosvae.codecs import tiling
 from gosvae.codecs.checkpoint import save_codec
+from gosvae.codecs.latent import Latent
 from gosvae.codecs.vq import VqCodec
 from gosvae.datasets.streets import Streets
 from tiny import checkpoint, model_config
@@ -25,12 +26,13 @@ def test_tiles_give_the_picture_of_one_piece(architecture: str, stride: int, mon
     codec = VqCodec(made)
     image = Streets(1, seed=3, height=250, width=389)[0].image_uint8_HW3
     whole_hw = codec.indices(image)
-    picture = codec.reconstruct(whole_hw, 250, 389)
+    latent = Latent(whole_hw, 250, 389)
+    picture = codec.reconstruct(latent)
     monkeypatch.setattr(tiling, "TILE_PIXELS", 96)
     tiled_hw = codec.indices(image)
     assert len(np.unique(whole_hw)) > 3
     assert (tiled_hw == whole_hw).mean() >= 0.999
-    difference = np.abs(codec.reconstruct(whole_hw, 250, 389).astype(int) - picture)
+    difference = np.abs(codec.reconstruct(latent).astype(int) - picture)
     assert (difference <= 1).mean() >= 0.9999
     assert difference.max() <= 2
 
@@ -56,6 +58,7 @@ PHOTO = """
 import resource, sys
 import numpy as np, torch
 torch.set_num_threads(1)
+from gosvae.codecs.latent import Latent
 from gosvae.codecs.vq import VqCodec
 image = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
 codec = VqCodec.load(sys.argv[1])

@@ -53,12 +53,12 @@ def codecs() -> dict[str, Case]:
         "gesco": Case(lambda: GescoCodec(gesco_checkpoint(), expert=expert()), True, False),
         "autoencoder": Case(lambda: AutoencoderCodec(scalar_checkpoint()), True, False),
         "variable-rate": Case(lambda: VariableRateCodec(variable_checkpoint()), True, False),
-        **{f"learned-{kind}": Case(partial(learned, kind), True, False) for kind in QUANTIZERS},
+        **{f"vq-{kind}": Case(partial(vq, kind), True, False) for kind in QUANTIZERS},
     }
 
 
-def learned(quantizer: str) -> ImageCodec:
-    """A small learned codec with random weights."""
+def vq(quantizer: str) -> ImageCodec:
+    """A small VQ codec with random weights."""
     return VqCodec(checkpoint(model_config(quantizer)))
 
 

@@ -11,8 +11,7 @@ from small_world import BlockCodec, MapCodec, RawCodec, Scenes, run
 
 from gosvae.channels import load_channel
 from gosvae.codecs.classical import Avif, Jpeg, JpegHalf
-from gosvae.codecs.slices import StreamOptions
-from gosvae.codecs.vq import VqCodec
+from gosvae.codecs.vq import VqCodec, VqOptions
 from gosvae.errors import ConfigError
 from gosvae.evaluation import CodecEntry, load_evaluation, save_evaluation
 from gosvae.evaluation.tables import markdown_table
@@ -31,7 +30,7 @@ def settings(channel: str = "packet-loss p=0", **more: object) -> LinkSettings:
 
 
 def tolerant(slices: int = 8) -> VqCodec:
-    return VqCodec(checkpoint(), options=StreamOptions(slices=slices, layout="interleaved"))
+    return VqCodec(checkpoint(), options=VqOptions(slices=slices, layout="interleaved"))
 
 
 def photo() -> ImageArray:

@@ -12,8 +12,7 @@ import pytest
 
 from gosvae.codecs.classical import load_classical
 from gosvae.codecs.label_map import LabelMapCodec
-from gosvae.codecs.slices import StreamOptions
-from gosvae.codecs.vq import VqCodec
+from gosvae.codecs.vq import VqCodec, VqOptions
 from gosvae.errors import ConfigError
 from gosvae.link.class_maps import decode_class_map
 from gosvae.link.engine import Answer, Dropped, Engine, EngineLimits, Frame, Outcome, Policy
@@ -103,7 +102,7 @@ def test_one_bad_frame_takes_no_other_with_it() -> None:
 
 
 def test_lost_slices_are_concealed_and_marked() -> None:
-    interleaved = VqCodec(checkpoint(), options=StreamOptions(slices=4, layout="interleaved"))
+    interleaved = VqCodec(checkpoint(), options=VqOptions(slices=4, layout="interleaved"))
     packets = packetise(interleaved.compress(streets()[0].image_uint8_HW3), stream_id=1, frame=0, slices_per_packet=1)
     reassembler = Reassembler()
     for packet in packets[1:]:

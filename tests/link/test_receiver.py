@@ -9,8 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gosvae.codecs.slices import StreamOptions
-from gosvae.codecs.vq import VqCodec
+from gosvae.codecs.vq import VqCodec, VqOptions
 from gosvae.errors import ImageError, LinkError
 from gosvae.link.client import LinkClient, Result
 from gosvae.link.engine import EngineLimits
@@ -118,7 +117,7 @@ def test_a_sender_waits_for_answers_where_too_many_are_missing() -> None:
 
 
 def test_over_udp() -> None:
-    sliced = VqCodec(checkpoint(), options=StreamOptions(slices=4, layout="interleaved"))
+    sliced = VqCodec(checkpoint(), options=VqOptions(slices=4, layout="interleaved"))
 
     async def test() -> None:
         async with Receiver(perception(), CONFIG) as receiver:
@@ -138,7 +137,7 @@ def test_over_udp() -> None:
 
 
 def test_over_udp_with_losses() -> None:
-    sliced = VqCodec(checkpoint(), options=StreamOptions(slices=4, layout="interleaved"))
+    sliced = VqCodec(checkpoint(), options=VqOptions(slices=4, layout="interleaved"))
 
     async def test() -> None:
         async with Receiver(perception(), replace(CONFIG, udp_deadline_ms=50.0)) as receiver:

@@ -23,7 +23,7 @@ from gosvae.nn.autoencoder import AutoencoderConfig
 from gosvae.nn.straight_through import straight_through
 
 LATENT_GAIN = 8.0
-"""Before the tanh: an encoder begins with latents of about 0.05, which all would be rounded to 0."""
+"""Factor of the latent before the tanh: an untrained encoder gives about 0.05, which would all be rounded to 0."""
 
 
 class AutoencoderModelConfig(Config):
@@ -116,7 +116,7 @@ class ScalarAutoencoder(nn.Module):
         return (symbols_BDhw * step).float() / self.config.fine_levels
 
     @torch.inference_mode()
-    def decode(self, symbols_BDhw: Tensor, step: int) -> Tensor:
-        """Reconstruction (B, 3, H, W), clamped to [0, 1]."""
+    def decode(self, symbols_BDhw: Tensor, step: Tensor | int) -> Tensor:
+        """Return the reconstruction (B, 3, H, W), clamped to [0, 1]; the step is one for all, or (B, 1, 1, 1)."""
         x_hat_B3HW: Tensor = self.decoder(self.dequantise(symbols_BDhw, step)).float().clamp(0, 1)
         return x_hat_B3HW

@@ -18,18 +18,19 @@ from torch import Tensor, nn
 
 from gosvae.codecs.cards import CARDS, Card
 from gosvae.config import identity, parse, to_tree
+from gosvae.entropy.base import MARK_BYTES, weights_digest
 from gosvae.errors import CheckpointError
 from gosvae.files import json_bytes, write_together
 
 SCHEMA_VERSION = 1
 SCALE_SUFFIX = ".scale"
-"""Of the scales of kernels that are stored in 8 bits."""
+"""End of the names of the scales of kernels that are stored in 8 bits."""
 HALF_LIMIT = 6e4
-"""float16 ends at 65504."""
+"""Largest value that is stored in float16, which ends at 65504."""
 COUNTS_KEY = "entropy.counts"
 """Name of the static frequency table among the weights; the networks' weights begin with `model.`."""
 CONTEXT_PREFIX = "entropy.context."
-"""Of the names of the context model's integers among the weights."""
+"""Beginning of the names of the context model's integers among the weights."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class CodecCheckpoint:
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
             digest.update(flat.view(torch.uint8).numpy().tobytes())
         return digest.digest()
+
+    def context_mark(self) -> bytes:
+        """Return the mark of the context model in streams (`EntropyModel.mark`); empty where there is no such model."""
+        config = self.card.context_config
+        return b"" if config is None else weights_digest(config, self.context)[:MARK_BYTES]
 
 
 def load_weights(network: nn.Module, checkpoint: CodecCheckpoint) -> None:

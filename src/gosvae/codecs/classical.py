@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from gosvae.codecs.base import RateControlledCodec
-from gosvae.errors import BitstreamError, ConfigError, ImageError, RateError, unknown_name
+from gosvae.codecs.rate_search import bisect_setting, check_smallest
+from gosvae.errors import BitstreamError, ConfigError, ImageError, unknown_name
 from gosvae.tensors import ImageArray, check_image
 
 
@@ -84,21 +85,11 @@ class ClassicalCodec(RateControlledCodec):
             ShapeError, ImageError: as `compress`.
         """
         image = self._checked(image_uint8_HW3)
-        best = self._encode(image, self.min_quality)
-        if len(best) > budget_bytes:
-            raise RateError(
-                f"{self.title} cannot code this {image.shape[0]}x{image.shape[1]} image in {budget_bytes} bytes: "
-                f"its smallest file takes {len(best)}; raise the budget or shrink the image"
-            )
-        low, high = self.min_quality, self.max_quality + 1  # `low` fits; `high` does not, or is not a quality
-        while high - low > 1:
-            middle = (low + high) // 2
-            data = self._encode(image, middle)
-            if len(data) <= budget_bytes:
-                low, best = middle, data
-            else:
-                high = middle
-        return best
+        best = check_smallest(self.title, image.shape, self._encode(image, self.min_quality), budget_bytes)
+        return bisect_setting(
+            lambda quality: self._encode(image, quality), budget_bytes,
+            fits=self.min_quality, exceeds=self.max_quality + 1, stream=best,
+        )[1]  # fmt: skip
 
     def compress_smallest(self, image_uint8_HW3: ImageArray) -> bytes:
         """The file at the lowest quality; errors as `compress`."""

@@ -10,14 +10,14 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gosvae.codecs.slices import PartialIndices
 from gosvae.entropy.context import ContextModel
 
 MOST_RINGS = 16
-"""Latent positions from the edge of a hole inwards that the context model fills; what lies deeper has the nearest known
+"""Latent positions from the edge of a hole inwards that the context model fills; deeper ones have the nearest known
 index, which is as good a guess there and bounds the work."""
 SWEEPS = 2
-"""How often, at most, guesses are made anew with each other as neighbours (iterated conditional modes, Besag 1986)."""
+"""Number of times, at most, that guesses are made again with each other as neighbours (iterated conditional modes,
+Besag 1986)."""
 
 IndexArray = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -25,17 +25,18 @@ Scalar = TypeVar("Scalar", np.int64, np.bool_)
 _BESIDE = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
-def conceal_indices(partial: PartialIndices, context: ContextModel | None) -> IndexArray:
-    """Indices, int64 (h, w): those that are known, and guesses for the others.
+def conceal_indices(indices_hw: IndexArray, known_hw: Mask, context: ContextModel | None) -> IndexArray:
+    """Return indices, int64 (h, w): those that are known, and guesses for the others.
 
     Holes are filled from their edges inwards. Each position has the index that the context model finds most probable
-    given the neighbours that are known or filled already; then the guesses are made anew, each given the others.
+    given the neighbours that are known or filled already; then each guess is made again, given the others.
 
     Args:
-        partial: at least one position is known.
-        context: None: every position takes the index of the nearest known one (by steps along the axes).
+        indices_hw: Indices, of any value where they are not known.
+        known_hw: Positions that are known, at least one.
+        context: Context model; None gives every position the index of the nearest known one (by steps along the axes).
     """
-    indices_hw, known_hw = partial.indices_hw.copy(), partial.known_hw.copy()
+    indices_hw, known_hw = indices_hw.copy(), known_hw.copy()
     lost_N = np.flatnonzero(~known_hw)
     if context is not None:
         for _ in range(MOST_RINGS):
