@@ -72,4 +72,5 @@ def check_options(name: str, chosen: Mapping[str, Any], known: tuple[str, ...]) 
     """Raise `ConfigError` where a codec has no option of a name that was chosen."""
     unknown = [option for option in chosen if option not in known]
     if unknown:
-        raise ConfigError(f"{name!r} has no option {' or '.join(unknown)}: it has {', '.join(known) or 'none'}")
+        there = f"it has {', '.join(known)}" if known else "leave it out"
+        raise ConfigError(f"{name!r} has no option {' or '.join(unknown)}: {there}")

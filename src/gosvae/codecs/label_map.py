@@ -1,7 +1,8 @@
 """The label-map codec: the expert runs at the sender, and its class map is all that is sent.
 
-This is the bound for a single task: the receiver has exactly what the expert sees on the original, and nothing else.
-No other task can be done with it, and no person sees the scene.
+Use this when the bound of a single task is wanted, or when the sender can run the expert and nobody needs the scene:
+compared with all other codecs the receiver has exactly the classes of the original, and nothing else. No other task can
+be done with it, and no person sees the scene.
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ class LabelMapCodec(ClassMapCodec):
 
     @property
     def parameter_count(self) -> int:
-        """Parameters of the expert, which the sender runs."""
+        """Number of parameters of the expert, which the sender runs."""
         return sum(p.numel() for p in self.expert.parameters())
 
     def compress(self, image_uint8_HW3: ImageArray) -> bytes:
-        """The stream of the expert's map of the image.
+        """Return the stream of the expert's map of the image.
 
         Raises:
             ShapeError: the array is not a uint8 RGB image.
@@ -80,7 +81,7 @@ class LabelMapCodec(ClassMapCodec):
         return decode_class_map(payload, (header.height, header.width), len(self.class_names))
 
     def decompress(self, data: bytes) -> ImageArray:
-        """The map in the colours of `datasets.palettes.class_palette`: for people to look at, not for the expert."""
+        """Return the map in the colours of `datasets.palettes.class_palette`: for people, not for the expert."""
         return self.palette_m3[self.class_map(data)]
 
     def payload_bytes(self, data: bytes) -> int:

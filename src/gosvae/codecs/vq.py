@@ -1,8 +1,7 @@
 """A trained VQ autoencoder as a codec: each latent position of an image becomes the index of a code.
 
-Use this when one fixed rate will do and every symbol should mean something by itself: the indices are tokens, lost ones
-can be guessed from their neighbours, and the smallest networks are of this kind. Compared with the variable-rate codec
-it has no rate to choose and takes more bytes for the same task quality.
+Use this when one fixed rate will do and the symbols are wanted as tokens, or to repeat the paper's codec. Compared with
+the variable-rate codec it has no rate to choose and takes more bytes for the same task quality.
 
 Axis legend: B images, H and W pixels, K codes, h and w latent positions.
 """

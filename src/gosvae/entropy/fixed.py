@@ -1,4 +1,8 @@
-"""Fixed-length codes: the fallback that needs no statistics. Every index takes ceil(log2 K) bits."""
+"""Fixed-length codes: every index takes ceil(log2 K) bits, whatever the image.
+
+Use this when the size of a stream must be known beforehand: compared with the other models it needs no statistics, and
+a typical image takes more bytes. It is the fallback for images that the other models would make longer.
+"""
 
 from __future__ import annotations
 
