@@ -16,7 +16,7 @@ from gosvae.errors import ConfigError
 from gosvae.evaluation import CodecEntry, load_evaluation, save_evaluation
 from gosvae.evaluation.tables import markdown_table
 from gosvae.evaluation.transmission import GREY, LinkSettings, datagrams_of, raw_stream, receive, send, transmit
-from gosvae.link import Reassembler, read_packet, read_repair
+from gosvae.packets import Reassembler, read_packet, read_repair
 from gosvae.seeding import torch_generator
 from gosvae.tensors import ImageArray
 from tiny import checkpoint, streets

@@ -26,9 +26,9 @@ from gosvae.codecs.base import LossTolerantCodec
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.codecs.vq import VqCodec
 from gosvae.errors import BitstreamError, PacketError
-from gosvae.link import Inlet, Reassembler, ReceivedFrame, Recovery, packetise, protect, read_packet, read_repair
-from gosvae.link.protection import is_repair
-from gosvae.link.udp import UdpReceiver
+from gosvae.packets import Inlet, Reassembler, ReceivedFrame, Recovery, packetise, protect, read_packet, read_repair
+from gosvae.packets.protection import is_repair
+from gosvae.receiver.udp import UdpReceiver
 from tiny import checkpoint, variable_checkpoint
 
 MOST_BYTES = 200_000

@@ -116,7 +116,7 @@ def test_seeds_give_different_starts() -> None:
 
 def _train_on_one_device(rank: int, store: str) -> dict[str, Tensor]:
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timedelta(seconds=120)
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timedelta(seconds=500)
     )
     try:
         torch.manual_seed(0)

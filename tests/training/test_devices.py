@@ -59,7 +59,7 @@ def train(tmp_path: Path, folder: Path, minutes: str, tree: dict[str, Any] | Non
         environment.pop(name, None)
     folder.mkdir(exist_ok=True)
     command = [sys.executable, str(script), str(folder), minutes, json.dumps(tree or recipe_tree("vq-ema"))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=540, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
 

@@ -141,7 +141,7 @@ def save_and_wait(folder, stage, step, state):
     path = save(folder, stage, step, state)
     if (stage, step) == (1, 1):
         (folder.parent / "saved").touch()
-        import time; time.sleep(60)
+        import time; time.sleep(600)
     return path
 loop.save_state = save_and_wait
 train(Path({folder!r}), tiny.recipe("vq-ema"), run=tiny.run_config(save_minutes=1e-9))
@@ -155,7 +155,7 @@ def test_a_killed_process_loses_nothing_that_was_saved(tmp_path: Path, whole_run
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     process = subprocess.Popen([sys.executable, "-c", script], env=environment)
     try:
-        for _ in range(600):
+        for _ in range(5000):
             if (tmp_path / "run" / "saved").exists() or process.poll() is not None:
                 break
             time.sleep(0.1)

@@ -134,7 +134,7 @@ def save_and_wait(folder, stage, step, state):
     path = save(folder, stage, step, state)
     if (stage, step) == (0, 3):
         (folder.parent / "saved").touch()
-        time.sleep(60)
+        time.sleep(600)
     return path
 loop.save_state = save_and_wait
 train(Path({folder!r}), gan_recipe(), run=tiny.run_config(save_minutes=1e-9))
@@ -148,7 +148,7 @@ def test_a_killed_game_goes_on_from_its_last_state(tmp_path: Path, whole_run: Pa
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     process = subprocess.Popen([sys.executable, "-c", script], env=environment)
     try:
-        for _ in range(1200):
+        for _ in range(5000):
             if (folder / "saved").exists() or process.poll() is not None:
                 break
             time.sleep(0.1)

@@ -13,8 +13,8 @@ from gosvae.codecs.registry import option_names
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.datasets.geometry import GeometryConfig
 from gosvae.errors import ConfigError
-from gosvae.link import DEFAULT_MTU_BYTES
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES, PerceptualLoss, default_perceptual, load_perceptual
+from gosvae.packets import DEFAULT_MTU_BYTES
 from gosvae.precision import Precision
 
 Commands = Any

@@ -25,8 +25,8 @@ from gosvae.evaluation.rows import ClassMapArray, Provenance
 from gosvae.evaluation.transmission import LinkSettings, Outcome, Sent, receive, send, transmit
 from gosvae.experts.base import Expert
 from gosvae.files import write_atomically
-from gosvae.link import ReceivedFrame
 from gosvae.metrics import ConfusionMatrix
+from gosvae.packets import ReceivedFrame
 from gosvae.seeding import torch_generator
 from gosvae.tensors import ImageArray, image_to_tensor
 

@@ -25,7 +25,7 @@ from gosvae.bitstream import MAX_SLICES, SHORT_FINGERPRINT_BYTES, Header, pack_s
 from gosvae.channels.base import Channel
 from gosvae.codecs.base import ImageCodec, LossTolerantCodec, RateControlledCodec
 from gosvae.errors import BitstreamError, ConfigError, RateError
-from gosvae.link import (
+from gosvae.packets import (
     DEFAULT_MTU_BYTES,
     REPAIR_OVERHEAD_BYTES,
     Reassembler,
