@@ -60,8 +60,8 @@ class StepCoder(LatentCoder):
     Where the symbols of a large image take so few bytes that no reader would believe it, the largest step is taken.
 
     Args:
-        config: Configuration of the model.
-        counts_DF: Counts of the fine integers.
+        config: configuration of the model.
+        counts_DF: counts of the fine integers.
     """
 
     sliceable = False
@@ -116,9 +116,9 @@ class AutoencoderCodec(TrainedCodec, RateControlledCodec):
     """A convolutional autoencoder on one device, ready to use; the rate is the step that its latent is rounded with.
 
     Args:
-        checkpoint: Configuration, weights and fine counts (D, F).
+        checkpoint: configuration, weights and fine counts (D, F).
         options: None, or the options of a codec that has none.
-        device: Device of the networks.
+        device: device of the networks.
 
     Raises:
         CheckpointError: a checkpoint of another kind, or weights or counts that do not fit the configuration.

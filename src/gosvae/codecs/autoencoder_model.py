@@ -31,9 +31,9 @@ class AutoencoderModelConfig(Config):
 
     Attributes:
         autoencoder: sizes of encoder and decoder.
-        latent_channels: D.
-        fine_levels: L; the latent, in (-1, 1), is rounded to the integers -L..L.
-        step: how many fine integers a symbol stands for where no budget is given; the rate's knob.
+        latent_channels: number of channels, D.
+        fine_levels: largest fine integer, L; the latent, in (-1, 1), is rounded to the integers -L..L.
+        step: number of fine integers that a symbol stands for where no budget is given; it sets the rate.
         training_steps: image i of a batch is rounded with step i modulo their number, so that the decoder learns
             several rates; `step` alone where it is empty.
     """
@@ -61,18 +61,18 @@ class AutoencoderModelConfig(Config):
 
     @property
     def largest_step(self) -> int:
-        """2 L + 1: here all fine integers are one symbol, and nothing is left to send."""
+        """Largest step, 2 L + 1: all fine integers are one symbol, and nothing is left to send."""
         return 2 * self.fine_levels + 1
 
 
 def merge(fine: Tensor, step: Tensor | int) -> Tensor:
-    """Symbols of fine integers: floor((fine + floor(step / 2)) / step), a uniform quantizer with a bin around 0."""
+    """Return the symbols floor((fine + floor(step / 2)) / step): a uniform quantizer with a bin around 0."""
     half = step // 2
     return torch.div(fine + half, step, rounding_mode="floor")
 
 
 class ScalarAutoencoder(nn.Module):
-    """`x_B3HW` in [0, 1] to its reconstruction through a grid of integers. H and W must be multiples of `stride`."""
+    """Network from `x_B3HW` in [0, 1] to its reconstruction, through integers; H and W are multiples of `stride`."""
 
     def __init__(self, config: AutoencoderModelConfig) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class ScalarAutoencoder(nn.Module):
 
     @property
     def stride(self) -> int:
-        """r, pixels per latent position on each axis."""
+        """Pixels per latent position on each axis, r."""
         return self.config.autoencoder.stride
 
     def _latent(self, x_B3HW: Tensor) -> Tensor:
@@ -106,13 +106,13 @@ class ScalarAutoencoder(nn.Module):
 
     @torch.inference_mode()
     def encode(self, x_B3HW: Tensor) -> Tensor:
-        """Fine integers (B, D, h, w), int16 in -L..L, of images whose sides are multiples of the stride."""
+        """Return fine integers (B, D, h, w), int16 in -L..L, of images whose sides are multiples of the stride."""
         levels = self.config.fine_levels
         fine_BDhw: Tensor = torch.round(self._latent(x_B3HW) * levels).clamp(-levels, levels).short()
         return fine_BDhw
 
     def dequantise(self, symbols_BDhw: Tensor, step: Tensor | int) -> Tensor:
-        """The latent that symbols stand for: symbol * step / L."""
+        """Return the latent that symbols stand for: symbol * step / L."""
         return (symbols_BDhw * step).float() / self.config.fine_levels
 
     @torch.inference_mode()

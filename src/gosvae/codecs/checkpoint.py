@@ -87,7 +87,7 @@ def load_weights(network: nn.Module, checkpoint: CodecCheckpoint) -> None:
 
 
 def half_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights on the CPU, in float16 wherever it holds their range (about 3 decimal digits, half the size)."""
+    """Return weights on the CPU, in float16 where it holds their range (about 3 decimal digits, half the size)."""
 
     def half(value: Tensor) -> Tensor:
         fits = value.is_floating_point() and bool(value.abs().max() < HALF_LIMIT)
@@ -97,7 +97,7 @@ def half_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _in_eight_bits(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The decoder's kernels as int8 with one scale for each slice of axis 0; everything else as it is."""
+    """Return the decoder's kernels as int8 with one scale for each slice of axis 0, and everything else unchanged."""
     result = dict(tensors)
     for name, value in tensors.items():
         if name.startswith("model.decoder.") and value.ndim == 4:
@@ -108,7 +108,7 @@ def _in_eight_bits(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _from_eight_bits(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse, in float16: one product and one rounding, the same on every machine."""
+    """Undo `_in_eight_bits`, in float16: one product and one rounding, the same on every machine."""
     scales = {name.removesuffix(SCALE_SUFFIX): value for name, value in tensors.items() if name.endswith(SCALE_SUFFIX)}
     plain = {name: value for name, value in tensors.items() if not name.endswith(SCALE_SUFFIX)}
     return plain | {name: (plain[name].float() * scale).half() for name, scale in scales.items()}

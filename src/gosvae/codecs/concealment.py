@@ -32,9 +32,9 @@ def conceal_indices(indices_hw: IndexArray, known_hw: Mask, context: ContextMode
     given the neighbours that are known or filled already; then each guess is made again, given the others.
 
     Args:
-        indices_hw: Indices, of any value where they are not known.
-        known_hw: Positions that are known, at least one.
-        context: Context model; None gives every position the index of the nearest known one (by steps along the axes).
+        indices_hw: indices, of any value where they are not known.
+        known_hw: positions that are known, at least one.
+        context: context model; None gives every position the index of the nearest known one (by steps along the axes).
     """
     indices_hw, known_hw = indices_hw.copy(), known_hw.copy()
     lost_N = np.flatnonzero(~known_hw)
@@ -56,7 +56,7 @@ def conceal_indices(indices_hw: IndexArray, known_hw: Mask, context: ContextMode
 
 
 def nearest_known(indices_hw: IndexArray, known_hw: Mask) -> IndexArray:
-    """The indices (h, w) with those that are not known taken from the nearest position that is, step by step."""
+    """Return the indices (h, w); those that are not known are taken from the nearest position that is, step by step."""
     indices_hw, known_hw = indices_hw.copy(), known_hw.copy()
     while not known_hw.all():
         found_hw = known_hw.copy()
@@ -69,18 +69,18 @@ def nearest_known(indices_hw: IndexArray, known_hw: Mask) -> IndexArray:
 
 
 def concealed_pixels(known_hw: Mask, stride: int, height: int, width: int) -> Mask:
-    """Pixels, bool (height, width), whose latent position is not known."""
+    """Return the pixels, bool (height, width), whose latent position is not known."""
     return (~known_hw).repeat(stride, axis=0).repeat(stride, axis=1)[:height, :width]
 
 
 def _beside(known_hw: Mask) -> Mask:
-    """Positions with a known one above, below, left or right."""
+    """Return the positions with a known one above, below, left or right."""
     beside_hw: Mask = np.logical_or.reduce([_shifted(known_hw, dy, dx) for dy, dx in _BESIDE])
     return beside_hw
 
 
 def _shifted(grid_hw: npt.NDArray[Scalar], dy: int, dx: int) -> npt.NDArray[Scalar]:
-    """What stands at (y - dy, x - dx); zeros where that is outside."""
+    """Return the values at (y - dy, x - dx), with zeros where that is outside."""
     height, width = grid_hw.shape
     result = np.zeros_like(grid_hw)
     result[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)] = grid_hw[

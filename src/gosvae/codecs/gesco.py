@@ -56,10 +56,10 @@ class DrawingTransform(Transform):
     """The expert's class map of a picture; a picture that a diffusion model draws to a map.
 
     Args:
-        network: Network of the diffusion.
-        config: Its configuration.
-        expert: Returns the sender's expert.
-        device: Device of the networks.
+        network: network of the diffusion.
+        config: its configuration.
+        expert: returns the sender's expert.
+        device: device of the networks.
     """
 
     stride, halo, whole_pixels = 1, None, MAX_PIXELS
@@ -84,7 +84,7 @@ class ClassMapCoder(LatentCoder):
     """Latent coder of class maps, without loss.
 
     Args:
-        class_count: Number of classes.
+        class_count: number of classes.
     """
 
     sliceable = False
@@ -128,10 +128,10 @@ class GescoCodec(TrainedCodec):
     pixels.
 
     Args:
-        checkpoint: A card of kind `gesco` and weights.
-        expert: The sender's expert; None loads the one that the card names when it is first needed.
+        checkpoint: a card of kind `gesco` and weights.
+        expert: the sender's expert; None loads the one that the card names when it is first needed.
         options: None, or the options of a codec that has none.
-        device: Device of the networks.
+        device: device of the networks.
 
     Raises:
         CheckpointError: a checkpoint of another kind, or weights that do not fit the configuration.

@@ -35,10 +35,10 @@ class CodecKind:
     """A kind of trained codec.
 
     Attributes:
-        card: Type of its `config.json`.
-        options: Type of its own options, a dataclass; options that are no field of it are refused.
-        build: Makes the codec.
-        context_id: Id of the entropy model whose weights a checkpoint of this kind may hold beside the codec.
+        card: type of its `config.json`.
+        options: type of its own options, a dataclass; options that are no field of it are refused.
+        build: makes the codec.
+        context_id: id of the entropy model whose weights a checkpoint of this kind may hold beside the codec.
     """
 
     card: type[Card]

@@ -55,10 +55,10 @@ class Transform(ABC):
     """The networks of a kind: pictures to latents, and symbols to pictures.
 
     Attributes:
-        device: Device of the networks.
-        stride: Pixels per latent position on each axis.
-        halo: Latent positions around a tile that can influence it; None for networks that see the whole picture.
-        whole_pixels: Size of the largest picture, in pixels, that a network without a halo takes.
+        device: device of the networks.
+        stride: pixels per latent position on each axis.
+        halo: latent positions around a tile that can influence it; None for networks that see the whole picture.
+        whole_pixels: size of the largest picture, in pixels, that a network without a halo takes.
     """
 
     device: torch.device
@@ -78,8 +78,8 @@ class Transform(ABC):
         """Return pictures (B, 3, H, W), clamped to [0, 1], of symbols.
 
         Args:
-            symbols_Bhw: Symbols of all the latents, or of the same tile of each.
-            latents: The latents that the symbols belong to, for their settings and seeds.
+            symbols_Bhw: symbols of all the latents, or of the same tile of each.
+            latents: the latents that the symbols belong to, for their settings and seeds.
         """
 
 
@@ -87,8 +87,8 @@ class LatentCoder(ABC):
     """Latents to symbols, and symbols to the payloads of slices and back.
 
     Attributes:
-        marks: For each entropy model that is read, by its id, the mark of its weights (`EntropyModel.mark`).
-        sliceable: Whether a stream may have several slices.
+        marks: for each entropy model that is read, by its id, the mark of its weights (`EntropyModel.mark`).
+        sliceable: whether a stream may have several slices.
     """
 
     marks: Mapping[int, bytes]

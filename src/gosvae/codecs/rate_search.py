@@ -16,11 +16,11 @@ def bisect_setting(
     It is the best one where sizes grow with every step towards `exceeds`; elsewhere the stream fits all the same.
 
     Args:
-        encode: Makes the stream at a setting.
-        budget_bytes: Bytes that the stream may take.
-        fits: A setting whose stream fits; may be larger or smaller than `exceeds`, and is not encoded again.
-        exceeds: A setting that does not fit, or the first one that does not exist.
-        stream: Stream at `fits`.
+        encode: makes the stream at a setting.
+        budget_bytes: bytes that the stream may take.
+        fits: a setting whose stream fits; may be larger or smaller than `exceeds`, and is not encoded again.
+        exceeds: a setting that does not fit, or the first one that does not exist.
+        stream: stream at `fits`.
     """
     while abs(exceeds - fits) > 1:
         middle = (fits + exceeds) // 2
@@ -40,11 +40,11 @@ def fill_budget(
     The range of a positive setting is halved on a logarithmic scale; a larger setting takes more bytes.
 
     Args:
-        encode: Makes the stream at a setting.
-        budget_bytes: Bytes that the stream may take.
-        low, high: Range of the setting.
-        stream: A stream that fits.
-        enough: Share of the budget at which the search ends.
+        encode: makes the stream at a setting.
+        budget_bytes: bytes that the stream may take.
+        low, high: range of the setting.
+        stream: a stream that fits.
+        enough: share of the budget at which the search ends.
     """
     for _ in range(5):
         if len(stream) >= enough * budget_bytes:
@@ -62,10 +62,10 @@ def check_smallest(name: str, shape: tuple[int, ...], smallest: bytes, budget_by
     """Return the smallest stream of an image if it fits the budget.
 
     Args:
-        name: Name of the codec.
-        shape: Shape of the image, height and width first.
-        smallest: Stream at the lowest rate.
-        budget_bytes: Bytes that it may take.
+        name: name of the codec.
+        shape: shape of the image, height and width first.
+        smallest: stream at the lowest rate.
+        budget_bytes: bytes that it may take.
 
     Raises:
         RateError: it takes more; the message says how much.

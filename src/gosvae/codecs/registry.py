@@ -22,21 +22,21 @@ from gosvae.experts.registry import load_expert
 from gosvae.precision import Precision
 
 DEFAULT_CODEC = "gosvae-variable-camvid"
-"""The model that `gosvae compress` takes where none is named."""
+"""Name of the model that `gosvae compress` takes where none is given."""
 PAPER_CODEC = "gosvae-camvid"
-"""The paper's GOS-VAE."""
+"""Name of the paper's GOS-VAE."""
 
 LABEL_MAP = "label-map"
-"""Names the codec that sends the expert's class map; `label-map:EXPERT` with another expert than the embedded one."""
+"""Name of the codec that sends the expert's class map; `label-map:EXPERT` has another expert than the embedded one."""
 
 
 def models_folder() -> Path:
-    """Folder of the models that ship in the package."""
+    """Return the folder of the models that ship in the package."""
     return Path(str(resources.files("gosvae"))) / "models"
 
 
 def embedded_codecs() -> list[str]:
-    """Names of the learned codecs that ship in the package."""
+    """Return the names of the trained codecs that ship in the package."""
     folders = models_folder().glob("*/config.json")
     return sorted(path.parent.name for path in folders if read_json(path).get("kind") in KINDS)
 
@@ -64,7 +64,7 @@ def build_codec(
 
 
 def checkpoint_folder(name_or_folder: str | Path) -> Path:
-    """Folder of a model of the package, or the folder itself.
+    """Return the folder of a model of the package, or the folder itself.
 
     Raises:
         ConfigError: neither a known name nor a folder.
@@ -151,7 +151,7 @@ def load_codec(
 
 
 def split_budget(spec: str) -> tuple[str, int | None]:
-    """The name of `NAME:1.5KiB` and its bytes; of other specs the whole spec, and None."""
+    """Return the name and the bytes of `NAME:1.5KiB`; the whole spec and None where there is no such budget."""
     name, separator, rate = spec.rpartition(":")
     match = re.fullmatch(r"(\d+\.?\d*|\.\d+)kib", rate.lower())
     return (name, int(1024 * float(match[1]))) if separator and match else (spec, None)
@@ -177,7 +177,7 @@ def _made(checkpoint: CodecCheckpoint, header: bitstream.Header) -> bool:
 
 
 def codec_of_stream(data: bytes) -> TrainedCodec:
-    """The model of the package that made a stream, found by its fingerprint.
+    """Return the model of the package that made a stream, found by its fingerprint.
 
     Raises:
         BitstreamError: the bytes are no intact stream.

@@ -1,4 +1,4 @@
-"""Indices to payloads and back: a grid is cut into slices that can be decoded without each other.
+"""Latents to payloads and back: a grid is cut into slices that can be decoded without each other.
 
 Axis legend: h and w latent positions of the whole grid.
 """
@@ -47,13 +47,13 @@ class StreamOptions:
     A kind that has no such option refuses every value but the default.
 
     Attributes:
-        entropy: Entropy model: `auto` for the one that makes the stream the shortest, or the name of one. Fixed-length
+        entropy: entropy model: `auto` for the one that makes the stream the shortest, or the name of one. Fixed-length
             codes are the fallback that no image exceeds, whatever is chosen.
-        slices: Number of parts that decode without each other, 1..256: one takes the fewest bytes, more suit lossy
+        slices: number of parts that decode without each other, 1..256: one takes the fewest bytes, more suit lossy
             links. Small grids have fewer.
-        layout: Positions of a slice: `bands` of rows, or `interleaved`, where a lost slice thins the grid out.
-        version: Version of the container: 2, or 1 for a receiver of gosvae 0.1 (one slice, fixed or static codes).
-        effort: Work for fewer bytes in a variable-rate codec: 0 rounds, 1 reassigns the integers by their histogram,
+        layout: positions of a slice: `bands` of rows, or `interleaved`, where a lost slice thins the grid out.
+        version: version of the container: 2, or 1 for a receiver of gosvae 0.1 (one slice, fixed or static codes).
+        effort: work for fewer bytes in a variable-rate codec: 0 rounds, 1 reassigns the integers by their histogram,
             which takes next to no time, 2 to 9 do so under the context model, effort - 1 times.
 
     Raises:
@@ -103,7 +103,7 @@ class Slicing:
 
 
 def _steps(shape_hw: tuple[int, int], count: int) -> tuple[int, int]:
-    """Of `count` interleaved slices, how many lie below and beside each other: the larger factor on the longer side."""
+    """Return how many interleaved slices lie below and beside each other: the larger factor on the longer side."""
     small = max(n for n in range(1, math.isqrt(count) + 1) if count % n == 0)
     large = count // small
     return (large, small) if shape_hw[0] > shape_hw[1] else (small, large)
@@ -116,7 +116,7 @@ def _fits(shape_hw: tuple[int, int], count: int, layout: SliceLayout) -> bool:
 
 
 def grid_parts(shape_hw: tuple[int, int], count: int, layout: SliceLayout) -> list[GridPart]:
-    """Which positions of a grid each of `count` slices holds.
+    """Return the positions of a grid that each of `count` slices holds.
 
     `bands`: slice i of n holds the rows from `floor(i * h / n)` to `floor((i + 1) * h / n)`. `interleaved`: with
     `a * b = n` steps, slice `i * b + j` holds every a-th row from i and every b-th column from j.
@@ -134,17 +134,17 @@ def grid_parts(shape_hw: tuple[int, int], count: int, layout: SliceLayout) -> li
 
 
 def slice_count(shape_hw: tuple[int, int], wanted: int, layout: SliceLayout) -> int:
-    """The most slices, up to `wanted` (at least 1), that the grid can be cut into."""
+    """Return the largest number of slices, up to `wanted` (at least 1), that the grid can be cut into."""
     return max(n for n in range(1, wanted + 1) if _fits(shape_hw, n, layout))
 
 
 def least_bytes(n_indices: int) -> int:
-    """Bytes of payload that a stream of so many indices has at least, so that readers believe it."""
+    """Return the bytes of payload that a stream of `n_indices` indices has at least, so that readers accept it."""
     return -(-max(0, n_indices - FREE_INDICES) // INDICES_PER_BYTE)
 
 
 def xor_mark(fingerprint: bytes, mark: bytes) -> bytes:
-    """A fingerprint with a mark in its first bytes."""
+    """Return a fingerprint with a mark in its first bytes."""
     return bytes(a ^ b for a, b in zip(fingerprint, mark.ljust(len(fingerprint), b"\0"), strict=True))
 
 
@@ -154,9 +154,9 @@ def shortest_payloads(
     """Return the id of the entropy model that takes the fewest bytes, the first of equals, and its payloads.
 
     Args:
-        models: Entropy models to choose from.
-        parts_hw: Indices (h, w) of each slice.
-        least: Number of bytes that a reader expects at least: models that take fewer are left out.
+        models: entropy models to choose from.
+        parts_hw: indices (h, w) of each slice.
+        least: number of bytes that a reader expects at least: models that take fewer are left out.
 
     Raises:
         ShapeError: the indices are not an integer array (h, w), or have a side of 0.

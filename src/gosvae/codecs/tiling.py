@@ -34,7 +34,7 @@ def _check_size(height: int, width: int, halo: int | None, whole_pixels: int) ->
 
 
 def _spans(length: int, tile: int, halo: int) -> Iterator[tuple[slice, slice, slice]]:
-    """(what to read, what to keep of the result, where it belongs), in units of latent positions."""
+    """Yield the span to read, the part of the result to keep, and its place, in units of latent positions."""
     for start in range(0, length, tile):
         stop = min(start + tile, length)
         low, high = max(0, start - halo), min(length, stop + halo)
@@ -55,11 +55,11 @@ def encode_in_tiles(
     """Return the latent (1, h, w) or (1, D, h, w) of a picture whose sides are multiples of the stride.
 
     Args:
-        encode: Network, from a picture or a tile to its latent.
-        x_13HW: Picture.
-        stride: Pixels per latent position on each axis.
-        halo: Latent positions around a tile that can influence it; None where the network cannot work in tiles.
-        whole_pixels: Size of the largest picture, in pixels, where there is no halo.
+        encode: network, from a picture or a tile to its latent.
+        x_13HW: picture.
+        stride: pixels per latent position on each axis.
+        halo: latent positions around a tile that can influence it; None where the network cannot work in tiles.
+        whole_pixels: size of the largest picture, in pixels, where there is no halo.
 
     Raises:
         ImageError: no halo is wide enough (None), and the picture is too large for one piece.

@@ -41,13 +41,13 @@ class TrainedCodec(ImageCodec):
     cropped again; large ones are computed in tiles where the network allows it, so that memory stays bounded.
 
     Args:
-        checkpoint: Configuration, weights and frequency tables.
-        transform: Networks of the kind.
-        coder: Latent coder of the kind.
-        slicing: How a latent is cut into slices.
+        checkpoint: configuration, weights and frequency tables.
+        transform: networks of the kind.
+        coder: latent coder of the kind.
+        slicing: how a latent is cut into slices.
 
     Attributes:
-        fingerprint: First 8 bytes of the checkpoint's SHA-256; streams hold its beginning.
+        fingerprint: first 8 bytes of the checkpoint's SHA-256; streams hold its beginning.
     """
 
     def __init__(

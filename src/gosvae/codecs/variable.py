@@ -54,11 +54,11 @@ class VariableRateOptions:
     """How a variable-rate codec writes streams, and how its networks compute.
 
     Attributes:
-        level: Level of streams without a budget, 0..255; None: the level of the model's configuration.
-        budget_bytes: Bytes that `compress` may take for an image; None: the level decides.
-        entropy: Entropy model: `context`, `fixed`, or `auto` for the one that makes the stream the shortest.
-        slices, layout, effort: See `StreamOptions`.
-        precision: Precision of the transforms: bf16 takes a third of the time where the device has it. The context
+        level: level of streams without a budget, 0..255; None: the level of the model's configuration.
+        budget_bytes: bytes that `compress` may take for an image; None: the level decides.
+        entropy: entropy model: `context`, `fixed`, or `auto` for the one that makes the stream the shortest.
+        slices, layout, effort: see `StreamOptions`.
+        precision: precision of the transforms: bf16 takes a third of the time where the device has it. The context
             model is exact in any case. The pictures of one stream then differ a little from device to device.
 
     Raises:
@@ -105,11 +105,11 @@ class LevelCoder(LatentCoder):
     """Latent coder of a variable-rate codec: each slice is a byte for the level, then the coded symbols.
 
     Args:
-        config: Configuration of the context model.
-        network: Its integers.
-        mark: Its mark in streams.
-        scaled: The latent at levels, as `VariableRateAutoencoder.scaled`.
-        options: How streams are written.
+        config: configuration of the context model.
+        network: its integers.
+        mark: its mark in streams.
+        scaled: the latent at levels, as `VariableRateAutoencoder.scaled`.
+        options: how streams are written.
     """
 
     sliceable = True
@@ -179,9 +179,9 @@ class VariableRateCodec(SlicedCodec, RateControlledCodec):
     """A variable-rate codec on one device, ready to use; its rate is a level of 0..255, or what a budget allows.
 
     Args:
-        checkpoint: Configuration, weights and context model.
-        options: Rate, precision, and how streams are written.
-        device: Device of the networks.
+        checkpoint: configuration, weights and context model.
+        options: rate, precision, and how streams are written.
+        device: device of the networks.
 
     Raises:
         CheckpointError: a checkpoint of another kind, or weights that do not fit the configuration.

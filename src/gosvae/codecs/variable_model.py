@@ -34,9 +34,9 @@ class VariableRateConfig(Config):
     """A variable-rate autoencoder.
 
     Attributes:
-        pyramid: Sizes of encoder and decoder.
-        context: Sizes of the context model; its `channels` are D and its `bound` is L.
-        level: Level of streams for which neither a level nor a budget is given.
+        pyramid: sizes of encoder and decoder.
+        context: sizes of the context model; its `channels` are D and its `bound` is L.
+        level: level of streams for which neither a level nor a budget is given.
     """
 
     neutral: ClassVar[Mapping[str, Any]] = {
@@ -51,7 +51,7 @@ class VariableRateConfig(Config):
 
 
 class VariableRateAutoencoder(nn.Module):
-    """`x_B3HW` in [0, 1] to its reconstruction at a level. H and W must be multiples of `stride`."""
+    """Network from `x_B3HW` in [0, 1] to its reconstruction at a level. H and W must be multiples of `stride`."""
 
     def __init__(self, config: VariableRateConfig) -> None:
         super().__init__()

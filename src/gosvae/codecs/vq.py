@@ -67,7 +67,7 @@ class VqOptions:
         """Return the models that may be written, the quickest first.
 
         Args:
-            models: Models of the codec.
+            models: models of the codec.
 
         Raises:
             ConfigError: the chosen model is not among them.
@@ -102,8 +102,8 @@ class IndexCoder(LatentCoder):
     """Latent coder of indices: a slice is the payload of one entropy model, and the shortest is written.
 
     Args:
-        models: Entropy models that are read.
-        writers: Those that may be written; None: all of them.
+        models: entropy models that are read.
+        writers: those that may be written; None: all of them.
     """
 
     sliceable = True
@@ -139,9 +139,9 @@ class VqCodec(SlicedCodec):
     """A VQ codec on one device, ready to use.
 
     Args:
-        checkpoint: Configuration, weights and index histogram.
-        options: How streams are written.
-        device: Device of the networks.
+        checkpoint: configuration, weights and index histogram.
+        options: how streams are written.
+        device: device of the networks.
 
     Raises:
         CheckpointError: a checkpoint of another kind, or weights that do not fit the configuration.

@@ -107,7 +107,7 @@ class SymbolTables:
 
     Attributes:
         counts_NK: int64, at least 0 and at most 2**24, the sum of a table at least 1; K of at least 2.
-        largest_weight: Largest weight of a symbol, which takes at least `24 - log2(largest_weight)` bits.
+        largest_weight: largest weight of a symbol, which takes at least `24 - log2(largest_weight)` bits.
     """
 
     counts_NK: IndexArray

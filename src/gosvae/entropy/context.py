@@ -62,15 +62,15 @@ class ContextConfig(Config):
     """Sizes of a context model.
 
     Attributes:
-        codebook_size: Number of codes, K.
-        values: Number of values of each of the D digits.
-        embed_digits: Whether a neighbour's embedding is the sum of those of its digits; otherwise each index has its
+        codebook_size: number of codes, K.
+        values: number of values of each of the D digits.
+        embed_digits: whether a neighbour's embedding is the sum of those of its digits; otherwise each index has its
             own.
-        embedding_width: Values of an embedding, E.
-        width: Channels of the layers, C.
-        blocks: Number of residual blocks of two layers each.
-        taps: Number of neighbours that the three kinds of passes see.
-        refinements: Number of refinements of the lattice; there are 2 + 2 * refinements passes.
+        embedding_width: values of an embedding, E.
+        width: channels of the layers, C.
+        blocks: number of residual blocks of two layers each.
+        taps: number of neighbours that the three kinds of passes see.
+        refinements: number of refinements of the lattice; there are 2 + 2 * refinements passes.
     """
 
     neutral: ClassVar[Mapping[str, Any]] = {

@@ -56,10 +56,10 @@ class LatentContextModel(EntropyModel):
     It codes a latent (D, h, w) of symbols 0..2L that is stacked to a grid (D * h, w) of V indices.
 
     Args:
-        config: Sizes of the model.
-        network: Network in integers, as `integer_network` makes it.
-        level: Level of the latent, 0..255.
-        mark: Mark of the model, see `EntropyModel.mark`.
+        config: sizes of the model.
+        network: network in integers, as `integer_network` makes it.
+        level: level of the latent, 0..255.
+        mark: mark of the model, see `EntropyModel.mark`.
     """
 
     model_id = EntropyModelId.LATENT_CONTEXT
@@ -209,9 +209,9 @@ class _Grid:
         """Return the features (N, C) of positions of a part of a pass.
 
         Args:
-            part: Part of a pass.
-            where: Raster numbers of the positions.
-            all_known: Whether the grid holds symbols that are coded later too; they are hidden.
+            part: part of a pass.
+            where: raster numbers of the positions.
+            all_known: whether the grid holds symbols that are coded later too; they are hidden.
         """
         most = 0 if part.kind is None else self._network.config.taps[part.kind]
         pairs = () if part.kind is None else taps(part.kind, most)

@@ -44,15 +44,15 @@ class LatentContextConfig(Config):
     """Sizes of a context model of a latent.
 
     Attributes:
-        channels: Channels of the latent, D.
-        bound: Largest integer, L; integers are in -L..L.
-        group: Channels that are coded at once, G; it divides D.
-        anchors: Number of levels with values of their own, A; all other levels are interpolated between two of them.
-        embedding_width: Values of an embedding, E.
-        width: Features, C.
-        blocks: Number of residual blocks of two layers each.
-        taps, refinements: As in `gosvae.entropy.context.ContextConfig`.
-        first_levels: Lowest level at which each group is coded, rising from 0; below it the integers of the group are 0
+        channels: channels of the latent, D.
+        bound: largest integer, L; integers are in -L..L.
+        group: channels that are coded at once, G; it divides D.
+        anchors: number of levels with values of their own, A; all other levels are interpolated between two of them.
+        embedding_width: values of an embedding, E.
+        width: features, C.
+        blocks: number of residual blocks of two layers each.
+        taps, refinements: as in `gosvae.entropy.context.ContextConfig`.
+        first_levels: lowest level at which each group is coded, rising from 0; below it the integers of the group are 0
             and take no bits. An empty tuple codes all groups at all levels.
     """
 
