@@ -89,6 +89,18 @@ def test_pictures_that_take_tiles_go_alone(monkeypatch: pytest.MonkeyPatch) -> N
     np.testing.assert_array_equal(pictures[1], codec.reconstruct(sent[1]))
 
 
+def test_batches_are_as_large_as_the_transform_allows() -> None:
+    codec = KINDS["vq"]()
+    sent = latents(codec, (0,) * 5)
+    whole = codec.reconstruct_batch(sent)
+    codec.transform.batch_pixels = 3 * 64 * 96
+    sizes: list[int] = []
+    decoder_of(codec).register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    for picture, expected in zip(codec.reconstruct_batch(sent), whole, strict=True):
+        assert np.abs(picture.astype(int) - expected).max() <= 1
+    assert sizes == [3, 1, 1]
+
+
 def test_in_bf16_a_batch_gives_nearly_the_pictures_of_each_alone() -> None:
     codec = VariableRateCodec(variable_checkpoint(), options=VariableRateOptions(precision="bf16"))
     sent = latents(codec, SETTINGS["variable-rate"])

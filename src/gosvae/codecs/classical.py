@@ -1,4 +1,4 @@
-"""JPEG (also of the shrunk image), WebP, AVIF and JPEG XL behind the codec contract, with strong settings of usable speed.
+"""JPEG (also of the shrunk image), WebP, AVIF and JPEG XL behind the codec contract, with strong settings.
 
 Use these to compare with: compared with trained codecs they keep every scene and need no model, and take more bytes
 at low rates for the same task quality. AVIF is the strongest of them there.

@@ -38,6 +38,8 @@ from gosvae.tensors import ImageArray, LabelArray
 
 MAX_PIXELS = 2**22
 """Size of the largest picture, in pixels: attention and normalisation see the whole of it, so there are no tiles."""
+BATCH_PIXELS = 2**18
+"""Pixels that are drawn together, at most: the network is wide at full resolution and draws each picture twice."""
 
 
 def pad_classes(classes_BHW: Tensor, multiple: int) -> Tensor:
@@ -62,7 +64,8 @@ class DrawingTransform(Transform):
         device: device of the networks.
     """
 
-    stride, halo, whole_pixels = 1, None, MAX_PIXELS
+    stride, halo = 1, None
+    whole_pixels, batch_pixels = MAX_PIXELS, BATCH_PIXELS
 
     def __init__(
         self, network: SemanticUNet, config: DiffusionConfig, expert: Callable[[], Expert], device: torch.device

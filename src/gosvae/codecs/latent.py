@@ -59,12 +59,14 @@ class Transform(ABC):
         stride: pixels per latent position on each axis.
         halo: latent positions around a tile that can influence it; None for networks that see the whole picture.
         whole_pixels: size of the largest picture, in pixels, that a network without a halo takes.
+        batch_pixels: pixels that go through the decoder together, at most; it bounds the memory of batches.
     """
 
     device: torch.device
     stride: int
     halo: int | None
     whole_pixels: int = WHOLE_PIXELS
+    batch_pixels: int = 2**21
 
     @abstractmethod
     def analyse(self, x_13HW: Tensor) -> Tensor:

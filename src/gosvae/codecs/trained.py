@@ -8,6 +8,7 @@ Axis legend: B pictures, h and w latent positions, H and W pixels. A latent is a
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TypeVar, final
@@ -142,7 +143,7 @@ class TrainedCodec(ImageCodec):
 
         A pixel may differ by one level of 256 from that of `reconstruct`, whatever else is in the batch: a network sums
         in another order for a batch. In bf16 the difference can be larger. Images of more than 512 x 512 pixels are
-        computed alone.
+        computed alone, and others with as many as `Transform.batch_pixels` allows.
         """
         stride, groups = self.transform.stride, dict[object, list[int]]()
         for n, latent in enumerate(latents):
@@ -150,7 +151,10 @@ class TrainedCodec(ImageCodec):
             groups.setdefault(latent.symbols.shape if small else n, []).append(n)
         images: dict[int, ImageArray] = {}
         for numbers in groups.values():
-            images |= zip(numbers, self._reconstruct_alike([latents[n] for n in numbers]), strict=True)
+            pixels = math.prod(latents[numbers[0]].grid_hw) * stride**2
+            most = max(1, self.transform.batch_pixels // pixels)
+            for some in (numbers[first : first + most] for first in range(0, len(numbers), most)):
+                images |= zip(some, self._reconstruct_alike([latents[n] for n in some]), strict=True)
         return [images[n] for n in range(len(latents))]
 
     def _reconstruct_alike(self, latents: Sequence[Latent]) -> list[ImageArray]:
