@@ -63,8 +63,8 @@ KINDS: Mapping[str, CodecKind] = {
 
 def chosen_options(options: StreamOptions, precision: Precision) -> dict[str, Any]:
     """Return the options that differ from their defaults, by name."""
-    chosen = {field.name: getattr(options, field.name) for field in fields(options)}
-    chosen = {field.name: chosen[field.name] for field in fields(options) if chosen[field.name] != field.default}
+    values = {field.name: (getattr(options, field.name), field.default) for field in fields(options)}
+    chosen = {name: value for name, (value, default) in values.items() if value != default}
     return chosen if precision == "32" else {**chosen, "precision": precision}
 
 
