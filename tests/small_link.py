@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.vq import VqCodec
 from gosvae.protocol.security import Endpoint
 from gosvae.receiver.engine import Engine, EngineLimits
 from gosvae.receiver.perception import Perception
@@ -112,8 +112,8 @@ def forward(seconds: float) -> None:
 
 
 @cache
-def codec() -> LearnedCodec:
-    return LearnedCodec(checkpoint())
+def codec() -> VqCodec:
+    return VqCodec(checkpoint())
 
 
 @cache

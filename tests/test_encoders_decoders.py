@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gosvae.codecs.model import VqAutoencoder
+from gosvae.codecs.vq_model import VqAutoencoder
 from gosvae.decoders import Decoder
 from gosvae.encoders import Encoder
 from gosvae.errors import ConfigError, ShapeError

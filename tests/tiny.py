@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from gosvae.checkpoint import AutoencoderCard, CodecCard, CodecCheckpoint, VariableRateCard, half_weights
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig, ScalarAutoencoder
-from gosvae.codecs.model import ModelConfig, VqAutoencoder
+from gosvae.codecs.cards import AutoencoderCard, VariableRateCard, VqCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
+from gosvae.codecs.vq_model import VqAutoencoder, VqModelConfig
 from gosvae.config import parse
 from gosvae.datasets.geometry import GeometryConfig, Prepared
 from gosvae.datasets.streets import Streets
@@ -58,12 +59,12 @@ def autoencoder(**more: Any) -> dict[str, Any]:
     return {"stride": 4, "width": 8, "hidden_width": 4, "blocks": 1, **more}
 
 
-def model_config(quantizer: str = "vq", **more: Any) -> ModelConfig:
+def model_config(quantizer: str = "vq", **more: Any) -> VqModelConfig:
     """A small model with one of `QUANTIZERS`."""
-    return parse(ModelConfig, {"autoencoder": autoencoder(**more), "quantizer": QUANTIZERS[quantizer]})
+    return parse(VqModelConfig, {"autoencoder": autoencoder(**more), "quantizer": QUANTIZERS[quantizer]})
 
 
-def checkpoint(model: ModelConfig | None = None, *, seed: int = 0, name: str = "tiny") -> CodecCheckpoint:
+def checkpoint(model: VqModelConfig | None = None, *, seed: int = 0, name: str = "tiny") -> CodecCheckpoint:
     """A codec with random weights that uses many of its codes."""
     model = model or model_config()
     seed_everything(seed)
@@ -82,7 +83,7 @@ def checkpoint(model: ModelConfig | None = None, *, seed: int = 0, name: str = "
         if "codebook_KD" in network.quantizer.state_dict():
             network.quantizer.state_dict()["codebook_KD"].normal_()
     counts_K = torch.randint(1, 1000, (network.quantizer.codebook_size,))
-    card = CodecCard(name=name, recipe="none", model=model)
+    card = VqCard(name=name, recipe="none", model=model)
     return CodecCheckpoint(card, half_weights(network.state_dict()), counts_K, {"dataset": "none"})
 
 

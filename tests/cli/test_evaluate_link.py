@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from gosvae.checkpoint import save_codec
 from gosvae.cli.main import main
+from gosvae.codecs.checkpoint import save_codec
 from gosvae.evaluation import load_evaluation
 from gosvae.evaluation.link_sweep import SWEEP_FILE, Sweep
 from tiny import checkpoint

@@ -17,8 +17,8 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 
-from gosvae.checkpoint import save_codec
 from gosvae.cli.main import main
+from gosvae.codecs.checkpoint import save_codec
 from gosvae.images import read_image, write_image
 from gosvae.protocol.security import Endpoint
 from gosvae.sender.sources import as_jpeg

@@ -9,8 +9,7 @@ import pytest
 
 from gosvae.bitstream import Header, pack_slices, salvage, unpack_slices
 from gosvae.channels import load_channel
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.slices import StreamOptions
+from gosvae.codecs.vq import VqCodec, VqOptions
 from gosvae.errors import BitstreamError, ConfigError
 from gosvae.packets import Counters, Part, Reassembler, ReceivedFrame, packetise, read_packet
 from gosvae.seeding import torch_generator
@@ -207,7 +206,7 @@ def test_limits_that_allow_nothing_are_refused(limits: dict[str, int]) -> None:
 @pytest.mark.parametrize("spec", ["packet-loss p=0.3", "gilbert-elliott loss=0.3 burst=3", "binary-symmetric p=0.001"])
 def test_a_codec_reads_what_came_through_a_channel(spec: str) -> None:
     """Every index that is called known is the one that was sent, and only what was lost is not known."""
-    codec = LearnedCodec(checkpoint(), options=StreamOptions(slices=8, layout="interleaved"))
+    codec = VqCodec(checkpoint(), options=VqOptions(slices=8, layout="interleaved"))
     reassembler = Reassembler(window=2)
     sent, datagrams = [], []
     for n in range(12):
@@ -221,11 +220,11 @@ def test_a_codec_reads_what_came_through_a_channel(spec: str) -> None:
     assert counters.complete + counters.partial == len(frames)
     assert counters.partial > 0
     for frame in frames:
-        before, height, width = codec.decode(sent[frame.frame])
-        partial, *size = codec.decode_damaged(frame.stream)
-        assert size == [height, width]
+        before, partial = codec.decode(sent[frame.frame]), codec.decode_damaged(frame.stream)
+        assert (partial.height, partial.width) == (before.height, before.width)
         assert partial.damaged == frame.missing
-        np.testing.assert_array_equal(partial.indices_hw[partial.known_hw], before[partial.known_hw])
-        assert partial.known_hw.all() == (not frame.missing)
+        known_hw = np.ones(before.grid_hw, bool) if partial.known_hw is None else partial.known_hw
+        np.testing.assert_array_equal(partial.symbols[known_hw], before.symbols[known_hw])
+        assert known_hw.all() == (not frame.missing)
         if not frame.missing:
             assert frame.stream == sent[frame.frame]

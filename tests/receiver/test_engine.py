@@ -12,8 +12,7 @@ import pytest
 
 from gosvae.codecs.classical import load_classical
 from gosvae.codecs.label_map import LabelMapCodec
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.slices import StreamOptions
+from gosvae.codecs.vq import VqCodec, VqOptions
 from gosvae.errors import ConfigError
 from gosvae.packets.packet import packetise
 from gosvae.packets.reassembly import Reassembler
@@ -89,7 +88,7 @@ def test_the_answer_is_what_the_expert_sees_on_the_reconstruction() -> None:
 
 
 def test_one_bad_frame_takes_no_other_with_it() -> None:
-    other = LearnedCodec(checkpoint(seed=5)).compress(streets()[0].image_uint8_HW3)
+    other = VqCodec(checkpoint(seed=5)).compress(streets()[0].image_uint8_HW3)
 
     async def test() -> None:
         async with Engine(perception(max_pixels=64 * 96), PATIENT) as engine:
@@ -113,7 +112,7 @@ def test_one_bad_frame_takes_no_other_with_it() -> None:
 
 
 def test_lost_slices_are_concealed_and_marked() -> None:
-    interleaved = LearnedCodec(checkpoint(), options=StreamOptions(slices=4, layout="interleaved"))
+    interleaved = VqCodec(checkpoint(), options=VqOptions(slices=4, layout="interleaved"))
     packets = packetise(interleaved.compress(streets()[0].image_uint8_HW3), stream_id=1, frame=0, slices_per_packet=1)
     reassembler = Reassembler()
     for packet in packets[1:]:

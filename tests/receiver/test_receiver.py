@@ -11,8 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.slices import StreamOptions
+from gosvae.codecs.vq import VqCodec, VqOptions
 from gosvae.errors import ImageError, LinkError
 from gosvae.protocol.frames import Answer, Reason
 from gosvae.protocol.security import Endpoint
@@ -142,7 +141,7 @@ def test_a_sender_waits_for_answers_where_too_many_are_missing() -> None:
 
 
 def test_over_udp() -> None:
-    sliced = LearnedCodec(checkpoint(), options=StreamOptions(slices=4, layout="interleaved"))
+    sliced = VqCodec(checkpoint(), options=VqOptions(slices=4, layout="interleaved"))
 
     async def test() -> None:
         async with Receiver(perception(), CONFIG) as receiver:
@@ -162,7 +161,7 @@ def test_over_udp() -> None:
 
 
 def test_over_udp_with_losses() -> None:
-    sliced = LearnedCodec(checkpoint(), options=StreamOptions(slices=4, layout="interleaved"))
+    sliced = VqCodec(checkpoint(), options=VqOptions(slices=4, layout="interleaved"))
 
     async def test() -> None:
         async with Receiver(perception(), CONFIG) as receiver:
@@ -189,7 +188,7 @@ def test_udp_takes_garbage() -> None:
     async def test() -> None:
         async with Receiver(perception(), CONFIG) as receiver:
             assert receiver.udp is not None
-            foreign = LearnedCodec(checkpoint(seed=9)).compress(streets()[0].image_uint8_HW3)
+            foreign = VqCodec(checkpoint(seed=9)).compress(streets()[0].image_uint8_HW3)
             async with await UdpSender.open(*receiver.udp.address) as sender:
                 await sender.send(foreign)
                 assert sender._transport is not None

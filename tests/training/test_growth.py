@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gosvae.checkpoint import load_codec_checkpoint
+from gosvae.codecs.checkpoint import load_codec_checkpoint
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
 from gosvae.nn.pyramid import PyramidConfig
 from gosvae.seeding import seed_everything, torch_generator

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from gosvae import bitstream
-from gosvae.checkpoint import read_json
 from gosvae.cli.options import Commands
 from gosvae.cli.streams import read_stream
+from gosvae.codecs.checkpoint import read_json
 from gosvae.codecs.classical import CLASSICAL_CODECS
 from gosvae.codecs.registry import (
     DEFAULT_CODEC,

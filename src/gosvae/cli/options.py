@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import torch
 
-from gosvae.codecs.registry import trained_kind
+from gosvae.codecs.registry import option_names
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.datasets.geometry import GeometryConfig
 from gosvae.errors import ConfigError
@@ -87,16 +87,11 @@ def add_packets(parser: argparse.ArgumentParser) -> None:
 
 
 def stream_options(spec: str, *, effort: int = DEFAULT_OPTIONS.effort, slices: int = 1) -> StreamOptions:
-    """How a codec writes what is evaluated: several slices are interleaved; options that its kind does not know are
-    left out."""
-    kind = trained_kind(spec)
-    if kind not in ("codec", "variable-rate"):
-        return DEFAULT_OPTIONS
-    return StreamOptions(
-        slices=slices,
-        layout="interleaved" if slices > 1 else "bands",
-        effort=effort if kind == "variable-rate" else DEFAULT_OPTIONS.effort,
-    )
+    """Return how a codec writes streams that are evaluated: several slices are interleaved; options that the codec does
+    not have are left out."""
+    wanted = {"slices": slices, "layout": "interleaved" if slices > 1 else "bands", "effort": effort}
+    names = option_names(spec)
+    return StreamOptions(**{name: value for name, value in wanted.items() if name in names})  # type: ignore[arg-type]
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -115,9 +110,9 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
 
 
 def precision_of(spec: str, options: argparse.Namespace) -> Precision:
-    """What was asked for where the codec knows it; 32 bits for all other kinds."""
+    """Return the precision that was asked for where the codec has the option, 32 bits elsewhere."""
     wanted: Precision = options.precision
-    return wanted if trained_kind(spec) == "variable-rate" else "32"
+    return wanted if "precision" in option_names(spec) else "32"
 
 
 def device_of(options: argparse.Namespace) -> torch.device:

@@ -18,7 +18,7 @@ from typing import Any
 from gosvae.bitstream import MAX_SLICES
 from gosvae.cli.options import Commands, add_device, add_precision, device_of, parse_size, precision_of
 from gosvae.codecs.base import ImageCodec
-from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, trained_kind
+from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, option_names
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.errors import ConfigError, LinkError
@@ -115,9 +115,8 @@ class _Saver:
 def _codec(options: argparse.Namespace) -> ImageCodec:
     """The codec with slices and level as they were asked for."""
     spec = options.codec
-    kind = trained_kind(spec)
     if options.level is not None:
-        if kind != "variable-rate":
+        if "level" not in option_names(spec):
             raise ConfigError(f"--level is for variable-rate codecs: {spec!r} is none")
         if options.kbps is not None:
             raise ConfigError("--level and --kbps both set the rate: give one")

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gosvae.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
@@ -17,6 +16,7 @@ from gosvae.cli.options import (
     add_perceptual,
     geometry_of,
 )
+from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.codecs.registry import checkpoint_folder, load_trained_codec
 from gosvae.config import apply_overrides, parse, to_tree
 from gosvae.datasets.base import Dataset

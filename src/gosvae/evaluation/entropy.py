@@ -13,6 +13,7 @@ import torch
 
 from gosvae.entropy.base import EntropyModel
 from gosvae.entropy.coder import decode_indices, encode_indices
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import DatasetError
 from gosvae.metrics import zero_order_bits
 
@@ -79,7 +80,7 @@ def measure_entropy(
     n_indices = sum(grid.size for grid in grids)
     estimates = {m.name: [m.estimated_bits(grid) for grid in grids] for m in models}
     measured = {m.name: [_timed(m, grid) for grid in grids] for m in models}
-    reference = next((m for m in models if m.model_id == 1), models[0]).name
+    reference = next((m for m in models if m.model_id == EntropyModelId.STATIC_HISTOGRAM), models[0]).name
     static_bytes = fmean(n_bytes for n_bytes, _, _ in measured[reference])
     rows = []
     for model in models:

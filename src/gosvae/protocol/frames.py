@@ -71,7 +71,7 @@ class StageTimes:
 
     Attributes:
         queue_ms: from arrival until the frame's turn.
-        entropy_ms: entropy decoding; 0 for a codec that does all in one, and for frames with slices missing.
+        entropy_ms: entropy decoding; 0 for a codec that does all in one.
         reconstruct_ms: the decoder network.
         expert_ms: the expert network.
         answer_ms: coding of the class map.

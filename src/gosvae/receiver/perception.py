@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ from PIL import Image
 
 from gosvae import bitstream
 from gosvae.codecs.base import ClassMapCodec, ImageCodec, LossTolerantCodec
-from gosvae.codecs.batches import reconstruct_batch, two_stages
+from gosvae.codecs.latent import Latent
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.errors import BitstreamError, ConfigError, ForeignStreamError, GosvaeError
 from gosvae.experts.base import Expert
@@ -42,7 +41,7 @@ class _Work:
     stream: bytes
     incomplete: bool
     stages: StageTimes = field(default_factory=StageTimes)
-    parts: tuple[Any, ...] | None = None
+    latent: Latent | None = None
     image: ImageArray | None = None
     concealed: npt.NDArray[np.bool_] | None = None
     classes: ClassArray | None = None
@@ -94,7 +93,7 @@ class Perception:
         works = [_Work(stream, incomplete) for stream, incomplete in frames]
         for work in works:
             self._guarded(self._unpack, [work])
-        for group in _alike((w for w in works if w.parts is not None and w.dropped is None), _shape_of_parts):
+        for group in _alike((w for w in works if w.latent is not None and w.dropped is None), _shape_of_latent):
             self._guarded(self._reconstruct, group)
         ready = [w for w in works if w.image is not None and w.classes is None and w.dropped is None]
         for group in _alike(ready, _shape_of_image):
@@ -123,11 +122,10 @@ class Perception:
         (work,) = group
         began_s = time.perf_counter()
         if isinstance(self.codec, TrainedCodec):
-            header = bitstream.salvage(work.stream).header
-            self._check_size(header.height, header.width)
-        else:
-            self._check_picture(work.stream)
-        stages = two_stages(self.codec)
+            work.latent = self._latent(self.codec, work)
+            work.stages.entropy_ms = _ms_since(began_s)
+            return
+        self._check_picture(work.stream)
         if work.incomplete:
             if not isinstance(self.codec, LossTolerantCodec):
                 raise _IncompleteError(f"slices are missing, and {self.codec.name} cannot do without them")
@@ -139,12 +137,20 @@ class Perception:
             work.classes = self.codec.class_map(work.stream)
             work.stages.entropy_ms = _ms_since(began_s)
             work.image = self.codec.decompress(work.stream)
-        elif stages is not None:
-            work.parts = stages.decode(work.stream)
-            work.stages.entropy_ms = _ms_since(began_s)
         else:
             work.image = self.codec.decompress(work.stream)
             work.stages.reconstruct_ms = _ms_since(began_s)
+
+    def _latent(self, codec: TrainedCodec, work: _Work) -> Latent:
+        """Take a stream apart, which happens only here, and decode it."""
+        stream = bitstream.salvage(work.stream) if work.incomplete else bitstream.unpack_slices(work.stream)
+        self._check_size(stream.header.height, stream.header.width)
+        if work.incomplete and not isinstance(codec, LossTolerantCodec):
+            raise _IncompleteError(f"slices are missing, and {codec.name} cannot do without them")
+        latent = codec.decode_stream(stream)
+        if latent.damaged:
+            work.concealed = codec.concealed_pixels(latent)
+        return latent
 
     def _check_size(self, height: int, width: int) -> None:
         if height * width > self.max_pixels:
@@ -161,9 +167,8 @@ class Perception:
 
     def _reconstruct(self, group: Sequence[_Work]) -> None:
         began_s = time.perf_counter()
-        codec = two_stages(self.codec)
-        assert codec is not None
-        images = reconstruct_batch(codec, [work.parts for work in group if work.parts is not None])
+        assert isinstance(self.codec, TrainedCodec)
+        images = self.codec.reconstruct_batch([work.latent for work in group if work.latent is not None])
         for work, image in zip(group, images, strict=True):
             work.image, work.stages.reconstruct_ms = image, _ms_since(began_s)
 
@@ -201,10 +206,10 @@ def _dropped(error: Exception) -> Dropped:
     return Dropped(Reason.FAILED, "the receiver failed on this frame and logged why")
 
 
-def _shape_of_parts(work: _Work) -> tuple[object, int]:
-    """Return the size that frames of a batch share, and the number of pixels of this frame."""
-    header = bitstream.salvage(work.stream).header
-    return (header.height, header.width), header.height * header.width
+def _shape_of_latent(work: _Work) -> tuple[object, int]:
+    """Return the shape that frames of a batch share, and the number of pixels of this frame."""
+    assert work.latent is not None
+    return work.latent.symbols.shape, work.latent.height * work.latent.width
 
 
 def _shape_of_image(work: _Work) -> tuple[object, int]:

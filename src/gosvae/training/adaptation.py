@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.model import VqAutoencoder
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.codecs.variable_model import VariableRateAutoencoder
+from gosvae.codecs.vq import VqCodec
+from gosvae.codecs.vq_model import VqAutoencoder
 from gosvae.config import to_tree
 from gosvae.datasets.base import Dataset
 from gosvae.entropy.latent_network import LEVELS
@@ -115,7 +115,7 @@ class Adaptation:
         stage: the only stage.
     """
 
-    codec: LearnedCodec | VariableRateCodec
+    codec: VqCodec | VariableRateCodec
     expert: NetworkExpert
     seen: Dataset
     stage: StageConfig
@@ -165,7 +165,7 @@ def adapt_expert(
         ConfigError: a codec of another kind, or an expert whose network is not gosvae's own.
         GosvaeError: as `fit`.
     """
-    if not isinstance(codec, LearnedCodec | VariableRateCodec):
+    if not isinstance(codec, VqCodec | VariableRateCodec):
         raise ConfigError(f"{codec.name!r}: experts are adapted to VQ codecs and variable-rate codecs only")
     if not isinstance(expert, NetworkExpert):
         raise ConfigError(

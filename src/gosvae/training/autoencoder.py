@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gosvae.checkpoint import AutoencoderCard, CodecCheckpoint, half_weights
 from gosvae.codecs.autoencoder import AutoencoderCodec
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig, ScalarAutoencoder
+from gosvae.codecs.cards import AutoencoderCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights
 from gosvae.datasets.base import Dataset
 from gosvae.experts.base import Expert
 from gosvae.losses.perceptual import PerceptualLoss

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from gosvae.codecs.autoencoder_model import ScalarAutoencoder
-from gosvae.codecs.model import VqAutoencoder
+from gosvae.codecs.vq_model import VqAutoencoder
 from gosvae.experts.base import Expert
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.quantizers import codebook_usage

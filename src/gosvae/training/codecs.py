@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from gosvae.checkpoint import CodecCheckpoint, load_codec_checkpoint, load_weights, save_codec
+from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, load_weights, save_codec
 from gosvae.config import Config, to_tree
 from gosvae.datasets.base import Dataset
 from gosvae.errors import ConfigError

@@ -16,9 +16,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from gosvae.checkpoint import save_codec
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.model import VqAutoencoder
+from gosvae.codecs.checkpoint import save_codec
+from gosvae.codecs.vq import VqCodec
+from gosvae.codecs.vq_model import VqAutoencoder
 from gosvae.config import Config, parse, to_tree
 from gosvae.datasets.base import Dataset
 from gosvae.entropy.context import ContextConfig, ContextNetwork, default_config
@@ -196,7 +196,7 @@ class ContextTraining:
         ConfigError: a configuration of the model with unknown keys or impossible values.
     """
 
-    def __init__(self, recipe: ContextRecipe, codec: LearnedCodec, seen: Dataset) -> None:
+    def __init__(self, recipe: ContextRecipe, codec: VqCodec, seen: Dataset) -> None:
         self.recipe, self.codec, self.seen = recipe, codec, seen
         self._config, self._digits = context_config(codec.model, recipe.model)
 
@@ -232,7 +232,7 @@ class ContextTraining:
 
 def train_context(
     recipe: ContextRecipe,
-    codec: LearnedCodec,
+    codec: VqCodec,
     seen: Dataset,
     run: RunConfig,
     folder: Path,

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gosvae.checkpoint import half_weights
+from gosvae.codecs.checkpoint import half_weights
 from gosvae.config import Config, parse, to_tree
 from gosvae.datasets.base import IGNORE_INDEX, Dataset
 from gosvae.errors import DatasetError

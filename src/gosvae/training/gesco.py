@@ -11,7 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gosvae.checkpoint import CodecCheckpoint, GescoCard, half_weights
+from gosvae.codecs.cards import GescoCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights
 from gosvae.codecs.gesco import pad_classes
 from gosvae.datasets.base import Dataset
 from gosvae.diffusion import Diffusion, DiffusionConfig, degraded_map, semantic_map

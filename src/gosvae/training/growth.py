@@ -7,7 +7,8 @@ from operator import le
 
 import torch
 
-from gosvae.checkpoint import CodecCheckpoint, VariableRateCard, load_weights
+from gosvae.codecs.cards import VariableRateCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, load_weights
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
 
 _MAY_BE_NEW = ("context.", "decoder.from_lost.")

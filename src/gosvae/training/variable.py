@@ -17,7 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gosvae.checkpoint import CodecCheckpoint, VariableRateCard, half_weights
+from gosvae.codecs.cards import VariableRateCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights
 from gosvae.codecs.slices import grid_parts, slice_count
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
 from gosvae.config import Config

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from gosvae.checkpoint import CodecCard, CodecCheckpoint, half_weights, load_weights
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.model import ModelConfig, VqAutoencoder
+from gosvae.codecs.cards import VqCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights, load_weights
+from gosvae.codecs.vq import VqCodec
+from gosvae.codecs.vq_model import VqAutoencoder, VqModelConfig
 from gosvae.config import Config
 from gosvae.datasets.base import Dataset
 from gosvae.entropy.static import StaticHistogram
@@ -34,21 +35,21 @@ class VqRecipe(TrainableRecipe):
     """Recipe of a VQ codec."""
 
     kind: Literal["codec"] = "codec"
-    model: ModelConfig
+    model: VqModelConfig
 
     def network(self) -> VqAutoencoder:
         return VqAutoencoder(self.model)
 
     def can_start_from(self, model: Config) -> bool:
         """Return whether the model is the same, but for the `codebook_size`."""
-        if not (isinstance(model, ModelConfig) and isinstance(self.model.quantizer, VqConfig)):
+        if not (isinstance(model, VqModelConfig) and isinstance(self.model.quantizer, VqConfig)):
             return model == self.model
         size = {"codebook_size": self.model.quantizer.codebook_size}
         return self.model == model.model_copy(update={"quantizer": model.quantizer.model_copy(update=size)})
 
     def initialise(self, network: nn.Module, source: CodecCheckpoint, images: Iterator[ImageArray]) -> None:
         """Copy the weights; a codebook of another size starts from k-means of the latents of the images."""
-        assert isinstance(source.card, CodecCard)
+        assert isinstance(source.card, VqCard)
         if source.card.model == self.model:
             load_weights(network, source)
             return
@@ -70,10 +71,10 @@ class VqRecipe(TrainableRecipe):
 
     def finished(self, name: str, network: nn.Module, used: Dataset, most_pixels: int) -> CodecCheckpoint:
         assert isinstance(network, VqAutoencoder)
-        card = CodecCard(name=name, recipe=self.name, model=self.model)
+        card = VqCard(name=name, recipe=self.name, model=self.model)
         blank = torch.ones(network.quantizer.codebook_size, dtype=torch.int64)
         uncounted = CodecCheckpoint(card, half_weights(network.state_dict()), blank, {})
-        return replace(uncounted, counts=count_indices(LearnedCodec(uncounted), used, most_pixels))
+        return replace(uncounted, counts=count_indices(VqCodec(uncounted), used, most_pixels))
 
 
 @torch.no_grad()
@@ -82,7 +83,7 @@ def _latent(network: VqAutoencoder, image: ImageArray) -> torch.Tensor:
     return z_1Dhw
 
 
-def count_indices(codec: LearnedCodec, dataset: Dataset, most_pixels: int = 60_000_000) -> torch.Tensor:
+def count_indices(codec: VqCodec, dataset: Dataset, most_pixels: int = 60_000_000) -> torch.Tensor:
     """Return counts (K,), int64 and at least 1, of the indices of `spaced_images`, for the static histogram."""
     indices = (codec.indices(image) for image in spaced_images(dataset, most_pixels))
     histogram = StaticHistogram.fit(indices, codec.model.quantizer.codebook_size)

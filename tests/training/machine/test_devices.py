@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gosvae.checkpoint import load_codec_checkpoint
+from gosvae.codecs.checkpoint import load_codec_checkpoint
 from gosvae.config import to_tree
 from tiny import recipe_tree
 from tiny import variable_recipe as recipe

@@ -11,8 +11,8 @@ import torch
 from test_resume import losses, states, train
 from torch import Tensor
 
-from gosvae.checkpoint import load_codec_checkpoint, save_codec
-from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
+from gosvae.codecs.vq import VqCodec
 from gosvae.config import apply_overrides, parse
 from gosvae.errors import CheckpointError, ConfigError, TrainingError
 from gosvae.files import WriteError
@@ -102,7 +102,7 @@ def test_a_start_from_another_codec(tmp_path: Path) -> None:
 def test_a_start_with_a_codebook_of_another_size(tmp_path: Path, size: int, error: float) -> None:
     resized = changed(f"model.quantizer.codebook_size={size}")
     images = [sample.image_uint8_HW3 for sample in streets()]
-    network, donor = resized.network(), LearnedCodec(checkpoint()).model
+    network, donor = resized.network(), VqCodec(checkpoint()).model
     resized.initialise(network, checkpoint(), iter(images))
     x_B3HW = torch.cat([image_to_tensor(image) for image in images])
     z_BDhw = network.encoder(x_B3HW)
@@ -188,10 +188,10 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
 
 
 def test_the_histogram_takes_at_most_so_many_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gosvae.codecs.learned import LearnedCodec
+    from gosvae.codecs.vq import VqCodec
     from tiny import checkpoint
 
-    codec = LearnedCodec(checkpoint())
+    codec = VqCodec(checkpoint())
     seen: list[int] = []
     data = streets(7)
     draw = type(data).__getitem__

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gosvae.checkpoint import load_codec_checkpoint
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.registry import checkpoint_folder, load_learned_codec
+from gosvae.codecs.checkpoint import load_codec_checkpoint
+from gosvae.codecs.registry import checkpoint_folder, load_vq_codec
+from gosvae.codecs.vq import VqCodec
 from gosvae.config import apply_overrides, parse
 from gosvae.experts.base import NetworkExpert
 from gosvae.experts.registry import load_expert
@@ -47,8 +47,8 @@ def expert_recipe(*names: str) -> ExpertRecipe:
     return parse(ExpertRecipe, {"name": "e", "description": "d", "stages": stages})
 
 
-def codec() -> LearnedCodec:
-    return load_learned_codec("gosvae-k4-camvid")
+def codec() -> VqCodec:
+    return load_vq_codec("gosvae-k4-camvid")
 
 
 def context() -> Trainable:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from gosvae.checkpoint import load_codec_checkpoint
+from gosvae.codecs.checkpoint import load_codec_checkpoint
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.errors import CheckpointError
 from gosvae.training.codecs import train_codec

@@ -17,10 +17,11 @@ import torch
 from test_devices import TESTS, whole_and_parts
 from test_resume import assert_same_run, losses, states, train
 
-from gosvae.checkpoint import load_codec_checkpoint
 from gosvae.codecs import tiling
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.model import VqAutoencoder
+from gosvae.codecs.checkpoint import load_codec_checkpoint
+from gosvae.codecs.latent import Latent, Transform
+from gosvae.codecs.vq import VqCodec
+from gosvae.codecs.vq_model import VqAutoencoder
 from gosvae.config import apply_overrides, parse, to_tree
 from gosvae.datasets.streets import Streets
 from gosvae.errors import CheckpointError, ConfigError, ImageError, TrainingError
@@ -89,10 +90,10 @@ def test_a_discriminator_changes_the_codec_only_after_it_has_joined(tmp_path: Pa
 def test_what_is_kept_holds_no_discriminator(whole_run: Path) -> None:
     kept = load_codec_checkpoint(whole_run)
     assert set(kept.weights) == set(VqAutoencoder(gan_recipe().model).state_dict())
-    codec = LearnedCodec.load(whole_run)
+    codec = VqCodec.load(whole_run)
     image = Streets(1, seed=3, height=37, width=51)[0].image_uint8_HW3
     data = codec.compress(image)
-    np.testing.assert_array_equal(codec.decode(data)[0], codec.indices(image))
+    np.testing.assert_array_equal(codec.decode(data).symbols, codec.indices(image))
     assert codec.decompress(data).shape == image.shape
 
 
@@ -278,15 +279,15 @@ def test_attention_is_its_formula() -> None:
 
 def test_large_pictures_are_one_piece_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert AutoencoderConfig(architecture="vqgan").halo is None
-    codec = LearnedCodec(checkpoint(model_config(architecture="vqgan", attention=True)))
+    codec = VqCodec(checkpoint(model_config(architecture="vqgan", attention=True)))
     image = Streets(1, seed=3, height=90, width=120)[0].image_uint8_HW3
     whole_hw = codec.indices(image)
-    picture = codec.reconstruct(whole_hw, 90, 120)
+    picture = codec.reconstruct(Latent(whole_hw, 90, 120))
     monkeypatch.setattr(tiling, "TILE_PIXELS", 16)  # tiles would change what normalisation sees
     np.testing.assert_array_equal(codec.indices(image), whole_hw)
-    np.testing.assert_array_equal(codec.reconstruct(whole_hw, 90, 120), picture)
-    monkeypatch.setattr(tiling, "WHOLE_PIXELS", 100 * 100)
-    data = codec.encode(whole_hw, 90, 120)
+    np.testing.assert_array_equal(codec.reconstruct(Latent(whole_hw, 90, 120)), picture)
+    monkeypatch.setattr(Transform, "whole_pixels", 100 * 100)
+    data = codec.encode(Latent(whole_hw, 90, 120))
     for use in (lambda: codec.compress(image), lambda: codec.decompress(data)):
         with pytest.raises(
             ImageError, match=r"takes at most 10000 pixels, got 92x120: make the picture smaller"

@@ -16,8 +16,8 @@ from gosvae.nn.autoencoder import AutoencoderConfig
 from gosvae.quantizers import QuantizerConfig, build_quantizer
 
 
-class ModelConfig(Config):
-    """A complete VQ autoencoder."""
+class VqModelConfig(Config):
+    """Configuration of a complete VQ autoencoder."""
 
     neutral: ClassVar[Mapping[str, Any]] = {
         "autoencoder": {},
@@ -29,7 +29,7 @@ class ModelConfig(Config):
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What the network made of a batch.
+    """The output of a network for a batch.
 
     Attributes:
         x_hat_B3HW: reconstruction, nominally in [0, 1], not clamped.
@@ -43,9 +43,9 @@ class Reconstruction:
 
 
 class VqAutoencoder(nn.Module):
-    """`x_B3HW` in [0, 1] to its reconstruction through a grid of indices. H and W must be multiples of `stride`."""
+    """Network from `x_B3HW` in [0, 1] to its reconstruction, through indices. H and W must be multiples of `stride`."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: VqModelConfig) -> None:
         super().__init__()
         self.config = config
         self.quantizer = build_quantizer(config.quantizer)
@@ -54,7 +54,7 @@ class VqAutoencoder(nn.Module):
 
     @property
     def stride(self) -> int:
-        """r, pixels per latent position on each axis."""
+        """Pixels per latent position on each axis, r."""
         return self.config.autoencoder.stride
 
     def forward(self, x_B3HW: Tensor) -> Reconstruction:
@@ -64,11 +64,11 @@ class VqAutoencoder(nn.Module):
 
     @torch.inference_mode()
     def encode(self, x_B3HW: Tensor) -> Tensor:
-        """Indices (B, h, w) of images whose sides are multiples of the stride."""
+        """Return the indices (B, h, w) of images whose sides are multiples of the stride."""
         return self.quantizer.encode(self.encoder(x_B3HW))
 
     @torch.inference_mode()
     def decode(self, indices_Bhw: Tensor) -> Tensor:
-        """Reconstruction (B, 3, H, W), clamped to [0, 1]."""
+        """Return the reconstruction (B, 3, H, W), clamped to [0, 1]."""
         x_hat_B3HW: Tensor = self.decoder(self.quantizer.lookup(indices_Bhw)).float().clamp(0, 1)
         return x_hat_B3HW

@@ -1,4 +1,4 @@
-"""The learned codec: the same indices on both sides, and never a picture from the wrong bytes."""
+"""The VQ codec: the same indices on both sides, and never a picture from the wrong bytes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from gosvae import bitstream
-from gosvae.checkpoint import CodecCheckpoint, load_codec_checkpoint, save_codec
 from gosvae.codecs import registry
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.registry import codec_of_stream, load_codec, load_learned_codec
-from gosvae.codecs.slices import StreamOptions, decode_slices, encode_slices, marked_fingerprint
+from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, save_codec
+from gosvae.codecs.latent import Latent
+from gosvae.codecs.registry import codec_of_stream, load_codec, load_vq_codec
+from gosvae.codecs.slices import StreamOptions, decode_slices, encode_slices, xor_mark
+from gosvae.codecs.vq import IndexCoder, VqCodec, VqOptions
 from gosvae.entropy.coder import encode_indices
 from gosvae.entropy.context import ContextConfig, ContextModel, ContextNetwork
 from gosvae.entropy.fixed import FixedLength
@@ -40,22 +41,21 @@ def image() -> ImageArray:
 @pytest.mark.parametrize("quantizer", ["vq", "vq-ema", "fsq"])
 @pytest.mark.parametrize("size_hw", [(64, 96), (1, 1), (1, 500), (37, 51), (3, 65)])
 def test_the_receiver_gets_the_senders_indices(image: ImageArray, quantizer: str, size_hw: tuple[int, int]) -> None:
-    codec = LearnedCodec(checkpoint(model_config(quantizer)))
+    codec = VqCodec(checkpoint(model_config(quantizer)))
     picture = np.resize(image, (*size_hw, 3))
     indices_hw = codec.indices(picture)
     assert indices_hw.shape == (-(-size_hw[0] // 4), -(-size_hw[1] // 4))
-    received_hw, height, width = codec.decode(codec.compress(picture))
-    assert (height, width) == size_hw
-    np.testing.assert_array_equal(received_hw, indices_hw)
-    np.testing.assert_array_equal(
-        codec.decompress(codec.compress(picture)), codec.reconstruct(indices_hw, height, width)
-    )
+    received = codec.decode(codec.compress(picture))
+    assert (received.height, received.width) == size_hw
+    np.testing.assert_array_equal(received.symbols, indices_hw)
+    seen = codec.reconstruct(Latent(indices_hw, *size_hw))
+    np.testing.assert_array_equal(codec.decompress(codec.compress(picture)), seen)
     if size_hw == (64, 96):
         assert len(np.unique(indices_hw)) > 3  # or the test would show little
 
 
 def test_the_longest_side_is_a_limit(image: ImageArray) -> None:
-    codec = LearnedCodec(checkpoint(model_config(stride=32)))
+    codec = VqCodec(checkpoint(model_config(stride=32)))
     line = np.resize(image, (1, 65535, 3))
     assert codec.decompress(codec.compress(line)).shape == line.shape
     with pytest.raises(ImageError, match=r"at most 65535 pixels"):
@@ -68,12 +68,12 @@ def with_counts(counts: list[int] | np.ndarray) -> CodecCheckpoint:
 
 
 def test_the_shorter_payload_is_sent(image: ImageArray) -> None:
-    own = np.bincount(LearnedCodec(checkpoint()).indices(image).ravel(), minlength=16) + 1
+    own = np.bincount(VqCodec(checkpoint()).indices(image).ravel(), minlength=16) + 1
     for counts, expected in ((own, STATIC), (10**6 // own**3 + 1, FIXED)):
-        codec = LearnedCodec(with_counts(counts))
+        codec = VqCodec(with_counts(counts))
         data = codec.compress(image)
         assert bitstream.unpack(data)[0].entropy_model_id == expected
-        fixed = LearnedCodec(with_counts(counts), options=StreamOptions(entropy="fixed"))
+        fixed = VqCodec(with_counts(counts), options=VqOptions(entropy="fixed"))
         plain = fixed.compress(image)
         assert bitstream.unpack(plain)[0].entropy_model_id == FIXED
         assert len(data) < len(plain) if expected == STATIC else len(data) == len(plain)
@@ -84,8 +84,8 @@ def test_the_shorter_payload_is_sent(image: ImageArray) -> None:
 
 @pytest.mark.parametrize("layout", ["bands", "interleaved"])
 def test_lost_slices_leave_the_others(image: ImageArray, layout: bitstream.SliceLayout) -> None:
-    whole = LearnedCodec(checkpoint())
-    codec = LearnedCodec(checkpoint(), options=StreamOptions(slices=6, layout=layout))
+    whole = VqCodec(checkpoint())
+    codec = VqCodec(checkpoint(), options=VqOptions(slices=6, layout=layout))
     data, indices_hw = codec.compress(image), codec.indices(image)
     stream = bitstream.unpack_slices(data)
     assert (len(stream.slices), stream.layout) == (6, layout)
@@ -95,9 +95,10 @@ def test_lost_slices_leave_the_others(image: ImageArray, layout: bitstream.Slice
     damaged[-1] ^= 1  # in the last slice
     with pytest.raises(BitstreamError, match="slice 5 of 6"):
         codec.decompress(bytes(damaged))
-    partial, height, width = whole.decode_damaged(bytes(damaged))
-    assert (partial.damaged, height, width) == ((5,), 64, 96)
-    np.testing.assert_array_equal(partial.indices_hw, np.where(partial.known_hw, indices_hw, 0))
+    partial = whole.decode_damaged(bytes(damaged))
+    assert (partial.damaged, partial.height, partial.width) == ((5,), 64, 96)
+    assert partial.known_hw is not None
+    np.testing.assert_array_equal(partial.symbols, np.where(partial.known_hw, indices_hw, -1))
     lost = ~partial.known_hw
     assert lost.sum() == (3 * 24 if layout == "bands" else indices_hw.size // 6)
     # A band is a hole; of interleaved positions each lost one keeps known neighbours.
@@ -109,19 +110,19 @@ def test_lost_slices_leave_the_others(image: ImageArray, layout: bitstream.Slice
 
 def test_small_grids_take_fewer_slices(image: ImageArray) -> None:
     for layout, size_hw, expected in (("bands", (9, 96), 3), ("interleaved", (5, 5), 4), ("interleaved", (1, 1), 1)):
-        options = StreamOptions(slices=200, layout="bands" if layout == "bands" else "interleaved")
-        codec = LearnedCodec(checkpoint(), options=options)
+        options = VqOptions(slices=200, layout="bands" if layout == "bands" else "interleaved")
+        codec = VqCodec(checkpoint(), options=options)
         picture = image[: size_hw[0], : size_hw[1]]
         data = codec.compress(picture)
         assert len(bitstream.unpack_slices(data).slices) == expected
-        np.testing.assert_array_equal(codec.decode(data)[0], codec.indices(picture))
+        np.testing.assert_array_equal(codec.decode(data).symbols, codec.indices(picture))
 
 
 def test_streams_of_version_1_are_written_and_read(image: ImageArray) -> None:
-    codec = LearnedCodec(checkpoint(), options=StreamOptions(version=1))
+    codec = VqCodec(checkpoint(), options=VqOptions(version=1))
     data = codec.compress(image)
     assert data.startswith(b"GSVA\x01")
-    newer = LearnedCodec(checkpoint())
+    newer = VqCodec(checkpoint())
     assert len(data) > len(newer.compress(image))
     np.testing.assert_array_equal(newer.decompress(data), newer.decompress(newer.compress(image)))
 
@@ -137,8 +138,9 @@ def test_streams_of_version_1_are_written_and_read(image: ImageArray) -> None:
     ],
 )
 def test_options_that_no_stream_meets(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        StreamOptions(**values)
+    for options in (StreamOptions, VqOptions):
+        with pytest.raises(ConfigError, match=message):
+            options(**values)
 
 
 def with_context(made: CodecCheckpoint, seed: int) -> CodecCheckpoint:
@@ -152,68 +154,67 @@ def with_context(made: CodecCheckpoint, seed: int) -> CodecCheckpoint:
 def test_a_context_model_leaves_its_mark(image: ImageArray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, one, other = checkpoint(), with_context(checkpoint(), 1), with_context(checkpoint(), 2)
     assert plain.fingerprint() == one.fingerprint()
-    codec = LearnedCodec(one, options=StreamOptions(entropy="context"))
+    codec = VqCodec(one, options=VqOptions(entropy="context"))
     indices_hw = np.zeros((16, 24), np.int64)
     for model in codec.entropy_models:  # which one wins is no matter here
-        model_id, payloads = encode_slices([model], indices_hw, 1, "bands")
-        header = bitstream.Header(marked_fingerprint(codec.fingerprint, model), 64, 96, model_id)
+        model_id, payloads = encode_slices(IndexCoder([model]), indices_hw, 0, 1, "bands")
+        header = bitstream.Header(xor_mark(codec.fingerprint, model.mark), 64, 96, model_id)
         data = bitstream.pack(header, payloads[0])
-        np.testing.assert_array_equal(codec.decode(data)[0], indices_hw)
+        np.testing.assert_array_equal(codec.decode(data).symbols, indices_hw)
         if model_id != ContextModel.model_id:
-            np.testing.assert_array_equal(LearnedCodec(plain).decode(data)[0], indices_hw)
+            np.testing.assert_array_equal(VqCodec(plain).decode(data).symbols, indices_hw)
             continue
         with pytest.raises(ForeignStreamError, match="made by another codec"):
-            LearnedCodec(other).decode(data)
+            VqCodec(other).decode(data)
         with pytest.raises(ForeignStreamError, match="made with a context model, which this 'tiny' does not have"):
-            LearnedCodec(plain).decode(data)
+            VqCodec(plain).decode(data)
         save_codec(tmp_path / "models" / "tiny", one)
         monkeypatch.setattr(registry, "models_folder", lambda: tmp_path / "models")
         assert codec_of_stream(data).name == "tiny"
-    assert len(codec.compress(image)) <= len(
-        LearnedCodec(plain, options=StreamOptions(entropy="fixed")).compress(image)
-    )
+    assert len(codec.compress(image)) <= len(VqCodec(plain, options=VqOptions(entropy="fixed")).compress(image))
 
 
 def test_a_codec_without_the_entropy_model_refuses() -> None:
     with pytest.raises(ConfigError, match="this codec has no context entropy model; it has fixed, static"):
-        LearnedCodec(checkpoint(), options=StreamOptions(entropy="context"))
+        VqCodec(checkpoint(), options=VqOptions(entropy="context"))
 
 
 def test_more_indices_than_the_bytes_can_tell_are_refused() -> None:
     flat = StaticHistogram(np.array([10**9, 1], np.int64))  # about 2**-24 bits an index
-    assert encode_slices([flat, FixedLength(2)], np.zeros((200, 200), np.int64), 1, "bands")[0] == flat.model_id
+    both = IndexCoder([flat, FixedLength(2)])
+    assert both.encode([np.zeros((200, 200), np.int64)], 0)[0] == flat.model_id
     large_hw = np.zeros((520, 520), np.int64)
-    assert encode_slices([flat, FixedLength(2)], large_hw, 1, "bands")[0] == FixedLength(2).model_id
+    assert both.encode([large_hw], 0)[0] == FixedLength(2).model_id
     with pytest.raises(BitstreamError, match="270400 indices in 1 bytes: a stream holds at most 262144, and 1024 more"):
-        encode_slices([flat], large_hw, 1, "bands")
+        IndexCoder([flat]).encode([large_hw], 0)
     header = bitstream.Header(bytes(4), 520, 520, flat.model_id)
     payload = encode_indices(flat, large_hw)
     stream = bitstream.Stream(2, header, "bands", (payload,))
-    with pytest.raises(BitstreamError, match="payload of 1 bytes is not a stream of 270400 indices"):
-        decode_slices({flat.model_id: flat}, stream, (520, 520))
+    with pytest.raises(BitstreamError, match="payload of 1 bytes is not a stream of 520x520 latent positions"):
+        decode_slices(both, stream, (520, 520))
     nothing = bitstream.Stream(2, header, "bands", (b"",))
     tracemalloc.start()
-    with pytest.raises(BitstreamError, match="payload of 0 bytes is not a stream of 268435456 indices"):
-        decode_slices({0: FixedLength(1), 1: StaticHistogram(np.ones(1, np.int64))}, nothing, (16384, 16384))
+    with pytest.raises(BitstreamError, match="payload of 0 bytes is not a stream of 16384x16384 latent positions"):
+        decode_slices(IndexCoder([FixedLength(1), StaticHistogram(np.ones(1, np.int64))]), nothing, (16384, 16384))
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
 
 
 def test_another_models_stream_is_refused(image: ImageArray) -> None:
-    codec = LearnedCodec(checkpoint())
+    codec = VqCodec(checkpoint())
     data = codec.compress(image)
     others = [checkpoint(seed=1), checkpoint(model_config("fsq")), with_counts([1] * 16)]
     for other in others:
         with pytest.raises(ForeignStreamError, match=codec.fingerprint[:4].hex()):
-            LearnedCodec(other).decompress(data)
+            VqCodec(other).decompress(data)
     with pytest.raises(ForeignStreamError, match=r"name the checkpoint that made it with --codec"):
         codec_of_stream(data)
     renamed = checkpoint(name="another name")
-    np.testing.assert_array_equal(LearnedCodec(renamed).decompress(data), codec.decompress(data))
+    np.testing.assert_array_equal(VqCodec(renamed).decompress(data), codec.decompress(data))
 
 
 def test_damaged_and_untrue_streams_are_refused(image: ImageArray) -> None:
-    codec = LearnedCodec(checkpoint())
+    codec = VqCodec(checkpoint())
     data = codec.compress(image)
     for position in range(0, len(data), 7):
         damaged = bytearray(data)
@@ -238,11 +239,11 @@ def test_a_checkpoint_survives_the_disk(tmp_path: Path, image: ImageArray) -> No
     loaded = load_codec_checkpoint(tmp_path / "model")
     assert loaded.fingerprint() == made.fingerprint()
     assert (loaded.card, loaded.provenance) == (made.card, made.provenance)
-    codec = load_learned_codec(tmp_path / "model")
-    assert codec.compress(image) == LearnedCodec(made).compress(image)
+    codec = load_vq_codec(tmp_path / "model")
+    assert codec.compress(image) == VqCodec(made).compress(image)
     assert codec.name == "tiny"
     assert codec.parameter_count == count_parameters(codec.model)
-    averaged = LearnedCodec(checkpoint(model_config("vq-ema")))
+    averaged = VqCodec(checkpoint(model_config("vq-ema")))
     assert averaged.parameter_count == codec.parameter_count  # the codebook counts, whoever moves it
 
 
@@ -254,7 +255,7 @@ def folder(tmp_path: Path) -> Path:
 
 def refusal(folder: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
-        LearnedCodec.load(folder)
+        VqCodec.load(folder)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -288,7 +289,7 @@ def test_configurations_that_do_not_fit_are_refused(folder: Path) -> None:
     tree["model"]["autoencoder"]["widht"] = 16
     path.write_text(json.dumps(tree))
     with pytest.raises(ConfigError, match=r"did you mean 'width'?"):
-        LearnedCodec.load(folder)
+        VqCodec.load(folder)
     (folder / "provenance.json").write_text("[]")
 
 
@@ -311,7 +312,7 @@ def test_a_decoder_in_eight_bits_takes_less_and_decodes_the_same_indices(tmp_pat
     save_codec(full, checkpoint(model_config("fsq")))
     save_codec(small, checkpoint(model_config("fsq")), eight_bit_decoder=True)
     assert (small / "weights.safetensors").stat().st_size < (full / "weights.safetensors").stat().st_size
-    one, two = LearnedCodec.load(full), LearnedCodec.load(small)
+    one, two = VqCodec.load(full), VqCodec.load(small)
     image = streets()[0].image_uint8_HW3
     np.testing.assert_array_equal(one.indices(image), two.indices(image))
     assert one.fingerprint != two.fingerprint

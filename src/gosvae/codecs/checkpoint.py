@@ -9,84 +9,28 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from gosvae.codecs.autoencoder_model import AutoencoderModelConfig
-from gosvae.codecs.model import ModelConfig
-from gosvae.codecs.variable_model import VariableRateConfig
-from gosvae.config import Config, identity, parse, to_tree
-from gosvae.diffusion import DiffusionConfig
-from gosvae.entropy.context import ContextConfig
+from gosvae.codecs.cards import CARDS, Card
+from gosvae.config import identity, parse, to_tree
+from gosvae.entropy.base import MARK_BYTES, weights_digest
 from gosvae.errors import CheckpointError
-from gosvae.experts.base import ExpertReference
 from gosvae.files import json_bytes, write_together
 
 SCHEMA_VERSION = 1
 SCALE_SUFFIX = ".scale"
-"""Of the scales of kernels that are stored in 8 bits."""
+"""End of the names of the scales of kernels that are stored in 8 bits."""
 HALF_LIMIT = 6e4
-"""float16 ends at 65504."""
+"""Largest value that is stored in float16, which ends at 65504."""
 COUNTS_KEY = "entropy.counts"
 """Name of the static frequency table among the weights; the networks' weights begin with `model.`."""
 CONTEXT_PREFIX = "entropy.context."
-"""Of the names of the context model's integers among the weights."""
-
-
-class Card(Config):
-    """What `config.json` of a codec holds: all that is needed to build it, nothing guessed from weights.
-
-    Each kind of codec has a card with its own `kind` and its own `model`.
-    """
-
-    kind: str
-    schema_version: Literal[1] = 1
-    name: str
-    recipe: str
-    model: Config
-
-
-class CodecCard(Card):
-    """A VQ autoencoder, and the context model of its indices where one was trained."""
-
-    kind: Literal["codec"] = "codec"
-    model: ModelConfig
-    context: ContextConfig | None = None
-
-
-class AutoencoderCard(Card):
-    """The plain autoencoder of Table I."""
-
-    kind: Literal["autoencoder"] = "autoencoder"
-    model: AutoencoderModelConfig
-
-
-class GescoCard(Card):
-    """A semantic diffusion model, and the expert whose class maps it draws."""
-
-    kind: Literal["gesco"] = "gesco"
-    model: DiffusionConfig
-    expert: ExpertReference
-
-
-class VariableRateCard(Card):
-    """A variable-rate autoencoder; its context model is always there."""
-
-    kind: Literal["variable-rate"] = "variable-rate"
-    model: VariableRateConfig
-
-
-CARDS: dict[str, type[Card]] = {
-    "codec": CodecCard,
-    "autoencoder": AutoencoderCard,
-    "gesco": GescoCard,
-    "variable-rate": VariableRateCard,
-}
-"""The card of every kind of codec, by the `kind` in `config.json`."""
+"""Beginning of the names of the context model's integers among the weights."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +65,11 @@ class CodecCheckpoint:
             digest.update(flat.view(torch.uint8).numpy().tobytes())
         return digest.digest()
 
+    def context_mark(self) -> bytes:
+        """Return the mark of the context model in streams (`EntropyModel.mark`); empty where there is no such model."""
+        config = self.card.context_config
+        return b"" if config is None else weights_digest(config, self.context)[:MARK_BYTES]
+
 
 def load_weights(network: nn.Module, checkpoint: CodecCheckpoint) -> None:
     """Put a checkpoint's weights into its network, in float32.
@@ -138,7 +87,7 @@ def load_weights(network: nn.Module, checkpoint: CodecCheckpoint) -> None:
 
 
 def half_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights on the CPU, in float16 wherever it holds their range (about 3 decimal digits, half the size)."""
+    """Return weights on the CPU, in float16 where it holds their range (about 3 decimal digits, half the size)."""
 
     def half(value: Tensor) -> Tensor:
         fits = value.is_floating_point() and bool(value.abs().max() < HALF_LIMIT)
@@ -148,7 +97,7 @@ def half_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _in_eight_bits(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The decoder's kernels as int8 with one scale for each slice of axis 0; everything else as it is."""
+    """Return the decoder's kernels as int8 with one scale for each slice of axis 0, and everything else unchanged."""
     result = dict(tensors)
     for name, value in tensors.items():
         if name.startswith("model.decoder.") and value.ndim == 4:
@@ -159,7 +108,7 @@ def _in_eight_bits(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _from_eight_bits(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse, in float16: one product and one rounding, the same on every machine."""
+    """Undo `_in_eight_bits`, in float16: one product and one rounding, the same on every machine."""
     scales = {name.removesuffix(SCALE_SUFFIX): value for name, value in tensors.items() if name.endswith(SCALE_SUFFIX)}
     plain = {name: value for name, value in tensors.items() if not name.endswith(SCALE_SUFFIX)}
     return plain | {name: (plain[name].float() * scale).half() for name, scale in scales.items()}
@@ -238,7 +187,7 @@ def load_codec_checkpoint(folder: Path) -> CodecCheckpoint:
         raise CheckpointError(f"{weights_path} has no frequency table {COUNTS_KEY!r}: it is not a finished codec")
     counts = tensors.pop(COUNTS_KEY).to(torch.int64)
     context = {k.removeprefix(CONTEXT_PREFIX): tensors.pop(k) for k in list(tensors) if k.startswith(CONTEXT_PREFIX)}
-    if bool(context) != (isinstance(card, VariableRateCard) or getattr(card, "context", None) is not None):
+    if bool(context) != (card.context_config is not None):
         raise CheckpointError(f"{folder} has half a context model: config.json and the weights do not belong together")
     weights = {k.removeprefix("model."): v for k, v in _from_eight_bits(tensors).items()}
     provenance = read_json(folder / "provenance.json")
