@@ -43,9 +43,9 @@ def run(test: Callable[[], Awaitable[None]], seconds: float = 2 * PATIENCE_S) ->
     Raises:
         AssertionError: the test left a gRPC server running.
     """
-    _keep_grpc()
 
     async def limited() -> None:
+        _keep_grpc()
         async with servers_stopped(), asyncio.timeout(seconds):
             await test()
 
@@ -69,7 +69,7 @@ def _keep_grpc() -> None:
 
     gRPC counts its servers, channels and calls, and joins the thread of the queue when the last one is destroyed. With
     a server that was never stopped that thread does not end, and the garbage collection that destroys the server would
-    hang.
+    hang. Called on an event loop, which gRPC asks for.
     """
     grpc.aio.init_grpc_aio()
 
