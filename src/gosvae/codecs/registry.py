@@ -74,7 +74,10 @@ def build_codec(
     if rate and kind != "variable-rate":
         raise ConfigError(f"the rate of {checkpoint.card.name!r} is fixed: leave out :{rate}")
     if kind == "codec" and options.effort != DEFAULT_OPTIONS.effort:
-        raise ConfigError(f"--effort is for variable-rate codecs only: {checkpoint.card.name!r} is of kind {kind!r}")
+        raise ConfigError(
+            f"an effort is for variable-rate codecs only: {checkpoint.card.name!r} is of kind {kind!r}",
+            argument="effort",
+        )
     if kind != "variable-rate":
         _refuse_precision(precision, f"{checkpoint.card.name!r} is of kind {kind!r}")
     if kind not in ("codec", "variable-rate"):
@@ -222,5 +225,6 @@ def codec_of_stream(data: bytes) -> TrainedCodec:
             return build_codec(checkpoint)
     raise ForeignStreamError(
         f"no model of this package has the stream's fingerprint {header.fingerprint.hex()}: "
-        "name the checkpoint that made it with --codec"
+        "name the checkpoint that made it",
+        argument="codec",
     )

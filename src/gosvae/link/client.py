@@ -113,7 +113,9 @@ class LinkClient:
             MissingDependencyError: grpcio is not installed.
         """
         if token is not None and tls is None and not endpoint.is_loopback and not insecure:
-            raise ConfigError(f"the token would travel to {endpoint} unencrypted: use --tls, or say --insecure")
+            raise ConfigError(
+                f"the token would travel to {endpoint} unencrypted: use TLS, or set insecure=True", argument="insecure"
+            )
         grpc = import_grpc()
         options = [
             ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
@@ -254,7 +256,7 @@ async def _why(endpoint: Endpoint | None, call: Any) -> str:
         case grpc.StatusCode.UNAVAILABLE:
             return f"no receiver{where}: {details or 'the connection was refused'}"
         case grpc.StatusCode.UNAUTHENTICATED:
-            return f"the receiver{where} refuses: {details}; name the file of the token with --token-file"
+            return f"the receiver{where} refuses: {details}; give its token"
         case grpc.StatusCode.UNIMPLEMENTED:
             return f"what listens{where} is no gosvae receiver"
         case grpc.StatusCode.INTERNAL if "from Core" in details:  # gRPC's word for writing to what has ended

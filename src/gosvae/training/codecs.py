@@ -175,7 +175,10 @@ def _initialise(network: nn.Module, recipe: TrainableRecipe, folder: Path, used:
     """Start from the weights of a finished codec of the same shape."""
     source = load_codec_checkpoint(folder)
     if source.card.kind != recipe.kind or not recipe.can_start_from(source.card.model):
-        raise ConfigError(f"--init {folder}: its model is not the recipe's; train with the same model settings")
+        raise ConfigError(
+            f"cannot start from {folder}: its model is not the recipe's; train with the same model settings",
+            argument="init",
+        )
     recipe.initialise(network, source, spaced_images(used, _PIXELS_TO_LOOK_AT))
 
 
@@ -205,9 +208,12 @@ def train_codec(
         TrainingError, CheckpointError, WriteError, DatasetError: as `Trainer.train`.
     """
     if recipe.needs_expert and expert is None:
-        raise ConfigError(f"recipe {recipe.name!r} needs an expert: give one with --expert")
+        raise ConfigError(f"recipe {recipe.name!r} needs an expert: give one", argument="expert")
     if "lpips" in recipe.wanted_terms and perceptual is None:
-        raise ConfigError(f"recipe {recipe.name!r} has an LPIPS term: give its weights, see gosvae train --help")
+        raise ConfigError(
+            f"recipe {recipe.name!r} has an LPIPS term: give a perceptual distance and the folder of its weights",
+            argument="weights",
+        )
     recipe = recipe.for_expert(expert)
 
     def batches(stage: StageConfig, rank: int, world_size: int) -> TrainingBatches:

@@ -161,7 +161,8 @@ class Trainer:
         if state is not None and state["key"] != self._key:
             raise CheckpointError(
                 f"{self._folder} holds a run with other settings, data or expert: give those it was started with, "
-                "or another --out folder"
+                "or another folder",
+                argument="out",
             )
         if state is not None:
             self._progress = Progress(**state["progress"])

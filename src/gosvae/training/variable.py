@@ -238,8 +238,8 @@ class VariableRateRecipe(TrainableRecipe):
         balance_classes: weigh pixels in the imitation terms by how rare their class is in the expert's maps.
         feature_layers: modules of the expert, by name, whose outputs the term `features` matches; None: those that the
             expert names itself.
-        more_experts: imitated beside the one of `--expert`, as `load_expert` takes them.
-        more_perceptual: names of distances beside the one of `--lpips`, for `load_perceptual`; the mean of all counts.
+        more_experts: experts that are imitated beside the training's own, each as `load_expert` takes it.
+        more_perceptual: names, for `load_perceptual`, of distances beside the training's own; their mean counts.
         perceptual_images: images of a batch that LPIPS judges, all by default.
         finer: at the start from another codec, steps of the highest level are made up to so many times finer, see
             `make_finer`: rounding tells a network next to nothing of what finer steps would bring.
