@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from gosvae.cli.evaluate import write_results
-from gosvae.cli.options import Commands
 from gosvae.codecs.classical import load_classical
 from gosvae.codecs.registry import DEFAULT_CODEC, PAPER_CODEC, embedded_codecs, load_trained_codec
 from gosvae.codecs.variable import VariableRateCodec
@@ -51,11 +49,8 @@ class _Shrunk(Dataset):
         return Sample(np.array(picture), None, sample.name)
 
 
-def add_commands(commands: Commands, formatter: Any) -> None:
-    """Add the command of this module."""
-    parser = commands.add_parser(
-        "demo", help="compare the models of the package with JPEG, WebP, AVIF, JPEG XL", formatter_class=formatter
-    )
+def add_demo(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae demo`."""
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="your own pictures; default: generated streets")
     parser.add_argument("--count", type=int, default=8, help="how many pictures")
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="FOLDER", help="where the results go")

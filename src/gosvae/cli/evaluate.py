@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,7 +12,6 @@ from gosvae.channels import load_channel
 from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
-    Commands,
     add_device,
     add_geometry,
     add_packets,
@@ -66,11 +64,9 @@ LEVELS_SWEPT = (0, 32, 64, 96, 128, 160, 192, 224, 255)
 """Levels of the rate points of a variable-rate codec's curve."""
 
 
-def add_commands(commands: Commands, formatter: Any) -> None:
-    """Add the command of this module."""
-    parser = commands.add_parser(
-        "evaluate", help="measure codecs: bytes, task quality, distortion", epilog=EXAMPLE, formatter_class=formatter
-    )
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae evaluate`."""
+    parser.epilog = EXAMPLE
     parser.add_argument(
         "codecs",
         nargs="*",

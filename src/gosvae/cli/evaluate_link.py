@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,7 +11,6 @@ from gosvae.channels.loss import PacketLoss
 from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
-    Commands,
     add_device,
     add_geometry,
     add_packets,
@@ -38,14 +36,9 @@ EXAMPLE = """examples:
 """
 
 
-def add_commands(commands: Commands, formatter: Any) -> None:
-    """Add the command of this module."""
-    parser = commands.add_parser(
-        "evaluate-link",
-        help="measure codecs over lossy channels: mIoU against loss rate, bit error rate and SNR",
-        epilog=EXAMPLE,
-        formatter_class=formatter,
-    )
+def add_evaluate_link(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae evaluate-link`."""
+    parser.epilog = EXAMPLE
     parser.add_argument("codecs", nargs="*", default=[DEFAULT_CODEC], help="names of gosvae list, checkpoint folders")
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from gosvae import bitstream
 from gosvae.checkpoint import read_json
-from gosvae.cli.options import Commands
 from gosvae.cli.streams import read_stream
 from gosvae.codecs.classical import CLASSICAL_CODECS
 from gosvae.codecs.registry import (
@@ -29,14 +27,16 @@ from gosvae.recipes import load_recipe, recipe_names
 from gosvae.units import kib, rate_bpp
 
 
-def add_commands(commands: Commands, formatter: Any) -> None:
-    """Add the commands of this module."""
-    info = commands.add_parser("info", help="describe a stream, a checkpoint or a model", formatter_class=formatter)
-    info.add_argument("what", help="a .gos file, a checkpoint folder, or the name of a model of the package")
-    info.set_defaults(run=run_info)
-    listing = commands.add_parser("list", help="recipes, experts, data sets and codecs", formatter_class=formatter)
-    listing.add_argument("kind", nargs="?", choices=("recipes", "experts", "datasets", "codecs"), help="only these")
-    listing.set_defaults(run=run_list)
+def add_info(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae info`."""
+    parser.add_argument("what", help="a .gos file, a checkpoint folder, or the name of a model of the package")
+    parser.set_defaults(run=run_info)
+
+
+def add_list(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae list`."""
+    parser.add_argument("kind", nargs="?", choices=("recipes", "experts", "datasets", "codecs"), help="only these")
+    parser.set_defaults(run=run_list)
 
 
 def _print_table(rows: dict[str, str]) -> None:

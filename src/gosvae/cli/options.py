@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 
@@ -16,9 +16,6 @@ from gosvae.errors import ConfigError
 from gosvae.link import DEFAULT_MTU_BYTES
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES, PerceptualLoss, default_perceptual, load_perceptual
 from gosvae.precision import Precision
-
-Commands = Any
-"""What `ArgumentParser.add_subparsers` returns; argparse gives it no public type."""
 
 DATA_HELP = (
     "images, as NAME[:PATH][@SPLIT]: camvid:PATH, cityscapes:PATH, ade20k:PATH, folder:PATH, streets[:COUNT]; "

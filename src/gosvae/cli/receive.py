@@ -8,9 +8,8 @@ import logging
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
-from gosvae.cli.options import EXPERT_HELP, Commands, add_device, add_precision, device_of, precision_of
+from gosvae.cli.options import EXPERT_HELP, add_device, add_precision, device_of, precision_of
 from gosvae.codecs.base import ClassMapCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, load_codec
 from gosvae.errors import ConfigError
@@ -31,14 +30,9 @@ EXAMPLE = """examples:
 ENGINE, SERVICE = EngineLimits(), ServiceLimits()
 
 
-def add_commands(commands: Commands, formatter: Any) -> None:
-    """Add the command of this module."""
-    parser = commands.add_parser(
-        "receive",
-        help="receive frames, perceive them, answer, show them on a page",
-        epilog=EXAMPLE,
-        formatter_class=formatter,
-    )
+def add_receive(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae receive`."""
+    parser.epilog = EXAMPLE
     parser.add_argument("--codec", default=DEFAULT_CODEC, help="that the senders have: a name or a checkpoint")
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
     parser.add_argument("--grpc", metavar="HOST:PORT", help="listen for senders over gRPC; port 0: any")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
-from gosvae.cli.options import DATA_HELP, EXPERT_HELP, Commands, add_geometry, add_perceptual, geometry_of
+from gosvae.cli.options import DATA_HELP, EXPERT_HELP, add_geometry, add_perceptual, geometry_of
 from gosvae.config import parse
 from gosvae.errors import ConfigError
 from gosvae.reproduce.job import Job, World
@@ -28,11 +27,9 @@ only writes the report of what is there.
 """
 
 
-def add_commands(commands: Commands, formatter: Any) -> None:
-    """Add the command of this module."""
-    parser = commands.add_parser(
-        "reproduce", help="make the paper's tables and figures", epilog=EXAMPLE, formatter_class=formatter
-    )
+def add_reproduce(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae reproduce`."""
+    parser.epilog = EXAMPLE
     parser.add_argument("experiment", choices=(*EXPERIMENTS, "all"), help="a table or figure of the paper, or all")
     parser.add_argument("--scale", choices=list(SCALES), default="small", help="size of networks, length of training")
     parser.add_argument("--data", required=True, metavar="DATA", help=f"without a split; {DATA_HELP}")

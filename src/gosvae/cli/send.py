@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from gosvae.bitstream import MAX_SLICES
-from gosvae.cli.options import Commands, add_device, add_precision, device_of, parse_size, precision_of
+from gosvae.cli.options import add_device, add_precision, device_of, parse_size, precision_of
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, trained_kind
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
@@ -44,9 +43,9 @@ DEFAULT_FPS = 10.0
 MOST_FPS = 1000.0
 
 
-def add_commands(commands: Commands, formatter: Any) -> None:
-    """Add the command of this module."""
-    parser = commands.add_parser("send", help="send pictures to a receiver", epilog=EXAMPLE, formatter_class=formatter)
+def add_send(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae send`."""
+    parser.epilog = EXAMPLE
     parser.add_argument(
         "source", nargs="+",
         help="image files and folders; or one video file, camera:FORMAT:DEVICE, or - for standard input: binary PPM "

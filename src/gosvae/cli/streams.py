@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from gosvae.bitstream import SliceLayout
-from gosvae.cli.options import Commands
 from gosvae.codecs.base import ImageCodec, RateControlledCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
 from gosvae.codecs.slices import DEFAULT_OPTIONS, ENTROPY_MODELS, StreamOptions
@@ -21,53 +20,50 @@ SUFFIX = ".gos"
 """Of files that a learned codec makes."""
 
 
-def add_commands(commands: Commands, formatter: Any) -> None:
-    """Add the commands of this module."""
-    compress = commands.add_parser("compress", help="compress images", formatter_class=formatter)
-    compress.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG, WebP, AVIF, TIFF, ...")
-    compress.add_argument(
-        "-o", "--out", type=Path, help="file, or folder for several images; default: beside the image"
-    )
-    compress.add_argument("--codec", default=DEFAULT_CODEC, help="a name of gosvae list, NAME:LEVEL, or a checkpoint")
-    compress.add_argument(
+def add_compress(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae compress`."""
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG, WebP, AVIF, TIFF, ...")
+    parser.add_argument("-o", "--out", type=Path, help="file, or folder for several images; default: beside the image")
+    parser.add_argument("--codec", default=DEFAULT_CODEC, help="a name of gosvae list, NAME:LEVEL, or a checkpoint")
+    parser.add_argument(
         "--kib", type=float, metavar="KIB",
         help="what an image may take: the best quality within it; for a variable-rate or a classical codec",
     )  # fmt: skip
-    compress.add_argument(
+    parser.add_argument(
         "--entropy",
         choices=("auto", *ENTROPY_MODELS),
         default=DEFAULT_OPTIONS.entropy,
         help="auto: what takes the fewest bytes; otherwise this model, or fixed length where that is shorter",
     )
-    compress.add_argument(
+    parser.add_argument(
         "--slices",
         type=int,
         default=DEFAULT_OPTIONS.slices,
         metavar="N",
         help="parts that decode without each other: 1 for the fewest bytes, more where some may be lost",
     )
-    compress.add_argument(
+    parser.add_argument(
         "--slice-layout",
         choices=get_args(SliceLayout),
         default=DEFAULT_OPTIONS.layout,
         help="what a lost slice takes: a band of rows, or every n-th position",
     )
-    compress.add_argument(
+    parser.add_argument(
         "--container", type=int, default=DEFAULT_OPTIONS.version, metavar="VERSION", help="1 for readers of gosvae 0.1"
     )
-    compress.add_argument(
+    parser.add_argument(
         "--effort", type=int, default=DEFAULT_OPTIONS.effort, metavar="N",
         help="of a variable-rate codec: how often it reassigns integers for fewer bytes, 0..9",
     )  # fmt: skip
-    compress.set_defaults(run=run_compress)
+    parser.set_defaults(run=run_compress)
 
-    decompress = commands.add_parser("decompress", help="reconstruct images", formatter_class=formatter)
-    decompress.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what gosvae compress wrote")
-    decompress.add_argument("-o", "--out", type=Path, help="file, or folder for several; default: PNG beside the file")
-    decompress.add_argument(
-        "--codec", help="the checkpoint that made it; models of the package are found by themselves"
-    )
-    decompress.set_defaults(run=run_decompress)
+
+def add_decompress(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae decompress`."""
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what gosvae compress wrote")
+    parser.add_argument("-o", "--out", type=Path, help="file, or folder for several; default: PNG beside the file")
+    parser.add_argument("--codec", help="the checkpoint that made it; models of the package are found by themselves")
+    parser.set_defaults(run=run_decompress)
 
 
 def _target(source: Path, out: Path | None, suffix: str, count: int) -> Path:
