@@ -215,7 +215,7 @@ def test_evaluate_writes_table_numbers_and_picture(
     assert "--limit must be at least 1" in refuse("evaluate", codec, *common, "--limit", 0)
     assert "add --sweep jpeg" in refuse("evaluate", codec, *common, "--anchor", "jpeg")
     assert "not among the codecs" in refuse("evaluate", codec, *common, "--match", "other")
-    assert "pass it as --expert" in refuse("evaluate", expert, *common)
+    assert "pass it as the expert (option --expert)" in refuse("evaluate", expert, *common)
     assert "unknown expert" in refuse("evaluate", codec, "--data", "streets:1", "--expert", "nobody")
     assert "did you mean 'streets'?" in refuse("evaluate", codec, "--data", "street:2", "--expert", expert)
 

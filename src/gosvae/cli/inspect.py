@@ -62,7 +62,7 @@ def _info_stream(path: Path) -> int:
     try:
         stream = bitstream.unpack_slices(data)
     except BitstreamError as error:
-        raise type(error)(f"{path}: {error}") from None
+        raise type(error)(f"{path}: {error}", argument=error.argument) from None
     try:
         maker = codec_of_stream(data).name
     except ForeignStreamError:

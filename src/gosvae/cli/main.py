@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
-from gosvae import __version__
 from gosvae.errors import GosvaeError, unknown_name
 
 COMMANDS = {
@@ -47,6 +46,16 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
     def _get_help_string(self, action: argparse.Action) -> str | None:
         plain = action.default is None or action.default is False or action.default == []
         return action.help if plain else super()._get_help_string(action)
+
+
+class _Version(argparse.Action):
+    """Prints the version of the installed package."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from importlib.metadata import version  # imported here: no other command waits for it
+
+        print(f"gosvae {version('gosvae')}")
+        parser.exit()
 
 
 class _MainHelpFormatter(argparse.HelpFormatter):
@@ -100,7 +109,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=_MainHelpFormatter,
         description="A goal-oriented image codec: sends what a perception model needs, in a fraction of the bytes.",
     )
-    parser.add_argument("--version", action="version", version=f"gosvae {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser)
     for name, (place, summary) in COMMANDS.items():
         sentence = f"{summary[0].upper()}{summary[1:]}."

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import get_args
 
 from gosvae.bitstream import SliceLayout
-from gosvae.codecs.base import ImageCodec, RateControlledCodec
+from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
+from gosvae.codecs.shortcuts import compress
 from gosvae.codecs.slices import DEFAULT_OPTIONS, ENTROPY_MODELS, StreamOptions
 from gosvae.errors import BitstreamError, ConfigError
 from gosvae.files import write_atomically
@@ -97,17 +98,11 @@ def run_compress(options: argparse.Namespace) -> int:
         options.entropy, options.slices, options.slice_layout, options.container, options.effort
     )
     codec = load_codec(options.codec, options=stream_options)
-    budget_bytes = None if options.kib is None else int(1024 * options.kib)
-    if budget_bytes is not None and not isinstance(codec, RateControlledCodec):
-        raise ConfigError(f"--kib: the rate of {codec.name!r} is fixed; name a variable-rate codec or a classical one")
     name = options.codec.partition(":")[0]
     suffix = {"jpeg": ".jpg", "webp": ".webp", "avif": ".avif", "jpegxl": ".jxl"}.get(name, SUFFIX)
     for source, target in _pairs(options.images, options.out, suffix):
         image = read_image(source)
-        if budget_bytes is not None and isinstance(codec, RateControlledCodec):
-            data = codec.compress_to_budget(image, budget_bytes)
-        else:
-            data = codec.compress(image)
+        data = compress(image, codec, kib=options.kib)
         write_atomically(target, data)
         height, width = image.shape[:2]
         rate = f"{kib(len(data)):.2f} KiB, {rate_bpp(len(data), height, width):.3f} bpp"
@@ -136,7 +131,7 @@ def run_decompress(options: argparse.Namespace) -> int:
             maker = codec or codec_of_stream(data)
             image = maker.decompress(data)
         except BitstreamError as error:
-            raise type(error)(f"{source}: {error}") from None
+            raise type(error)(f"{source}: {error}", argument=error.argument) from None
         write_image(target, image)
         print(f"{source} -> {target}: {image.shape[1]}x{image.shape[0]} ({maker.name})")
     return 0
