@@ -20,6 +20,7 @@ from gosvae.cli.options import (
     device_of,
     geometry_of,
     perceptual_of,
+    plot_or_note,
     precision_of,
     stream_options,
 )
@@ -41,6 +42,7 @@ from gosvae.evaluation.rows import Evaluation
 from gosvae.evaluation.tables import markdown_table, terminal_table
 from gosvae.evaluation.transmission import LinkSettings
 from gosvae.experts.registry import load_expert
+from gosvae.extras import require
 from gosvae.files import write_atomically
 from gosvae.units import kib
 
@@ -200,8 +202,9 @@ def write_results(evaluation: Evaluation, folder: Path, *, details: bool = False
         paths.append(folder / "pictures.png")
         draw_pictures(evaluation, paths[-1])
     if len(evaluation.rows) > 2:
-        paths.append(folder / "rate-task.png")
-        plot_rate_task(evaluation, [paths[-1], folder / "rate-task.svg"])
+        with plot_or_note():
+            plot_rate_task(evaluation, [folder / "rate-task.png", folder / "rate-task.svg"])
+            paths.append(folder / "rate-task.png")
     return paths
 
 
@@ -209,6 +212,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
     """Evaluate and print the table."""
     if options.limit is not None and options.limit < 1:
         raise ConfigError(f"--limit must be at least 1, got {options.limit}")
+    if options.anchor:
+        require("plot", "a BD-rate")
     dataset = load_prepared(options.data, default_split="val", geometry=geometry_of(options))
     if options.limit is not None:
         dataset = EvenlySpaced(dataset, options.limit)

@@ -16,6 +16,7 @@ from gosvae.cli.options import (
     add_packets,
     device_of,
     geometry_of,
+    plot_or_note,
     stream_options,
 )
 from gosvae.codecs.base import RateControlledCodec
@@ -93,8 +94,9 @@ def write_sweep(sweep: Sweep, folder: Path) -> list[Path]:
     paths = [folder / "table.md"]
     write_atomically(paths[0], link_tables(sweep).encode())
     for axis in dict.fromkeys(row.axis for row in sweep.rows):
-        paths.append(folder / f"{axis}.png")
-        plot_link(sweep, axis, [paths[-1], folder / f"{axis}.svg"])
+        with plot_or_note():
+            plot_link(sweep, axis, [folder / f"{axis}.png", folder / f"{axis}.svg"])
+            paths.append(folder / f"{axis}.png")
     return paths
 
 

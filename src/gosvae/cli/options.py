@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
@@ -12,7 +15,7 @@ import torch
 from gosvae.codecs.registry import trained_kind
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.datasets.geometry import GeometryConfig
-from gosvae.errors import ConfigError
+from gosvae.errors import ConfigError, MissingDependencyError
 from gosvae.link import DEFAULT_MTU_BYTES
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES, PerceptualLoss, default_perceptual, load_perceptual
 from gosvae.precision import Precision
@@ -94,6 +97,15 @@ def stream_options(spec: str, *, effort: int = DEFAULT_OPTIONS.effort, slices: i
         layout="interleaved" if slices > 1 else "bands",
         effort=effort if kind == "variable-rate" else DEFAULT_OPTIONS.effort,
     )
+
+
+@contextmanager
+def plot_or_note() -> Iterator[None]:
+    """Leave out the plot of this block where its package is absent, and say so: the results are written already."""
+    try:
+        yield
+    except MissingDependencyError as error:
+        print(f"gosvae: no plot: {error}", file=sys.stderr)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from gosvae.cli.options import DATA_HELP, EXPERT_HELP, add_geometry, add_perceptual, geometry_of
 from gosvae.config import parse
 from gosvae.errors import ConfigError
+from gosvae.extras import require
 from gosvae.reproduce.job import Job, World
 from gosvae.reproduce.outline import print_outline
 from gosvae.reproduce.plan import EXPERIMENTS, rows_of
@@ -104,6 +105,8 @@ def run_reproduce(options: argparse.Namespace) -> int:
     if options.dry_run:
         print_outline(world, rows, experiments)
         return 0
+    require("train", "the training of the rows")
+    require("plot", "the report")
     on_terminal = sys.stderr.isatty() and not options.quiet
 
     def say(line: str) -> None:

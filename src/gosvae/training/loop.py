@@ -26,6 +26,7 @@ from tqdm import tqdm
 from gosvae.config import to_tree
 from gosvae.datasets.loader import TrainingBatches
 from gosvae.errors import CheckpointError, ConfigError, unknown_name
+from gosvae.extras import needs
 from gosvae.training.config import RunConfig, StageConfig
 from gosvae.training.records import Records
 from gosvae.training.resume import load_newest_state, save_state
@@ -81,9 +82,11 @@ def make_fabric(run: RunConfig) -> Fabric:
 
     Raises:
         ConfigError: this machine does not have the devices.
+        MissingDependencyError: lightning-fabric is not installed.
     """
-    from lightning_fabric import Fabric  # imported here: it takes seconds to load
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
+    with needs("train", "training"):
+        from lightning_fabric import Fabric  # imported here: it takes seconds to load
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     if run.accelerator in ("auto", "cuda") and torch.cuda.is_available():
         # Batches are all of one size. Context models lose nothing: their integers are exact in TF32.
