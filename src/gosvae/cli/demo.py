@@ -52,9 +52,11 @@ class _Shrunk(Dataset):
 
 def add_demo(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae demo`."""
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="your own pictures; default: generated streets")
-    parser.add_argument("--count", type=int, default=8, help="how many pictures")
-    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="FOLDER", help="where the results go")
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="folder of your own pictures; default: generated street scenes"
+    )
+    parser.add_argument("--count", type=int, default=8, metavar="N", help="number of pictures")
+    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="FOLDER", help="folder for the results")
     parser.set_defaults(run=run_demo)
 
 

@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from gosvae.cli.options import DATA_HELP, add_geometry, geometry_of
+from gosvae.cli.options import DATA_HELP, add_geometry, add_run, geometry_of
 from gosvae.codecs.registry import PAPER_CODEC, load_learned_codec
 from gosvae.config import apply_overrides, parse, to_tree
 from gosvae.datasets.mixture import load_prepared
@@ -33,8 +33,8 @@ def add_entropy(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
     parser.add_argument("codec", nargs="?", default=PAPER_CODEC, help="a VQ codec: a name or a checkpoint folder")
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
-    parser.add_argument("--limit", type=int, metavar="N", help="only N images, evenly spaced")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the numbers as JSON")
+    parser.add_argument("--limit", type=int, metavar="N", help="measure N images only, evenly spaced")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file for the numbers, as JSON")
     add_geometry(parser)
     parser.set_defaults(run=run_entropy)
 
@@ -44,20 +44,15 @@ def add_train_entropy(parser: argparse.ArgumentParser) -> None:
     parser.epilog = TRAIN_EXAMPLE
     parser.add_argument("codec", nargs="?", default=PAPER_CODEC, help="a VQ codec: a name or a checkpoint folder")
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="of the run; default: runs/NAME-context")
-    parser.add_argument("--steps", type=int, default=4000, help="of the optimiser")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run; default: runs/NAME-context")
+    parser.add_argument("--steps", type=int, default=4000, metavar="N", help="number of optimiser steps")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
         help="change a value, such as model.width=128 or stages.0.learning_rate=1e-3; repeatable",
     )  # fmt: skip
     add_geometry(parser)
-    parser.add_argument("--max-minutes", type=float, help="stop cleanly after so long; the same command continues")
-    parser.add_argument("--seed", type=int, default=0, help="of initial weights, order and augmentation")
-    parser.add_argument("--accelerator", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to train")
-    parser.add_argument("--devices", type=int, default=1, help="how many of them")
-    parser.add_argument("--workers", type=int, default=0, help="processes that decode images")
-    parser.add_argument("--cache-mib", type=int, default=1024, help="memory for decoded images")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_run(parser, precision=False)
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
     parser.set_defaults(run=run_train_entropy)
 
 

@@ -72,40 +72,56 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "codecs",
         nargs="*",
-        help="names of gosvae list, checkpoint folders, jpeg:QUALITY, VARIABLE:LEVEL, avif:1.5KiB (for each image), "
-        f"or label-map (sends what --expert sees); default: {DEFAULT_CODEC}, or with --sweep nothing more",
+        help="names from gosvae list, checkpoint folders, jpeg:QUALITY, VARIABLE:LEVEL, avif:1.5KiB (for each image), "
+        f"or label-map (sends the class map of --expert); default: {DEFAULT_CODEC}, with --sweep none",
     )
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
     parser.add_argument(
         "--baselines", nargs="*", default=[], choices=list(CLASSICAL_CODECS), metavar="CODEC",
-        help="classical codecs (gosvae list codecs) at the bytes that --match takes, image by image",
+        help="classical codecs (gosvae list codecs) at the bytes of the codecs of --match, image by image",
     )  # fmt: skip
     parser.add_argument(
-        "--match", nargs="*", metavar="CODEC", help="codecs whose bytes are matched; default: the first"
+        "--match", nargs="*", metavar="CODEC", help="codecs whose bytes the baselines match; default: the first codec"
     )
     parser.add_argument(
         "--sweep", nargs="*", default=[], metavar="CODEC",
-        help="classical and variable-rate codecs over their range of qualities, as curves for the plot",
+        help="classical and variable-rate codecs to measure over their range of qualities, as curves of the plot",
     )  # fmt: skip
-    parser.add_argument("--curve", metavar="NAME", help="the codecs are the rate points of one curve")
     parser.add_argument(
-        "--anchor", metavar="CURVE", help="print the BD-rate of curves against this one: of --sweep, or --curve's"
+        "--curve", metavar="NAME", help="join the codecs as the rate points of one curve with this name"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only N images, evenly spaced")
+    parser.add_argument(
+        "--anchor",
+        metavar="CURVE",
+        help="print the BD-rate of all curves against this one, which --sweep or --curve names",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="measure N images only, evenly spaced")
     parser.add_argument("--no-labels", action="store_true", help="measure the agreement with the expert only")
-    parser.add_argument("--pictures", nargs="*", type=int, default=[0], metavar="INDEX", help="images for the picture")
+    parser.add_argument(
+        "--pictures",
+        nargs="*",
+        type=int,
+        default=[0],
+        metavar="INDEX",
+        help="numbers of the images that the picture shows",
+    )
     parser.add_argument(
         "--frechet", choices=("none", "auto", *FRECHET_NAMES), default="none", metavar="NETWORK",
-        help="distance of the sets of images: inception (FID), squeezenet, expert (not FID), auto (what is at hand)",
+        help="network for a Frechet distance between the sets of images: inception (FID), squeezenet, expert, or auto "
+        "(the first of them that is at hand)",
     )  # fmt: skip
     parser.add_argument(
-        "--effort", type=int, default=DEFAULT_OPTIONS.effort, metavar="N", help="of variable-rate codecs, 0..9"
+        "--effort",
+        type=int,
+        default=DEFAULT_OPTIONS.effort,
+        metavar="N",
+        help="effort of variable-rate codecs, 0 to 9, as in gosvae compress",
     )
     add_link(parser)
-    parser.add_argument("--details", action="store_true", help="more columns: payload, zero-order entropy, times")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write results, table, picture and plot here")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--details", action="store_true", help="show more columns: payload, zero-order entropy, times")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for results, table, picture and plot")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
     add_geometry(parser)
     add_perceptual(parser, default="none")
     add_device(parser)
@@ -120,7 +136,9 @@ def add_link(parser: argparse.ArgumentParser) -> None:
         help="send every stream in packets over this channel, such as 'packet-loss p=0.1' or 'awgn snr_db=8'; all "
         "bytes and budgets are those on the air then",
     )  # fmt: skip
-    parser.add_argument("--fec", type=float, default=0.0, metavar="SHARE", help="repair packets for each packet")
+    parser.add_argument(
+        "--fec", type=float, default=0.0, metavar="SHARE", help="number of repair packets for each packet, such as 0.25"
+    )
     add_packets(parser)
 
 

@@ -40,27 +40,42 @@ EXAMPLE = """examples:
 def add_evaluate_link(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae evaluate-link`."""
     parser.epilog = EXAMPLE
-    parser.add_argument("codecs", nargs="*", default=[DEFAULT_CODEC], help="names of gosvae list, checkpoint folders")
+    parser.add_argument(
+        "codecs", nargs="*", default=[DEFAULT_CODEC], help="names from gosvae list, or checkpoint folders"
+    )
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
     parser.add_argument(
         "--kib", type=float, default=1.5, metavar="KIB",
-        help="what an image may take on the air, headers and repair packets included, for each codec whose rate can be "
-        "set and that names no budget of its own (NAME:2KiB)",
+        help="largest size of an image on the air, with headers and repair packets, for codecs of variable rate that "
+        "name no budget of their own (NAME:2KiB)",
     )  # fmt: skip
     parser.add_argument(
         "--fec", nargs="+", type=float, default=[0.0, 0.25], metavar="SHARE",
-        help="repair packets for each packet; every codec is measured with each of them",
+        help="numbers of repair packets for each packet; every codec is measured with each of them",
     )  # fmt: skip
-    parser.add_argument("--axes", nargs="+", choices=list(AXES), default=["loss"], metavar="AXIS", help=", ".join(AXES))
-    parser.add_argument("--points", nargs="+", type=float, metavar="X", help="of a single axis; default: its own")
     parser.add_argument(
-        "--repeats", type=int, default=1, metavar="N", help="how often each image is sent at each point"
+        "--axes",
+        nargs="+",
+        choices=list(AXES),
+        default=["loss"],
+        metavar="AXIS",
+        help=f"impairments to sweep: {', '.join(AXES)}",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only N images, evenly spaced")
+    parser.add_argument(
+        "--points",
+        nargs="+",
+        type=float,
+        metavar="X",
+        help="values to measure on a single axis; default: those of the axis",
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=1, metavar="N", help="number of times that each image is sent at each point"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="measure N images only, evenly spaced")
     parser.add_argument("--no-labels", action="store_true", help="measure the agreement with the expert only")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write result, tables and plots here")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for results, tables and plots")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
     add_packets(parser)
     add_geometry(parser)
     add_device(parser)

@@ -29,13 +29,17 @@ from gosvae.units import kib, rate_bpp
 
 def add_info(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae info`."""
-    parser.add_argument("what", help="a .gos file, a checkpoint folder, or the name of a model of the package")
+    parser.add_argument(
+        "what", help="a .gos file, a checkpoint folder, or the name of a model of the package", metavar="WHAT"
+    )
     parser.set_defaults(run=run_info)
 
 
 def add_list(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae list`."""
-    parser.add_argument("kind", nargs="?", choices=("recipes", "experts", "datasets", "codecs"), help="only these")
+    parser.add_argument(
+        "kind", nargs="?", choices=("recipes", "experts", "datasets", "codecs"), help="list only these; default: all"
+    )
     parser.set_defaults(run=run_list)
 
 

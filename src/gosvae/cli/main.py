@@ -44,8 +44,11 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
     """Shows the default of every option that has one, and examples as they are written."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        plain = action.default is None or action.default is False or action.default == []
-        return action.help if plain else super()._get_help_string(action)
+        default = action.default
+        if isinstance(default, list) and default:
+            return f"{action.help} (default: {' '.join(str(value) for value in default)})"
+        hidden = default is None or default is False or default == []
+        return action.help if hidden else super()._get_help_string(action)
 
 
 class _Version(argparse.Action):

@@ -23,47 +23,62 @@ SUFFIX = ".gos"
 
 def add_compress(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae compress`."""
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG, WebP, AVIF, TIFF, ...")
-    parser.add_argument("-o", "--out", type=Path, help="file, or folder for several images; default: beside the image")
-    parser.add_argument("--codec", default=DEFAULT_CODEC, help="a name of gosvae list, NAME:LEVEL, or a checkpoint")
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="image files: PNG, JPEG, WebP, AVIF, TIFF, ..."
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, help="output file, or folder for several images; default: beside the image"
+    )
+    parser.add_argument(
+        "--codec", default=DEFAULT_CODEC, help="name from gosvae list, NAME:LEVEL, or checkpoint folder"
+    )
     parser.add_argument(
         "--kib", type=float, metavar="KIB",
-        help="what an image may take: the best quality within it; for a variable-rate or a classical codec",
+        help="largest size of a stream: take the best quality within it; for variable-rate and classical codecs",
     )  # fmt: skip
     parser.add_argument(
         "--entropy",
         choices=("auto", *ENTROPY_MODELS),
         default=DEFAULT_OPTIONS.entropy,
-        help="auto: what takes the fewest bytes; otherwise this model, or fixed length where that is shorter",
+        help="entropy model; auto: that with the fewest bytes; others give way to fixed length where it is shorter",
     )
     parser.add_argument(
         "--slices",
         type=int,
         default=DEFAULT_OPTIONS.slices,
         metavar="N",
-        help="parts that decode without each other: 1 for the fewest bytes, more where some may be lost",
+        help="number of parts that decode independently: 1 for the fewest bytes, more where some may be lost",
     )
     parser.add_argument(
         "--slice-layout",
         choices=get_args(SliceLayout),
         default=DEFAULT_OPTIONS.layout,
-        help="what a lost slice takes: a band of rows, or every n-th position",
+        help="positions of a slice: a band of rows, or every n-th position",
     )
     parser.add_argument(
-        "--container", type=int, default=DEFAULT_OPTIONS.version, metavar="VERSION", help="1 for readers of gosvae 0.1"
+        "--container",
+        type=int,
+        default=DEFAULT_OPTIONS.version,
+        metavar="VERSION",
+        help="version of the stream format; 1 can be read by gosvae 0.1",
     )
     parser.add_argument(
         "--effort", type=int, default=DEFAULT_OPTIONS.effort, metavar="N",
-        help="of a variable-rate codec: how often it reassigns integers for fewer bytes, 0..9",
+        help="0 to 9: number of searches for integers that take fewer bytes; for variable-rate codecs",
     )  # fmt: skip
     parser.set_defaults(run=run_compress)
 
 
 def add_decompress(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae decompress`."""
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what gosvae compress wrote")
-    parser.add_argument("-o", "--out", type=Path, help="file, or folder for several; default: PNG beside the file")
-    parser.add_argument("--codec", help="the checkpoint that made it; models of the package are found by themselves")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="files that gosvae compress wrote")
+    parser.add_argument(
+        "-o", "--out", type=Path, help="output file, or folder for several; default: PNG beside the file"
+    )
+    parser.add_argument(
+        "--codec",
+        help="checkpoint folder of the codec that made the files; default: the model of the package that made them",
+    )
     parser.set_defaults(run=run_decompress)
 
 

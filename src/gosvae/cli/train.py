@@ -13,6 +13,7 @@ from gosvae.cli.options import (
     EXPERT_HELP,
     add_geometry,
     add_perceptual,
+    add_run,
     geometry_of,
 )
 from gosvae.codecs.registry import checkpoint_folder, load_trained_codec
@@ -59,8 +60,8 @@ def add_train_expert(parser: argparse.ArgumentParser) -> None:
 def add_adapt_expert(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae adapt-expert`."""
     parser.add_argument("codec", help="a VQ or variable-rate codec: a name or a checkpoint folder")
-    parser.add_argument("--expert", default="embedded", metavar="EXPERT", help="one of gosvae train-expert")
-    parser.add_argument("--steps", type=int, default=2000, help="of the optimiser")
+    parser.add_argument("--expert", default="embedded", metavar="EXPERT", help="expert that gosvae train-expert made")
+    parser.add_argument("--steps", type=int, default=2000, metavar="N", help="number of optimiser steps")
     _add_run_options(parser)
     parser.set_defaults(run=run_adapt_expert)
 
@@ -68,12 +69,12 @@ def add_adapt_expert(parser: argparse.ArgumentParser) -> None:
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae export`."""
     parser.add_argument("checkpoint", type=Path, help="folder of a finished codec, such as runs/mine/stages/pixels")
-    parser.add_argument("out", type=Path, help="new folder")
-    parser.add_argument("--name", help="new name of the codec; its fingerprint does not know it")
+    parser.add_argument("out", type=Path, help="folder to make")
+    parser.add_argument("--name", help="new name of the codec; it does not change the fingerprint")
     parser.add_argument(
         "--eight-bit-decoder",
         action="store_true",
-        help="store the decoder's kernels in 8 bits: half the size, same indices",
+        help="store the decoder's kernels in 8 bits: half the size, the same streams",
     )
     parser.set_defaults(run=run_export)
 
@@ -86,16 +87,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="change a value of the recipe, such as model.autoencoder.stride=8 or stages.0.steps=100; repeatable",
     )  # fmt: skip
     add_geometry(parser)
-    parser.add_argument("--max-minutes", type=float, help="stop cleanly after so long; the same command continues")
-    parser.add_argument("--seed", type=int, default=0, help="of initial weights, order and augmentation")
-    parser.add_argument("--accelerator", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to train")
-    parser.add_argument("--devices", type=int, default=1, help="how many of them")
-    parser.add_argument(
-        "--precision", choices=("auto", "32", "bf16"), default="auto", help="of the arithmetic in training"
-    )
-    parser.add_argument("--workers", type=int, default=0, help="processes that decode images")
-    parser.add_argument("--cache-mib", type=int, default=1024, help="memory for decoded images")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_run(parser)
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
 
 
 def _run_config(options: argparse.Namespace) -> RunConfig:
