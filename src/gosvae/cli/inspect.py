@@ -98,11 +98,16 @@ def _info_codec(what: str) -> int:
     }
     for key in ("dataset", "images", "stages", "minutes_of_stage", "hardware", "perceptual", "revision", "date"):
         if notes.get(key) is not None:
-            rows[key.replace("_", " ")] = str(notes[key])
+            rows[key.replace("_", " ")] = _note(notes[key])
     if isinstance(notes.get("expert"), dict):
         rows["expert"] = f"{notes['expert']['name']} ({notes['expert']['fingerprint'][:16]})"
     _print_table(rows)
     return 0
+
+
+def _note(value: object) -> str:
+    """Text of a value of the provenance; a mapping such as steps by stage becomes `joint 260`."""
+    return ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _info_expert(folder: Path) -> int:

@@ -12,7 +12,7 @@ from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
 from gosvae.codecs.shortcuts import compress
 from gosvae.codecs.slices import DEFAULT_OPTIONS, ENTROPY_MODELS, StreamOptions
-from gosvae.errors import BitstreamError, ConfigError
+from gosvae.errors import BitstreamError, ConfigError, RateError
 from gosvae.files import write_atomically
 from gosvae.images import read_image, write_image
 from gosvae.units import kib, rate_bpp
@@ -117,7 +117,10 @@ def run_compress(options: argparse.Namespace) -> int:
     suffix = {"jpeg": ".jpg", "webp": ".webp", "avif": ".avif", "jpegxl": ".jxl"}.get(name, SUFFIX)
     for source, target in _pairs(options.images, options.out, suffix):
         image = read_image(source)
-        data = compress(image, codec, kib=options.kib)
+        try:
+            data = compress(image, codec, kib=options.kib)
+        except RateError as error:
+            raise RateError(f"{source}: {error}") from None
         write_atomically(target, data)
         height, width = image.shape[:2]
         rate = f"{kib(len(data)):.2f} KiB, {rate_bpp(len(data), height, width):.3f} bpp"

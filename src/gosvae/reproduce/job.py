@@ -56,7 +56,7 @@ class Job:
         if self.test_data is None and "@" in self.data.rpartition("/")[2]:
             raise ConfigError(
                 f"data {self.data}: the split is chosen here (train, then val): give the data without one, or name "
-                "the images to evaluate on apart",
+                "the images to evaluate on separately",
                 argument="test_data",
             )
 
