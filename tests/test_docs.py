@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import gosvae
 from conftest import REPOSITORY
 from gosvae.cli.main import make_parser
 from gosvae.codecs import registry
@@ -70,6 +72,20 @@ def test_marked_python_runs(page: Path, workplace: Path, monkeypatch: pytest.Mon
     for block in code:
         exec(compile(block, str(page), "exec"), names)
     assert set(workplace.iterdir()) > before  # each page's program leaves a file
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_python_uses_public_names_only(page: Path) -> None:
+    for _, code in blocks(page, "python"):
+        for node in ast.walk(ast.parse(code)):
+            match node:
+                case ast.ImportFrom(module=str(module), names=names) if module.partition(".")[0] == "gosvae":
+                    assert module == "gosvae", f"{page.name}: from {module} import ..."
+                    assert {alias.name for alias in names} <= set(gosvae.__all__), ast.unparse(node)
+                case ast.Import(names=names):
+                    assert not [alias.name for alias in names if alias.name.startswith("gosvae.")], ast.unparse(node)
+                case ast.Attribute(value=ast.Name(id="gosvae"), attr=name):
+                    assert name in gosvae.__all__, f"{page.name}: gosvae.{name}"
 
 
 @pytest.mark.usefixtures("workplace")

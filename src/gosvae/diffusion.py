@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gosvae.errors import ShapeError
+from gosvae.extras import needs
 from gosvae.nn.semantic_unet import IMAGE_CHANNELS, SemanticUNet, UNetConfig
 
 if TYPE_CHECKING:
@@ -113,9 +114,9 @@ def degraded_map(
 
 def make_scheduler(config: DiffusionConfig) -> DDPMScheduler | DDIMScheduler:
     """The configuration's scheduler of diffusers; its `add_noise` and `alphas_cumprod` are the same for both kinds."""
-    # Imported here: slow to load.
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+    with needs("train", "GESCO's diffusion"):  # imported here: slow to load
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+        from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
     common = {
         "num_train_timesteps": config.timesteps,

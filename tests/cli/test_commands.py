@@ -195,7 +195,7 @@ def test_another_models_stream_and_damage_name_the_file(
 
 def test_what_argparse_refuses_is_one_line_too(refuse: Run, photos: Path) -> None:
     assert "see gosvae --help" in refuse()
-    assert "invalid choice: 'compres'" in refuse("compres")
+    assert "unknown command 'compres'; did you mean 'compress'?" in refuse("compres")
     assert "--data" in refuse("train", "gosvae")
     assert "expected HEIGHTxWIDTH" in refuse("evaluate", "--data", photos, "--resize", "big")
 
@@ -215,7 +215,7 @@ def test_evaluate_writes_table_numbers_and_picture(
     assert "--limit must be at least 1" in refuse("evaluate", codec, *common, "--limit", 0)
     assert "add --sweep jpeg" in refuse("evaluate", codec, *common, "--anchor", "jpeg")
     assert "not among the codecs" in refuse("evaluate", codec, *common, "--match", "other")
-    assert "pass it as --expert" in refuse("evaluate", expert, *common)
+    assert "pass it as the expert (option --expert)" in refuse("evaluate", expert, *common)
     assert "unknown expert" in refuse("evaluate", codec, "--data", "streets:1", "--expert", "nobody")
     assert "did you mean 'streets'?" in refuse("evaluate", codec, "--data", "street:2", "--expert", expert)
 
@@ -249,7 +249,7 @@ def test_train_stop_continue_export(run: Run, refuse: Run, expert: Path, tmp_pat
     mine.write_text(yaml.safe_dump(tree))
     out = tmp_path / "run"
     command = ("train", mine, "--data", "streets:3", "--out", out, "--set", "stages.0.steps=2", *QUICK)
-    assert "needs an expert: name it with --expert" in refuse(*command)
+    assert "needs an expert: name one, such as 'embedded' (option --expert)" in refuse(*command)
     command = (*command, "--expert", expert)
     assert f"stopped at step 1; the same command continues: {out}" in run(*command, "--max-minutes", "0")
     assert "other settings" in refuse(*command, "--seed", "1")

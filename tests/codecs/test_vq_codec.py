@@ -207,7 +207,7 @@ def test_another_models_stream_is_refused(image: ImageArray) -> None:
     for other in others:
         with pytest.raises(ForeignStreamError, match=codec.fingerprint[:4].hex()):
             VqCodec(other).decompress(data)
-    with pytest.raises(ForeignStreamError, match=r"name the checkpoint that made it with --codec"):
+    with pytest.raises(ForeignStreamError, match=r"name the checkpoint that made it$"):
         codec_of_stream(data)
     renamed = checkpoint(name="another name")
     np.testing.assert_array_equal(VqCodec(renamed).decompress(data), codec.decompress(data))
@@ -282,7 +282,7 @@ def test_configurations_that_do_not_fit_are_refused(folder: Path) -> None:
     path.write_text(json.dumps({**tree, "schema_version": 2}))
     assert "has schema 2, this gosvae reads 1: upgrade" in refusal(folder)
     path.write_text(json.dumps({**tree, "kind": "expert"}))
-    assert "pass it as --expert" in refusal(folder)
+    assert "pass it as the expert" in refusal(folder)
     tree["model"]["autoencoder"]["width"] = 16
     path.write_text(json.dumps(tree))
     assert "do not fit its configuration" in refusal(folder)

@@ -48,6 +48,7 @@ def test_a_path_is_a_folder(camvid: Path, monkeypatch: pytest.MonkeyPatch) -> No
     ("spec", "message"),
     [
         ("camvod:data", "unknown dataset 'camvod'; did you mean 'camvid'"),
+        ("nowhere", "and there is no file or folder 'nowhere'"),
         ("camvid", "'camvid' needs a path: .*camvid:PATH"),
         ("nowhere/photos", "no such file or folder: nowhere/photos"),
         ("folder:nowhere", "no such file or folder: nowhere"),

@@ -88,7 +88,7 @@ def test_nothing_is_opened_to_a_network_by_accident(tmp_path: Path) -> None:
         {"grpc": HERE, "page": OPEN, "token": TOKEN},
         {"udp": OPEN, "tls": tls, "token": TOKEN},
     ):
-        with pytest.raises(ConfigError, match="--insecure"):
+        with pytest.raises(ConfigError, match="set insecure=True"):
             ReceiverConfig(**config)  # type: ignore[arg-type]
         ReceiverConfig(**config, insecure=True)  # type: ignore[arg-type]
     ReceiverConfig(grpc=OPEN, page=OPEN, tls=tls, token=TOKEN)

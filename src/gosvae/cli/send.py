@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from gosvae.bitstream import MAX_SLICES
-from gosvae.cli.options import Commands, add_device, add_precision, device_of, parse_size, precision_of
+from gosvae.cli.options import add_device, add_precision, device_of, parse_size, precision_of
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, option_names
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
@@ -47,55 +46,68 @@ PACE = 2.0
 MOST_FPS = 1000.0
 
 
-def add_commands(commands: Commands, formatter: Any) -> None:
-    """Add the command of this module."""
-    parser = commands.add_parser("send", help="send pictures to a receiver", epilog=EXAMPLE, formatter_class=formatter)
+def add_send(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae send`."""
+    parser.epilog = EXAMPLE
     parser.add_argument(
         "source", nargs="+",
-        help="image files and folders; or one video file, camera:FORMAT:DEVICE, or - for standard input: binary PPM "
-        "pictures, or image files each behind its length (4 bytes, big-endian)",
+        help="image files and folders, or a video file, or camera:FORMAT:DEVICE, or - for standard input: binary PPM "
+        "images, or image files, each after its length as 4 bytes, big-endian",
     )  # fmt: skip
     place = parser.add_mutually_exclusive_group(required=True)
-    place.add_argument("--grpc", metavar="HOST:PORT", help="a receiver that answers")
-    place.add_argument("--udp", metavar="HOST:PORT", help="a receiver over a link that loses packets; no answers")
-    parser.add_argument("--codec", default=DEFAULT_CODEC, help="a name of gosvae list, or a checkpoint")
-    parser.add_argument("--level", type=int, metavar="0..255", help="of a variable-rate codec")
+    place.add_argument("--grpc", metavar="HOST:PORT", help="address of the receiver, which answers")
+    place.add_argument(
+        "--udp", metavar="HOST:PORT", help="address of the receiver over a link that may lose packets; without answers"
+    )
+    parser.add_argument("--codec", default=DEFAULT_CODEC, help="name from gosvae list, or checkpoint folder")
+    parser.add_argument("--level", type=int, metavar="0..255", help="level of a variable-rate codec")
     parser.add_argument(
         "--kbps", type=float, metavar="KBPS",
-        help="1000 bits a second on the link: every frame gets the quality that there is room for; over UDP the "
-        f"packets of a frame leave at {PACE:g} times this rate, so that there is time left to code the next one",
+        help="rate of the link in 1000 bits per second: every frame gets the best quality that fits; over UDP the "
+        f"packets of a frame leave at {PACE:g} times this rate, which leaves time to code the next one",
     )  # fmt: skip
     parser.add_argument(
         "--fps", type=float, metavar="FPS",
-        help=f"frames a second, at most; default: those of a video, as they come from a camera or a pipe, else "
+        help=f"largest number of frames per second; default: that of a video, all frames of a camera or a pipe, else "
         f"{DEFAULT_FPS:g}",
     )  # fmt: skip
-    parser.add_argument("--loop", action="store_true", help="begin again at the end")
-    parser.add_argument("--frames", type=int, metavar="N", help="no more than N")
-    parser.add_argument("--resize", type=parse_size, metavar="HxW", help="resize pictures first")
-    parser.add_argument("--name", default=socket.gethostname(), help="what the receiver's page calls this sender")
+    parser.add_argument("--loop", action="store_true", help="start again after the last image")
+    parser.add_argument("--frames", type=int, metavar="N", help="stop after N frames")
+    parser.add_argument("--resize", type=parse_size, metavar="HxW", help="resize images to this size first")
+    parser.add_argument("--name", default=socket.gethostname(), help="name of this sender on the receiver's page")
     parser.add_argument(
-        "--originals", action="store_true", help="send each picture as a JPEG too, for the page; gRPC only"
+        "--originals", action="store_true", help="also send each image as JPEG, for the page; gRPC only"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="write the class maps that come back as PNG; gRPC only"
+        "--out", type=Path, metavar="FOLDER", help="folder for the class maps that come back, as PNG; gRPC only"
     )
     parser.add_argument(
-        "--slices", type=int, default=1, metavar="N", help="interleaved; each survives the loss of others"
+        "--slices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of interleaved slices; each can be decoded without the others",
     )
     udp = parser.add_argument_group("UDP")
-    udp.add_argument("--fec", type=float, default=0.0, metavar="SHARE", help="repair packets for each packet")
-    udp.add_argument("--mtu", type=int, default=DEFAULT_MTU_BYTES, metavar="BYTES", help="the longest packet")
+    udp.add_argument(
+        "--fec", type=float, default=0.0, metavar="SHARE", help="number of repair packets for each packet, such as 0.25"
+    )
+    udp.add_argument("--mtu", type=int, default=DEFAULT_MTU_BYTES, metavar="BYTES", help="size of the largest packet")
     security = parser.add_argument_group("security of gRPC")
     security.add_argument("--tls", action="store_true", help="encrypt; --ca and --cert imply it")
-    security.add_argument("--ca", type=Path, metavar="FILE", help="who signed the receiver's certificate, PEM")
-    security.add_argument("--cert", type=Path, metavar="FILE", help="own certificate, PEM")
-    security.add_argument("--key", type=Path, metavar="FILE", help="its key, PEM")
     security.add_argument(
-        "--token-file", type=Path, metavar="FILE", help=f"default: the environment's {TOKEN_VARIABLE}"
+        "--ca", type=Path, metavar="FILE", help="certificate of the authority that signed the receiver's, PEM"
     )
-    security.add_argument("--insecure", action="store_true", help="send the token without encryption")
-    parser.add_argument("--quiet", action="store_true", help="no line each second")
+    security.add_argument("--cert", type=Path, metavar="FILE", help="certificate of this sender, PEM")
+    security.add_argument("--key", type=Path, metavar="FILE", help="key of the certificate, PEM")
+    security.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help=f"file with the receiver's token; default: the environment's {TOKEN_VARIABLE}",
+    )
+    security.add_argument("--insecure", action="store_true", help="allow the token to travel without encryption")
+    parser.add_argument("--quiet", action="store_true", help="print no line each second")
     add_device(parser)
     add_precision(parser)
     parser.set_defaults(run=run_send)

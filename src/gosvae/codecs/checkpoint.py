@@ -161,7 +161,9 @@ def load_codec_checkpoint(folder: Path) -> CodecCheckpoint:
     """
     tree = read_json(folder / "config.json")
     if isinstance(tree, dict) and tree.get("kind") == "expert":
-        raise CheckpointError(f"{folder} holds an expert, a codec was expected: pass it as --expert")
+        raise CheckpointError(
+            f"{folder} holds an expert, a codec was expected: pass it as the expert", argument="expert"
+        )
     if (
         isinstance(tree, dict)
         and isinstance(tree.get("schema_version"), int)

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import io
 from abc import abstractmethod
+from typing import Any
 
-import imagecodecs
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from gosvae.codecs.base import RateControlledCodec
 from gosvae.codecs.rate_search import bisect_setting, check_smallest
 from gosvae.errors import BitstreamError, ConfigError, ImageError, unknown_name
+from gosvae.extras import needs
 from gosvae.tensors import ImageArray, check_image
 
 
@@ -242,26 +243,39 @@ class Avif(ClassicalCodec):
         return data[4:12] == b"ftypavif"
 
 
+def _imagecodecs() -> Any:
+    with needs("jpegxl", "JPEG XL"):
+        import imagecodecs
+    return imagecodecs
+
+
 class JpegXl(ClassicalCodec):
     """Lossy JPEG XL of libjxl (effort 7), a bare codestream; quality maps to distance as in libjxl's `cjxl`.
 
     Quality ends at 5 (distance 19.7): from distance 20 on, libjxl halves the resolution, and its files were larger at
     the same PSNR on all of five CamVid images.
+
+    Raises:
+        MissingDependencyError: imagecodecs is not installed.
     """
 
     format_name, title = "jpegxl", "JPEG XL"
     min_quality, max_quality, default_quality, max_side = 5, 99, 75, 262144
+
+    def __init__(self, quality: int | None = None) -> None:
+        super().__init__(quality)
+        _imagecodecs()  # refused here rather than at the first image
 
     def _encode(self, image_uint8_HW3: ImageArray, quality: int) -> bytes:
         # The two pieces of libjxl's JxlEncoderDistanceFromQuality.
         fine, coarse = 0.1 + (100 - quality) * 0.09, 53 / 3000 * quality**2 - 23 / 20 * quality + 25
         distance = fine if quality >= 30 else coarse
         return bytes(
-            imagecodecs.jpegxl_encode(image_uint8_HW3, distance=distance, effort=7, usecontainer=False, numthreads=1)
+            _imagecodecs().jpegxl_encode(image_uint8_HW3, distance=distance, effort=7, usecontainer=False, numthreads=1)
         )
 
     def _decode(self, data: bytes) -> ImageArray:
-        image: ImageArray = imagecodecs.jpegxl_decode(data, numthreads=1)
+        image: ImageArray = _imagecodecs().jpegxl_decode(data, numthreads=1)
         return image
 
     def _begins_right(self, data: bytes) -> bool:

@@ -73,4 +73,4 @@ def check_options(name: str, chosen: Mapping[str, Any], known: tuple[str, ...]) 
     unknown = [option for option in chosen if option not in known]
     if unknown:
         there = f"it has {', '.join(known)}" if known else "leave it out"
-        raise ConfigError(f"{name!r} has no option {' or '.join(unknown)}: {there}")
+        raise ConfigError(f"{name!r} has no option {' or '.join(unknown)}: {there}", argument=unknown[0])

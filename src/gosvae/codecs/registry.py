@@ -190,5 +190,6 @@ def codec_of_stream(data: bytes) -> TrainedCodec:
             return build_codec(checkpoint)
     raise ForeignStreamError(
         f"no model of this package has the stream's fingerprint {header.fingerprint.hex()}: "
-        "name the checkpoint that made it with --codec"
+        "name the checkpoint that made it",
+        argument="codec",
     )

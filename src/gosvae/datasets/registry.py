@@ -64,7 +64,7 @@ def load_dataset(spec: str, *, default_split: str) -> Dataset:
             return ImageFolder(Path(spec).expanduser())
         if "/" in spec or "\\" in spec:
             raise DatasetError(f"no such file or folder: {spec}; expected a path, or one of {', '.join(DATASETS)}")
-        raise DatasetError(unknown_name("dataset", plain_name, DATASETS))
+        raise DatasetError(f"{unknown_name('dataset', plain_name, DATASETS)}, and there is no file or folder {spec!r}")
     argument, split = (rest, None) if plain_split == "" else ("", plain_split)
     found = re.fullmatch(r"(.*)@([A-Za-z]+)", rest)
     if found and not Path(rest).expanduser().exists():

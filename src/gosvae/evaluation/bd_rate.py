@@ -12,6 +12,7 @@ import numpy as np
 
 from gosvae.errors import ConfigError, unknown_name
 from gosvae.evaluation.rows import Evaluation, Row
+from gosvae.extras import needs
 
 MIN_POINTS = 4
 GOOD_POINTS = 6
@@ -78,7 +79,8 @@ def bytes_at_quality(rows: Sequence[Row], target: float, *, quality: str = "miou
     Raises:
         ConfigError: an unknown quality, or a point without it.
     """
-    from scipy.interpolate import PchipInterpolator
+    with needs("plot", "the rate at a quality"):
+        from scipy.interpolate import PchipInterpolator
 
     if quality not in QUALITIES:
         raise ConfigError(unknown_name("quality", quality, QUALITIES))
@@ -107,7 +109,8 @@ def bd_rate_of_points(
         ConfigError: a curve has fewer than 4 points left or a rate that is not positive, or the curves have no common
             range of quality.
     """
-    from bjontegaard import bd_rate as library_bd_rate  # imports SciPy and matplotlib
+    with needs("plot", "a BD-rate"):
+        from bjontegaard import bd_rate as library_bd_rate  # imports SciPy and matplotlib
 
     notes: list[str] = []
     envelopes = []

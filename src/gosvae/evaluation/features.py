@@ -143,7 +143,9 @@ def load_features(name: str, expert: Expert, weights: Path | None = None) -> Fea
             if not inception.is_file():
                 raise MissingDependencyError(
                     f"no {inception.name} in {given}: get it from NVIDIA's StyleGAN2-ADA or StyleGAN3 and name its "
-                    "folder by GOSVAE_WEIGHTS or --weights, or take another network (squeezenet, expert)"
+                    "folder (in code or by the environment's GOSVAE_WEIGHTS), or take another network (squeezenet, "
+                    "expert)",
+                    argument="weights",
                 )
             extractor = InceptionFeatures(inception)
         case "squeezenet":

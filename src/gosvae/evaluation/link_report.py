@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gosvae.evaluation.link_sweep import AXES, Sweep, SweepRow
 from gosvae.evaluation.plots import COLOURS, MARKERS
+from gosvae.extras import needs
 from gosvae.units import kib
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ def link_tables(sweep: Sweep) -> str:
 
 def plot_link(sweep: Sweep, axis: str, paths: Sequence[Path]) -> None:
     """Write the plot of an axis to each path; the ending (`.png`, `.svg`, `.pdf`) chooses the format."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    with needs("plot", "a plot"):
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
 
     with rc_context({"font.size": 10, "svg.hashsalt": "gosvae", "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(7.2, 5.2), dpi=150, layout="constrained")

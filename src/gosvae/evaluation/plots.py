@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gosvae.errors import ConfigError, unknown_name
 from gosvae.evaluation.rows import Evaluation, Row
+from gosvae.extras import needs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,8 +43,9 @@ def plot_rate_task(evaluation: Evaluation, paths: Sequence[Path], *, quality: st
     Raises:
         ConfigError: an unknown quality, or one that no codec has.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    with needs("plot", "a plot"):
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
 
     quality = quality or ("miou" if evaluation.reference.miou is not None else "agreement_miou")
     if quality not in _AXES:

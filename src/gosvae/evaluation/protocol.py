@@ -389,5 +389,7 @@ def check_classes(dataset: Dataset, expert: Expert) -> None:
     what += f", first {unlike[0][0]!r} against {unlike[0][1]!r}" if unlike else ""
     differ = f"labels of {dataset.name!r} and expert {expert.info.name!r} have other classes ({what})"
     if len(given) != len(expected) or 5 * len(unlike) > len(given):
-        raise ConfigError(f"{differ}: take an expert for these classes, or evaluate without labels (--no-labels)")
+        raise ConfigError(
+            f"{differ}: take an expert for these classes, or evaluate without labels", argument="use_labels"
+        )
     log.warning("%s: taken for other words for the same %d classes", differ, len(given))

@@ -151,10 +151,11 @@ def check_exposure(what: str, endpoint: Endpoint, *, encrypted: bool, authentica
         return
     missing = " and ".join(
         name
-        for name, there in (("TLS (--tls-cert, --tls-key)", encrypted), ("a token or --client-ca", authenticated))
+        for name, there in (("TLS", encrypted), ("a token or the certificates of its clients", authenticated))
         if not there
     )
     raise ConfigError(
         f"{what} on {endpoint} can be reached from outside this machine and lacks {missing}: "
-        "give it, listen on 127.0.0.1, or say --insecure"
+        "give it, listen on 127.0.0.1, or set insecure=True",
+        argument="insecure",
     )

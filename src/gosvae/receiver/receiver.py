@@ -49,7 +49,7 @@ class ReceiverConfig:
 
     def __post_init__(self) -> None:
         if self.grpc is None and self.udp is None:
-            raise ConfigError("nothing to receive from: give --grpc HOST:PORT, --udp HOST:PORT, or both")
+            raise ConfigError("nothing to receive from: give an address for gRPC, for UDP, or both", argument="grpc")
         encrypted = self.tls is not None
         by_certificate = self.tls is not None and self.tls.client_authority is not None
         known = self.token is not None or by_certificate
@@ -61,7 +61,8 @@ class ReceiverConfig:
         if self.udp is not None and not self.udp.is_loopback and not self.insecure:
             raise ConfigError(
                 f"UDP on {self.udp} can be reached from outside this machine, and its packets are neither encrypted "
-                "nor authenticated: listen on 127.0.0.1 behind a tunnel, or say --insecure"
+                "nor authenticated: listen on 127.0.0.1 behind a tunnel, or set insecure=True",
+                argument="insecure",
             )
 
 

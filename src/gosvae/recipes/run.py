@@ -55,9 +55,7 @@ def train(
     if not isinstance(chosen, TrainableRecipe):
         raise ConfigError(f"recipe {recipe!r} makes an expert: use gosvae train-expert")
     if chosen.needs_expert and expert is None:
-        raise ConfigError(
-            f"recipe {chosen.name!r} needs an expert: name it with --expert, for example --expert embedded"
-        )
+        raise ConfigError(f"recipe {chosen.name!r} needs an expert: name one, such as 'embedded'", argument="expert")
     run = run or RunConfig()
     frozen = load_expert(expert) if chosen.needs_expert and expert is not None else None
     judged = "lpips" in chosen.wanted_terms and lpips != "none"

@@ -55,8 +55,9 @@ class Job:
     def __post_init__(self) -> None:
         if self.test_data is None and "@" in self.data.rpartition("/")[2]:
             raise ConfigError(
-                f"--data {self.data}: the split is chosen here (train, then val): give the data without one, "
-                "or the images to evaluate on with --test-data"
+                f"data {self.data}: the split is chosen here (train, then val): give the data without one, or name "
+                "the images to evaluate on separately",
+                argument="test_data",
             )
 
     def changes_for(self, row: RowPlan) -> tuple[str, ...]:

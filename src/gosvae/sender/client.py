@@ -97,7 +97,9 @@ class LinkClient:
             MissingDependencyError: grpcio is not installed.
         """
         if token is not None and tls is None and not endpoint.is_loopback and not insecure:
-            raise ConfigError(f"the token would travel to {endpoint} unencrypted: use --tls, or say --insecure")
+            raise ConfigError(
+                f"the token would travel to {endpoint} unencrypted: use TLS, or set insecure=True", argument="insecure"
+            )
         grpc = import_grpc()
         options = [
             ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),

@@ -80,7 +80,7 @@ class Transmitter:
         if not fps > 0:
             raise ConfigError(f"{fps} frames a second: expected more than 0")
         if kbps is not None and not isinstance(codec, RateControlledCodec):
-            raise ConfigError(f"--kbps: the rate of {codec.name!r} is fixed; name a variable-rate codec")
+            raise ConfigError(f"the rate of {codec.name!r} is fixed: name a variable-rate codec", argument="kbps")
         self.codec = codec
         self.counters = TransmitterCounters()
         self._bucket = None if kbps is None else LeakyBucket(kbps, first_s=1 / fps)

@@ -129,7 +129,8 @@ class CodecTraining:
             source = load_codec_checkpoint(self.init)
             if source.card.kind != self.recipe.kind or not self.recipe.can_start_from(source.card.model):
                 raise ConfigError(
-                    f"--init {self.init}: its model is not the recipe's; train with the same model settings"
+                    f"cannot start from {self.init}: its model is not the recipe's; train with the same model settings",
+                    argument="init",
                 )
             self.recipe.initialise(network, source, spaced_images(self.used, _START_PIXELS))
         return self.recipe.task(network, self.expert, self.perceptual)
@@ -182,8 +183,11 @@ def train_codec(
         GosvaeError: as `fit`.
     """
     if recipe.needs_expert and expert is None:
-        raise ConfigError(f"recipe {recipe.name!r} needs an expert: give one with --expert")
+        raise ConfigError(f"recipe {recipe.name!r} needs an expert: give one", argument="expert")
     if "lpips" in recipe.wanted_terms and perceptual is None:
-        raise ConfigError(f"recipe {recipe.name!r} has an LPIPS term: give its weights, see gosvae train --help")
+        raise ConfigError(
+            f"recipe {recipe.name!r} has an LPIPS term: give a perceptual distance and the folder of its weights",
+            argument="weights",
+        )
     training = CodecTraining(recipe.for_expert(expert), seen, used, expert, perceptual, init)
     return fit(training, run, folder, max_minutes=max_minutes, progress=progress)

@@ -97,7 +97,7 @@ class GescoRecipe(TrainableRecipe):
     def for_expert(self, expert: Expert | None) -> GescoRecipe:
         """Return the recipe with the expert's class count and reference."""
         if expert is None:
-            raise ConfigError(f"recipe {self.name!r} sends an expert's class map: give one with --expert")
+            raise ConfigError(f"recipe {self.name!r} sends an expert's class map: give an expert", argument="expert")
         model = self.model.model_copy(update={"class_count": len(expert.info.class_names)})
         return self.model_copy(update={"model": model, "expert": expert.reference()})
 

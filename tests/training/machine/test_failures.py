@@ -14,8 +14,7 @@ from torch import Tensor
 from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.codecs.vq import VqCodec
 from gosvae.config import apply_overrides, parse
-from gosvae.errors import CheckpointError, ConfigError, TrainingError
-from gosvae.files import WriteError
+from gosvae.errors import CheckpointError, ConfigError, TrainingError, WriteError
 from gosvae.tensors import image_to_tensor
 from gosvae.training import codec_task, judges
 from gosvae.training.codecs import train_codec
@@ -81,7 +80,7 @@ def test_unknown_terms_are_refused_before_any_training(tmp_path: Path) -> None:
 
 def test_a_term_without_its_network_is_refused(tmp_path: Path) -> None:
     run, data = run_config(), streets()
-    with pytest.raises(ConfigError, match=r"give one with --expert"):
+    with pytest.raises(ConfigError, match=r"needs an expert: give one"):
         train_codec(recipe(), data, data, None, perceptual(), run, tmp_path)
     with pytest.raises(ConfigError, match=r"LPIPS"):
         train_codec(recipe(), data, data, expert(), None, run, tmp_path)

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from gosvae.config import to_tree
 from gosvae.datasets.loader import TrainingBatches
 from gosvae.errors import CheckpointError, ConfigError, unknown_name
+from gosvae.extras import needs
 from gosvae.training.machine.config import RunConfig, StageConfig
 from gosvae.training.machine.records import Records
 from gosvae.training.machine.resume import load_newest_state, save_state
@@ -86,9 +87,11 @@ def make_fabric(run: RunConfig) -> Fabric:
 
     Raises:
         ConfigError: this machine does not have the devices.
+        MissingDependencyError: lightning-fabric is not installed.
     """
-    from lightning_fabric import Fabric  # imported here: it takes seconds to load
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
+    with needs("train", "training"):
+        from lightning_fabric import Fabric  # imported here: it takes seconds to load
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     if run.accelerator in ("auto", "cuda") and torch.cuda.is_available():
         # Batches are all of one size. Context models lose nothing: their integers are exact in TF32.
@@ -176,7 +179,8 @@ class Trainer:
         if state is not None and state["key"] != self._key:
             raise CheckpointError(
                 f"{self._folder} holds a run with other settings, data or expert: give those it was started with, "
-                "or another --out folder"
+                "or another folder",
+                argument="out",
             )
         if state is not None:
             self._progress = Progress(**state["progress"])

@@ -8,7 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from gosvae.files import WriteError, write_atomically
+from gosvae.errors import WriteError
+from gosvae.extras import needs
+from gosvae.files import write_atomically
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -19,6 +21,7 @@ class Records:
 
     Raises:
         WriteError: no space or no permission.
+        MissingDependencyError: tensorboard is wanted and not installed.
     """
 
     def __init__(self, folder: Path, *, from_step: int, tensorboard: bool) -> None:
@@ -28,11 +31,12 @@ class Records:
             lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines() if self._path.exists() else []
             kept = "".join(f"{line}\n" for line in lines if _step_of(line) in range(from_step + 1))
             write_atomically(self._path, kept.encode())
-            self._file = self._path.open("a", encoding="utf-8")
             if tensorboard:
-                from torch.utils.tensorboard import SummaryWriter  # imported here: it is slow to load
+                with needs("train", "the log of a training"):
+                    from torch.utils.tensorboard import SummaryWriter  # imported here: it is slow to load
 
                 self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1)
+            self._file = self._path.open("a", encoding="utf-8")
         except OSError as error:
             raise WriteError(f"cannot write logs in {folder}: {error.strerror}") from None
 
