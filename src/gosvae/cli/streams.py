@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
@@ -12,6 +13,8 @@ from gosvae.cli.options import Commands
 from gosvae.codecs.base import ImageCodec, RateControlledCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
 from gosvae.codecs.slices import DEFAULT_OPTIONS, ENTROPY_MODELS, StreamOptions
+from gosvae.codecs.trained import TrainedCodec
+from gosvae.datasets.registry import contents
 from gosvae.errors import BitstreamError, ConfigError
 from gosvae.files import write_atomically
 from gosvae.images import read_image, write_image
@@ -95,6 +98,15 @@ def _pairs(sources: Iterable[Path], out: Path | None, suffix: str) -> list[tuple
     return pairs
 
 
+def _purpose(codec: ImageCodec) -> str | None:
+    """Return one line that says which pictures a codec was trained for; None where its provenance does not tell."""
+    if not isinstance(codec, TrainedCodec):
+        return None
+    dataset = str(codec.checkpoint.provenance.get("dataset", ""))
+    shown = contents(dataset)
+    return shown and f"{codec.name} is made for {shown} (trained on {dataset}); other pictures may come out badly"
+
+
 def run_compress(options: argparse.Namespace) -> int:
     """Compress images to files."""
     stream_options = StreamOptions(
@@ -104,6 +116,9 @@ def run_compress(options: argparse.Namespace) -> int:
     budget_bytes = None if options.kib is None else int(1024 * options.kib)
     if budget_bytes is not None and not isinstance(codec, RateControlledCodec):
         raise ConfigError(f"--kib: the rate of {codec.name!r} is fixed; name a variable-rate codec or a classical one")
+    purpose = _purpose(codec)
+    if purpose:
+        print(f"gosvae: note: {purpose}", file=sys.stderr)
     name = options.codec.partition(":")[0]
     suffix = {"jpeg": ".jpg", "webp": ".webp", "avif": ".avif", "jpegxl": ".jxl"}.get(name, SUFFIX)
     for source, target in _pairs(options.images, options.out, suffix):
