@@ -43,11 +43,11 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with what the pages assume: a photo, a folder of images, the recipe files that they show."""
+    """A working directory with what the pages assume: a picture, a folder of images, the recipe files that they show."""
     (tmp_path / "images").mkdir()
     for sample in (streets()[i] for i in range(3)):
         Image.fromarray(sample.image_uint8_HW3).save(tmp_path / "images" / f"{sample.name}.png")
-    Image.fromarray(np.full((48, 64, 3), 127, np.uint8)).save(tmp_path / "photo.jpg")
+    Image.fromarray(np.full((48, 64, 3), 127, np.uint8)).save(tmp_path / "street.jpg")
     for page in PAGES:
         for more, code in blocks(page, "yaml"):
             title = re.fullmatch(r'title="([\w-]+\.yaml)"', more)
