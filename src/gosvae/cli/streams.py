@@ -116,11 +116,11 @@ def run_compress(options: argparse.Namespace) -> int:
     budget_bytes = None if options.kib is None else int(1024 * options.kib)
     if budget_bytes is not None and not isinstance(codec, RateControlledCodec):
         raise ConfigError(f"--kib: the rate of {codec.name!r} is fixed; name a variable-rate codec or a classical one")
+    name = options.codec.partition(":")[0]
+    suffix = {"jpeg": ".jpg", "webp": ".webp", "avif": ".avif", "jpegxl": ".jxl"}.get(name, SUFFIX)
     purpose = _purpose(codec)
     if purpose:
         print(f"gosvae: note: {purpose}", file=sys.stderr)
-    name = options.codec.partition(":")[0]
-    suffix = {"jpeg": ".jpg", "webp": ".webp", "avif": ".avif", "jpegxl": ".jxl"}.get(name, SUFFIX)
     for source, target in _pairs(options.images, options.out, suffix):
         image = read_image(source)
         if budget_bytes is not None and isinstance(codec, RateControlledCodec):
