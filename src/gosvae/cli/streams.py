@@ -102,9 +102,8 @@ def _purpose(codec: ImageCodec) -> str | None:
     """Return one line that says which pictures a codec was trained for; None where its provenance does not tell."""
     if not isinstance(codec, TrainedCodec):
         return None
-    dataset = str(codec.checkpoint.provenance.get("dataset", ""))
-    shown = contents(dataset)
-    return shown and f"{codec.name} is made for {shown} (trained on {dataset}); other pictures may come out badly"
+    shown = contents(str(codec.checkpoint.provenance.get("dataset", "")))
+    return shown and f"{codec.name} is made for {shown}; other pictures may come out badly"
 
 
 def run_compress(options: argparse.Namespace) -> int:
