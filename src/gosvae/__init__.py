@@ -2,7 +2,7 @@
 
 >>> import gosvae
 >>> codec = gosvae.load_codec()
->>> data = codec.compress(gosvae.read_image("photo.jpg"))
+>>> data = codec.compress(gosvae.read_image("street.jpg"))
 >>> gosvae.write_image("seen.png", codec.decompress(data))
 
 The names of this page are the public interface; `__init__.pyi` lists them, for type checkers and for this module alike.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -133,6 +134,18 @@ def test_there_and_back(run: Run, codec: Path, photos: Path, tmp_path: Path) -> 
     np.testing.assert_array_equal(read_image(tmp_path / "fixed.png"), read_image(back))
 
 
+def test_compress_says_what_a_model_is_made_for(
+    run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = dataclasses.replace(checkpoint(), provenance={"dataset": "camvid (367)+streets (180)"})
+    save_codec(tmp_path / "model", model)
+    assert main(["compress", str(photos / "0.png"), str(photos / "1.png"), "--codec", str(tmp_path / "model")]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "gosvae: note: tiny is made for street scenes; other pictures may come out badly\n"
+    assert captured.out.count("\n") == 2
+    run("compress", photos / "0.png", "--codec", "jpeg:40")  # nothing on standard error: JPEG was not trained
+
+
 def test_folders_of_results_and_classical_codecs(run: Run, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run("compress", photos / "0.png", photos / "1.png", "-o", out, "--codec", "jpeg:40")
@@ -242,7 +255,9 @@ def test_info_of_an_expert(run: Run, expert: Path) -> None:
     assert "96x64 pixels" in text
 
 
-def test_train_stop_continue_export(run: Run, refuse: Run, expert: Path, tmp_path: Path, photos: Path) -> None:
+def test_train_stop_continue_export(
+    run: Run, refuse: Run, expert: Path, tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tree = recipe_tree()
     del tree["stages"][1]["weights"]["lpips"]  # its weights may not be at hand
     mine = tmp_path / "mine.yaml"
@@ -267,7 +282,8 @@ def test_train_stop_continue_export(run: Run, refuse: Run, expert: Path, tmp_pat
         "provenance.json",
         "weights.safetensors",
     ]
-    run("compress", photos / "0.png", "--codec", tmp_path / "model")
+    assert main(["compress", str(photos / "0.png"), "--codec", str(tmp_path / "model")]) == 0
+    assert "is made for street scenes" in capsys.readouterr().err
     assert (photos / "0.gos").is_file()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
@@ -12,6 +13,8 @@ from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
 from gosvae.codecs.shortcuts import compress
 from gosvae.codecs.slices import DEFAULT_OPTIONS, ENTROPY_MODELS, StreamOptions
+from gosvae.codecs.trained import TrainedCodec
+from gosvae.datasets.registry import contents
 from gosvae.errors import BitstreamError, ConfigError, RateError
 from gosvae.files import write_atomically
 from gosvae.images import read_image, write_image
@@ -107,6 +110,14 @@ def _pairs(sources: Iterable[Path], out: Path | None, suffix: str) -> list[tuple
     return pairs
 
 
+def _purpose(codec: ImageCodec) -> str | None:
+    """Return one line that says which pictures a codec was trained for; None where its provenance does not tell."""
+    if not isinstance(codec, TrainedCodec):
+        return None
+    shown = contents(str(codec.checkpoint.provenance.get("dataset", "")))
+    return shown and f"{codec.name} is made for {shown}; other pictures may come out badly"
+
+
 def run_compress(options: argparse.Namespace) -> int:
     """Compress images to files."""
     stream_options = StreamOptions(
@@ -115,6 +126,9 @@ def run_compress(options: argparse.Namespace) -> int:
     codec = load_codec(options.codec, options=stream_options)
     name = options.codec.partition(":")[0]
     suffix = {"jpeg": ".jpg", "webp": ".webp", "avif": ".avif", "jpegxl": ".jxl"}.get(name, SUFFIX)
+    purpose = _purpose(codec)
+    if purpose:
+        print(f"gosvae: note: {purpose}", file=sys.stderr)
     for source, target in _pairs(options.images, options.out, suffix):
         image = read_image(source)
         try:

@@ -22,6 +22,9 @@ DATASETS = {
 }
 """One line on each dataset, with the way to name it."""
 
+CONTENTS = {"camvid": "street scenes", "cityscapes": "street scenes", "streets": "street scenes"}
+"""What the pictures of a dataset show, for the datasets of one kind of scene."""
+
 # The paper's size for both (Section III-A1); CamVid, 480x360, keeps its aspect ratio and loses sky and bonnet.
 _PAPER_SIZE = GeometryConfig(resize_height=256, resize_width=512)
 _GEOMETRIES = {
@@ -43,6 +46,16 @@ def default_geometry(name: str) -> GeometryConfig:
     if name not in _GEOMETRIES:
         raise DatasetError(unknown_name("dataset", name, _GEOMETRIES))
     return _GEOMETRIES[name]
+
+
+def contents(dataset: str) -> str | None:
+    """Return what the pictures of a dataset show; None where that is unknown or differs between its parts.
+
+    Args:
+        dataset: the name that a provenance holds, for example `camvid (367)+streets (180)`.
+    """
+    shown = {CONTENTS.get(re.sub(r" \(\d+\)$", "", part)) for part in dataset.split("+")}
+    return shown.pop() if len(shown) == 1 else None
 
 
 def load_dataset(spec: str, *, default_split: str) -> Dataset:
