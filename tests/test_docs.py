@@ -15,9 +15,9 @@ from PIL import Image
 
 import gosvae
 from conftest import REPOSITORY
-from gosvae.checkpoint import save_codec
 from gosvae.cli.main import make_parser
 from gosvae.codecs import registry
+from gosvae.codecs.checkpoint import save_codec
 from gosvae.recipes import load_recipe, recipe_names
 from gosvae.training.codecs import TrainableRecipe
 from tiny import checkpoint, streets, variable_checkpoint

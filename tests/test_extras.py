@@ -21,9 +21,9 @@ from gosvae.diffusion import DiffusionConfig, make_scheduler
 from gosvae.errors import MissingDependencyError
 from gosvae.evaluation.bd_rate import bd_rate_of_points
 from gosvae.extras import PACKAGES, needs, require
-from gosvae.training.config import RunConfig
-from gosvae.training.loop import make_fabric
-from gosvae.training.records import Records
+from gosvae.training.machine.config import RunConfig
+from gosvae.training.machine.loop import make_fabric
+from gosvae.training.machine.records import Records
 
 POINTS = [(1.0, 0.1), (2.0, 0.2), (3.0, 0.3), (4.0, 0.4)]
 USES: list[tuple[str, str, Callable[[Path], Any]]] = [

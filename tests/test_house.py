@@ -21,6 +21,7 @@ MAX_WEIGHT_BYTES = 40_000_000
 
 HEAVY = (
     "accelerate",
+    "aiohttp",
     "av",
     "bjontegaard",
     "diffusers",

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import gosvae
-from gosvae.checkpoint import save_codec
 from gosvae.codecs import registry
-from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.checkpoint import save_codec
+from gosvae.codecs.vq import VqCodec
 from tiny import checkpoint, streets, variable_checkpoint
 
 STUB = Path(gosvae.__file__).with_suffix(".pyi")
@@ -74,6 +74,6 @@ def test_what_does_not_go_together_is_refused() -> None:
     with pytest.raises(gosvae.ConfigError, match="rate of 'gosvae-camvid' is fixed") as caught:
         gosvae.compress(image, registry.PAPER_CODEC, kib=1)
     assert caught.value.argument == "kib"
-    foreign = LearnedCodec(checkpoint(seed=1)).compress(image)
+    foreign = VqCodec(checkpoint(seed=1)).compress(image)
     with pytest.raises(gosvae.ForeignStreamError, match="name the checkpoint"):
         gosvae.decompress(foreign)

@@ -7,8 +7,6 @@ from gosvae.codecs.base import Concealed as Concealed
 from gosvae.codecs.base import ImageCodec as ImageCodec
 from gosvae.codecs.base import LossTolerantCodec as LossTolerantCodec
 from gosvae.codecs.base import RateControlledCodec as RateControlledCodec
-from gosvae.codecs.index_assignment import LabelCode as LabelCode
-from gosvae.codecs.index_assignment import assign_labels as assign_labels
 from gosvae.codecs.registry import codec_of_stream as codec_of_stream
 from gosvae.codecs.registry import load_codec as load_codec
 from gosvae.codecs.shortcuts import compress as compress
@@ -44,26 +42,26 @@ from gosvae.seeding import torch_generator as torch_generator
 from gosvae.channels.base import Channel as Channel
 from gosvae.channels.base import Delivery as Delivery
 from gosvae.channels.registry import load_channel as load_channel
-from gosvae.link.inlet import Inlet as Inlet
-from gosvae.link.packets import packetise as packetise
-from gosvae.link.protection import protect as protect
-from gosvae.link.reassembly import Reassembler as Reassembler
-from gosvae.link.reassembly import ReceivedFrame as ReceivedFrame
-from gosvae.link.recovery import Recovery as Recovery
-from gosvae.link.udp import UdpReceiver as UdpReceiver
-from gosvae.link.udp import UdpSender as UdpSender
+from gosvae.packets.inlet import Inlet as Inlet
+from gosvae.packets.packet import packetise as packetise
+from gosvae.packets.protection import protect as protect
+from gosvae.packets.reassembly import Reassembler as Reassembler
+from gosvae.packets.reassembly import ReceivedFrame as ReceivedFrame
+from gosvae.packets.recovery import Recovery as Recovery
+from gosvae.receiver.udp import UdpReceiver as UdpReceiver
+from gosvae.sender.udp import UdpSender as UdpSender
 
 # Sender and receiver
-from gosvae.link.client import LinkClient as LinkClient
-from gosvae.link.client import Result as Result
-from gosvae.link.engine import EngineLimits as EngineLimits
-from gosvae.link.perception import Perception as Perception
-from gosvae.link.receiver import Receiver as Receiver
-from gosvae.link.receiver import ReceiverConfig as ReceiverConfig
-from gosvae.link.security import ClientTls as ClientTls
-from gosvae.link.security import Endpoint as Endpoint
-from gosvae.link.security import ServerTls as ServerTls
-from gosvae.link.session import ServiceLimits as ServiceLimits
+from gosvae.sender.client import LinkClient as LinkClient
+from gosvae.protocol.frames import Answer as Answer
+from gosvae.receiver.engine import EngineLimits as EngineLimits
+from gosvae.receiver.perception import Perception as Perception
+from gosvae.receiver.receiver import Receiver as Receiver
+from gosvae.receiver.receiver import ReceiverConfig as ReceiverConfig
+from gosvae.protocol.security import ClientTls as ClientTls
+from gosvae.protocol.security import Endpoint as Endpoint
+from gosvae.protocol.security import ServerTls as ServerTls
+from gosvae.receiver.session import ServiceLimits as ServiceLimits
 
 # Errors
 from gosvae.errors import BitstreamError as BitstreamError

@@ -11,8 +11,8 @@ Pictures inside a diffusion lie in [-1, 1], outside in [0, 1].
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -47,6 +47,17 @@ class DiffusionConfig(UNetConfig):
         guidance: scale of classifier-free guidance; 1 is the conditional prediction alone. GESCO: 2 on Cityscapes,
             2.5 on ADE20K.
     """
+
+    neutral: ClassVar[Mapping[str, Any]] = {
+        **UNetConfig.neutral,
+        "class_count": 35,
+        "timesteps": 1000,
+        "schedule": "linear",
+        "prediction": "noise",
+        "sampler": "ddpm",
+        "sampling_steps": 100,
+        "guidance": 2.0,
+    }
 
     class_count: int = Field(default=35, ge=2, le=255)
     timesteps: int = Field(default=1000, ge=2)
@@ -238,15 +249,21 @@ def guided(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tenso
 
 
 @torch.inference_mode()
-def sample(network: SemanticUNet, config: DiffusionConfig, map_BLHW: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures (B, 3, H, W) in [0, 1] for semantic maps whose sides are multiples of `config.stride`.
+def sample(
+    network: SemanticUNet, config: DiffusionConfig, map_BLHW: Tensor, generators: Sequence[torch.Generator]
+) -> Tensor:
+    """Return pictures (B, 3, H, W) in [0, 1] for semantic maps whose sides are multiples of `config.stride`.
 
-    The generator (on the CPU) alone decides the noise: the same map, network and seed give the same picture.
+    Each picture has a generator (on the CPU) that alone decides its noise: the same map, network and seed give the same
+    picture, whatever else is in the batch, up to the rounding of floats.
 
     Raises:
-        ShapeError: the sides are not such multiples, or the map has another number of label channels.
+        ShapeError: the sides are not such multiples, the map has another number of label channels, or there is not one
+            generator for each picture.
     """
     batch, labels, height, width = map_BLHW.shape
+    if len(generators) != batch:
+        raise ShapeError(f"expected {len(generators)} semantic maps, one for each generator", map_BLHW.shape)
     if labels != network.label_channels or height % config.stride or width % config.stride:
         wanted = f"(B, {network.label_channels}, H, W) with sides that are multiples of {config.stride}"
         raise ShapeError(f"expected a semantic map {wanted}", map_BLHW.shape)
@@ -255,7 +272,8 @@ def sample(network: SemanticUNet, config: DiffusionConfig, map_BLHW: Tensor, gen
     guides = config.guidance > 1
     maps = torch.cat([map_BLHW, torch.zeros_like(map_BLHW)]) if guides else map_BLHW
     condition = network.condition(maps, keep_bytes=KEPT_BYTES)
-    x = torch.randn((batch, IMAGE_CHANNELS, height, width), generator=generator).to(map_BLHW.device)
+    noise = [torch.randn((1, IMAGE_CHANNELS, height, width), generator=generator) for generator in generators]
+    x = torch.cat(noise).to(map_BLHW.device)
     for timestep in scheduler.timesteps:
         repeated = torch.cat([x, x]) if guides else x
         output = network(repeated, timestep.to(x.device).expand(len(repeated)), condition).float()
@@ -263,5 +281,7 @@ def sample(network: SemanticUNet, config: DiffusionConfig, map_BLHW: Tensor, gen
             output = guided(output[:batch], output[batch:], config.guidance)
         if config.sampler == "ddim":
             output = output[:, :IMAGE_CHANNELS]
-        x = scheduler.step(output, timestep, x, generator=generator).prev_sample
+        # A list of generators is not in the annotations of diffusers, but in its code.
+        each: Any = list(generators)
+        x = scheduler.step(output, timestep, x, generator=each).prev_sample
     return (x / 2 + 0.5).clamp(0, 1)

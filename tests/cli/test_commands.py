@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from gosvae.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.cli.main import main
+from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.images import read_image, write_image
 from gosvae.recipes import recipe_names
 from tiny import checkpoint, recipe_tree, streets, variable_checkpoint
@@ -177,7 +177,7 @@ def test_slices_and_containers(run: Run, refuse: Run, codec: Path, photos: Path,
     assert (read_image(back) == whole).all()
     assert "300 slices: expected 1..256" in refuse(*command, "--slices", "300")
     assert "this codec has no context entropy model" in refuse(*command, "--entropy", "context")
-    assert "for codecs of indices only: 'jpeg' is none" in refuse(*command[:-1], "jpeg", "--slices", "3")
+    assert "'jpeg' has no option slices: leave it out" in refuse(*command[:-1], "jpeg", "--slices", "3")
 
 
 def test_another_models_stream_and_damage_name_the_file(

@@ -8,14 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gosvae.cli.options import DATA_HELP, add_geometry, add_run, geometry_of
-from gosvae.codecs.registry import PAPER_CODEC, load_learned_codec
+from gosvae.codecs.registry import PAPER_CODEC, load_vq_codec
 from gosvae.config import apply_overrides, parse, to_tree
 from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
 from gosvae.evaluation.entropy import entropy_table, measure_entropy
 from gosvae.files import json_bytes, write_atomically
-from gosvae.training.config import RunConfig
 from gosvae.training.entropy import ContextRecipe, default_recipe, train_context
+from gosvae.training.machine.config import RunConfig
 
 EXAMPLE = """example:
   gosvae entropy gosvae-camvid --data camvid:PATH --out entropy.json
@@ -58,7 +58,7 @@ def add_train_entropy(parser: argparse.ArgumentParser) -> None:
 
 def run_entropy(options: argparse.Namespace) -> int:
     """Measure the entropy models of a codec."""
-    codec = load_learned_codec(options.codec)
+    codec = load_vq_codec(options.codec)
     dataset = load_prepared(options.data, default_split="val", geometry=geometry_of(options))
     chosen = EvenlySpaced(dataset, len(dataset) if options.limit is None else max(0, options.limit))
     grids = (codec.indices(chosen[i].image_uint8_HW3) for i in range(len(chosen)))
@@ -71,7 +71,7 @@ def run_entropy(options: argparse.Namespace) -> int:
 
 def run_train_entropy(options: argparse.Namespace) -> int:
     """Train a context model."""
-    codec = load_learned_codec(options.codec)
+    codec = load_vq_codec(options.codec)
     tree = apply_overrides(to_tree(default_recipe(options.steps)), options.overrides)
     recipe = parse(ContextRecipe, tree, source="--set")
     seen = load_prepared(

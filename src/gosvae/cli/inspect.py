@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from gosvae import bitstream
-from gosvae.checkpoint import read_json
 from gosvae.cli.streams import read_stream
+from gosvae.codecs.checkpoint import read_json
 from gosvae.codecs.classical import CLASSICAL_CODECS
 from gosvae.codecs.registry import (
     DEFAULT_CODEC,

@@ -12,12 +12,12 @@ from typing import get_args
 
 import torch
 
-from gosvae.codecs.registry import trained_kind
+from gosvae.codecs.registry import option_names
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.datasets.geometry import GeometryConfig
 from gosvae.errors import ConfigError, MissingDependencyError
-from gosvae.link import DEFAULT_MTU_BYTES
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES, PerceptualLoss, default_perceptual, load_perceptual
+from gosvae.packets import DEFAULT_MTU_BYTES
 from gosvae.precision import Precision
 
 DATA_HELP = (
@@ -111,16 +111,11 @@ def add_packets(parser: argparse.ArgumentParser) -> None:
 
 
 def stream_options(spec: str, *, effort: int = DEFAULT_OPTIONS.effort, slices: int = 1) -> StreamOptions:
-    """How a codec writes what is evaluated: several slices are interleaved; options that its kind does not know are
-    left out."""
-    kind = trained_kind(spec)
-    if kind not in ("codec", "variable-rate"):
-        return DEFAULT_OPTIONS
-    return StreamOptions(
-        slices=slices,
-        layout="interleaved" if slices > 1 else "bands",
-        effort=effort if kind == "variable-rate" else DEFAULT_OPTIONS.effort,
-    )
+    """Return how a codec writes streams that are evaluated: several slices are interleaved; options that the codec does
+    not have are left out."""
+    wanted = {"slices": slices, "layout": "interleaved" if slices > 1 else "bands", "effort": effort}
+    names = option_names(spec)
+    return StreamOptions(**{name: value for name, value in wanted.items() if name in names})  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -151,9 +146,9 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
 
 
 def precision_of(spec: str, options: argparse.Namespace) -> Precision:
-    """What was asked for where the codec knows it; 32 bits for all other kinds."""
+    """Return the precision that was asked for where the codec has the option, 32 bits elsewhere."""
     wanted: Precision = options.precision
-    return wanted if trained_kind(spec) == "variable-rate" else "32"
+    return wanted if "precision" in option_names(spec) else "32"
 
 
 def device_of(options: argparse.Namespace) -> torch.device:

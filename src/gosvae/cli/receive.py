@@ -14,12 +14,12 @@ from gosvae.codecs.base import ClassMapCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, load_codec
 from gosvae.errors import ConfigError
 from gosvae.experts.registry import load_expert
-from gosvae.link.engine import POLICIES, EngineLimits
-from gosvae.link.inlet import DEFAULT_DEADLINE_MS
-from gosvae.link.perception import DEFAULT_MAX_PIXELS, Perception
-from gosvae.link.receiver import Receiver, ReceiverConfig
-from gosvae.link.security import TOKEN_VARIABLE, Endpoint, ServerTls, read_token
-from gosvae.link.session import ServiceLimits
+from gosvae.packets.inlet import DEFAULT_DEADLINE_MS
+from gosvae.protocol.security import TOKEN_VARIABLE, Endpoint, ServerTls, read_token
+from gosvae.receiver.engine import POLICIES, EngineLimits
+from gosvae.receiver.perception import DEFAULT_MAX_PIXELS, Perception
+from gosvae.receiver.receiver import Receiver, ReceiverConfig
+from gosvae.receiver.session import ServiceLimits
 from gosvae.units import kib
 
 EXAMPLE = """examples:
@@ -140,7 +140,7 @@ def run_receive(options: argparse.Namespace) -> int:
     if options.max_pixels < 1:
         raise ConfigError(f"--max-pixels {options.max_pixels}: expected at least 1")
     perception = Perception(codec, expert, device=device, max_pixels=options.max_pixels)
-    logging.getLogger("gosvae.link").setLevel(logging.INFO)
+    logging.getLogger("gosvae.receiver").setLevel(logging.INFO)
     receiver = Receiver(perception, config)
     asyncio.run(_receive(receiver, quiet=options.quiet))
     if not options.quiet:
@@ -176,7 +176,7 @@ def _print_summary(receiver: Receiver) -> None:
     print(f"{counters.received} frames: {counters.answered} answered, {dropped or '0'} dropped")
     if receiver.service is not None:
         service = receiver.service.counters
-        refused = ", ".join(f"{count} {why}" for why, count in sorted(service.refused.items()))
+        refused = ", ".join(f"{count} {reason}" for reason, count in sorted(service.refused.items()))
         print(f"gRPC: {service.streams} streams, refused: {refused or 'none'}, malformed messages: {service.malformed}")
     if receiver.udp is not None:
         udp, packets = receiver.udp.counters, receiver.udp.inlet.reassembler.counters

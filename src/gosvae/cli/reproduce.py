@@ -16,7 +16,7 @@ from gosvae.reproduce.plan import EXPERIMENTS, rows_of
 from gosvae.reproduce.report import write_report
 from gosvae.reproduce.runner import Runner, Summary
 from gosvae.reproduce.scales import SCALES, load_scale
-from gosvae.training.config import RunConfig
+from gosvae.training.machine.config import RunConfig
 
 EXAMPLE = """examples:
   gosvae reproduce all --scale small --data camvid:PATH --expert embedded --out runs/reproduction

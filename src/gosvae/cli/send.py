@@ -17,19 +17,20 @@ from pathlib import Path
 from gosvae.bitstream import MAX_SLICES
 from gosvae.cli.options import add_device, add_precision, device_of, parse_size, precision_of
 from gosvae.codecs.base import ImageCodec
-from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, trained_kind
+from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, option_names
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.errors import ConfigError, LinkError
 from gosvae.images import write_image
-from gosvae.link.class_maps import ClassMapCoding
-from gosvae.link.client import LinkClient, Result
-from gosvae.link.packets import DEFAULT_MTU_BYTES
-from gosvae.link.security import TOKEN_VARIABLE, ClientTls, Endpoint, read_token
-from gosvae.link.sender import GrpcTarget, Target, UdpTarget, percentile, send_pictures
-from gosvae.link.sources import CAMERA, is_video, open_source, resized, video_fps
-from gosvae.link.transmitter import Transmitter
-from gosvae.link.udp import UdpSender
+from gosvae.packets.packet import DEFAULT_MTU_BYTES
+from gosvae.protocol.class_maps import ClassMapCoding
+from gosvae.protocol.frames import Answer
+from gosvae.protocol.security import TOKEN_VARIABLE, ClientTls, Endpoint, read_token
+from gosvae.sender.client import LinkClient
+from gosvae.sender.sender import GrpcTarget, Target, UdpTarget, percentile, send_pictures
+from gosvae.sender.sources import CAMERA, is_video, open_source, resized, video_fps
+from gosvae.sender.transmitter import Transmitter
+from gosvae.sender.udp import UdpSender
 from gosvae.tensors import ImageArray
 from gosvae.units import kib
 
@@ -40,6 +41,8 @@ EXAMPLE = """examples:
   ffmpeg -i drive.mp4 -f image2pipe -c:v ppm - | gosvae send - --grpc 127.0.0.1:7777
 """
 DEFAULT_FPS = 10.0
+PACE = 2.0
+"""Pace of UDP packets over the rate: a frame leaves in half of its time, the next one is coded in the other half."""
 MOST_FPS = 1000.0
 
 
@@ -60,7 +63,8 @@ def add_send(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--level", type=int, metavar="0..255", help="level of a variable-rate codec")
     parser.add_argument(
         "--kbps", type=float, metavar="KBPS",
-        help="rate of the link in 1000 bits per second: every frame gets the best quality that fits",
+        help="rate of the link in 1000 bits per second: every frame gets the best quality that fits; over UDP the "
+        f"packets of a frame leave at {PACE:g} times this rate, so that there is time left to code the next one",
     )  # fmt: skip
     parser.add_argument(
         "--fps", type=float, metavar="FPS",
@@ -115,17 +119,16 @@ class _Saver:
 
     folder: Path
 
-    def __call__(self, result: Result) -> None:
-        classes_HW = result.classes()
-        write_image(self.folder / f"{result.number:06d}.png", classes_HW[..., None].repeat(3, axis=2))
+    def __call__(self, answer: Answer) -> None:
+        classes_HW = answer.classes()
+        write_image(self.folder / f"{answer.number:06d}.png", classes_HW[..., None].repeat(3, axis=2))
 
 
 def _codec(options: argparse.Namespace) -> ImageCodec:
     """The codec with slices and level as they were asked for."""
     spec = options.codec
-    kind = trained_kind(spec)
     if options.level is not None:
-        if kind != "variable-rate":
+        if "level" not in option_names(spec):
             raise ConfigError(f"--level is for variable-rate codecs: {spec!r} is none")
         if options.kbps is not None:
             raise ConfigError("--level and --kbps both set the rate: give one")
@@ -207,6 +210,7 @@ async def _target(options: argparse.Namespace, codec: ImageCodec, stack: context
     """Connect to the receiver."""
     if options.udp is not None:
         endpoint = Endpoint.parse(options.udp)
+        pace_kbps = None if options.kbps is None else PACE * options.kbps
         try:
             sender = await UdpSender.open(
                 endpoint.host,
@@ -214,25 +218,27 @@ async def _target(options: argparse.Namespace, codec: ImageCodec, stack: context
                 overhead=options.fec,
                 mtu_bytes=options.mtu,
                 slices_per_packet=1 if options.slices > 1 else MAX_SLICES,
-                kbps=None if options.kbps is None else 2 * options.kbps,
+                kbps=pace_kbps,
             )
         except OSError as error:
             raise LinkError(f"cannot send to {endpoint}: {error.strerror or error}") from None
+        if pace_kbps is not None and not options.quiet:
+            print(f"UDP packets of a frame leave at {pace_kbps:g} kbit/s, {PACE:g} times --kbps", flush=True)
         return UdpTarget(await stack.enter_async_context(sender))
     secret = options.tls or options.ca is not None or options.cert is not None
-    coding: ClassMapCoding = "none" if options.out is None else "png"
+    coding: ClassMapCoding = "none" if options.out is None else "zlib"
     client = await LinkClient.open(
         Endpoint.parse(options.grpc),
         name=options.name,
         coding=coding,
         fingerprint=codec.fingerprint if isinstance(codec, TrainedCodec) else b"",
-        tls=ClientTls(options.ca, options.cert, options.key) if secret else None,
+        tls=ClientTls(authority=options.ca, certificate=options.cert, key=options.key) if secret else None,
         token=read_token(options.token_file),
         insecure=options.insecure,
     )
     await stack.enter_async_context(client)
-    on_result = None if options.out is None else _Saver(options.out)
-    return GrpcTarget(client, originals=options.originals, on_result=on_result)
+    on_answer = None if options.out is None else _Saver(options.out)
+    return GrpcTarget(client, originals=options.originals, on_answer=on_answer)
 
 
 async def _tell(target: Target, transmitter: Transmitter, *, quiet: bool) -> None:
@@ -248,7 +254,7 @@ async def _tell(target: Target, transmitter: Transmitter, *, quiet: bool) -> Non
         line += f"  {kib((c.stream_bytes - stream_bytes) / max(frames, 1)):6.2f} KiB/frame"
         line += f"  {8 * (c.link_bytes - link_bytes) / span_s / 1000:7.1f} kbit/s"
         if isinstance(target, GrpcTarget):
-            line += f"  answered {(c.answered - answered) / span_s:5.1f}/s  refused {c.refused.total()}"
+            line += f"  answered {(c.answered - answered) / span_s:5.1f}/s  refused {c.dropped.total()}"
             line += f"  round trip {percentile(list(c.round_trips_ms)[-50:], 50):.0f} ms"
         print(f"{line}  skipped {transmitter.counters.skipped}", flush=True)
         then_s, sent, answered = now_s, c.sent, c.answered
@@ -265,7 +271,7 @@ def _print_summary(target: Target, transmitter: Transmitter, seconds: float) -> 
         f"{t.skipped} skipped, {t.forced} above the rate"
     )
     if isinstance(target, GrpcTarget):
-        refused = ", ".join(f"{count} {reason}" for reason, count in sorted(c.refused.items()))
+        refused = ", ".join(f"{count} {reason}" for reason, count in sorted(c.dropped.items()))
         print(
             f"{c.answered} answered, {refused or '0'} refused, {target.unanswered} without an answer; round trip "
             f"{percentile(c.round_trips_ms, 50):.0f} ms (99th percentile {percentile(c.round_trips_ms, 99):.0f} ms)"

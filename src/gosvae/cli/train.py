@@ -7,7 +7,6 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from gosvae.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
@@ -16,6 +15,7 @@ from gosvae.cli.options import (
     add_run,
     geometry_of,
 )
+from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.codecs.registry import checkpoint_folder, load_trained_codec
 from gosvae.config import apply_overrides, parse, to_tree
 from gosvae.datasets.base import Dataset
@@ -25,9 +25,9 @@ from gosvae.experts.registry import load_expert
 from gosvae.recipes import load_recipe
 from gosvae.recipes.run import train
 from gosvae.training.adaptation import adapt_expert, adaptation_stage
-from gosvae.training.config import RunConfig, StageConfig
 from gosvae.training.experts import ExpertRecipe, train_expert
-from gosvae.training.loop import Outcome
+from gosvae.training.machine.config import RunConfig, StageConfig
+from gosvae.training.machine.loop import Outcome
 
 TRAIN_EXAMPLE = """example:
   gosvae train gosvae --data camvid:PATH --expert embedded --out runs/mine

@@ -24,7 +24,7 @@ from gosvae.losses.perceptual import PerceptualLoss, default_perceptual, load_pe
 from gosvae.reproduce.paper import PaperSet
 from gosvae.reproduce.plan import Borrowed, Named, RowPlan, Trained
 from gosvae.reproduce.scales import Scale, changes_of, planned_steps, recipe_of, recipe_tree
-from gosvae.training.config import RunConfig
+from gosvae.training.machine.config import RunConfig
 
 ADE20K = "ade20k"
 
