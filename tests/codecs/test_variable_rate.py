@@ -12,7 +12,7 @@ from gosvae import bitstream
 from gosvae.cli.main import main
 from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.codecs.latent import Latent
-from gosvae.codecs.registry import build_codec, load_codec, split_budget
+from gosvae.codecs.registry import build_codec, load_codec, option_names, split_budget, split_rate
 from gosvae.codecs.slices import StreamOptions
 from gosvae.codecs.tiling import TILE_PIXELS
 from gosvae.codecs.variable import VariableRateCodec, VariableRateOptions
@@ -200,6 +200,29 @@ def test_a_name_can_carry_the_rate(tmp_path: Path) -> None:
         load_codec("gosvae-camvid:3")
 
 
+def test_colons_of_a_folder_that_exists_are_part_of_its_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("2026-11-30T04:15", "c++", "mine:7")
+    save_codec(folder, variable_checkpoint())
+    for spec, name, rate in (
+        (f"{folder}", f"{folder}", ""),
+        (f"{folder}:96", f"{folder}", "96"),
+        (f"{folder}:0.15KiB", f"{folder}", "0.15KiB"),
+        ("gosvae-variable-camvid:1.5KiB", "gosvae-variable-camvid", "1.5KiB"),
+        ("~nosuchuser/mine:3", "~nosuchuser/mine", "3"),
+        ("no:such/folder", "no:such/folder", ""),
+        ("gosvae:", "gosvae:", ""),
+    ):
+        assert split_rate(spec) == (name, rate)
+    assert "level" in option_names(f"{folder}:96")
+    picture = streets()[0].image_uint8_HW3
+    assert load_codec(f"{folder}:96").compress(picture) != load_codec(f"{folder}:200").compress(picture)
+    assert main(["info", "~nosuchuser/mine"]) == 2
+    assert "no such checkpoint folder: ~nosuchuser/mine" in capsys.readouterr().err
+
+
 def test_commands_take_a_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, image = tmp_path / "mine", tmp_path / "a.png"
     save_codec(folder, variable_checkpoint())
@@ -208,12 +231,12 @@ def test_commands_take_a_budget(tmp_path: Path, capsys: pytest.CaptureFixture[st
     data = (tmp_path / "a.gos").read_bytes()
     assert len(data) <= 153
     assert main(["decompress", str(tmp_path / "a.gos"), "--codec", str(folder), "-o", str(tmp_path / "b.png")]) == 0
-    assert main(["compress", str(image), "--codec", str(folder), "--kib", "0.01"]) == 2
+    assert main(["compress", str(image), "--codec", str(folder), "--kib", "0.01", "--force"]) == 2
     assert f"gosvae: error: {image}: " in capsys.readouterr().err  # the message says which of several images it was
     assert main(["info", str(folder)]) == 0
     shown = capsys.readouterr().out
     assert "variable-rate autoencoder, stride 16" in shown
-    assert main(["compress", str(image), "--codec", "gosvae-camvid", "--kib", "1"]) != 0
+    assert main(["compress", str(image), "--codec", "gosvae-camvid", "--kib", "1", "--force"]) == 2
     assert "rate of 'gosvae-camvid' is fixed" in capsys.readouterr().err
     sweep = ["evaluate", f"{folder}:0.15KiB", "--data", "streets:2", "--resize", "64x96", "--sweep", str(folder)]
     assert main([*sweep, "--quiet"]) == 0
