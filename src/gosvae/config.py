@@ -81,7 +81,7 @@ def parse(config_type: type[C], tree: Any, *, source: str = "configuration", sto
         tree: Keys and values.
         source: Name of the origin in error messages.
         stored: Whether the tree comes from the files of a stored model. Fields that it lacks then get the neutral value
-            of `Config.neutral` in place of the default, so that the files alone say what the model is.
+            of `Config.neutral` instead of the default, so that the files alone describe the model.
 
     Raises:
         ConfigError: a key is unknown or a value is impossible. The message names the key, the value that was given, and

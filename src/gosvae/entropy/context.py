@@ -244,7 +244,7 @@ class ContextModel(EntropyModel):
         self.device = torch.device(device)
         self.network = integer_network(config, weights).to(self.device)
         self.mark = self.fingerprint()[:MARK_BYTES]
-        # Rows of the embedding tables for each index, and for what is outside of the grid (the last).
+        # Rows of the embedding tables for each index; the last row is for positions outside of the grid.
         rows_KD = self.digits.table_KD if config.embed_digits else np.arange(self.codebook_size)[:, None]
         self._rows = [
             torch.from_numpy(np.append(rows_KD[:, d], rows)).to(self.device) for d, rows in enumerate(config.tables)

@@ -82,9 +82,9 @@ class LatentContextModel(EntropyModel):
         return batches_bits(self, indices_hw)
 
     def bits_of_values(self, indices_hw: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Return the bits (D * h, w, V) that each value would take in place of each symbol, all others unchanged.
+        """Return the bits (D * h, w, V) that each symbol would take with each other value, if the others do not change.
 
-        The effect of a change on the bits of symbols that are coded later is left out.
+        The effect of a change on the bits of symbols that are coded later is ignored.
         """
         symbols_ND, plane_hw = self._unstacked(indices_hw)
         bits_NDV = np.full((*symbols_ND.shape, self.codebook_size), np.inf, np.float32)

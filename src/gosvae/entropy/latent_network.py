@@ -136,7 +136,7 @@ class LatentContextNetwork(nn.Module):
         self.embedding = nn.Parameter(scale * torch.randn(rows, embedding))
         self.levels = nn.Parameter(0.5 * torch.randn(levels, embedding))
         used_taps = [min(config.taps[kind], len(taps(kind, 10**6))) for kind in range(KINDS)]
-        # The last one is for the first pass, where nothing but the level is known.
+        # The last one is for the first pass, where only the level is known.
         self.first = nn.ModuleList(
             make(embedding * (n + 1), width, n_biases=config.refinements, largest_input=LARGEST_WEIGHT)
             for n in [*used_taps, 0]
