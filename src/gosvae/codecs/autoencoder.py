@@ -81,7 +81,7 @@ class StepCoder(LatentCoder):
         return entropy_model.model_id, [payload]
 
     def _nothing(self, n_symbols: int) -> bytes:
-        """Return the payload at the largest step, which has one symbol: zeros, as many as readers expect."""
+        """Return the payload at the largest step, which has one symbol, padded with zeros to the expected length."""
         return bytes([self._config.largest_step]).ljust(least_bytes(n_symbols), b"\0")
 
     def least_bytes(self, grid_hw: tuple[int, int]) -> int:

@@ -86,7 +86,7 @@ class ScalarAutoencoder(nn.Module):
         return self.config.autoencoder.stride
 
     def _latent(self, x_B3HW: Tensor) -> Tensor:
-        """Return `z_BDhw` in (-1, 1), in float32 even under autocast, since half precision is too coarse for L."""
+        """Return `z_BDhw` in (-1, 1), in float32 even under autocast, since half precision is too coarse."""
         return torch.tanh(LATENT_GAIN * self.encoder(x_B3HW).float())
 
     def forward(self, x_B3HW: Tensor) -> Reconstruction:

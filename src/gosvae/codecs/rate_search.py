@@ -35,7 +35,7 @@ def bisect_setting(
 def fill_budget(
     encode: Callable[[float], bytes], budget_bytes: int, *, low: float, high: float, stream: bytes, enough: float
 ) -> bytes:
-    """Return a longer stream that fits the budget, or the given one if at most five steps find no longer one.
+    """Return a longer stream that fits the budget, or the given one if five steps do not find a longer one.
 
     The range of a positive setting is halved on a logarithmic scale; a larger setting takes more bytes.
 
