@@ -1,4 +1,4 @@
-"""`gosvae info` and `gosvae list`."""
+"""`gosvae info` and `gosvae list`: describe a file, and list the names that commands accept."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _info_codec(what: str) -> int:
 
 
 def _note(value: object) -> str:
-    """Text of a value of the provenance; a mapping such as steps by stage becomes `joint 260`."""
+    """Return a value of the provenance as text; a mapping such as steps by stage becomes `joint 260`."""
     return ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else str(value)
 
 
@@ -141,7 +141,7 @@ def _summary(codec: TrainedCodec) -> str:
 
 
 def run_list(options: argparse.Namespace) -> int:
-    """List what can be named."""
+    """List the recipes, experts, data sets and codecs that commands accept by name."""
     sections: dict[str, dict[str, str]] = {}
     recipes = {name: load_recipe(name) for name in recipe_names()}
     sections["recipes"] = {name: recipe.description for name, recipe in recipes.items()}

@@ -1,4 +1,4 @@
-"""`gosvae send`: pictures of a folder, a video, a camera or a pipe to a receiver, at a given rate."""
+"""`gosvae send`: send pictures of a folder, a video, a camera or a pipe to a receiver, at a given rate."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ EXAMPLE = """examples:
 """
 DEFAULT_FPS = 10.0
 PACE = 2.0
-"""Pace of UDP packets over the rate: a frame leaves in half of its time, the next one is coded in the other half."""
+"""Ratio of the pace of UDP packets to the rate: a frame is sent in half of its time, which leaves time for coding."""
 MOST_FPS = 1000.0
 
 
@@ -116,7 +116,7 @@ def add_send(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class _Saver:
-    """Writes class maps to a folder."""
+    """Writer of class maps to a folder."""
 
     folder: Path
 
@@ -126,11 +126,11 @@ class _Saver:
 
 
 def _codec(options: argparse.Namespace) -> ImageCodec:
-    """The codec with slices and level as they were asked for."""
+    """Return the codec with the slices and the level that the options ask for."""
     spec = options.codec
     if options.level is not None:
         if "level" not in option_names(spec):
-            raise ConfigError(f"--level is for variable-rate codecs: {spec!r} is none")
+            raise ConfigError(f"--level is for variable-rate codecs: {spec!r} is not one")
         if options.kbps is not None:
             raise ConfigError("--level and --kbps both set the rate: give one")
         spec = f"{spec}:{options.level}"
@@ -142,12 +142,12 @@ def _codec(options: argparse.Namespace) -> ImageCodec:
 
 
 def _pictures(options: argparse.Namespace) -> Iterator[ImageArray]:
-    """Pictures of the source, resized, again and again with --loop."""
+    """Yield the pictures of the source, resized, and start again after the last one with `--loop`."""
     names = options.source
     endless = names[0] == "-" or names[0].startswith(CAMERA)
     if options.loop and endless:
         raise ConfigError(f"--loop: {names[0]} cannot begin again")
-    first = open_source(names, sys.stdin.buffer)  # what is missing is told before a connection is made
+    first = open_source(names, sys.stdin.buffer)  # a missing source is reported before a connection is made
 
     def passes() -> Iterator[Iterator[ImageArray]]:
         yield first
@@ -161,7 +161,7 @@ def _pictures(options: argparse.Namespace) -> Iterator[ImageArray]:
 
 
 def _fps(options: argparse.Namespace) -> float | None:
-    """Frames a second; None: as they come."""
+    """Return the number of frames a second; None sends them as they come."""
     if options.fps is not None:
         if not 0 < options.fps <= MOST_FPS:
             raise ConfigError(f"--fps {options.fps:g}: expected more than 0 and at most {MOST_FPS:g}")
@@ -243,7 +243,7 @@ async def _target(options: argparse.Namespace, codec: ImageCodec, stack: context
 
 
 async def _tell(target: Target, transmitter: Transmitter, *, quiet: bool) -> None:
-    """A line of statistics each second."""
+    """Print a line of statistics each second."""
     began_s = then_s = time.monotonic()
     sent = answered = stream_bytes = link_bytes = 0
     while not quiet:

@@ -1,4 +1,4 @@
-"""`gosvae compress` and `gosvae decompress`."""
+"""`gosvae compress` and `gosvae decompress`: images to files, and back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gosvae.images import read_image, write_image
 from gosvae.units import kib, rate_bpp
 
 SUFFIX = ".gos"
-"""Of files that a learned codec makes."""
+"""Ending of the names of files that a learned codec makes."""
 
 
 def add_compress(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +87,7 @@ def add_decompress(parser: argparse.ArgumentParser) -> None:
 
 
 def _target(source: Path, out: Path | None, suffix: str, count: int) -> Path:
-    """Where the result of one of `count` sources goes."""
+    """Return the path for the result of one of `count` sources."""
     if out is None:
         return source.with_suffix(suffix)
     if count > 1 and out.exists() and not out.is_dir():
@@ -98,7 +98,7 @@ def _target(source: Path, out: Path | None, suffix: str, count: int) -> Path:
 
 
 def _pairs(sources: Iterable[Path], out: Path | None, suffix: str) -> list[tuple[Path, Path]]:
-    """Sources and targets; refuses to write over a source or to write one target twice."""
+    """Return sources and targets; refuse to write over a source or to write a target twice."""
     sources = list(sources)
     pairs = [(source, _target(source, out, suffix, len(sources))) for source in sources]
     seen: set[Path] = set()
@@ -112,7 +112,7 @@ def _pairs(sources: Iterable[Path], out: Path | None, suffix: str) -> list[tuple
 
 
 def _purpose(codec: ImageCodec) -> str | None:
-    """Return one line that says which pictures a codec was trained for; None where its provenance does not tell."""
+    """Return one line that says which pictures a codec was trained for; None if its provenance does not tell."""
     if not isinstance(codec, TrainedCodec):
         return None
     shown = contents(str(codec.checkpoint.provenance.get("dataset", "")))
@@ -145,7 +145,7 @@ def run_compress(options: argparse.Namespace) -> int:
 
 
 def read_stream(path: Path) -> bytes:
-    """Bytes of a file.
+    """Return the bytes of a file.
 
     Raises:
         BitstreamError: the file cannot be read.
