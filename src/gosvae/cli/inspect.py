@@ -20,9 +20,9 @@ from gosvae.codecs.registry import (
 from gosvae.codecs.slices import ENTROPY_MODELS
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.datasets.registry import DATASETS
-from gosvae.errors import BitstreamError, CheckpointError, ForeignStreamError
+from gosvae.errors import BitstreamError, CheckpointError, ConfigError, ForeignStreamError, unknown_name
 from gosvae.experts.compact import count_parameters
-from gosvae.experts.registry import EXPERTS, embedded_experts, load_expert
+from gosvae.experts.registry import EMBEDDED, EXPERTS, embedded_experts, load_expert
 from gosvae.recipes import load_recipe, recipe_names
 from gosvae.units import kib, rate_bpp
 
@@ -54,7 +54,13 @@ def run_info(options: argparse.Namespace) -> int:
     path = Path(options.what)
     if path.is_file():
         return _info_stream(path)
-    folder = path if path.is_dir() else models_folder() / options.what
+    name = EMBEDDED if options.what == "embedded" else options.what
+    folder = path if path.is_dir() else models_folder() / name
+    known = [*embedded_codecs(), *embedded_experts()]
+    if not path.is_dir() and name.partition(":")[0] not in known:
+        if len(path.parts) > 1 or path.suffix:
+            raise ConfigError(f"no such file or folder: {name}; gosvae list shows the names of the package's models")
+        raise ConfigError(f"{unknown_name('model', name, known)}, and there is no file or folder of that name")
     tree = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     if isinstance(tree, dict) and (tree.get("kind") == "expert" or "model_type" in tree):
         return _info_expert(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,17 @@ def parse_size(text: str) -> tuple[int, int]:
     if match is None or "0" in match.groups():
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH such as 256x512, got {text!r}")
     return int(match[1]), int(match[2])
+
+
+def parse_kib(text: str) -> float:
+    """Return a size in KiB, above 0, for argparse."""
+    try:
+        size = float(text)
+    except ValueError:
+        size = math.nan
+    if not 0 < size < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a size in KiB above 0 such as 0.5, got {text!r}")
+    return size
 
 
 def add_perceptual(parser: argparse.ArgumentParser, *, default: str) -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -254,11 +255,16 @@ async def _tell(target: Target, transmitter: Transmitter, *, quiet: bool) -> Non
         line += f"  {kib((c.stream_bytes - stream_bytes) / max(frames, 1)):6.2f} KiB/frame"
         line += f"  {8 * (c.link_bytes - link_bytes) / span_s / 1000:7.1f} kbit/s"
         if isinstance(target, GrpcTarget):
-            line += f"  answered {(c.answered - answered) / span_s:5.1f}/s  refused {c.dropped.total()}"
-            line += f"  round trip {percentile(list(c.round_trips_ms)[-50:], 50):.0f} ms"
+            line += f"  answered {(c.answered - answered) / span_s:5.1f}/s  dropped {c.dropped.total()}"
+            line += f"  round trip {milliseconds(list(c.round_trips_ms)[-50:], 50)}"
         print(f"{line}  skipped {transmitter.counters.skipped}", flush=True)
         then_s, sent, answered = now_s, c.sent, c.answered
         stream_bytes, link_bytes = c.stream_bytes, c.link_bytes
+
+
+def milliseconds(values: deque[float] | list[float], percent: float) -> str:
+    """Return a percentile of times in milliseconds as text; a dash if no frame was answered yet."""
+    return f"{percentile(values, percent):.0f} ms" if values else "-"
 
 
 def _print_summary(target: Target, transmitter: Transmitter, seconds: float) -> None:
@@ -271,10 +277,10 @@ def _print_summary(target: Target, transmitter: Transmitter, seconds: float) -> 
         f"{t.skipped} skipped, {t.forced} above the rate"
     )
     if isinstance(target, GrpcTarget):
-        refused = ", ".join(f"{count} {reason}" for reason, count in sorted(c.dropped.items()))
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(c.dropped.items()))
         print(
-            f"{c.answered} answered, {refused or '0'} refused, {target.unanswered} without an answer; round trip "
-            f"{percentile(c.round_trips_ms, 50):.0f} ms (99th percentile {percentile(c.round_trips_ms, 99):.0f} ms)"
+            f"{c.answered} answered, {reasons or '0'} dropped, {target.unanswered} without an answer; round trip "
+            f"{milliseconds(c.round_trips_ms, 50)} (99th percentile {milliseconds(c.round_trips_ms, 99)})"
         )
     elif isinstance(target, UdpTarget):
         print(f"{target.sender.datagrams} datagrams, {target.sender.errors} errors")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from gosvae.bitstream import SliceLayout
+from gosvae.cli.options import parse_kib
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
 from gosvae.codecs.shortcuts import compress
@@ -36,7 +37,7 @@ def add_compress(parser: argparse.ArgumentParser) -> None:
         "--codec", default=DEFAULT_CODEC, help="name from gosvae list, NAME:LEVEL, or checkpoint folder"
     )
     parser.add_argument(
-        "--kib", type=float, metavar="KIB",
+        "--kib", type=parse_kib, metavar="KIB",
         help="largest size of a stream: take the best quality within it; for variable-rate and classical codecs",
     )  # fmt: skip
     parser.add_argument(
@@ -103,7 +104,7 @@ def _pairs(sources: Iterable[Path], out: Path | None, suffix: str) -> list[tuple
     seen: set[Path] = set()
     for source, target in pairs:
         if target.resolve() == source.resolve():
-            raise ConfigError(f"{target} would be written over itself: give another name with -o")
+            raise ConfigError(f"{target} is both the input and the output: give another name for the output with -o")
         if target in seen:
             raise ConfigError(f"two files would be written to {target}: take them one by one, each with its own -o")
         seen.add(target)
@@ -127,10 +128,11 @@ def run_compress(options: argparse.Namespace) -> int:
     name = options.codec.partition(":")[0]
     suffix = {"jpeg": ".jpg", "webp": ".webp", "avif": ".avif", "jpegxl": ".jxl"}.get(name, SUFFIX)
     purpose = _purpose(codec)
-    if purpose:
-        print(f"gosvae: note: {purpose}", file=sys.stderr)
     for source, target in _pairs(options.images, options.out, suffix):
         image = read_image(source)
+        if purpose:
+            print(f"gosvae: note: {purpose}", file=sys.stderr)
+            purpose = None
         try:
             data = compress(image, codec, kib=options.kib)
         except RateError as error:

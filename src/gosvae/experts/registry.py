@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -67,6 +68,9 @@ def _load(text: str) -> Expert:
     hint = f"no file or folder {text!r}" if text else "the name is empty"
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
         hint += f" (did you mean hf:{text}?)"
+    near = get_close_matches(text, ["embedded", *embedded_experts()], n=1)
+    if near:
+        hint += f" (did you mean {near[0]}?)"
     ways = ", ".join(EXPERTS).replace("NAME", f"NAME ({', '.join(embedded_experts()) or 'none is installed'})")
     raise ExpertError(f"unknown expert: {hint}; expected one of {ways}")
 
