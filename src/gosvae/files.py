@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, whatever happens while they are written."""
+"""Atomic writing: a file is either the old one or the new one, whatever happens while it is written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gosvae.errors import WriteError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write through a temporary file in the same folder, flush to the disk, then replace.
+    """Write a temporary file in the same folder, flush it to the disk, then replace the old file with it.
 
     A file that is replaced hands its mode on to the new one. A link stays a link: the file that it leads to is written.
 
@@ -26,7 +26,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_together(files: dict[Path, bytes]) -> None:
-    """Write several files as `write_atomically` does: none is replaced, in the given order, before all are on the disk.
+    """Write several files as `write_atomically` does; once all are on the disk, they replace the old ones in order.
 
     Raises:
         WriteError: the disk is full or a folder cannot be written; the old files are untouched.
@@ -70,7 +70,7 @@ def _mode_of(path: Path) -> int:
 
 
 def _write_beside(path: Path, data: bytes) -> Path:
-    """A temporary file in the folder of `path`, complete and on the disk; nothing is left of one that failed."""
+    """Return a temporary file in the folder of `path`, complete and on the disk; a failure leaves no file behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The prefix is short: the name of `path` may be as long as the file system allows.
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".gosvae-")
@@ -88,10 +88,10 @@ def _write_beside(path: Path, data: bytes) -> Path:
 
 
 def json_bytes(tree: Any) -> bytes:
-    """Indented JSON. Bytes of file names that are no UTF-8 are escaped, as JSON allows it."""
+    """Return a tree of plain values as indented JSON; bytes of file names that are no UTF-8 become escapes of JSON."""
     return (json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=True) + "\n").encode(errors="backslashreplace")
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """Write indented JSON atomically."""
+    """Write a tree of plain values as indented JSON, atomically."""
     write_atomically(path, json_bytes(tree))

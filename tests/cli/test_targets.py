@@ -85,10 +85,10 @@ def test_the_default_name_of_a_reconstruction_is_never_that_of_the_original() ->
 @pytest.mark.parametrize(
     ("sources", "out", "message"),
     [
-        (["a.png"], "a.png", "over itself"),
-        (["a.png"], "./deep/../a.png", "over itself"),
-        (["deep/c.png"], "photos/c.png", "over itself|over deep/c.png"),
-        (["deep/c.png"], str(Path("deep", "c.png")), "over itself"),
+        (["a.png"], "a.png", "both the input"),
+        (["a.png"], "./deep/../a.png", "both the input"),
+        (["deep/c.png"], "photos/c.png", "both the input"),
+        (["deep/c.png"], str(Path("deep", "c.png")), "both the input"),
         (["a.png", "a.png"], "new", "two files would be written to new/a.gos, a.png and a.png"),
         (["a.png", "deep/../a.png"], None, "two files would be written"),
         (["a.png", "deep/c.png"], "b.png", "give a folder"),
@@ -114,7 +114,7 @@ def test_what_is_refused_however_existing_files_are_treated(
 def test_a_target_that_is_another_source_is_refused(place: Path) -> None:
     (place / "a.avif").write_bytes(b"x")
     for sources in (["a.png", "a.avif"], ["a.avif", "a.png"], [str(place / "a.png"), "deep/../a.avif"]):
-        with pytest.raises(ConfigError, match="would be written over"):
+        with pytest.raises(ConfigError, match=r"would be written over|both the input"):
             targets(*sources, naming=TO_AVIF, existing="replace")
     (place / "other.avif").symlink_to("b.png")
     with pytest.raises(ConfigError, match=r"over b\.png, which is to be read"):

@@ -12,7 +12,7 @@ from gosvae import bitstream
 from gosvae.cli.main import main
 from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.codecs.latent import Latent
-from gosvae.codecs.registry import build_codec, load_codec, option_names, split_budget, split_rate
+from gosvae.codecs.registry import build_codec, load_codec, split_budget
 from gosvae.codecs.slices import StreamOptions
 from gosvae.codecs.tiling import TILE_PIXELS
 from gosvae.codecs.variable import VariableRateCodec, VariableRateOptions
@@ -198,29 +198,6 @@ def test_a_name_can_carry_the_rate(tmp_path: Path) -> None:
             load_codec(f"{folder}:{bad}")
     with pytest.raises(ConfigError, match="rate of 'gosvae-camvid' is fixed"):
         load_codec("gosvae-camvid:3")
-
-
-def test_colons_of_a_folder_that_exists_are_part_of_its_path(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    folder = Path("2026-11-30T04:15", "c++", "mine:7")
-    save_codec(folder, variable_checkpoint())
-    for spec, name, rate in (
-        (f"{folder}", f"{folder}", ""),
-        (f"{folder}:96", f"{folder}", "96"),
-        (f"{folder}:0.15KiB", f"{folder}", "0.15KiB"),
-        ("gosvae-variable-camvid:1.5KiB", "gosvae-variable-camvid", "1.5KiB"),
-        ("~nosuchuser/mine:3", "~nosuchuser/mine", "3"),
-        ("no:such/folder", "no:such/folder", ""),
-        ("gosvae:", "gosvae:", ""),
-    ):
-        assert split_rate(spec) == (name, rate)
-    assert "level" in option_names(f"{folder}:96")
-    picture = streets()[0].image_uint8_HW3
-    assert load_codec(f"{folder}:96").compress(picture) != load_codec(f"{folder}:200").compress(picture)
-    assert main(["info", "~nosuchuser/mine"]) == 2
-    assert "no such checkpoint folder: ~nosuchuser/mine" in capsys.readouterr().err
 
 
 def test_commands_take_a_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

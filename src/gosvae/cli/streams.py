@@ -1,4 +1,4 @@
-"""`gosvae compress` and `gosvae decompress`."""
+"""`gosvae compress` and `gosvae decompress`: images to files, and back."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from PIL import Image
 
 from gosvae.bitstream import SliceLayout
 from gosvae.cli.batch import Result, Work, add_batch, read_standard_input, run_all, write_result
+from gosvae.cli.options import parse_kib
 from gosvae.cli.targets import Existing, Job, Naming, Plan, files_below, plan
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
@@ -27,9 +28,9 @@ from gosvae.units import kib, rate_bpp
 from gosvae.walk import IMAGE_SUFFIXES, find_images
 
 SUFFIX = ".gos"
-"""Ending of files that a learned codec makes."""
+"""Ending of the names of files that a learned codec makes."""
 SUFFIXES = {"jpeg": ".jpg", "webp": ".webp", "avif": ".avif", "jpegxl": ".jxl"}
-"""Endings of files that classical codecs make."""
+"""Endings of the names of files that classical codecs make."""
 
 
 def add_compress(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def add_compress(parser: argparse.ArgumentParser) -> None:
         "--codec", default=DEFAULT_CODEC, help="name from gosvae list, NAME:LEVEL, or checkpoint folder"
     )
     parser.add_argument(
-        "--kib", type=float, metavar="KIB",
+        "--kib", type=parse_kib, metavar="KIB",
         help="largest size of a stream: take the best quality within it; for variable-rate and classical codecs",
     )  # fmt: skip
     parser.add_argument(
@@ -104,7 +105,7 @@ def add_decompress(parser: argparse.ArgumentParser) -> None:
 
 
 def _purpose(codec: ImageCodec) -> str | None:
-    """Return one line that says which pictures a codec was trained for; None where its provenance does not tell."""
+    """Return one line that says which pictures a codec was trained for; None if its provenance does not tell."""
     if not isinstance(codec, TrainedCodec):
         return None
     shown = contents(str(codec.checkpoint.provenance.get("dataset", "")))
@@ -172,9 +173,7 @@ def run_compress(options: argparse.Namespace) -> int:
     )
     todo = _plan(options, naming)
     purpose = _purpose(work.codec)
-    if purpose and not options.quiet:
-        print(f"gosvae: note: {purpose}", file=sys.stderr)
-    return run_all(work, todo, options)
+    return run_all(work, todo, options, note=purpose)
 
 
 def _images(folder: Path) -> Sequence[Path]:

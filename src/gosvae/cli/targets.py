@@ -207,8 +207,10 @@ def _compare(jobs: Sequence[Job]) -> None:
         place = job.target.resolve()
         if place in read:
             source = read[place]
-            what = "itself" if source == job.source else f"{source}, which is to be read"
-            raise ConfigError(f"{job.target} would be written over {what}: give another name or a folder (option -o)")
+            advice = "give another name for the output (option -o)"
+            if source == job.source:
+                raise ConfigError(f"{job.target} is both the input and the output: {advice}")
+            raise ConfigError(f"{job.target} would be written over {source}, which is to be read: {advice}")
         if place in written:
             raise ConfigError(
                 f"two files would be written to {job.target}, {written[place].shown} and {job.shown}: take them one by "
