@@ -21,15 +21,15 @@ from gosvae.tensors import ImageArray, check_image
 MAX_PIXELS = 64_000_000
 """Images with more pixels are refused, which keeps the memory for reading one below 2 GB."""
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
-"""File name endings (lower case) that count as images in a folder."""
-
 _WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".avif": ("AVIF", {"quality": 95}),
     ".bmp": ("BMP", {}),
+    ".jfif": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".jpe": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".png": ("PNG", {}),
+    ".pnm": ("PPM", {}),
     ".ppm": ("PPM", {}),
     ".tif": ("TIFF", {"compression": "tiff_lzw"}),
     ".tiff": ("TIFF", {"compression": "tiff_lzw"}),

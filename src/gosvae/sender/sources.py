@@ -5,6 +5,7 @@ Axis legend: H and W pixels, 3 RGB channels.
 
 from __future__ import annotations
 
+import logging
 import struct
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,11 @@ import numpy as np
 from PIL import Image
 
 from gosvae.errors import ImageError, MissingDependencyError
-from gosvae.images import IMAGE_SUFFIXES, MAX_PIXELS, read_image
+from gosvae.images import MAX_PIXELS, read_image
 from gosvae.tensors import ImageArray
+from gosvae.walk import find_images, printable
+
+log = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".y4m", ".gif"})
 MAX_PICTURE_BYTES = 2**28
@@ -32,8 +36,8 @@ def open_source(names: Sequence[str], stdin: BinaryIO) -> Iterator[ImageArray]:
     """Return an iterator over pictures, uint8 (H, W, 3), that reads each one when it is asked for.
 
     Args:
-        names: any number of image files and of folders of them, which are read in the order of their names; or one
-            video file, one `camera:FORMAT:DEVICE` such as `camera:v4l2:/dev/video0` (a format that FFmpeg knows), or
+        names: any number of image files and of folders, whose images are read as `find_images` lists them; or one video
+            file, one `camera:FORMAT:DEVICE` such as `camera:v4l2:/dev/video0` (a format that FFmpeg knows), or
             `-`.
         stdin: standard input, which `-` reads; see `read_pictures`.
 
@@ -75,14 +79,14 @@ def _image_files(names: Sequence[str]) -> list[Path]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            found = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
-            if not found:
-                raise ImageError(f"no images in the folder {path}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
-            files += found
+            found = find_images(path)
+            if found.left_out:
+                log.warning("%s", found.note())
+            files += found.files
         elif path.is_file():
             files.append(path)
         else:
-            raise ImageError(f"cannot open {path}: no such file or folder")
+            raise ImageError(f"cannot open {printable(path)}: no such file or folder")
     return files
 
 
