@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gosvae.errors import GosvaeError, ImageError, ShapeError, WriteError
-from gosvae.images import MAX_PIXELS, read_image, write_image
+from gosvae.images import MAX_PIXELS, as_image, read_image, write_image
 from gosvae.seeding import numpy_generator
 from gosvae.tensors import ImageArray
 from gosvae.walk import IMAGE_SUFFIXES
@@ -237,6 +237,16 @@ def test_palette_png_of_every_depth(bits: int, alphas: bytes) -> None:
     read = read_image(png_of_values(values, bits, 3, *chunks))[0].astype(int)
     alpha = np.array([*alphas, 255, 255])[values[0], None]
     assert np.abs(read - (palette[values[0]] * alpha + 255 * (255 - alpha)) / 255).max() <= 1
+
+
+@pytest.mark.parametrize(("bits", "colour_type"), [(1, 0), (2, 0), (4, 0), (8, 0), (16, 0), (8, 2), (16, 2)])
+def test_an_image_of_pillow_is_read_as_its_file(bits: int, colour_type: int) -> None:
+    values = np.arange(48).reshape(4, 4, 3)[..., 0 if colour_type == 0 else slice(None)] * 1031 % 2**bits
+    colour = np.atleast_1d(values[1, 1])
+    stream = png_of_values(values, bits, colour_type, chunk(b"tRNS", struct.pack(f">{len(colour)}H", *colour)))
+    expected = read_image(stream)
+    assert np.array_equal(as_image(Image.open(stream)), expected)
+    assert expected[1, 1].tolist() == [255, 255, 255]
 
 
 def metadata(kind: str) -> tuple[bytes, ...]:

@@ -298,6 +298,18 @@ def _check_end(data: bytes, expected: int) -> None:
         raise BitstreamError(f"{which}: {len(data)} bytes where the header announces {expected}")
 
 
+def as_bytes(data: object) -> bytes:
+    """Return bytes, a bytearray or a memoryview as `bytes`.
+
+    Raises:
+        BitstreamError: something else; the message says what to call.
+    """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        advice = "Path(...).read_bytes() reads a file"
+        raise BitstreamError(f"expected the bytes of a stream, got {type(data).__name__}: {advice}")
+    return bytes(data)
+
+
 def unpack_slices(data: bytes) -> Stream:
     """A complete, intact stream taken apart: no slice is None.
 
@@ -305,6 +317,7 @@ def unpack_slices(data: bytes) -> Stream:
         ForeignStreamError: an intact stream of a newer format version.
         BitstreamError: anything else that is not a stream: empty, truncated, extended, damaged, another format.
     """
+    data = as_bytes(data)
     if _version_of(data) == 1:
         return _read_1(data)
     stream, end = _read_2(data)
@@ -327,6 +340,7 @@ def salvage(data: bytes) -> Stream:
         ForeignStreamError: an intact stream of a newer format version.
         BitstreamError: the header is damaged, or no slice is intact.
     """
+    data = as_bytes(data)
     stream = _read_1(data) if _version_of(data) == 1 else _read_2(data)[0]
     if not stream.payloads:
         raise BitstreamError(f"damaged: the header is intact, but none of the {len(stream.slices)} slices is")

@@ -65,8 +65,8 @@ def _write_beside(path: Path, data: bytes) -> Path:
 
 
 def json_bytes(tree: Any) -> bytes:
-    """Indented JSON."""
-    return (json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=True) + "\n").encode()
+    """Indented JSON. Bytes of file names that are no UTF-8 become escapes of JSON."""
+    return (json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=True) + "\n").encode(errors="backslashreplace")
 
 
 def write_json(path: Path, tree: Any) -> None:

@@ -16,11 +16,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+import torch
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
+from torch import Tensor
 
-from gosvae.errors import ImageError
+from gosvae.errors import ImageError, ShapeError
 from gosvae.files import write_atomically
 from gosvae.tensors import ImageArray, check_image
 
@@ -41,6 +43,10 @@ _WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".tiff": ("TIFF", {"compression": "tiff_lzw"}),
     ".webp": ("WEBP", {"lossless": True}),
 }
+
+
+AnyImage = str | Path | BinaryIO | Image.Image | Tensor
+"""An image in another form than an array, see `as_image`."""
 
 
 def read_image(source: str | Path | BinaryIO) -> ImageArray:
@@ -64,6 +70,53 @@ def read_image(source: str | Path | BinaryIO) -> ImageArray:
             return _read_stream(stream, str(path))
     except OSError as error:
         raise ImageError(f"cannot open {path}: {error.strerror or error}; check the path and its permissions") from None
+
+
+def as_image(image: ImageArray | AnyImage) -> ImageArray:
+    """Return RGB, uint8 (H, W, 3), of a file or of what other libraries hold an image in.
+
+    Args:
+        image: an array, which is returned as it is; the path of a file or a binary stream, see `read_image`; an image
+            of Pillow, which becomes RGB as in `read_image`; or a uint8 tensor of PyTorch, (3, H, W) or (H, W, 3).
+
+    Raises:
+        ImageError: the file cannot be read, the image has a kind that has no 8-bit meaning, or something else is given.
+        ShapeError: the array or tensor has another layout.
+    """
+    if isinstance(image, np.ndarray):
+        return check_image(image)
+    if isinstance(image, Image.Image):
+        return _of_pillow(image)
+    if isinstance(image, Tensor):
+        return _of_tensor(image)
+    if isinstance(image, str | Path) or hasattr(image, "read"):
+        return read_image(image)
+    raise ImageError(
+        f"expected an image, got {type(image).__name__}: give a uint8 array (H, W, 3), a path, an image of Pillow, or "
+        "a uint8 tensor (3, H, W)"
+    )
+
+
+def _of_pillow(image: Image.Image) -> ImageArray:
+    try:
+        rawmode = image.tile[0].args if isinstance(image, ImageFile.ImageFile) and image.tile else None
+        stream = getattr(image, "fp", None)
+        image.load()
+        rgb = _to_rgb(image, _transparent_pixels(image, rawmode, stream), "the image")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"the image cannot be loaded ({error}): open it again") from None
+    return check_image(np.array(rgb, dtype=np.uint8))
+
+
+def _of_tensor(image: Tensor) -> ImageArray:
+    if image.ndim == 4 and len(image) == 1:
+        image = image[0]
+    if image.dtype != torch.uint8 or image.ndim != 3 or 3 not in (image.shape[0], image.shape[2]):
+        advice = "gosvae.tensor_to_image converts floats in [0, 1]"
+        raise ShapeError(f"expected a uint8 tensor (3, H, W), not {image.dtype} ({advice})", got=image.shape)
+    if image.shape[0] == 3:
+        image = image.permute(1, 2, 0)
+    return check_image(image.detach().cpu().contiguous().numpy())
 
 
 class _UnreadableError(ImageError):
@@ -143,7 +196,7 @@ def _pixels_of_png(stream: BinaryIO) -> BytesIO | None:
     return kept
 
 
-def _transparent_pixels(image: Image.Image, rawmode: Any, stream: BinaryIO) -> npt.NDArray[np.bool_] | None:
+def _transparent_pixels(image: Image.Image, rawmode: Any, stream: BinaryIO | None) -> npt.NDArray[np.bool_] | None:
     """Return which pixels (H, W) of a loaded PNG have its transparent colour; None where it has none.
 
     Pillow scales values of 2 and 4 bits and keeps the upper byte of those of 16, but not the transparent colour.
@@ -154,7 +207,7 @@ def _transparent_pixels(image: Image.Image, rawmode: Any, stream: BinaryIO) -> n
     values: npt.NDArray[Any] = np.asarray(image)
     if image.mode != "RGB":
         values, colour = values[..., None], [colour * {"L;2": 85, "L;4": 17}.get(rawmode, 1)]
-    elif rawmode == "RGB;16B":
+    elif rawmode == "RGB;16B" and stream is not None:
         stream.seek(0)
         with Image.open(stream) as again:
             # Read as if the lower byte of each value were the upper one.

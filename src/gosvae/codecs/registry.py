@@ -19,7 +19,8 @@ from gosvae.codecs.trained import TrainedCodec
 from gosvae.codecs.vq import VqCodec, VqOptions
 from gosvae.errors import ConfigError, ForeignStreamError, unknown_name
 from gosvae.experts.registry import load_expert
-from gosvae.precision import Precision
+from gosvae.precision import Precision, usable_device
+from gosvae.walk import expanded, printable
 
 DEFAULT_CODEC = "gosvae-variable-camvid"
 """Name of the model that `gosvae compress` takes where none is given."""
@@ -69,12 +70,14 @@ def checkpoint_folder(name_or_folder: str | Path) -> Path:
     Raises:
         ConfigError: neither a known name nor a folder.
     """
-    folder = Path(name_or_folder).expanduser()
+    folder = expanded(name_or_folder)
     if str(name_or_folder) in embedded_codecs():
         folder = models_folder() / str(name_or_folder)
     elif not folder.is_dir():
         if len(folder.parts) > 1 or folder.suffix:
-            raise ConfigError(f"no such checkpoint folder: {name_or_folder}; gosvae list codecs shows the names")
+            raise ConfigError(
+                f"no such checkpoint folder: {printable(name_or_folder)}; gosvae list codecs shows the names"
+            )
         known = [*embedded_codecs(), *CLASSICAL_CODECS, LABEL_MAP]
         raise ConfigError(f"{unknown_name('codec', str(name_or_folder), known)}, and it is not a checkpoint folder")
     return folder
@@ -82,8 +85,8 @@ def checkpoint_folder(name_or_folder: str | Path) -> Path:
 
 def option_names(spec: str) -> tuple[str, ...]:
     """Return the names of the options that the codec of a name takes, its rate or none behind it."""
-    name = spec if spec in embedded_codecs() or Path(spec).is_dir() else spec.rpartition(":")[0]
-    folder = models_folder() / name if name in embedded_codecs() else Path(name)
+    name = _split_rate(spec)[0]
+    folder = models_folder() / name if name in embedded_codecs() else expanded(name)
     if not name or not (folder / "config.json").is_file():
         return ()
     kind = KINDS.get(read_json(folder / "config.json").get("kind", "codec"))
@@ -103,9 +106,7 @@ def load_trained_codec(
         ConfigError: neither a known name nor a folder.
         CheckpointError: the folder is not a finished, intact codec.
     """
-    name, _, rate = str(name_or_folder).partition(":")
-    if not rate or Path(name_or_folder).is_dir():
-        name, rate = str(name_or_folder), ""
+    name, rate = _split_rate(str(name_or_folder))
     checkpoint = load_codec_checkpoint(checkpoint_folder(name))
     return build_codec(checkpoint, rate=rate, options=options, device=device, precision=precision)
 
@@ -132,7 +133,8 @@ def load_codec(
     one. A `precision` is for variable-rate codecs, see `VariableRateCodec`.
 
     Raises:
-        ConfigError: an unknown name, an impossible quality, or options or a precision that the codec cannot meet.
+        ConfigError: an unknown name, an impossible quality, options or a precision that the codec cannot meet, or a
+            device that is not there.
         CheckpointError: the folder is not a finished, intact codec.
         ExpertError: a label map's expert cannot be loaded.
     """
@@ -141,13 +143,22 @@ def load_codec(
         check_options(name, chosen_options(options, precision), ())
     if name == LABEL_MAP:
         expert = load_expert(quality if separator else "embedded")
-        expert.to(device)
+        expert.to(usable_device(device))
         return LabelMapCodec(expert)
     if name in CLASSICAL_CODECS:
         if separator and not quality.isdigit():
             raise ConfigError(f"quality of {name!r} must be a whole number, got {quality!r}; for example {name}:50")
         return load_classical(name, int(quality) if separator else None)
     return load_trained_codec(spec, options=options, device=device, precision=precision)
+
+
+def _split_rate(spec: str) -> tuple[str, str]:
+    """Return name and rate of `NAME:RATE`; the rate is empty where there is none.
+
+    The longest folder that exists is the name, and a rate has no slash: folders may have colons in their names.
+    """
+    name, _, rate = spec.rpartition(":")
+    return (spec, "") if not name or "/" in rate or expanded(spec).is_dir() else (name, rate)
 
 
 def split_budget(spec: str) -> tuple[str, int | None]:
