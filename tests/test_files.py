@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 from pathlib import Path
@@ -79,9 +78,3 @@ def test_folders_and_devices_are_not_replaced(tmp_path: Path) -> None:
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
     with pytest.raises(WriteError, match=r"File exists|Not a directory"):
         write_atomically(tmp_path / "pipe" / "below", b"1")
-
-
-def test_names_that_are_no_utf8_are_written_as_json(tmp_path: Path) -> None:
-    name = os.fsdecode(b"caf\xe9.png")
-    write_json(tmp_path / "a.json", {"name": name})
-    assert json.loads((tmp_path / "a.json").read_bytes()) == {"name": name}

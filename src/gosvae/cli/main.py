@@ -51,6 +51,14 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
         return action.help if hidden else super()._get_help_string(action)
 
 
+class _StandardError(logging.StreamHandler[Any]):
+    """Writes to what standard error is at the time: programs that call `main` may replace it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.setStream(sys.stderr)
+        super().emit(record)
+
+
 class _Version(argparse.Action):
     """Prints the version of the installed package."""
 
@@ -133,7 +141,7 @@ def message_of(error: GosvaeError, parser: argparse.ArgumentParser) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 done, 2 an error that the user can mend, 130 interrupted."""
-    logging.basicConfig(level=logging.WARNING, format="gosvae: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="gosvae: %(message)s", handlers=[_StandardError()])
     options = make_parser().parse_args(arguments)
     try:
         status: int = options.run(options)

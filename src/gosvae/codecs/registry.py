@@ -20,7 +20,7 @@ from gosvae.codecs.vq import VqCodec, VqOptions
 from gosvae.errors import ConfigError, ForeignStreamError, unknown_name
 from gosvae.experts.registry import load_expert
 from gosvae.precision import Precision, usable_device
-from gosvae.walk import expanded, printable
+from gosvae.walk import expanded
 
 DEFAULT_CODEC = "gosvae-variable-camvid"
 """Name of the model that `gosvae compress` takes where none is given."""
@@ -75,17 +75,27 @@ def checkpoint_folder(name_or_folder: str | Path) -> Path:
         folder = models_folder() / str(name_or_folder)
     elif not folder.is_dir():
         if len(folder.parts) > 1 or folder.suffix:
-            raise ConfigError(
-                f"no such checkpoint folder: {printable(name_or_folder)}; gosvae list codecs shows the names"
-            )
+            raise ConfigError(f"no such checkpoint folder: {name_or_folder}; gosvae list codecs shows the names")
         known = [*embedded_codecs(), *CLASSICAL_CODECS, LABEL_MAP]
         raise ConfigError(f"{unknown_name('codec', str(name_or_folder), known)}, and it is not a checkpoint folder")
     return folder
 
 
+def split_rate(spec: str) -> tuple[str, str]:
+    """Return the name or folder of a trained codec and its rate, empty where none stands behind a colon.
+
+    A folder that exists is never cut, so that its path may hold colons.
+    """
+    name, _, rate = spec.rpartition(":")
+    if not name or not rate or spec in embedded_codecs() or expanded(spec).is_dir():
+        return spec, ""
+    known = name in embedded_codecs() or expanded(name).is_dir()
+    return (name, rate) if known or "/" not in rate else (spec, "")
+
+
 def option_names(spec: str) -> tuple[str, ...]:
     """Return the names of the options that the codec of a name takes, its rate or none behind it."""
-    name = _split_rate(spec)[0]
+    name, _ = split_rate(spec)
     folder = models_folder() / name if name in embedded_codecs() else expanded(name)
     if not name or not (folder / "config.json").is_file():
         return ()
@@ -106,7 +116,7 @@ def load_trained_codec(
         ConfigError: neither a known name nor a folder.
         CheckpointError: the folder is not a finished, intact codec.
     """
-    name, rate = _split_rate(str(name_or_folder))
+    name, rate = split_rate(str(name_or_folder))
     checkpoint = load_codec_checkpoint(checkpoint_folder(name))
     return build_codec(checkpoint, rate=rate, options=options, device=device, precision=precision)
 
@@ -150,15 +160,6 @@ def load_codec(
             raise ConfigError(f"quality of {name!r} must be a whole number, got {quality!r}; for example {name}:50")
         return load_classical(name, int(quality) if separator else None)
     return load_trained_codec(spec, options=options, device=device, precision=precision)
-
-
-def _split_rate(spec: str) -> tuple[str, str]:
-    """Return name and rate of `NAME:RATE`; the rate is empty where there is none.
-
-    The longest folder that exists is the name, and a rate has no slash: folders may have colons in their names.
-    """
-    name, _, rate = spec.rpartition(":")
-    return (spec, "") if not name or "/" in rate or expanded(spec).is_dir() else (name, rate)
 
 
 def split_budget(spec: str) -> tuple[str, int | None]:
