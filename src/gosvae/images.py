@@ -1,4 +1,4 @@
-"""Image files to uint8 RGB arrays and back. What cannot be read is refused in one line.
+"""Conversion between image files and uint8 RGB arrays. A file that cannot be read is refused with a one-line message.
 
 Axis legend: H and W pixels, 3 RGB channels.
 """
@@ -27,7 +27,7 @@ from gosvae.files import write_atomically
 from gosvae.tensors import ImageArray, check_image
 
 MAX_PIXELS = 64_000_000
-"""Images with more pixels are refused, which keeps the memory for reading one below 2 GB."""
+"""Largest number of pixels of an image that is read, which keeps the memory for reading it below 2 GB."""
 
 _WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".avif": ("AVIF", {"quality": 95}),
@@ -53,8 +53,8 @@ def read_image(source: str | Path | BinaryIO) -> ImageArray:
     """Read an image file or a binary stream (from its beginning) as RGB, uint8 (H, W, 3).
 
     Grey, palette, 1-bit and CMYK images become RGB, values of 12 and 16 bits are scaled to 8 bits, transparent pixels
-    are laid over white (as browsers and printers show them), and the EXIF orientation is applied. Of an animation, the
-    first frame is read. Text and colour profiles are not used, and a PNG is read even where these are damaged.
+    are laid over white (as browsers and printers show them), and the EXIF orientation is applied. Only the first frame
+    of an animation is read. Text and colour profiles are not used: a PNG is read even if they are damaged.
 
     Raises:
         ImageError: the file is missing, empty, damaged, not an image, of a kind that has no 8-bit meaning (negative or
@@ -73,14 +73,15 @@ def read_image(source: str | Path | BinaryIO) -> ImageArray:
 
 
 def as_image(image: ImageArray | AnyImage) -> ImageArray:
-    """Return RGB, uint8 (H, W, 3), of a file or of what other libraries hold an image in.
+    """Return an image in any common form as RGB, uint8 (H, W, 3).
 
     Args:
         image: an array, which is returned as it is; the path of a file or a binary stream, see `read_image`; an image
             of Pillow, which becomes RGB as in `read_image`; or a uint8 tensor of PyTorch, (3, H, W) or (H, W, 3).
 
     Raises:
-        ImageError: the file cannot be read, the image has a kind that has no 8-bit meaning, or something else is given.
+        ImageError: the file cannot be read, the image is of a kind that has no 8-bit meaning, or the argument has
+            none of these forms.
         ShapeError: the array or tensor has another layout.
     """
     if isinstance(image, np.ndarray):
@@ -124,7 +125,7 @@ class _UnreadableError(ImageError):
 
 
 def _read_stream(stream: BinaryIO, label: str) -> ImageArray:
-    """Decode a stream that `label` names in errors."""
+    """Return the image in a stream; error messages name it `label`."""
     if not stream.seekable():
         stream = BytesIO(stream.read())
     stream.seek(0)
@@ -144,7 +145,7 @@ def _decode(stream: BinaryIO, label: str) -> ImageArray:
     """Decode a stream that Pillow can take as it stands."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns of too many pixels, an error below, and of damaged metadata beside pixels that are good.
+            # Pillow warns of too many pixels, which is an error below, and of damaged metadata beside intact pixels.
             warnings.simplefilter("ignore")
             with Image.open(stream) as image:
                 if image.width * image.height > MAX_PIXELS:
@@ -267,7 +268,7 @@ def _grey_of_16_bits(image: Image.Image, label: str) -> npt.NDArray[np.uint8]:
 
 
 def write_image(path: str | Path, image_uint8_HW3: ImageArray) -> None:
-    """Write RGB, uint8 (H, W, 3), in the format of the file name's suffix; a failure leaves an old file as it was.
+    """Write an RGB image, uint8 (H, W, 3), in the format of the file's suffix; a failure leaves an old file intact.
 
     PNG, BMP, PPM, TIFF and WebP keep every pixel; JPEG and AVIF are written at quality 95.
 

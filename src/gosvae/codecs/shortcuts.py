@@ -1,4 +1,4 @@
-"""Compress and decompress in one call, for programs that handle an image now and then."""
+"""Compression and decompression in one call, for programs that handle an image now and then."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def compress(
     A codec that is given by its name is loaded in every call: for many images load it once with `load_codec`.
 
     Args:
-        image_uint8_HW3: the image; or what `as_image` makes one of: the path of an image file, an image of Pillow, or a
-            uint8 tensor (3, H, W).
+        image_uint8_HW3: the image as an array, as the path of its file or a binary stream, as an image of Pillow, or as
+            a uint8 tensor (3, H, W).
         codec: a codec, or its name as `load_codec` takes it: a model of the package, a checkpoint folder or a
             classical codec.
         level: level of a variable-rate codec, 0 to 255, or quality of a classical codec; for a codec by name.
@@ -36,12 +36,12 @@ def compress(
         options: layout of the stream; for a codec by name.
 
     Raises:
-        ConfigError: an unknown name, a rate that the codec does not have, a level beside a budget, or a level or
-            options for a codec that is loaded already.
+        ConfigError: the name is unknown, the codec does not have the rate, a level and a budget are given together, or
+            a level or options are given for a codec that is loaded already.
         RateError: even the lowest quality takes more than `kib`.
         CheckpointError: the folder is not a finished, intact codec.
         ShapeError: the array is not a uint8 RGB image.
-        ImageError: the file cannot be read, or what was given is no image.
+        ImageError: the file cannot be read, or the argument has none of these forms.
     """
     image = as_image(image_uint8_HW3)
     if level is not None and kib is not None:
@@ -65,7 +65,7 @@ def decompress(data: bytes | bytearray | memoryview, codec: ImageCodec | str | P
 
     Args:
         data: the stream.
-        codec: the codec that made it, or its name as `load_codec` takes it; None finds the model of the package.
+        codec: codec that made the stream, or its name as `load_codec` takes it; None finds the model of the package.
 
     Raises:
         BitstreamError: the bytes are damaged, incomplete or of another format.
