@@ -65,6 +65,14 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
         return action.help if hidden else super()._get_help_string(action)
 
 
+class _StandardError(logging.StreamHandler[Any]):
+    """Writes to what standard error is at the time: programs that call `main` may replace it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.setStream(sys.stderr)
+        super().emit(record)
+
+
 class _Version(argparse.Action):
     """Option that prints the version of the installed package."""
 
@@ -180,7 +188,7 @@ def _refuse(line: str, options: argparse.Namespace, status: int = 2) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status, see `EXIT_STATUS`."""
-    logging.basicConfig(level=logging.WARNING, format="gosvae: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="gosvae: %(message)s", handlers=[_StandardError()])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a character that the terminal lacks never ends a command

@@ -14,9 +14,9 @@ log = logging.getLogger(__name__)
 
 
 class ImageFolder(Dataset):
-    """All images below a folder in natural order, as `find_images` finds them, or the image of one file.
+    """Dataset of all images below a folder, as `find_images` lists them, or of a single image file.
 
-    Pictures that are left out, because their format is not read for example, are told in a warning of the log.
+    A warning in the log counts the pictures that are left out, for example because their format is not read.
 
     Raises:
         DatasetError: the path does not exist or holds no images.
