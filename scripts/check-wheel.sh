@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 checkout=$PWD
-python=$(command -v "${1:-.venv/bin/python}")
+python=$(realpath -s "$(command -v "${1:-.venv/bin/python}")")
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 unset PYTHONPATH
