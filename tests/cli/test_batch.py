@@ -212,6 +212,11 @@ def test_standard_input_is_touched_for_a_dash_only(
     for command in (["compress", "-", "-o", "b.gos", "--codec", str(codec)], ["info", "-"]):
         assert main(command) == 2
         assert "standard input is closed" in capsys.readouterr().err
+    send = ("send", "--udp", "127.0.0.1:9", "--quiet", "--codec", str(codec))
+    assert main([*send, str(photos / "sub" / "1.png")]) == 0
+    capsys.readouterr()
+    assert main([*send, "-"]) == 2
+    assert "standard input is closed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -188,18 +188,6 @@ def _tell(result: Result, plan: Plan, options: argparse.Namespace) -> None:
         print(f"{names['source']} -> {names['target']}: {result.line}", file=output, flush=True)
 
 
-def read_standard_input() -> bytes:
-    """Return all bytes of standard input.
-
-    Raises:
-        ConfigError: it is closed.
-    """
-    stream: BinaryIO | None = getattr(sys.stdin, "buffer", None)
-    if stream is None:
-        raise ConfigError("standard input is closed: name a file instead of -")
-    return stream.read()
-
-
 def write_result(target: Path | None, data: bytes) -> None:
     """Write a file, or standard output where `target` is None.
 
