@@ -122,6 +122,36 @@ def test_a_full_disk_ends_the_work_and_says_how_to_go_on(
     assert sorted(contents(Path("coded"))) == ["sub/1.gos", "sub/2.gos"]
 
 
+def test_an_interruption_says_how_to_go_on(
+    photos: Path, codec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real, calls = os.fsync, iter([False, False, True])
+
+    def interrupted(descriptor: int) -> None:
+        if next(calls):
+            raise KeyboardInterrupt
+        real(descriptor)
+
+    there = ["compress", str(photos), "-o", "coded", "--codec", str(codec), "--skip-existing"]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", interrupted)
+        assert main(there) == 130
+    assert "stopped after 3 of 5 files; the same command with --skip-existing goes on" in capsys.readouterr().err
+    assert main(there) == 1
+    assert capsys.readouterr().out.startswith("2 files: ")
+    assert sorted(contents(Path("coded"))) == [f"sub/{number}.gos" for number in (1, 2, 4, 5)]
+    assert main(there) == 1  # the damaged picture is told again, the others are done
+    assert "1 could not be used; 4 left as they were" in capsys.readouterr().out
+
+
+def test_links_in_a_circle_are_one_line(photos: Path, codec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("circle.gos").symlink_to("circle.gos")
+    assert main(["compress", str(photos / "sub" / "1.png"), "-o", "circle.gos", "--codec", str(codec)]) == 2
+    assert main(["compress", "circle.gos", "-o", "x.gos", "--codec", str(codec)]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
+    assert Path("circle.gos").is_symlink()
+
+
 def test_json_of_one_file(photos: Path, codec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = str(photos / "sub" / "1.png")
     assert main(["compress", source, "-o", "a.gos", "--codec", str(codec), "--json"]) == 0
@@ -182,6 +212,11 @@ def test_standard_input_is_touched_for_a_dash_only(
     for command in (["compress", "-", "-o", "b.gos", "--codec", str(codec)], ["info", "-"]):
         assert main(command) == 2
         assert "standard input is closed" in capsys.readouterr().err
+    send = ("send", "--udp", "127.0.0.1:9", "--quiet", "--codec", str(codec))
+    assert main([*send, str(photos / "sub" / "1.png")]) == 0
+    capsys.readouterr()
+    assert main([*send, "-"]) == 2
+    assert "standard input is closed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def run_all(work: Work, plan: Plan, options: argparse.Namespace, note: str | Non
                 _tell(result, plan, options)
                 bar.update()
     except BaseException:
-        if many and tally.done + tally.failed < len(plan.jobs):
+        if many and 0 < tally.done + tally.failed < len(plan.jobs):
             done = f"stopped after {tally.done + tally.failed} of {len(plan.jobs)} files"
             print(f"gosvae: {done}; the same command with --skip-existing goes on", file=sys.stderr)
         raise
@@ -140,7 +140,7 @@ def run_all(work: Work, plan: Plan, options: argparse.Namespace, note: str | Non
         results.close()  # type: ignore[attr-defined]
     if many and not options.json and not options.quiet:
         print(tally.line(time.perf_counter() - began_s), file=output, flush=True)
-    if tally.failed and not tally.done:
+    if tally.failed and not tally.done and not plan.skipped:
         raise ConfigError(f"none of the {tally.failed} files could be used")
     return 1 if tally.failed else 0
 
@@ -186,18 +186,6 @@ def _tell(result: Result, plan: Plan, options: argparse.Namespace) -> None:
         print(json.dumps({**names, **result.facts}), file=output, flush=True)
     elif not options.quiet and not plan.of_folder:
         print(f"{names['source']} -> {names['target']}: {result.line}", file=output, flush=True)
-
-
-def read_standard_input() -> bytes:
-    """Return all bytes of standard input.
-
-    Raises:
-        ConfigError: it is closed.
-    """
-    stream: BinaryIO | None = getattr(sys.stdin, "buffer", None)
-    if stream is None:
-        raise ConfigError("standard input is closed: name a file instead of -")
-    return stream.read()
 
 
 def write_result(target: Path | None, data: bytes) -> None:

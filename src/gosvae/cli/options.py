@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import get_args
+from typing import BinaryIO, get_args
 
 import torch
 
@@ -64,6 +64,18 @@ def parse_kib(text: str) -> float:
     if not 0 < size < math.inf:
         raise argparse.ArgumentTypeError(f"expected a size in KiB above 0 such as 0.5, got {text!r}")
     return size
+
+
+def standard_input() -> BinaryIO:
+    """Return the bytes of standard input, which commands read for the source `-` alone.
+
+    Raises:
+        ConfigError: it is closed.
+    """
+    stream: BinaryIO | None = getattr(sys.stdin, "buffer", None)
+    if stream is None:
+        raise ConfigError("standard input is closed: name a file instead of -")
+    return stream
 
 
 def add_perceptual(parser: argparse.ArgumentParser, *, default: str) -> None:

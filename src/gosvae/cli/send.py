@@ -14,11 +14,12 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 
 from gosvae.bitstream import MAX_SLICES
-from gosvae.cli.options import add_device, add_precision, device_of, parse_size, precision_of
+from gosvae.cli.options import add_device, add_precision, device_of, parse_size, precision_of, standard_input
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, option_names
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
@@ -207,12 +208,13 @@ def _pictures(options: argparse.Namespace, damaged: _Damaged) -> Iterator[ImageA
     endless = names[0] == "-" or names[0].startswith(CAMERA)
     if options.loop and endless:
         raise ConfigError(f"--loop: {names[0]} cannot begin again")
-    first = open_source(names, sys.stdin.buffer)  # a missing source is reported before a connection is made
+    stdin = standard_input() if "-" in names else BytesIO()  # closed for a service: touched for `-` only
+    first = open_source(names, stdin)  # a missing source is reported before a connection is made
 
     def passes() -> Iterator[Iterator[ImageArray]]:
         yield damaged.step_over(first)
         while options.loop:
-            yield damaged.step_over(open_source(names, sys.stdin.buffer))
+            yield damaged.step_over(open_source(names, stdin))
 
     for number, picture in enumerate(chain.from_iterable(passes())):
         if options.frames is not None and number >= options.frames:

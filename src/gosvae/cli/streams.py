@@ -13,8 +13,8 @@ from typing import Any, get_args
 from PIL import Image
 
 from gosvae.bitstream import SliceLayout
-from gosvae.cli.batch import Result, Work, add_batch, read_standard_input, run_all, write_result
-from gosvae.cli.options import parse_kib
+from gosvae.cli.batch import Result, Work, add_batch, run_all, write_result
+from gosvae.cli.options import parse_kib, standard_input
 from gosvae.cli.targets import Existing, Job, Naming, Plan, files_below, plan
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
@@ -135,7 +135,7 @@ class _Compressing(Work):
 
     def __call__(self, job: Job) -> Result:
         assert self.codec is not None
-        source = BytesIO(read_standard_input()) if job.source is None else job.source
+        source = BytesIO(standard_input().read()) if job.source is None else job.source
         image = read_image(source)
         try:
             data = compress(image, self.codec, kib=self.kib)
@@ -192,7 +192,7 @@ def read_stream(path: Path | None) -> bytes:
         ConfigError: standard input is closed.
     """
     if path is None:
-        return read_standard_input()
+        return standard_input().read()
     try:
         return path.read_bytes()
     except OSError as error:

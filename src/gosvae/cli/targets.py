@@ -162,9 +162,9 @@ def _jobs_of(source: str, out: str | None, naming: Naming) -> list[Job]:
     files: Iterable[Path] = naming.find(folder)
     if out is None:
         return [Job(file, naming.beside(file)) for file in files]
-    results = Path(out).resolve()
-    if folder.resolve() in results.parents:  # results of an earlier call are no sources
-        files = [file for file in files if results not in file.resolve().parents]
+    results = _place(Path(out))
+    if _place(folder) in results.parents:  # results of an earlier call are no sources
+        files = [file for file in files if results not in _place(file).parents]
     short = {file: file.relative_to(folder).with_suffix(naming.suffix) for file in files}
     uses = Counter(short.values())
     return [
@@ -175,6 +175,11 @@ def _jobs_of(source: str, out: str | None, naming: Naming) -> list[Job]:
 
 def _with_full_name(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
+
+
+def _place(path: Path) -> Path:
+    """Return the absolute path behind all links; links in a circle are no error here."""
+    return Path(os.path.realpath(path))
 
 
 def _is_there(path: Path) -> bool:
@@ -199,12 +204,12 @@ def _is_there(path: Path) -> bool:
 
 def _compare(jobs: Sequence[Job]) -> None:
     """Refuse a target that is any of the sources, or that of two sources, by whatever path or link."""
-    read = {job.source.resolve(): job.source for job in jobs if job.source is not None}
+    read = {_place(job.source): job.source for job in jobs if job.source is not None}
     written: dict[Path, Job] = {}
     for job in jobs:
         if job.target is None:
             continue
-        place = job.target.resolve()
+        place = _place(job.target)
         if place in read:
             source = read[place]
             advice = "give another name for the output (option -o)"
