@@ -1,4 +1,4 @@
-"""Dataset of a plain folder of images, or of one image, without labels."""
+"""A plain folder of images, or one image, without labels."""
 
 from __future__ import annotations
 

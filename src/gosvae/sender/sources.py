@@ -65,7 +65,7 @@ def open_source(names: Sequence[str], stdin: BinaryIO) -> Iterator[ImageArray]:
         return _camera(_open_video(device, form))
     if special:
         return _frames(_open_video(names[0], None))
-    return _read_files(_image_files(names))
+    return PictureFiles(_image_files(names))
 
 
 def is_video(name: str) -> bool:
@@ -96,8 +96,14 @@ def _image_files(names: Sequence[str]) -> list[Path]:
     return files
 
 
-def _read_files(files: Sequence[Path]) -> Iterator[ImageArray]:
-    return map(read_image, files)  # no generator: it goes on after an error
+class PictureFiles(Iterator[ImageArray]):
+    """Pictures of files, one after the other; after an `ImageError` for a file the next one can be asked for."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = iter(files)
+
+    def __next__(self) -> ImageArray:
+        return read_image(next(self._files))
 
 
 def read_pictures(stream: BinaryIO) -> Iterator[ImageArray]:
