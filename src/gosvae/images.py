@@ -135,7 +135,7 @@ def _read_stream(stream: BinaryIO, label: str) -> ImageArray:
     try:
         return _decode(stream, label)
     except _UnreadableError:
-        without_metadata = _pixels_of_png(stream)
+        without_metadata = pixels_of_png(stream)
         if without_metadata is None:
             raise
         return _decode(without_metadata, label)
@@ -173,10 +173,12 @@ def _too_large(label: str, found: str) -> str:
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF
 _PNG_BEGINS = b"\x89PNG\r\n\x1a\n"
 _PNG_CHUNK = struct.Struct(">I4s")
+GREY_STEPS: dict[Any, int] = {"L;2": 85, "L;4": 17}
+"""Factor by which Pillow scales the values of a grey PNG of 2 or 4 bits, by its raw mode."""
 
 
-def _pixels_of_png(stream: BinaryIO) -> BytesIO | None:
-    """Return a PNG without the chunks that say nothing of its pixels; None for another format.
+def pixels_of_png(stream: BinaryIO) -> BytesIO | None:
+    """Return a PNG without the chunks that do not concern its pixels; None for another format.
 
     Pillow refuses a file whose text or colour profile is long or damaged. Transparency and an intact orientation stay.
     """
@@ -207,7 +209,7 @@ def _transparent_pixels(image: Image.Image, rawmode: Any, stream: BinaryIO | Non
         return None
     values: npt.NDArray[Any] = np.asarray(image)
     if image.mode != "RGB":
-        values, colour = values[..., None], [colour * {"L;2": 85, "L;4": 17}.get(rawmode, 1)]
+        values, colour = values[..., None], [colour * GREY_STEPS.get(rawmode, 1)]
     elif rawmode == "RGB;16B" and stream is not None:
         stream.seek(0)
         with Image.open(stream) as again:

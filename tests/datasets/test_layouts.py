@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -158,6 +160,37 @@ def test_ade20k_labels_are_shifted_and_others_refused(tmp_path: Path) -> None:
     save(tmp_path / "annotations/validation/ADE_val_00000001.png", np.full((16, 16), 151, np.uint8))
     with pytest.raises(DatasetError, match="label 151 found"):
         dataset[0]
+
+
+def png(values: np.ndarray, bits: int, metadata: bytes = b"") -> bytes:
+    """A grey PNG of few bits as the specification lays it out."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    fields = (values[..., None] >> np.arange(bits)[::-1]) & 1
+    rows = np.packbits(fields.reshape(len(values), -1).astype(np.uint8), axis=1)
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, 0, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(metadata)) if metadata else b""
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + text + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_label_maps_of_few_bits_and_long_metadata_hold_their_own_numbers(tmp_path: Path, bits: int) -> None:
+    make_camvid(tmp_path)
+    raw = np.arange(256).reshape(16, 16) % min(2**bits, 12)
+    for metadata in (b"", bytes(3 * 2**20)):
+        (tmp_path / "valannot" / "a_1.png").write_bytes(png(raw, bits, metadata))
+        labels = CamVid(tmp_path, "val")[0].labels_uint8_HW
+        assert np.array_equal(labels, np.where(raw == 11, 255, raw))
+
+
+def test_hidden_files_are_no_images_of_a_data_set(tmp_path: Path) -> None:
+    make_camvid(tmp_path)
+    count = len(CamVid(tmp_path, "val"))
+    (tmp_path / "val" / "._a_1.png").write_bytes(b"what a Mac leaves beside a file")
+    assert len(CamVid(tmp_path, "val")) == count
 
 
 def test_a_colour_image_is_no_label_map(tmp_path: Path) -> None:

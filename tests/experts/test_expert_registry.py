@@ -86,3 +86,12 @@ def test_folders_that_hold_no_expert(tmp_path: Path) -> None:
     config.write_text('{"kind": "expert"}')
     with pytest.raises(ExpertError, match=r"weights\.safetensors is missing"):
         load_expert(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["~no-such-user/net", "~no-such-user/net.pt2", "hf:~no-such-user/net"])
+def test_a_home_folder_that_does_not_exist_is_refused_in_one_line(name: str) -> None:
+    if name.startswith("hf:"):
+        pytest.importorskip("transformers", reason="needs gosvae[huggingface]")
+    with pytest.raises(ExpertError) as error:
+        load_expert(name)
+    assert "\n" not in str(error.value)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 from gosvae.datasets.base import Sample
 from gosvae.errors import DatasetError
+from gosvae.images import GREY_STEPS, pixels_of_png
 from gosvae.tensors import ImageArray, LabelArray
 
 
 def list_files(folder: Path, pattern: str, dataset: str) -> list[Path]:
-    """Return the files below a folder that match a glob pattern, sorted by path.
+    """Return the files below a folder that match a glob pattern, sorted by path, without hidden files.
 
     Raises:
         DatasetError: no file matches; the message names the pattern and the folder.
     """
-    paths = sorted(path for path in folder.glob(pattern) if path.is_file())
+    paths = sorted(path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith("."))
     if not paths:
         problem = "has no such files" if folder.is_dir() else "is not a folder"
         raise DatasetError(f"{dataset}: looked for {folder / pattern}, but {folder} {problem}: check the path given")
@@ -42,17 +45,32 @@ def label_path_of_each(images: list[Path], label_path: Callable[[Path], Path]) -
     return paths
 
 
+def _label_values(stream: BinaryIO, path: Path) -> LabelArray:
+    """Return the values as they are stored; Pillow spreads those of 2 and 4 bits over 8."""
+    with Image.open(stream) as image:
+        if image.mode not in ("L", "P"):
+            raise DatasetError(f"{path}: a label map is an 8-bit grey or palette image, this is {image.mode}")
+        scale = GREY_STEPS.get(image.tile[0].args, 1) if isinstance(image, PngImageFile) and image.tile else 1
+        return np.array(image, dtype=np.uint8) // np.uint8(scale)
+
+
 def read_label_map(path: Path) -> LabelArray:
-    """Return the raw class numbers, uint8 (H, W), of an 8-bit grey or palette image.
+    """Return the raw class numbers, uint8 (H, W), of a grey or palette image of at most 8 bits.
 
     Raises:
         DatasetError: the file is missing, damaged or not of that kind.
     """
     try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P"):
-                raise DatasetError(f"{path}: a label map is an 8-bit grey or palette image, this is {image.mode}")
-            return np.array(image, dtype=np.uint8)
+        with path.open("rb") as stream:
+            try:
+                return _label_values(stream, path)
+            except (OSError, SyntaxError, ValueError):
+                without_metadata = pixels_of_png(stream)
+                if without_metadata is None:
+                    raise
+                return _label_values(without_metadata, path)
+    except UnidentifiedImageError:
+        raise DatasetError(f"cannot read the label map {path}: it is not an image") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise DatasetError(f"cannot read the label map {path}: {str(error).splitlines()[0]}") from None
 

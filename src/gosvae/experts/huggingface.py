@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gosvae import walk
 from gosvae.errors import ExpertError, GosvaeError, MissingDependencyError
 from gosvae.experts.base import Expert, ExpertInfo
 
@@ -145,7 +146,7 @@ def load_huggingface_expert(source: str | Path) -> HuggingFaceExpert:
         ExpertError: no such folder, the hub cannot be reached, or it is not a complete segmentation model.
     """
     _require_transformers()
-    folder = Path(source).expanduser()
+    folder = walk.expanded(source)
     local = folder.is_dir()
     if local and not (folder / "config.json").is_file():
         raise ExpertError(f"{folder} is not a transformers model: no config.json in it")

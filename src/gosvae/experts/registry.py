@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 
+from gosvae import walk
 from gosvae.errors import ExpertError
 from gosvae.experts import exported
 from gosvae.experts.base import Expert
@@ -60,7 +61,7 @@ def _load(text: str) -> Expert:
         return load_trained_expert(_models_folder() / text)
     if text.startswith("hf:"):
         return load_huggingface_expert(text.removeprefix("hf:"))
-    path = Path(text).expanduser()
+    path = walk.expanded(text)
     if path.suffix in exported.SUFFIXES:
         return load_exported_expert(path)
     if text and path.is_dir():
