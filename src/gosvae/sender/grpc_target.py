@@ -16,8 +16,8 @@ from gosvae.sender.sources import as_jpeg
 from gosvae.sender.target import SenderCounters, Target
 from gosvae.tensors import ImageArray
 
-DRAIN_S = 10.0
-"""Seconds that answers are waited for at the end."""
+DRAIN_S = 60.0
+"""Seconds without an outcome after which the end stops waiting for the frames that have none."""
 OnAnswer = Callable[[Answer], None]
 """Function that is called with every answer."""
 
@@ -87,8 +87,7 @@ class GrpcTarget(Target):
             await self._send_all()
             try:
                 await self._client.finish()
-                async with asyncio.timeout(DRAIN_S):
-                    await asyncio.shield(self._reader)
+                await self._drain()
                 return
             except UnreachableError:
                 await asyncio.wait((self._reader,))
@@ -97,14 +96,26 @@ class GrpcTarget(Target):
         if not self._reader.done():
             with contextlib.suppress(UnreachableError):  # everything has its outcome
                 await self._client.finish()
-                async with asyncio.timeout(DRAIN_S):
-                    await asyncio.shield(self._reader)
+                await self._drain()
 
     async def close(self) -> None:
         """Close the connection; frames and answers that are under way are lost."""
         await self._client.close()
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
+
+    async def _drain(self) -> None:
+        """Wait for the end of the answers.
+
+        Raises:
+            TimeoutError: for `DRAIN_S` seconds, no frame got its outcome.
+        """
+        while not self._reader.done():
+            missing = len(self._flying)
+            await asyncio.wait((self._reader,), timeout=DRAIN_S)
+            if not self._reader.done() and len(self._flying) == missing:
+                raise TimeoutError
+        self._reader.result()
 
     def _start_reader(self) -> asyncio.Task[None]:
         reader = asyncio.create_task(self._read(self._client))
