@@ -340,3 +340,25 @@ def test_the_end_waits_as_long_as_outcomes_come(monkeypatch: pytest.MonkeyPatch)
         assert (target.counters.answered, target.unanswered) == (2, 0)
 
     run(test)
+
+
+def test_an_interrupt_at_the_end_shortens_the_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        gate = Gate()
+        monkeypatch.setattr(grpc_target, "INTERRUPTED_S", 0.05)
+        async with Receiver(gate, CONFIG) as receiver:
+            assert receiver.service is not None
+            client = await LinkClient.open(receiver.service.endpoint)
+            reconnection = Attempts().reconnection(stop=asyncio.Event())
+            target = GrpcTarget(client, reconnection=reconnection)
+            await target.send(0, stream(), next(pictures(1)))
+            finishing = asyncio.create_task(target.finish())
+            await until(lambda: bool(gate.batches))
+            assert not finishing.done()
+            reconnection.stop.set()
+            with pytest.raises(TimeoutError):
+                await finishing
+            await target.close()
+            gate.opened.set()
+
+    run(test)

@@ -16,8 +16,10 @@ from gosvae.sender.sources import as_jpeg
 from gosvae.sender.target import SenderCounters, Target
 from gosvae.tensors import ImageArray
 
-DRAIN_S = 60.0
+DRAIN_S = 120.0
 """Seconds without an outcome after which the end stops waiting for the frames that have none."""
+INTERRUPTED_S = 10.0
+"""The same limit for a sender that was interrupted."""
 OnAnswer = Callable[[Answer], None]
 """Function that is called with every answer."""
 
@@ -108,13 +110,23 @@ class GrpcTarget(Target):
         """Wait for the end of the answers.
 
         Raises:
-            TimeoutError: for `DRAIN_S` seconds, no frame got its outcome.
+            TimeoutError: for `DRAIN_S` seconds, or `INTERRUPTED_S` after an interrupt, no frame got its outcome.
         """
-        while not self._reader.done():
-            missing = len(self._flying)
-            await asyncio.wait((self._reader,), timeout=DRAIN_S)
-            if not self._reader.done() and len(self._flying) == missing:
-                raise TimeoutError
+        stop = asyncio.Event() if self._reconnection is None else self._reconnection.stop
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while not self._reader.done():
+                missing, interrupted = len(self._flying), stop.is_set()
+                waits_for = {self._reader} if interrupted else {self._reader, stopping}
+                done, _ = await asyncio.wait(
+                    waits_for,
+                    timeout=min(DRAIN_S, INTERRUPTED_S) if interrupted else DRAIN_S,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if not done and len(self._flying) == missing:
+                    raise TimeoutError
+        finally:
+            stopping.cancel()
         self._reader.result()
 
     def _start_reader(self) -> asyncio.Task[None]:
