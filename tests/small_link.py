@@ -59,6 +59,7 @@ def patient_senders() -> Iterator[None]:
     with (
         patch.dict(LinkClient.open.__func__.__kwdefaults__, timeout_s=PATIENCE_S),  # type: ignore[attr-defined]
         patch.object(grpc_target, "DRAIN_S", PATIENCE_S),
+        patch.object(grpc_target, "INTERRUPTED_S", PATIENCE_S),
     ):
         yield
 

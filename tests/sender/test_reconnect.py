@@ -19,6 +19,7 @@ from gosvae.protocol.frames import Answer, Frame, Outcome, Perceived
 from gosvae.protocol.security import Endpoint
 from gosvae.receiver.engine import EngineLimits
 from gosvae.receiver.receiver import Receiver, ReceiverConfig
+from gosvae.sender import grpc_target
 from gosvae.sender.client import LinkClient, UnreachableError
 from gosvae.sender.grpc_target import GrpcTarget
 from gosvae.sender.reconnect import BackOff, Reconnection
@@ -316,5 +317,48 @@ def test_an_original_that_does_not_fit_is_left_out_and_counted() -> None:
             await target.finish()
             await target.close()
         assert (target.counters.answered, target.counters.originals_left_out) == (1, 1)
+
+    run(test)
+
+
+def test_the_end_waits_as_long_as_outcomes_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        gate = Gate()
+        async with Receiver(gate, CONFIG) as receiver:
+            assert receiver.service is not None
+            target = GrpcTarget(await LinkClient.open(receiver.service.endpoint))
+            for number in range(2):
+                await target.send(number, stream(), next(pictures(1)))
+            await until(lambda: bool(gate.batches))
+            monkeypatch.setattr(grpc_target, "DRAIN_S", 0.05)
+            with pytest.raises(TimeoutError):
+                await target.finish()
+            monkeypatch.setattr(grpc_target, "DRAIN_S", PATIENCE_S)
+            gate.opened.set()
+            await target.finish()
+            await target.close()
+        assert (target.counters.answered, target.unanswered) == (2, 0)
+
+    run(test)
+
+
+def test_an_interrupt_at_the_end_shortens_the_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        gate = Gate()
+        monkeypatch.setattr(grpc_target, "INTERRUPTED_S", 0.05)
+        async with Receiver(gate, CONFIG) as receiver:
+            assert receiver.service is not None
+            client = await LinkClient.open(receiver.service.endpoint)
+            reconnection = Attempts().reconnection(stop=asyncio.Event())
+            target = GrpcTarget(client, reconnection=reconnection)
+            await target.send(0, stream(), next(pictures(1)))
+            finishing = asyncio.create_task(target.finish())
+            await until(lambda: bool(gate.batches))
+            assert not finishing.done()
+            reconnection.stop.set()
+            with pytest.raises(TimeoutError):
+                await finishing
+            await target.close()
+            gate.opened.set()
 
     run(test)

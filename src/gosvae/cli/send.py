@@ -250,7 +250,7 @@ def run_send(options: argparse.Namespace) -> int:
     status = asyncio.run(_send(options, chain([first], pictures), transmitter, fps))
     if damaged.count:
         print(f"{damaged.count} damaged pictures skipped")
-        return 2
+        return status or 1
     return status
 
 

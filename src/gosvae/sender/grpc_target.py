@@ -16,8 +16,10 @@ from gosvae.sender.sources import as_jpeg
 from gosvae.sender.target import SenderCounters, Target
 from gosvae.tensors import ImageArray
 
-DRAIN_S = 10.0
-"""Seconds that answers are waited for at the end."""
+DRAIN_S = 120.0
+"""Seconds without an outcome after which the end stops waiting for the frames that have none."""
+INTERRUPTED_S = 10.0
+"""The same limit for a sender that was interrupted."""
 OnAnswer = Callable[[Answer], None]
 """Function that is called with every answer."""
 
@@ -87,8 +89,7 @@ class GrpcTarget(Target):
             await self._send_all()
             try:
                 await self._client.finish()
-                async with asyncio.timeout(DRAIN_S):
-                    await asyncio.shield(self._reader)
+                await self._drain()
                 return
             except UnreachableError:
                 await asyncio.wait((self._reader,))
@@ -97,14 +98,36 @@ class GrpcTarget(Target):
         if not self._reader.done():
             with contextlib.suppress(UnreachableError):  # everything has its outcome
                 await self._client.finish()
-                async with asyncio.timeout(DRAIN_S):
-                    await asyncio.shield(self._reader)
+                await self._drain()
 
     async def close(self) -> None:
         """Close the connection; frames and answers that are under way are lost."""
         await self._client.close()
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
+
+    async def _drain(self) -> None:
+        """Wait for the end of the answers.
+
+        Raises:
+            TimeoutError: for `DRAIN_S` seconds, or `INTERRUPTED_S` after an interrupt, no frame got its outcome.
+        """
+        stop = asyncio.Event() if self._reconnection is None else self._reconnection.stop
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while not self._reader.done():
+                missing, interrupted = len(self._flying), stop.is_set()
+                waits_for = {self._reader} if interrupted else {self._reader, stopping}
+                done, _ = await asyncio.wait(
+                    waits_for,
+                    timeout=min(DRAIN_S, INTERRUPTED_S) if interrupted else DRAIN_S,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if not done and len(self._flying) == missing:
+                    raise TimeoutError
+        finally:
+            stopping.cancel()
+        self._reader.result()
 
     def _start_reader(self) -> asyncio.Task[None]:
         reader = asyncio.create_task(self._read(self._client))

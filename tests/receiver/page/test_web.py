@@ -479,6 +479,49 @@ def test_a_port_in_use() -> None:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+def browse(server: WebServer, folder: Path, awaited: str) -> tuple[str, str]:
+    """The page as a browser shows it as soon as it has some text, and what the browser logs."""
+    command = [
+        *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
+        *("--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder / 'user'}"),
+        *("--enable-logging=stderr", "--dump-dom", f"http://{server.endpoint}/"),
+    ]
+    for budget_ms in (5_000, 20_000, 60_000):  # of the browser's own clock, which a slow machine does not keep
+        budget = [f"--virtual-time-budget={budget_ms}"]
+        done = subprocess.run(
+            command[:-2] + budget + command[-2:], capture_output=True, text=True, timeout=100, check=True
+        )
+        if awaited in done.stdout:
+            break
+    return done.stdout, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+@pytest.mark.parametrize(
+    ("damaged", "words"),
+    [
+        (0, ("1 sender connected, no frames at the moment", "is connected; no frame of it has come yet.")),
+        (2, ("was decoded: 2 damaged.", "since the start: 2 damaged", '<rect class="lost"')),
+    ],
+)
+def test_the_page_shows_no_picture_where_nothing_was_decoded(
+    damaged: int, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    def test(server: WebServer) -> None:
+        for n in range(damaged):
+            submit(server, Frame("grpc:1", n, b"garbage"))
+        page, errors = browse(server, tmp_path, words[0])
+        for word in words:
+            assert word in page
+        assert not re.findall(r".*CONSOLE.*", errors)
+        figures = re.findall(r"<figure[^>]*>", page)
+        assert len(figures) == 3
+        assert all("hidden" in figure for figure in figures)
+
+    served(test)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 def test_the_page_in_a_browser(tmp_path: Path) -> None:
@@ -494,27 +537,15 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                 number += 1
                 done_with.wait(0.1)
 
-        command = [
-            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
-            *("--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'user'}"),
-            *("--enable-logging=stderr", "--dump-dom", f"http://{server.endpoint}/"),
-        ]
         sending = threading.Thread(target=send)
         sending.start()
         try:
-            for budget_ms in (5_000, 20_000, 60_000):  # of the browser's own clock, which a slow machine does not keep
-                budget = [f"--virtual-time-budget={budget_ms}"]
-                done = subprocess.run(
-                    command[:-2] + budget + command[-2:], capture_output=True, text=True, timeout=100, check=True
-                )
-                page = done.stdout
-                if 'data-ready="yes"' in page:
-                    break
+            page, errors = browse(server, tmp_path, 'data-ready="yes"')
         finally:
             done_with.set()
             sending.join()
-        assert 'data-ready="yes"' in page, done.stderr[-2000:]
-        assert not re.findall(r".*CONSOLE.*", done.stderr)  # no error of a script, nothing that the policy forbids
+        assert 'data-ready="yes"' in page, errors[-2000:]
+        assert not re.findall(r".*CONSOLE.*", errors)  # no error of a script, nothing that the policy forbids
         assert EVIL not in page
         assert "&lt;img src=x onerror=alert(1)&gt;" in page
         for words in ("live, 1 sender", "bicyclist", "entropy decoding", "13 ms from sender to class map"):
