@@ -133,6 +133,7 @@ class Provenance:
         revision: Git revision of the source, with `-dirty` if it had changes; None without a repository.
         channel: description of the channel, packets and repair packets; bytes are then those on the air. None if files
             arrive whole.
+        skipped: messages of the images that could not be read and are left out of all results.
     """
 
     dataset: str
@@ -149,6 +150,7 @@ class Provenance:
     command: str
     date_utc: str
     channel: str | None = None
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

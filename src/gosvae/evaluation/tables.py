@@ -43,6 +43,8 @@ def caption(evaluation: Evaluation, *, details: bool = False) -> str:
         if source.channel is None
         else "KiB (1024 bytes) and bpp: mean bytes on the air, packet headers and repair packets included",
     ]
+    if source.skipped:
+        parts.append(f"left out because they cannot be read: {len(source.skipped)}")
     if source.channel is not None:
         parts.append(
             f"channel: {source.channel}; damaged: images that did not arrive whole, lost: of these, those of which "
