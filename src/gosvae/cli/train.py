@@ -88,6 +88,9 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_geometry(parser)
     add_run(parser)
+    parser.add_argument(
+        "--changed-data", action="store_true", help="continue a run although its images have changed since its start"
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
 
 
@@ -95,6 +98,7 @@ def _run_config(options: argparse.Namespace) -> RunConfig:
     tree = {
         name: getattr(options, name) for name in ("seed", "accelerator", "devices", "precision", "workers", "cache_mib")
     }
+    tree["changed_data"] = options.changed_data
     return parse(RunConfig, tree, source="options")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gosvae.datasets.base import Dataset, Sample
+from gosvae.datasets.integrity import check_image_file
 from gosvae.errors import DatasetError
 from gosvae.images import IMAGE_SUFFIXES, read_image
 
@@ -29,6 +30,9 @@ class ImageFolder(Dataset):
 
     def __len__(self) -> int:
         return len(self._images)
+
+    def check(self, index: int) -> tuple[int, int] | None:
+        return check_image_file(self._images[index])
 
     def __getitem__(self, index: int) -> Sample:
         path = self._images[index]

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from gosvae.datasets.base import Sample
+from gosvae.datasets.integrity import check_image_file
 from gosvae.errors import DatasetError
 from gosvae.tensors import ImageArray, LabelArray
 
@@ -55,6 +56,18 @@ def read_label_map(path: Path) -> LabelArray:
             return np.array(image, dtype=np.uint8)
     except (OSError, SyntaxError, ValueError) as error:
         raise DatasetError(f"cannot read the label map {path}: {str(error).splitlines()[0]}") from None
+
+
+def check_labelled(image: Path, label_map: Path) -> tuple[int, int]:
+    """Check the files of an image and of its label map without decoding them; return height and width.
+
+    Raises:
+        ImageError, DatasetError: one of them cannot be read, or their sizes differ.
+    """
+    size, other = check_image_file(image), check_image_file(label_map)
+    if size != other:
+        raise DatasetError(f"{image}: the image is {size} and its label map {other}, expected one size")
+    return size
 
 
 def labelled_sample(image: ImageArray, labels: LabelArray, name: str) -> Sample:

@@ -15,6 +15,7 @@ from gosvae.experts.base import Expert
 from gosvae.experts.exported import load_exported_expert
 from gosvae.experts.huggingface import load_huggingface_expert
 from gosvae.experts.trained import load_trained_expert
+from gosvae.files import is_lfs_pointer
 
 EXPERTS: Mapping[str, str] = MappingProxyType(
     {
@@ -79,6 +80,8 @@ def _load_folder(folder: Path) -> Expert:
     except OSError as error:
         raise ExpertError(f"{folder} holds no expert: cannot read {path.name} ({error.strerror})") from None
     except ValueError:
+        if is_lfs_pointer(path):
+            raise ExpertError(f"{path} is a Git LFS pointer: run git lfs pull in {folder}") from None
         raise ExpertError(f"{path} is not valid JSON") from None
     if isinstance(tree, dict) and "model_type" in tree:
         return load_huggingface_expert(folder)

@@ -106,7 +106,7 @@ def test_a_signal_ends_the_run_after_the_step(
     scenes = iter(range(100))
 
     def disturb() -> None:
-        if next(scenes) == 4:  # the first scene of the third step
+        if next(scenes) == 12:  # the first scene of the third step, after two trial steps of two stages
             os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
@@ -251,6 +251,7 @@ def test_a_process_that_died_before_it_kept_the_result_keeps_it_next_time(
     def dies(*_: object) -> None:
         raise SystemExit(9)
 
+    monkeypatch.setattr(codecs.CodecTraining, "snapshot", lambda *_: None)
     with monkeypatch.context() as patch:
         patch.setattr(codecs, "save_codec", dies)
         for _ in range(2):  # at the end of the first stage, twice at the same place
