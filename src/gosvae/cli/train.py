@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from gosvae.cli.options import (
@@ -119,6 +120,8 @@ def _report(outcome: Outcome, folder: Path) -> int:
         print(f"finished: {folder}")
     else:
         print(f"stopped at step {outcome.step}; the same command continues: {folder}")
+        if (folder / "weights.safetensors").is_file():
+            print(f"the unfinished result can be used: {folder}")
     return 0
 
 
@@ -138,6 +141,7 @@ def run_train(options: argparse.Namespace) -> int:
         run=_run_config(options),
         max_minutes=options.max_minutes,
         progress=not options.quiet,
+        tell=None if options.quiet or os.environ.get("LOCAL_RANK", "0") != "0" else partial(print, flush=True),
     )
     return _report(outcome, folder)
 

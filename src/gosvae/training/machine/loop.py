@@ -83,6 +83,15 @@ class _Session:
     on_save: OnSave | None
 
 
+def device_type(accelerator: str) -> str:
+    """Return the type of device that an accelerator setting takes: `auto` takes a GPU where there is one."""
+    if accelerator != "auto":
+        return accelerator
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def make_fabric(run: RunConfig) -> Fabric:
     """Return a launched Fabric on the run's devices; `StageInProgress.step` sets the precision.
 
