@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, whatever happens while they are written."""
+"""Atomic writing: a file is either the old one or the new one, whatever happens while it is written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gosvae.errors import WriteError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write through a temporary file in the same folder, flush to the disk, then replace.
+    """Write a temporary file in the same folder, flush it to the disk, then replace the old file with it.
 
     Raises:
         WriteError: the disk is full or the folder cannot be written; the old file is untouched.
@@ -23,7 +23,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_together(files: dict[Path, bytes]) -> None:
-    """Write several files: none is replaced, in the given order, before all are on the disk.
+    """Write several files; when all are on the disk, they replace the old ones in the given order.
 
     Raises:
         WriteError: the disk is full or a folder cannot be written; the old files are untouched.
@@ -46,7 +46,7 @@ def write_together(files: dict[Path, bytes]) -> None:
 
 
 def _write_beside(path: Path, data: bytes) -> Path:
-    """A temporary file in the folder of `path`, complete and on the disk; nothing is left of one that failed."""
+    """Return a temporary file in the folder of `path`, complete and on the disk; a failure leaves no file behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -65,12 +65,12 @@ def _write_beside(path: Path, data: bytes) -> Path:
 
 
 def json_bytes(tree: Any) -> bytes:
-    """Indented JSON."""
+    """Return a tree of plain values as indented JSON."""
     return (json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=True) + "\n").encode()
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """Write indented JSON atomically."""
+    """Write a tree of plain values as indented JSON, atomically."""
     write_atomically(path, json_bytes(tree))
 
 

@@ -1,4 +1,4 @@
-"""Image files to uint8 RGB arrays and back. What cannot be read is refused in one line.
+"""Conversion between image files and uint8 RGB arrays. A file that cannot be read is refused with a one-line message.
 
 Axis legend: H and W pixels, 3 RGB channels.
 """
@@ -19,7 +19,7 @@ from gosvae.files import write_atomically
 from gosvae.tensors import ImageArray, check_image
 
 MAX_PIXELS = 64_000_000
-"""Images with more pixels are refused, which keeps the memory for reading one below 2 GB."""
+"""Largest number of pixels of an image that is read, which keeps the memory for reading it below 2 GB."""
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
 """File name endings (lower case) that count as images in a folder."""
@@ -41,8 +41,8 @@ def read_image(source: str | Path | BinaryIO) -> ImageArray:
     """Read an image file or a binary stream (from its beginning) as RGB, uint8 (H, W, 3).
 
     Grey, palette, 1-bit and CMYK images become RGB, 16-bit values are scaled to 8 bits, transparent pixels are laid
-    over white (as browsers and printers show them), and the EXIF orientation is applied. Of an animation, the first
-    frame is read.
+    over white (as browsers and printers show them), and the EXIF orientation is applied. Only the first frame of an
+    animation is read.
 
     Raises:
         ImageError: the file is missing, empty, damaged, not an image, of a depth that has no 8-bit meaning (32-bit
@@ -61,7 +61,7 @@ def read_image(source: str | Path | BinaryIO) -> ImageArray:
 
 
 def _read_stream(stream: BinaryIO, label: str) -> ImageArray:
-    """Decode a stream that `label` names in errors."""
+    """Return the image in a stream; error messages name it `label`."""
     if not stream.seekable():
         stream = BytesIO(stream.read())
     stream.seek(0)
@@ -69,7 +69,7 @@ def _read_stream(stream: BinaryIO, label: str) -> ImageArray:
         raise ImageError(f"{label} is empty (0 bytes): copy or download the image again")
     try:
         with warnings.catch_warnings():
-            # Pillow warns of too many pixels, an error below, and of damaged metadata beside pixels that are good.
+            # Pillow warns of too many pixels, which is an error below, and of damaged metadata beside intact pixels.
             warnings.simplefilter("ignore")
             with Image.open(stream) as image:
                 if image.width * image.height > MAX_PIXELS:
@@ -94,8 +94,8 @@ def _too_large(label: str, found: str) -> str:
 
 
 def _to_rgb(image: Image.Image, label: str) -> Image.Image:
-    """Upright 8-bit RGB from any mode of Pillow."""
-    with suppress(Exception):  # damaged EXIF data: the pixels are still good
+    """Return an image of any mode of Pillow as upright 8-bit RGB."""
+    with suppress(Exception):  # damaged EXIF data: the pixels are intact
         image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ImageError(f"{label} holds floating-point values, expected 8 or 16 bits: convert it first")
@@ -112,7 +112,7 @@ def _to_rgb(image: Image.Image, label: str) -> Image.Image:
 
 
 def write_image(path: str | Path, image_uint8_HW3: ImageArray) -> None:
-    """Write RGB, uint8 (H, W, 3), in the format of the file name's suffix; a failure leaves an old file as it was.
+    """Write an RGB image, uint8 (H, W, 3), in the format of the file's suffix; a failure leaves an old file intact.
 
     PNG, BMP, PPM, TIFF and WebP keep every pixel; JPEG and AVIF are written at quality 95.
 

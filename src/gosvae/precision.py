@@ -1,4 +1,4 @@
-"""In which numbers networks compute: float32, or bfloat16 where the device has it."""
+"""Precision in which networks compute: float32, or bfloat16 on devices that have it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Literal
 import torch
 
 Precision = Literal["auto", "32", "bf16"]
-"""`auto` is bf16 on accelerators and on processors that compute in it, 32 bits on others, where bf16 is emulated and
-many times slower."""
+"""Precision of networks; `auto` is bf16 on accelerators and on processors that compute in it, and 32 bits on others.
+
+Other processors emulate bf16, which is many times slower.
+"""
 
 
 def has_bf16(device_type: str) -> bool:
-    """Whether devices of a type compute in bfloat16 instead of emulating it; False where it is not known."""
-    # PyTorch does not tell in public. Elsewhere a matrix product in bf16 takes ten times as long as in float32.
+    """Return whether devices of a type compute in bfloat16 instead of emulating it; False if it is not known."""
+    # PyTorch has no public function for this. An emulated matrix product in bf16 takes ten times as long as in float32.
     checks = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("amx_tile", "avx512_bf16"))
     return device_type != "cpu" or any(check() for check in checks if check is not None)
 
@@ -24,5 +26,5 @@ def mixes(device_type: str, precision: Precision) -> bool:
 
 
 def autocast(device_type: str, precision: Precision) -> torch.autocast:
-    """The context in which a network computes on devices of a type."""
+    """Return the context in which a network computes on devices of a type."""
     return torch.autocast(device_type, torch.bfloat16, enabled=mixes(device_type, precision))

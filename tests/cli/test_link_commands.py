@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from gosvae.cli.main import main
+from gosvae.cli.send import milliseconds
 from gosvae.codecs.checkpoint import save_codec
 from gosvae.images import read_image, write_image
 from gosvae.protocol.security import Endpoint
@@ -146,7 +147,7 @@ def test_the_whole_way_over_grpc(codec: Path, photos: Path, tmp_path: Path, caps
         assert status == 0
         assert re.search(r"^ +\d+ s +\d+\.\d frames/s .*answered", text, re.MULTILINE)  # a line each second
         assert re.search(r"^30 frames in .* 0 skipped", text, re.MULTILINE)
-        assert "30 answered, 0 refused, 0 without an answer" in text
+        assert "30 answered, 0 dropped, 0 without an answer" in text
         maps = sorted(out.iterdir())
         assert len(maps) == 30
         classes = read_image(maps[0])
@@ -198,10 +199,15 @@ def test_pictures_from_a_pipe(codec: Path) -> None:
         ]
         done = subprocess.run(command, input=data, capture_output=True, timeout=2 * PATIENCE_S, check=False)
         assert done.returncode == 0, done.stderr
-        assert b"3 answered, 0 refused" in done.stdout
+        assert b"3 answered, 0 dropped" in done.stdout
         done = subprocess.run(command, input=data[:-5], capture_output=True, timeout=2 * PATIENCE_S, check=False)
         assert done.returncode == 2
         assert done.stderr.decode() == "gosvae: error: standard input ends 5 bytes before the end of a picture\n"
+
+
+def test_a_round_trip_without_answers_is_a_dash() -> None:
+    assert milliseconds([], 50) == "-"
+    assert milliseconds([1.0, 3.0], 50) == "2 ms"
 
 
 def test_an_expired_certificate_is_refused_and_logged(codec: Path, photos: Path, tmp_path: Path, refuse: Run) -> None:

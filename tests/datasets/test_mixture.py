@@ -38,10 +38,10 @@ def test_other_classes_are_not_mixed(tmp_path: Path) -> None:
         def __getitem__(self, index: int) -> Sample:
             raise IndexError(index)
 
-    with pytest.raises(DatasetError, match=r"'streets' and 'other' have other classes"):
+    with pytest.raises(DatasetError, match=r"'streets' and 'other' have different classes"):
         Mixture([streets(), Other()])
     write_image(tmp_path / "a.png", streets()[0].image_uint8_HW3)
-    with pytest.raises(DatasetError, match=r"'streets' and 'folder' have other classes"):
+    with pytest.raises(DatasetError, match=r"'streets' and 'folder' have different classes"):
         load_prepared(f"streets:2+folder:{tmp_path}", default_split="val")
 
 

@@ -1,4 +1,4 @@
-"""`gosvae info` and `gosvae list`."""
+"""`gosvae info` and `gosvae list`: describe a file, and list the names that commands accept."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from gosvae.codecs.registry import (
 from gosvae.codecs.slices import ENTROPY_MODELS
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.datasets.registry import DATASETS
-from gosvae.errors import BitstreamError, CheckpointError, ForeignStreamError
+from gosvae.errors import BitstreamError, CheckpointError, ConfigError, ForeignStreamError, unknown_name
 from gosvae.experts.compact import count_parameters
-from gosvae.experts.registry import EXPERTS, embedded_experts, load_expert
+from gosvae.experts.registry import EMBEDDED, EXPERTS, embedded_experts, load_expert
 from gosvae.recipes import load_recipe, recipe_names
 from gosvae.units import kib, rate_bpp
 
@@ -54,7 +54,13 @@ def run_info(options: argparse.Namespace) -> int:
     path = Path(options.what)
     if path.is_file():
         return _info_stream(path)
-    folder = path if path.is_dir() else models_folder() / options.what
+    name = EMBEDDED if options.what == "embedded" else options.what
+    folder = path if path.is_dir() else models_folder() / name
+    known = [*embedded_codecs(), *embedded_experts()]
+    if not path.is_dir() and name.partition(":")[0] not in known:
+        if len(path.parts) > 1 or path.suffix:
+            raise ConfigError(f"no such file or folder: {name}; gosvae list shows the names of the package's models")
+        raise ConfigError(f"{unknown_name('model', name, known)}, and there is no file or folder of that name")
     tree = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     if isinstance(tree, dict) and (tree.get("kind") == "expert" or "model_type" in tree):
         return _info_expert(folder)
@@ -106,7 +112,7 @@ def _info_codec(what: str) -> int:
 
 
 def _note(value: object) -> str:
-    """Text of a value of the provenance; a mapping such as steps by stage becomes `joint 260`."""
+    """Return a value of the provenance as text; a mapping such as steps by stage becomes `joint 260`."""
     return ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else str(value)
 
 
@@ -135,7 +141,7 @@ def _summary(codec: TrainedCodec) -> str:
 
 
 def run_list(options: argparse.Namespace) -> int:
-    """List what can be named."""
+    """List the recipes, experts, data sets and codecs that commands accept by name."""
     sections: dict[str, dict[str, str]] = {}
     recipes = {name: load_recipe(name) for name in recipe_names()}
     sections["recipes"] = {name: recipe.description for name, recipe in recipes.items()}

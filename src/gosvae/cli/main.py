@@ -22,6 +22,7 @@ COMMANDS = {
     "info": ("inspect:add_info", "describe a stream, a checkpoint or a model"),
     "list": ("inspect:add_list", "list recipes, experts, data sets and codecs"),
     "demo": ("demo:add_demo", "compare the package's models with JPEG, AVIF and others"),
+    "check": ("check:add_check", "check that an expert fits a data set: classes, gradient, a picture"),
     "evaluate": ("evaluate:add_evaluate", "measure codecs: bytes, task quality, distortion"),
     "evaluate-link": ("evaluate_link:add_evaluate_link", "measure codecs over channels that lose or damage packets"),
     "entropy": ("entropy:add_entropy", "measure the entropy models of a codec: bits, bytes, times"),
@@ -34,14 +35,14 @@ COMMANDS = {
     "receive": ("receive:add_receive", "receive images, apply the expert, answer, show a live page"),
     "reproduce": ("reproduce:add_reproduce", "make the paper's tables and figures"),
 }
-"""Commands by name: the function that adds its options, as MODULE:FUNCTION under `gosvae.cli`, and its summary."""
+"""Commands by name: the function that adds their options (MODULE:FUNCTION under `gosvae.cli`), and their summary."""
 
 OPTIONS_BY_ARGUMENT = {"use_labels": "no_labels", "client_authority": "client_ca", "token": "token_file"}
-"""Options whose name is not that of the argument of the Python API that they stand for."""
+"""Names of options by the argument of the Python API that they stand for, where the two names differ."""
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows the default of every option that has one, and examples as they are written."""
+    """Help formatter that shows the default of every option that has one, and examples as they are written."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
@@ -52,17 +53,17 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 
 class _Version(argparse.Action):
-    """Prints the version of the installed package."""
+    """Option that prints the version of the installed package."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        from importlib.metadata import version  # imported here: no other command waits for it
+        from importlib.metadata import version  # imported here, so that no other command waits for it
 
         print(f"gosvae {version('gosvae')}")
         parser.exit()
 
 
 class _MainHelpFormatter(argparse.HelpFormatter):
-    """Gives each command one line: argparse does not count that commands are indented further than options."""
+    """Help formatter that leaves room for each command on one line: commands are indented further than options."""
 
     def format_help(self) -> str:
         self._action_max_length += self._indent_increment
@@ -70,14 +71,14 @@ class _MainHelpFormatter(argparse.HelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, without the whole usage before it; commands inherit it."""
+    """Parser that reports an error in one line, without the usage before it; parsers of commands inherit this."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
 class _MainParser(_Parser):
-    """Parser of the command's name, which it corrects where it is unknown."""
+    """Parser of the command's name; for an unknown name it suggests a similar one."""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if isinstance(action.choices, dict) and value not in action.choices:
@@ -85,7 +86,7 @@ class _MainParser(_Parser):
 
 
 class _CommandParser(_Parser):
-    """Parser of one command, whose options are added when they are needed first."""
+    """Parser of one command, whose options are added when they are first needed."""
 
     place = ""
 
@@ -123,7 +124,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def message_of(error: GosvaeError, parser: argparse.ArgumentParser) -> str:
-    """Return an error's line; where the command has an option for what mends it, that option stands behind."""
+    """Return the line of an error, followed by the option of the command that mends it, if there is one."""
     dest = OPTIONS_BY_ARGUMENT.get(error.argument or "", error.argument)
     for action in parser._actions if dest else ():
         if action.dest == dest and action.option_strings:
@@ -132,7 +133,7 @@ def message_of(error: GosvaeError, parser: argparse.ArgumentParser) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0 done, 2 an error that the user can mend, 130 interrupted."""
+    """Run a command and return its exit status: 0 for success, 2 for an error, 130 if it was interrupted."""
     logging.basicConfig(level=logging.WARNING, format="gosvae: %(message)s")
     options = make_parser().parse_args(arguments)
     try:
@@ -143,10 +144,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gosvae: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, such as `| head`
+    except BrokenPipeError:  # the reader of the output, such as `| head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:  # the file system's own word on a path, such as a missing permission
+    except OSError as error:  # an error of the file system for a path, such as a missing permission
         print(f"gosvae: error: {error.filename or 'file system'}: {error.strerror or error}", file=sys.stderr)
         return 2
     return status

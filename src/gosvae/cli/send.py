@@ -1,4 +1,4 @@
-"""`gosvae send`: pictures of a folder, a video, a camera or a pipe to a receiver, at a given rate."""
+"""`gosvae send`: send pictures of a folder, a video, a camera or a pipe to a receiver, at a given rate."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -42,7 +43,7 @@ EXAMPLE = """examples:
 """
 DEFAULT_FPS = 10.0
 PACE = 2.0
-"""Pace of UDP packets over the rate: a frame leaves in half of its time, the next one is coded in the other half."""
+"""Ratio of the pace of UDP packets to the rate: a frame is sent in half of its time, which leaves time for coding."""
 MOST_FPS = 1000.0
 
 
@@ -115,7 +116,7 @@ def add_send(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class _Saver:
-    """Writes class maps to a folder."""
+    """Writer of class maps to a folder."""
 
     folder: Path
 
@@ -125,11 +126,11 @@ class _Saver:
 
 
 def _codec(options: argparse.Namespace) -> ImageCodec:
-    """The codec with slices and level as they were asked for."""
+    """Return the codec with the slices and the level that the options ask for."""
     spec = options.codec
     if options.level is not None:
         if "level" not in option_names(spec):
-            raise ConfigError(f"--level is for variable-rate codecs: {spec!r} is none")
+            raise ConfigError(f"--level is for variable-rate codecs: {spec!r} is not one")
         if options.kbps is not None:
             raise ConfigError("--level and --kbps both set the rate: give one")
         spec = f"{spec}:{options.level}"
@@ -141,12 +142,12 @@ def _codec(options: argparse.Namespace) -> ImageCodec:
 
 
 def _pictures(options: argparse.Namespace) -> Iterator[ImageArray]:
-    """Pictures of the source, resized, again and again with --loop."""
+    """Yield the pictures of the source, resized, and start again after the last one with `--loop`."""
     names = options.source
     endless = names[0] == "-" or names[0].startswith(CAMERA)
     if options.loop and endless:
         raise ConfigError(f"--loop: {names[0]} cannot begin again")
-    first = open_source(names, sys.stdin.buffer)  # what is missing is told before a connection is made
+    first = open_source(names, sys.stdin.buffer)  # a missing source is reported before a connection is made
 
     def passes() -> Iterator[Iterator[ImageArray]]:
         yield first
@@ -160,7 +161,7 @@ def _pictures(options: argparse.Namespace) -> Iterator[ImageArray]:
 
 
 def _fps(options: argparse.Namespace) -> float | None:
-    """Frames a second; None: as they come."""
+    """Return the number of frames a second; None sends them as they come."""
     if options.fps is not None:
         if not 0 < options.fps <= MOST_FPS:
             raise ConfigError(f"--fps {options.fps:g}: expected more than 0 and at most {MOST_FPS:g}")
@@ -242,7 +243,7 @@ async def _target(options: argparse.Namespace, codec: ImageCodec, stack: context
 
 
 async def _tell(target: Target, transmitter: Transmitter, *, quiet: bool) -> None:
-    """A line of statistics each second."""
+    """Print a line of statistics each second."""
     began_s = then_s = time.monotonic()
     sent = answered = stream_bytes = link_bytes = 0
     while not quiet:
@@ -254,11 +255,16 @@ async def _tell(target: Target, transmitter: Transmitter, *, quiet: bool) -> Non
         line += f"  {kib((c.stream_bytes - stream_bytes) / max(frames, 1)):6.2f} KiB/frame"
         line += f"  {8 * (c.link_bytes - link_bytes) / span_s / 1000:7.1f} kbit/s"
         if isinstance(target, GrpcTarget):
-            line += f"  answered {(c.answered - answered) / span_s:5.1f}/s  refused {c.dropped.total()}"
-            line += f"  round trip {percentile(list(c.round_trips_ms)[-50:], 50):.0f} ms"
+            line += f"  answered {(c.answered - answered) / span_s:5.1f}/s  dropped {c.dropped.total()}"
+            line += f"  round trip {milliseconds(list(c.round_trips_ms)[-50:], 50)}"
         print(f"{line}  skipped {transmitter.counters.skipped}", flush=True)
         then_s, sent, answered = now_s, c.sent, c.answered
         stream_bytes, link_bytes = c.stream_bytes, c.link_bytes
+
+
+def milliseconds(values: deque[float] | list[float], percent: float) -> str:
+    """Return a percentile of times in milliseconds as text; a dash if no frame was answered yet."""
+    return f"{percentile(values, percent):.0f} ms" if values else "-"
 
 
 def _print_summary(target: Target, transmitter: Transmitter, seconds: float) -> None:
@@ -271,10 +277,10 @@ def _print_summary(target: Target, transmitter: Transmitter, seconds: float) -> 
         f"{t.skipped} skipped, {t.forced} above the rate"
     )
     if isinstance(target, GrpcTarget):
-        refused = ", ".join(f"{count} {reason}" for reason, count in sorted(c.dropped.items()))
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(c.dropped.items()))
         print(
-            f"{c.answered} answered, {refused or '0'} refused, {target.unanswered} without an answer; round trip "
-            f"{percentile(c.round_trips_ms, 50):.0f} ms (99th percentile {percentile(c.round_trips_ms, 99):.0f} ms)"
+            f"{c.answered} answered, {reasons or '0'} dropped, {target.unanswered} without an answer; round trip "
+            f"{milliseconds(c.round_trips_ms, 50)} (99th percentile {milliseconds(c.round_trips_ms, 99)})"
         )
     elif isinstance(target, UdpTarget):
         print(f"{target.sender.datagrams} datagrams, {target.sender.errors} errors")

@@ -1,4 +1,4 @@
-"""`gosvae compress` and `gosvae decompress`."""
+"""`gosvae compress` and `gosvae decompress`: images to files, and back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from gosvae.bitstream import SliceLayout
+from gosvae.cli.options import parse_kib
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
 from gosvae.codecs.shortcuts import compress
@@ -21,7 +22,7 @@ from gosvae.images import read_image, write_image
 from gosvae.units import kib, rate_bpp
 
 SUFFIX = ".gos"
-"""Of files that a learned codec makes."""
+"""Ending of the names of files that a learned codec makes."""
 
 
 def add_compress(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,7 @@ def add_compress(parser: argparse.ArgumentParser) -> None:
         "--codec", default=DEFAULT_CODEC, help="name from gosvae list, NAME:LEVEL, or checkpoint folder"
     )
     parser.add_argument(
-        "--kib", type=float, metavar="KIB",
+        "--kib", type=parse_kib, metavar="KIB",
         help="largest size of a stream: take the best quality within it; for variable-rate and classical codecs",
     )  # fmt: skip
     parser.add_argument(
@@ -86,7 +87,7 @@ def add_decompress(parser: argparse.ArgumentParser) -> None:
 
 
 def _target(source: Path, out: Path | None, suffix: str, count: int) -> Path:
-    """Where the result of one of `count` sources goes."""
+    """Return the path for the result of one of `count` sources."""
     if out is None:
         return source.with_suffix(suffix)
     if count > 1 and out.exists() and not out.is_dir():
@@ -97,13 +98,13 @@ def _target(source: Path, out: Path | None, suffix: str, count: int) -> Path:
 
 
 def _pairs(sources: Iterable[Path], out: Path | None, suffix: str) -> list[tuple[Path, Path]]:
-    """Sources and targets; refuses to write over a source or to write one target twice."""
+    """Return sources and targets; refuse to write over a source or to write a target twice."""
     sources = list(sources)
     pairs = [(source, _target(source, out, suffix, len(sources))) for source in sources]
     seen: set[Path] = set()
     for source, target in pairs:
         if target.resolve() == source.resolve():
-            raise ConfigError(f"{target} would be written over itself: give another name with -o")
+            raise ConfigError(f"{target} is both the input and the output: give another name for the output with -o")
         if target in seen:
             raise ConfigError(f"two files would be written to {target}: take them one by one, each with its own -o")
         seen.add(target)
@@ -111,7 +112,7 @@ def _pairs(sources: Iterable[Path], out: Path | None, suffix: str) -> list[tuple
 
 
 def _purpose(codec: ImageCodec) -> str | None:
-    """Return one line that says which pictures a codec was trained for; None where its provenance does not tell."""
+    """Return one line that says which pictures a codec was trained for; None if its provenance does not tell."""
     if not isinstance(codec, TrainedCodec):
         return None
     shown = contents(str(codec.checkpoint.provenance.get("dataset", "")))
@@ -127,10 +128,11 @@ def run_compress(options: argparse.Namespace) -> int:
     name = options.codec.partition(":")[0]
     suffix = {"jpeg": ".jpg", "webp": ".webp", "avif": ".avif", "jpegxl": ".jxl"}.get(name, SUFFIX)
     purpose = _purpose(codec)
-    if purpose:
-        print(f"gosvae: note: {purpose}", file=sys.stderr)
     for source, target in _pairs(options.images, options.out, suffix):
         image = read_image(source)
+        if purpose:
+            print(f"gosvae: note: {purpose}", file=sys.stderr)
+            purpose = None
         try:
             data = compress(image, codec, kib=options.kib)
         except RateError as error:
@@ -143,7 +145,7 @@ def run_compress(options: argparse.Namespace) -> int:
 
 
 def read_stream(path: Path) -> bytes:
-    """Bytes of a file.
+    """Return the bytes of a file.
 
     Raises:
         BitstreamError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""Compress and decompress in one call, for programs that handle an image now and then."""
+"""Compression and decompression in one call, for programs that handle an image now and then."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def compress(
         options: layout of the stream; for a codec by name.
 
     Raises:
-        ConfigError: an unknown name, a rate that the codec does not have, a level beside a budget, or a level or
-            options for a codec that is loaded already.
+        ConfigError: the name is unknown, the codec does not have the rate, a level and a budget are given together, or
+            a level or options are given for a codec that is loaded already.
         RateError: even the lowest quality takes more than `kib`.
         CheckpointError: the folder is not a finished, intact codec.
         ShapeError: the array is not a uint8 RGB image.
@@ -60,7 +60,7 @@ def decompress(data: bytes, codec: ImageCodec | str | Path | None = None) -> Ima
 
     Args:
         data: the stream.
-        codec: the codec that made it, or its name as `load_codec` takes it; None finds the model of the package.
+        codec: codec that made the stream, or its name as `load_codec` takes it; None finds the model of the package.
 
     Raises:
         BitstreamError: the bytes are damaged, incomplete or of another format.

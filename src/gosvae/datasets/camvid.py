@@ -31,7 +31,7 @@ class CamVid(Dataset):
     """Images from `ROOT/SPLIT/*.png` with label maps of the same names in `ROOT/SPLITannot/`.
 
     Raises:
-        DatasetError: an unknown split, or folders that are not laid out so.
+        DatasetError: an unknown split, or folders with another layout.
     """
 
     name = "camvid"

@@ -1,4 +1,4 @@
-"""A plain folder of images, or one image, without labels."""
+"""Dataset of a plain folder of images, or of one image, without labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gosvae.images import IMAGE_SUFFIXES, read_image
 
 
 class ImageFolder(Dataset):
-    """All images below a folder, sorted by path; hidden files are left out. A path of one image file is a set of one.
+    """Dataset of all images below a folder, sorted by path, without hidden files; or of a single image file.
 
     Raises:
         DatasetError: the path does not exist or holds no images.

@@ -23,7 +23,7 @@ class Mixture(Dataset):
     def __init__(self, parts: Sequence[Dataset]) -> None:
         for part in parts[1:]:
             if part.class_names != parts[0].class_names:
-                raise DatasetError(f"{parts[0].name!r} and {part.name!r} have other classes: they cannot be mixed")
+                raise DatasetError(f"{parts[0].name!r} and {part.name!r} have different classes: they cannot be mixed")
         self.name = "+".join(f"{part.name} ({len(part)})" if len(parts) > 1 else part.name for part in parts)
         self.class_names = parts[0].class_names
         self._parts = tuple(parts)
@@ -56,15 +56,15 @@ def load_prepared(
     centre_crop: bool = True,
     cache_bytes: int = 0,
 ) -> Dataset:
-    """Load what a string names (see `load_dataset`; parts joined by `+`), each part at its own default geometry.
+    """Load the dataset that a string names (see `load_dataset`); each part joined by `+` has its own default geometry.
 
     Args:
-        geometry: of all parts, in place of their defaults.
-        centre_crop: False leaves out the final crop, so that training sees whole frames.
+        geometry: geometry of all parts, in place of their defaults.
+        centre_crop: whether to cut out the centre; without it, training sees whole frames.
         cache_bytes: memory for decoded samples, for all parts together.
 
     Raises:
-        DatasetError: as `load_dataset`, or parts with other classes.
+        DatasetError: as `load_dataset`, or parts with different classes.
     """
     is_one_path = any(Path(text).expanduser().exists() for text in (spec, spec.partition(":")[2]) if text)
     names = [spec] if is_one_path else spec.split("+")

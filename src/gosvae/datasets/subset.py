@@ -1,4 +1,4 @@
-"""A part of a dataset."""
+"""Evenly spaced parts of datasets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gosvae.datasets.base import Dataset, Sample
 
 @dataclass
 class EvenlySpaced(Dataset):
-    """At most `count` samples of a dataset, evenly spaced over it."""
+    """Dataset of at most `count` samples of another one, evenly spaced over it."""
 
     dataset: Dataset
     count: int

@@ -378,6 +378,6 @@ def _parse(data: bytes) -> Any:
     message = pb().FromSender()
     try:
         message.ParseFromString(data)
-    except Exception:  # protobuf's DecodeError, and whatever else its parser raises
+    except Exception:  # protobuf's DecodeError, and other errors of its parser
         return None
     return message

@@ -26,7 +26,7 @@ STATUS_S = 1.0
 NOBODY = "no receiver at {endpoint}: check that one listens there, with the same TLS settings and trusted certificates"
 """Line for a connection that ends before the receiver has introduced itself."""
 ENDED = "the stream to {endpoint} ended: the receiver is closing or the connection broke; connect again"
-"""Line for a connection that ends later, for whatever reason."""
+"""Line for a connection that ends later, for any reason."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Welcome:
         class_names: names of the classes, in the order of their numbers.
         max_frame_bytes: greatest number of bytes of a frame, its stream and its original together.
         max_pending_frames: greatest number of frames of one sender that are not answered yet.
-        policy: what happens if the queue is full; see `EngineLimits`.
+        policy: name of the receiver's policy for a full queue; see `EngineLimits`.
         deadline_ms: greatest age of a frame when its turn comes; 0 means no deadline.
     """
 
@@ -234,7 +234,7 @@ def _message(data: bytes) -> Any:
     message = pb().FromReceiver()
     try:
         message.ParseFromString(data)
-    except Exception:  # protobuf's DecodeError, and whatever else its parser raises
+    except Exception:  # protobuf's DecodeError, and other errors of its parser
         raise LinkError("what listens there is no gosvae receiver: its message cannot be read") from None
     return message
 

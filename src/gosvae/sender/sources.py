@@ -59,7 +59,7 @@ def open_source(names: Sequence[str], stdin: BinaryIO) -> Iterator[ImageArray]:
 
 
 def is_video(name: str) -> bool:
-    """Whether a file's name says that it is a video."""
+    """Return whether a file's name says that it is a video."""
     return Path(name).suffix.lower() in VIDEO_SUFFIXES
 
 
