@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
 
+from gosvae.errors import MissingDependencyError
 from gosvae.tensors import ImageArray
 from gosvae.units import kib
 
@@ -155,7 +157,7 @@ class Provenance:
     skipped: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reconstruction:
     """Reconstruction of an image by one codec, with the expert's map of it."""
 
@@ -164,8 +166,11 @@ class Reconstruction:
     class_map_HW: ClassMapArray
     row: ImageRow
 
+    def __repr__(self) -> str:
+        return f"Reconstruction({self.label!r}, {self.row.image!r}, {self.row.total_bytes} bytes)"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class KeptImage:
     """An original that is kept for pictures, with its reconstructions in the order of the codecs."""
 
@@ -174,8 +179,11 @@ class KeptImage:
     class_map_HW: ClassMapArray
     reconstructions: tuple[Reconstruction, ...]
 
+    def __repr__(self) -> str:
+        return f"KeptImage({self.name!r}, {len(self.reconstructions)} reconstructions)"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Result of an evaluation.
 
@@ -190,6 +198,32 @@ class Evaluation:
     rows: tuple[Row, ...]
     images: tuple[ImageRow, ...]
     kept: tuple[KeptImage, ...] = ()
+
+    def __repr__(self) -> str:
+        codecs = ", ".join(repr(row.label) for row in self.rows[1:4]) + (", ..." if len(self.rows) > 4 else "")
+        return f"Evaluation({self.provenance.dataset!r}, {self.provenance.image_count} images, codecs: {codecs})"
+
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        from gosvae.evaluation.tables import html_table  # tables are made of rows
+
+        return html_table(self)
+
+    def to_frame(self, *, images: bool = False) -> Any:
+        """Return the rows as a pandas data frame, one line for each codec, or for each image and codec.
+
+        Args:
+            images: whether to return the rows of single images.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        try:
+            pandas = import_module("pandas")
+        except ImportError:
+            raise MissingDependencyError("to_frame needs pandas, which is not installed: pip install pandas") from None
+        rows: tuple[Row, ...] | tuple[ImageRow, ...] = self.images if images else self.rows
+        return pandas.DataFrame([asdict(row) for row in rows])
 
     @property
     def reference(self) -> Row:

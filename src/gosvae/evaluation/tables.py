@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import textwrap
 from collections.abc import Callable, Sequence
@@ -31,6 +32,20 @@ def terminal_table(evaluation: Evaluation, *, details: bool = False) -> str:
     rule = ["-" * width for width in widths]
     table = "\n".join("  ".join(_padded(cells, widths)).rstrip() for cells in [header, rule, *lines])
     return f"{table}\n\n{textwrap.fill(caption(evaluation, details=details), max(80, sum(widths)))}\n"
+
+
+def html_table(evaluation: Evaluation, *, details: bool = False) -> str:
+    """Return an HTML table with its caption below, as notebooks show it."""
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        first, *numbers = (html.escape(cell) for cell in cells)
+        aligned = "".join(f'<{tag} style="text-align:right">{cell}</{tag}>' for cell in numbers)
+        return f'<tr><{tag} style="text-align:left">{first}</{tag}>{aligned}</tr>'
+
+    header, *lines = _cells(evaluation, details)
+    rows = "".join(line(cells, "td") for cells in lines)
+    note = html.escape(caption(evaluation, details=details))
+    return f"<table><thead>{line(header, 'th')}</thead><tbody>{rows}</tbody></table><p>{note}</p>"
 
 
 def caption(evaluation: Evaluation, *, details: bool = False) -> str:
