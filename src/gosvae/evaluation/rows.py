@@ -205,9 +205,9 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         """Return the table for a notebook."""
-        from gosvae.evaluation.tables import html_table  # tables are made of rows
-
-        return html_table(self)
+        tables = import_module("gosvae.evaluation.tables")  # tables are made of rows: imported when one is shown
+        shown: str = tables.html_table(self)
+        return shown
 
     def to_frame(self, *, images: bool = False) -> Any:
         """Return the rows as a pandas data frame, one line for each codec, or for each image and codec.

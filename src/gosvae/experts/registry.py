@@ -17,6 +17,7 @@ from gosvae.experts.exported import load_exported_expert
 from gosvae.experts.huggingface import load_huggingface_expert
 from gosvae.experts.trained import load_trained_expert
 from gosvae.files import is_lfs_pointer
+from gosvae.plugins import find_plugin, made_by
 
 EXPERTS: Mapping[str, str] = MappingProxyType(
     {
@@ -66,6 +67,10 @@ def _load(text: str) -> Expert:
         return load_exported_expert(path)
     if text and path.is_dir():
         return _load_folder(path)
+    found = find_plugin("experts", text) if text else None
+    if found is not None:
+        expert: Expert = made_by(found[0], text, Expert, *([found[1]] if found[1] else []))
+        return expert.freeze()
     hint = f"no file or folder {text!r}" if text else "the name is empty"
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
         hint += f" (did you mean hf:{text}?)"
