@@ -54,7 +54,7 @@ assert Path("seen.png").is_file()
 PYTHON
 gosvae compress photo.jpg
 gosvae info photo.gos
-gosvae decompress photo.gos
+gosvae decompress photo.gos -o photo.png
 python -c 'import gosvae; assert gosvae.read_image("photo.png").shape == gosvae.read_image("photo.jpg").shape'
 gosvae info gosvae-variable-camvid
 gosvae list codecs
@@ -99,7 +99,8 @@ tools = ("pip", "setuptools", "_distutils_hack")
 own = sum(n for name, n in size.items() if not name.startswith(tools))
 names = {d.name for d in distributions()} - set(tools)
 print(f"installed: {len(names)} distributions, {own / 2**20:.0f} MiB, of which torch {size['torch'] / 2**20:.0f} MiB")
-for words in (["--version"], ["--help"], ["info", "photo.gos"], ["compress", "photo.jpg"], ["decompress", "photo.gos"]):
+commands = ("--version", "--help", "info photo.gos", "compress photo.jpg --force", "decompress photo.gos --force")
+for words in map(str.split, commands):
     times = []
     for _ in range(5):
         began_s, began_cpu_s = time.perf_counter(), cpu_s()

@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "provenance",
         "wire",
         "extras",
+        "walk",
         "plugins",
     ),
     ("nn", "images"),

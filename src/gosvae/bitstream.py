@@ -307,6 +307,18 @@ def _check_end(data: bytes, expected: int) -> None:
         raise BitstreamError(f"{which}: {len(data)} bytes where the header announces {expected}")
 
 
+def as_bytes(data: object) -> bytes:
+    """Return bytes, a bytearray or a memoryview as `bytes`.
+
+    Raises:
+        BitstreamError: something else; the message says what to call.
+    """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        advice = "Path(...).read_bytes() reads a file"
+        raise BitstreamError(f"expected the bytes of a stream, got {type(data).__name__}: {advice}")
+    return bytes(data)
+
+
 def unpack_slices(data: bytes) -> Stream:
     """Return the contents of a complete, intact stream; no slice is None.
 
@@ -314,6 +326,7 @@ def unpack_slices(data: bytes) -> Stream:
         ForeignStreamError: the stream is intact and of a newer format version.
         BitstreamError: the bytes are empty, truncated, extended, damaged or of another format.
     """
+    data = as_bytes(data)
     if _version_of(data) == 1:
         return _read_1(data)
     stream, end = _read_2(data)
@@ -336,6 +349,7 @@ def salvage(data: bytes) -> Stream:
         ForeignStreamError: the stream is intact and of a newer format version.
         BitstreamError: the header is damaged, or no slice is intact.
     """
+    data = as_bytes(data)
     stream = _read_1(data) if _version_of(data) == 1 else _read_2(data)[0]
     if not stream.payloads:
         raise BitstreamError(f"damaged: the header is intact, but none of the {len(stream.slices)} slices is")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gosvae.errors import ConfigError
+from gosvae.walk import expanded
 
 Kind = Literal["codecs", "experts", "channels"]
 
@@ -39,7 +40,7 @@ def find_plugin(kind: Kind, spec: str) -> tuple[Any, str] | None:
     file, separator, rest = spec.partition(".py:")
     if separator:
         name, _, rest = rest.partition(":")
-        return _from_file(Path(f"{file}.py").expanduser(), name), rest
+        return _from_file(expanded(f"{file}.py"), name), rest
     name, _, rest = spec.partition(":")
     for point in entry_points(group=f"gosvae.{kind}"):
         if point.name == name:

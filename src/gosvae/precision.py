@@ -1,10 +1,12 @@
-"""Precision in which networks compute: float32, or bfloat16 on devices that have it."""
+"""Device and precision with which networks compute: float32, or bfloat16 on devices that have it."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import torch
+
+from gosvae.errors import ConfigError
 
 Precision = Literal["auto", "32", "bf16"]
 """Precision of networks; `auto` is bf16 on accelerators and on processors that compute in it, and 32 bits on others.
@@ -28,3 +30,20 @@ def mixes(device_type: str, precision: Precision) -> bool:
 def autocast(device_type: str, precision: Precision) -> torch.autocast:
     """Return the context in which a network computes on devices of a type."""
     return torch.autocast(device_type, torch.bfloat16, enabled=mixes(device_type, precision))
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """Return a device after a first use of it.
+
+    Raises:
+        ConfigError: the device does not exist or cannot be used.
+    """
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:  # PyTorch raises each of them
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(
+            f"device {str(device)!r} cannot be used here ({reason}): take cpu", argument="device"
+        ) from None
+    return found

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gosvae.errors import ShapeError
+from gosvae.errors import ImageError, ShapeError
 
 ImageArray = npt.NDArray[np.uint8]
 """One RGB image, uint8, shape (H, W, 3)."""
@@ -21,8 +21,18 @@ LabelArray = npt.NDArray[np.uint8]
 
 
 def check_image(image_uint8_HW3: ImageArray) -> ImageArray:
-    """Return the image; raise `ShapeError` unless it is uint8 (H, W, 3) with at least one pixel."""
+    """Return the image if it is a uint8 array (H, W, 3) with at least one pixel.
+
+    Raises:
+        ShapeError: the array has another layout.
+        ImageError: the image is not an array; the message names the function that takes it.
+    """
     image = image_uint8_HW3
+    if not isinstance(image, np.ndarray):
+        raise ImageError(
+            f"expected a uint8 array (H, W, 3), got {type(image).__name__}: gosvae.read_image reads files, and "
+            "gosvae.compress takes paths, images of Pillow and uint8 tensors"
+        )
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape or image.dtype != np.uint8:
         raise ShapeError(f"expected a uint8 image (H, W, 3) with pixels in it, got {image.dtype}", got=image.shape)
     return image

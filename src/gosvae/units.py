@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from gosvae.errors import ConfigError
+
 BYTES_PER_KIB = 1024
 
 
@@ -13,7 +15,13 @@ def kib(n_bytes: float) -> float:
 
 
 def bytes_from_kib(n_kib: float) -> int:
-    """Return a number of KiB in whole bytes, rounded down, so that a budget is never exceeded."""
+    """Return a number of KiB in whole bytes, rounded down, so that a budget is never exceeded.
+
+    Raises:
+        ConfigError: the number is not finite.
+    """
+    if not math.isfinite(n_kib):
+        raise ConfigError(f"a size of {n_kib} KiB: expected a finite number", argument="kib")
     return math.floor(n_kib * BYTES_PER_KIB)
 
 

@@ -25,6 +25,7 @@ from gosvae.codecs.trained import TrainedCodec, card_of, ready
 from gosvae.entropy import coder
 from gosvae.entropy.channels import ChannelHistograms
 from gosvae.errors import BitstreamError, CheckpointError, ConfigError
+from gosvae.precision import usable_device
 from gosvae.tensors import ImageArray
 
 FineArray = npt.NDArray[np.int16]
@@ -132,7 +133,7 @@ class AutoencoderCodec(TrainedCodec, RateControlledCodec):
     ) -> None:
         del options
         self.config = card_of(checkpoint, AutoencoderCard, "an autoencoder").model
-        device = torch.device(device)
+        device = usable_device(device)
         self.model = ready(ScalarAutoencoder(self.config), checkpoint, device)
         shape = (self.config.latent_channels, self.config.largest_step)
         if checkpoint.counts.shape != shape:

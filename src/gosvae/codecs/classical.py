@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from gosvae.bitstream import as_bytes
 from gosvae.codecs.base import RateControlledCodec
 from gosvae.codecs.rate_search import bisect_setting, check_smallest
 from gosvae.errors import BitstreamError, ConfigError, ImageError, unknown_name
@@ -105,6 +106,7 @@ class ClassicalCodec(RateControlledCodec):
         Raises:
             BitstreamError: empty, truncated, unreadable, or another format (found by its first bytes).
         """
+        data = as_bytes(data)
         if not self._begins_right(data):
             what = f"it begins with {data[:8].hex(' ')}" if data else "it is empty"
             raise BitstreamError(f"not a {self.title} file: {what}")

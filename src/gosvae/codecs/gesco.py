@@ -29,6 +29,7 @@ from gosvae.errors import BitstreamError, ExpertError
 from gosvae.experts.base import Expert
 from gosvae.experts.registry import load_expert
 from gosvae.nn.semantic_unet import SemanticUNet
+from gosvae.precision import usable_device
 from gosvae.seeding import torch_generator
 from gosvae.tensors import ImageArray, LabelArray
 
@@ -153,7 +154,7 @@ class GescoCodec(TrainedCodec):
     ) -> None:
         del options
         self.card = card_of(checkpoint, GescoCard, "kind 'gesco'")
-        self.config, device = self.card.model, torch.device(device)
+        self.config, device = self.card.model, usable_device(device)
         network = SemanticUNet(self.config, self.config.label_channels(self.config.class_count))
         self.network = ready(network, checkpoint, device)
         transform = DrawingTransform(self.network, self.config, lambda: self.expert, device)

@@ -20,7 +20,8 @@ from gosvae.codecs.vq import VqCodec, VqOptions
 from gosvae.errors import ConfigError, ForeignStreamError, unknown_name
 from gosvae.experts.registry import load_expert
 from gosvae.plugins import find_plugin, made_by
-from gosvae.precision import Precision
+from gosvae.precision import Precision, usable_device
+from gosvae.walk import expanded
 
 DEFAULT_CODEC = "gosvae-variable-camvid"
 """Name of the model that `gosvae compress` uses by default."""
@@ -70,7 +71,7 @@ def checkpoint_folder(name_or_folder: str | Path) -> Path:
     Raises:
         ConfigError: neither a known name nor a folder.
     """
-    folder = Path(name_or_folder).expanduser()
+    folder = expanded(name_or_folder)
     if str(name_or_folder) in embedded_codecs():
         folder = models_folder() / str(name_or_folder)
     elif not folder.is_dir():
@@ -81,10 +82,22 @@ def checkpoint_folder(name_or_folder: str | Path) -> Path:
     return folder
 
 
+def split_rate(spec: str) -> tuple[str, str]:
+    """Return the name or folder of a trained codec and its rate, empty where none stands behind a colon.
+
+    A folder that exists is never cut, so that its path may hold colons.
+    """
+    name, _, rate = spec.rpartition(":")
+    if not name or not rate or spec in embedded_codecs() or expanded(spec).is_dir():
+        return spec, ""
+    known = name in embedded_codecs() or expanded(name).is_dir()
+    return (name, rate) if known or "/" not in rate else (spec, "")
+
+
 def option_names(spec: str) -> tuple[str, ...]:
     """Return the names of the options that a codec takes, given its name with or without a rate."""
-    name = spec if spec in embedded_codecs() or Path(spec).is_dir() else spec.rpartition(":")[0]
-    folder = models_folder() / name if name in embedded_codecs() else Path(name)
+    name, _ = split_rate(spec)
+    folder = models_folder() / name if name in embedded_codecs() else expanded(name)
     if not name or not (folder / "config.json").is_file():
         return ()
     kind = KINDS.get(read_json(folder / "config.json").get("kind", "codec"))
@@ -104,9 +117,7 @@ def load_trained_codec(
         ConfigError: neither a known name nor a folder.
         CheckpointError: the folder is not a finished, intact codec.
     """
-    name, _, rate = str(name_or_folder).partition(":")
-    if not rate or Path(name_or_folder).is_dir():
-        name, rate = str(name_or_folder), ""
+    name, rate = split_rate(str(name_or_folder))
     checkpoint = load_codec_checkpoint(checkpoint_folder(name))
     return build_codec(checkpoint, rate=rate, options=options, device=device, precision=precision)
 
@@ -133,7 +144,8 @@ def load_codec(
     `label-map` alone has the embedded expert. A `precision` is for variable-rate codecs, see `VariableRateCodec`.
 
     Raises:
-        ConfigError: the name is unknown, the quality is impossible, or the codec cannot meet the options or precision.
+        ConfigError: the name is unknown, the quality is impossible, the device is not there, or the codec cannot meet
+            the options or precision.
         CheckpointError: the folder is not a finished, intact codec.
         ExpertError: a label map's expert cannot be loaded.
     """
@@ -142,13 +154,13 @@ def load_codec(
         check_options(name, chosen_options(options, precision), ())
     if name == LABEL_MAP:
         expert = load_expert(quality if separator else "embedded")
-        expert.to(device)
+        expert.to(usable_device(device))
         return LabelMapCodec(expert)
     if name in CLASSICAL_CODECS:
         if separator and not quality.isdigit():
             raise ConfigError(f"quality of {name!r} must be a whole number, got {quality!r}; for example {name}:50")
         return load_classical(name, int(quality) if separator else None)
-    if name not in embedded_codecs() and not Path(spec).expanduser().is_dir():
+    if name not in embedded_codecs() and not expanded(spec).is_dir():
         found = find_plugin("codecs", str(spec))
         if found is not None:
             check_options(name, chosen_options(options, precision), ())

@@ -38,6 +38,7 @@ from gosvae.entropy.ids import EntropyModelId
 from gosvae.entropy.static import StaticHistogram
 from gosvae.errors import CheckpointError, ConfigError
 from gosvae.metrics import zero_order_bits
+from gosvae.precision import usable_device
 from gosvae.tensors import ImageArray
 
 VERSION_1_MODELS = (EntropyModelId.FIXED_LENGTH, EntropyModelId.STATIC_HISTOGRAM)
@@ -154,7 +155,7 @@ class VqCodec(SlicedCodec):
         options: VqOptions | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        card, device, options = card_of(checkpoint, VqCard, "a VQ codec"), torch.device(device), options or VqOptions()
+        card, device, options = card_of(checkpoint, VqCard, "a VQ codec"), usable_device(device), options or VqOptions()
         self.options = options
         self.model = ready(VqAutoencoder(card.model), checkpoint, device)
         size = self.model.quantizer.codebook_size

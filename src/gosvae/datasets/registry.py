@@ -12,6 +12,7 @@ from gosvae.datasets.cityscapes import Cityscapes
 from gosvae.datasets.folder import ImageFolder
 from gosvae.datasets.geometry import GeometryConfig
 from gosvae.errors import DatasetError, unknown_name
+from gosvae.walk import expanded
 
 DATASETS = {
     "ade20k": "ADE20K SceneParsing (ADEChallengeData2016), 150 classes: ade20k:PATH[@train|val]",
@@ -73,20 +74,27 @@ def load_dataset(spec: str, *, default_split: str) -> Dataset:
     name, _, rest = spec.partition(":")
     plain_name, _, plain_split = name.partition("@")
     if plain_name not in DATASETS:
-        if Path(spec).expanduser().exists():
-            return ImageFolder(Path(spec).expanduser())
+        if expanded(spec).exists():
+            return ImageFolder(expanded(spec))
         if "/" in spec or "\\" in spec:
             raise DatasetError(f"no such file or folder: {spec}; expected a path, or one of {', '.join(DATASETS)}")
         raise DatasetError(f"{unknown_name('dataset', plain_name, DATASETS)}, and there is no file or folder {spec!r}")
     argument, split = (rest, None) if plain_split == "" else ("", plain_split)
     found = re.fullmatch(r"(.*)@([A-Za-z]+)", rest)
-    if found and not Path(rest).expanduser().exists():
+    if found and not expanded(rest).exists():
         argument, split = found[1], found[2]
     if plain_name == "streets":
         return _streets(argument, split or default_split)
     if not argument:
         raise DatasetError(f"dataset {spec!r} needs a path: {DATASETS[plain_name]}")
-    return _from_path(plain_name, Path(argument).expanduser(), split, default_split)
+    return _from_path(plain_name, expanded(argument), split, default_split)
+
+
+def names_existing_path(spec: str) -> bool:
+    """Whether a string that `load_dataset` takes names a file or folder that exists."""
+    name, _, rest = spec.partition(":")
+    path = rest if name in DATASETS else spec
+    return bool(path) and (expanded(path).exists() or expanded(re.sub(r"@[A-Za-z]+$", "", path)).exists())
 
 
 def _from_path(name: str, path: Path, split: str | None, default_split: str) -> Dataset:

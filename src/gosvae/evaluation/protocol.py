@@ -40,6 +40,7 @@ from gosvae.metrics import ConfusionMatrix, PerceptualMetric, frechet_distance, 
 from gosvae.seeding import torch_generator
 from gosvae.tensors import ImageArray, image_to_tensor
 from gosvae.units import psnr_db, rate_bpp
+from gosvae.walk import printable
 
 T = TypeVar("T")
 FeatureArray = npt.NDArray[np.float32]
@@ -342,11 +343,6 @@ class _Tally:
             lost_images=sum(received.outcome == "lost" for received in self.received),
             concealed_share=_mean(received.concealed_share for received in self.received),
         )
-
-
-def printable(name: str) -> str:
-    """Return a text in which the bytes of a file's name that are not UTF-8 are written as escapes such as `\\xe9`."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

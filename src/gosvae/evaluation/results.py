@@ -22,6 +22,7 @@ from gosvae.evaluation.rows import FID_NETWORK, Evaluation, ImageRow, Provenance
 from gosvae.experts.base import Expert
 from gosvae.files import write_atomically, write_json
 from gosvae.provenance import hardware, revision, versions
+from gosvae.walk import printable
 
 log = logging.getLogger(__name__)
 SCHEMA = 1
@@ -190,6 +191,6 @@ def gather_provenance(
         revision=revision(),
         hardware=hardware(),
         threads=torch.get_num_threads(),
-        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=printable(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         date_utc=datetime.now(UTC).isoformat(timespec="seconds"),
     )

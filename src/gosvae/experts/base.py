@@ -78,7 +78,7 @@ class Expert(nn.Module, ABC):
 
         Raises:
             ShapeError: `x_B3HW` is not (B, 3, H, W).
-            ExpertError: the network's answer is not (B, m, H, W).
+            ExpertError: the network's answer is not (B, m, H, W), or some of it is NaN or infinite.
         """
         check_layout(x_B3HW, "(B, 3, H, W)", axis_1=3)
         if self.mixed_precision:
@@ -91,6 +91,12 @@ class Expert(nn.Module, ABC):
             raise ExpertError(
                 f"expert {self.info.name!r} returned {tuple(logits_BmHW.shape)} where {expected} was expected: "
                 f"check the class names ({len(self.info.class_names)}) and the network's output size"
+            )
+        finite = logits_BmHW.detach().isfinite()
+        if not finite.all():
+            raise ExpertError(
+                f"expert {self.info.name!r} returned values that are NaN or infinite, at {_percent(finite)} of all "
+                "places: check its weights, its input range (RGB in [0, 1]) and its precision"
             )
         return logits_BmHW
 
@@ -122,6 +128,10 @@ class Expert(nn.Module, ABC):
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+def _percent(finite: Tensor) -> str:
+    return f"{100.0 * float((~finite).float().mean()):.3g} %"
 
 
 class NetworkExpert(Expert):
