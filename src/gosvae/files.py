@@ -95,3 +95,15 @@ def json_bytes(tree: Any) -> bytes:
 def write_json(path: Path, tree: Any) -> None:
     """Write a tree of plain values as indented JSON, atomically."""
     write_atomically(path, json_bytes(tree))
+
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Return whether a file is the pointer that Git LFS leaves where it has not downloaded the file itself."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError:
+        return False

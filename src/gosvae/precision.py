@@ -22,10 +22,14 @@ def has_bf16(device_type: str) -> bool:
     return device_type != "cpu" or any(check() for check in checks if check is not None)
 
 
+def mixes(device_type: str, precision: Precision) -> bool:
+    """Return whether networks compute in bfloat16 on devices of a type."""
+    return precision == "bf16" or (precision == "auto" and has_bf16(device_type))
+
+
 def autocast(device_type: str, precision: Precision) -> torch.autocast:
     """Return the context in which a network computes on devices of a type."""
-    mixed = precision == "bf16" or (precision == "auto" and has_bf16(device_type))
-    return torch.autocast(device_type, torch.bfloat16, enabled=mixed)
+    return torch.autocast(device_type, torch.bfloat16, enabled=mixes(device_type, precision))
 
 
 def usable_device(device: str | torch.device) -> torch.device:

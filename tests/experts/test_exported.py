@@ -199,3 +199,102 @@ def test_pickles_in_an_archive_are_never_loaded(tmp_path: Path, network: TinySeg
         rebuild(changes)
         with pytest.raises(ExpertError, match="holds pickled objects"):
             load_exported_expert(path)
+
+
+class _Casts(nn.Module):
+    """Computes a part in float32 by itself, as many networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, len(CLASS_NAMES), 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.second.weight.flatten(1).float()
+        y = self.first(x).float()
+        return torch.matmul(weight, y.flatten(2)).unflatten(2, x.shape[-2:]) + self.first(x).mean()
+
+
+@pytest.mark.parametrize("name", ["net.pt", "net.pt2"])
+def test_a_network_computes_in_float32_in_a_training_in_bf16(tmp_path: Path, name: str) -> None:
+    path = _export(_Casts(), tmp_path / name) if name.endswith("2") else _trace(_Casts(), tmp_path / name)
+    write_card(path)
+    expert, x = load_exported_expert(path), torch.rand(1, 3, 32, 64, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = expert(x)
+        low = expert(x.bfloat16())
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, expert(x), rtol=0, atol=0)
+    assert low.dtype == torch.float32
+    logits.sum().backward()
+    assert x.grad is not None
+
+
+def test_a_card_can_say_that_the_network_follows_the_precision_of_a_training(
+    tmp_path: Path, network: TinySegmenter
+) -> None:
+    path = _trace(network, tmp_path / "net.pt")
+    write_card(path, mixed_precision=True)
+    expert, x = load_exported_expert(path), torch.rand(1, 3, 32, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = expert(x)
+    assert not torch.equal(logits.float(), expert(x))
+
+
+class _MakesTensors(nn.Module):
+    """Makes a tensor of positions in its forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, len(CLASS_NAMES), 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = torch.arange(32, device=x.device).float()[:, None].expand(32, 64)
+        return self.convolution(x) + rows
+
+
+def test_a_graph_that_makes_tensors_can_be_moved_to_another_device(tmp_path: Path) -> None:
+    path = _export(_MakesTensors(), tmp_path / "net.pt2")
+    write_card(path)
+    expert, x = load_exported_expert(path), torch.rand(1, 3, 32, 64)
+    expected = expert(x)
+    expert.to("meta")
+    assert expert.class_logits(x.to("meta")).device.type == "meta"
+    assert not any(parameter.requires_grad for parameter in expert.parameters())
+    fresh = load_exported_expert(path)
+    fresh.to("cpu")
+    torch.testing.assert_close(fresh(x), expected)
+
+
+class _WholeStrides(nn.Module):
+    """Halves three times and refuses sizes that are no multiple of 8, as many networks with skips do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, len(CLASS_NAMES), 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.convolution(x)
+        small = F.avg_pool2d(y, 8)
+        return y + F.interpolate(small, scale_factor=8.0)
+
+
+def test_sizes_that_are_no_multiple_of_the_stride_are_padded(tmp_path: Path) -> None:
+    network = _WholeStrides()
+    path = _trace(network, tmp_path / "net.pt")
+    write_card(path)
+    x = torch.rand(1, 3, 37, 64)
+    with pytest.raises(ExpertError, match=r'\(1, 3, 37, 64\) .*multiples of 8: set "stride": 8 in its JSON'):
+        load_exported_expert(path)(x)
+    write_card(path, stride=8)
+    expert = load_exported_expert(path)
+    padded = F.pad(x, (0, 0, 0, 3), mode="replicate")
+    torch.testing.assert_close(expert(x), network(_normalised(padded))[..., :37, :])
+
+
+@pytest.mark.parametrize("part", ["net.pt2", "net.json"])
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, network: TinySegmenter, part: str) -> None:
+    path = _export(network, tmp_path / "net.pt2")
+    write_card(path)
+    (tmp_path / part).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    with pytest.raises(ExpertError, match=rf"{part} is a Git LFS pointer.*git lfs pull"):
+        load_exported_expert(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -207,7 +208,9 @@ def test_a_classifier_of_a_segmentation_family(tmp_path: Path, folders: dict[str
     (tmp_path / "preprocessor_config.json").write_bytes(
         (folders["segformer"] / "preprocessor_config.json").read_bytes()
     )
-    with pytest.raises(ExpertError, match="it is not a trained segmentation model"):
+    with pytest.raises(
+        ExpertError, match="holds a SegformerForImageClassification, which gives no class to each pixel"
+    ):
         load_huggingface_expert(tmp_path)
 
 
@@ -216,7 +219,8 @@ def test_an_incomplete_folder(tmp_path: Path, folders: dict[str, Path], missing:
     for path in folders["segformer"].iterdir():
         if path.name != missing:
             (tmp_path / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(ExpertError, match="cannot be loaded") as caught:
+    said = "has no image processor" if missing.startswith("preprocessor") else "cannot be loaded"
+    with pytest.raises(ExpertError, match=said) as caught:
         load_huggingface_expert(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -242,3 +246,37 @@ def test_a_broken_torchvision_is_named(
     monkeypatch.delitem(sys.modules, "torchvision", raising=False)
     with pytest.raises(MissingDependencyError, match=r"torchvision is broken .*nms does not exist"):
         load_huggingface_expert(folders["segformer"])
+
+
+def test_a_depth_model_is_told_from_a_segmentation_model(tmp_path: Path) -> None:
+    from transformers import DPTConfig, DPTForDepthEstimation
+
+    config = DPTConfig(hidden_size=8, num_hidden_layers=4, num_attention_heads=2, intermediate_size=8)
+    config.architectures = [DPTForDepthEstimation.__name__]
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ExpertError, match="holds a DPTForDepthEstimation, which gives no class to each pixel"):
+        load_huggingface_expert(tmp_path)
+
+
+def test_a_model_of_masks_that_is_not_supported_is_refused_in_true_words(tmp_path: Path) -> None:
+    from transformers import EomtConfig
+
+    EomtConfig(architectures=["EomtForUniversalSegmentation"]).save_pretrained(tmp_path)
+    with pytest.raises(ExpertError, match=r"'eomt' model: transformers segments with it, gosvae does not yet"):
+        load_huggingface_expert(tmp_path)
+
+
+def test_a_folder_without_an_image_processor(tmp_path: Path, folders: dict[str, Path]) -> None:
+    shutil.copytree(folders["segformer"], tmp_path / "model")
+    (tmp_path / "model" / "preprocessor_config.json").unlink()
+    with pytest.raises(ExpertError, match=r"has no image processor .*save_pretrained") as caught:
+        load_huggingface_expert(tmp_path / "model")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, folders: dict[str, Path]) -> None:
+    shutil.copytree(folders["segformer"], tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    with pytest.raises(ExpertError, match=r"model\.safetensors is a Git LFS pointer.*git lfs pull"):
+        load_huggingface_expert(tmp_path / "model")

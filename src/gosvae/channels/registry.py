@@ -11,11 +11,23 @@ from gosvae.channels.loss import GilbertElliott, PacketLoss
 from gosvae.channels.radio import Awgn, Rayleigh
 from gosvae.config import parse
 from gosvae.errors import ConfigError, unknown_name
+from gosvae.plugins import find_plugin, plugin_names
 
 _MEMBERS: tuple[type[Channel], ...] = (BinarySymmetric, BitErasure, PacketLoss, GilbertElliott, Awgn, Rayleigh)
 
 CHANNELS: Mapping[str, type[Channel]] = MappingProxyType({member.name: member for member in _MEMBERS})
 """Channels, by the name that their specification begins with."""
+
+
+def _plugin(name: str) -> type[Channel]:
+    """Return the channel of a plugin; raise an error where there is none."""
+    found = find_plugin("channels", name) if name else None
+    if found is None:
+        raise ConfigError(unknown_name("channel", name, [*CHANNELS, *plugin_names("channels")]))
+    member = found[0]
+    if not (isinstance(member, type) and issubclass(member, Channel)):
+        raise ConfigError(f"plugin {name!r} is no subclass of gosvae.Channel")
+    return member
 
 
 def load_channel(spec: str) -> Channel:
@@ -29,9 +41,7 @@ def load_channel(spec: str) -> Channel:
         ConfigError: a name or key is unknown, or a value is missing or impossible; the message lists the known ones.
     """
     name, *words = spec.split() or [""]
-    if name not in CHANNELS:
-        raise ConfigError(unknown_name("channel", name, CHANNELS))
-    member = CHANNELS[name]
+    member = CHANNELS.get(name) or _plugin(name)
     values: dict[str, str] = {}
     for word in words:
         key, separator, value = word.partition("=")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -37,7 +38,7 @@ from gosvae.evaluation.features import FRECHET_NAMES, load_features
 from gosvae.evaluation.pictures import draw_pictures
 from gosvae.evaluation.plots import plot_rate_task
 from gosvae.evaluation.protocol import CodecEntry, evaluate
-from gosvae.evaluation.results import save_evaluation
+from gosvae.evaluation.results import ImageLog, save_evaluation
 from gosvae.evaluation.rows import Evaluation
 from gosvae.evaluation.tables import markdown_table, terminal_table
 from gosvae.evaluation.transmission import LinkSettings
@@ -227,7 +228,7 @@ def write_results(evaluation: Evaluation, folder: Path, *, details: bool = False
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
-    """Evaluate the codecs and print the table."""
+    """Evaluate the codecs and print the table; return 1 if images were left out because they cannot be read."""
     if options.limit is not None and options.limit < 1:
         raise ConfigError(f"--limit must be at least 1, got {options.limit}")
     if options.anchor:
@@ -239,24 +240,35 @@ def run_evaluate(options: argparse.Namespace) -> int:
     expert = load_expert(options.expert)
     expert.to(device)
     features = None if options.frechet == "none" else load_features(options.frechet, expert, options.weights).to(device)
-    evaluation = evaluate(
-        entries_of(options, device),
-        dataset,
-        expert,
-        perceptual=perceptual_of(options, device),
-        frechet=features,
-        use_labels=not options.no_labels,
-        keep_images=[i for i in options.pictures if i < len(dataset)] if options.out else (),
-        link=link,
-        progress=False if options.quiet else None,
-    )
+    entries, perceptual = entries_of(options, device), perceptual_of(options, device)
+    # Made before anything is measured: it can be refused now, and rows go there as they come.
+    images = ImageLog(options.out) if options.out else None
+    with images or nullcontext():
+        evaluation = evaluate(
+            entries,
+            dataset,
+            expert,
+            perceptual=perceptual,
+            frechet=features,
+            use_labels=not options.no_labels,
+            keep_images=[i for i in options.pictures if i < len(dataset)] if options.out else (),
+            link=link,
+            progress=False if options.quiet else None,
+            skip_damaged=True,
+            on_image=images.add if images else None,
+        )
     print(terminal_table(evaluation, details=options.details), end="")
     if options.anchor:
         _print_bd_rates(evaluation, options.anchor)
     if options.out:
         for path in write_results(evaluation, options.out, details=options.details):
             print(f"written: {path}")
-    return 0
+    if images is not None:
+        images.done()
+    skipped = len(evaluation.provenance.skipped)
+    if skipped:
+        print(f"gosvae: {skipped} of {len(dataset)} images cannot be read and are left out", file=sys.stderr)
+    return 1 if skipped else 0
 
 
 def _print_bd_rates(evaluation: Evaluation, anchor: str) -> None:

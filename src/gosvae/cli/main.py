@@ -26,6 +26,7 @@ COMMANDS = {
     "info": ("inspect:add_info", "describe a stream, a checkpoint or a model"),
     "list": ("inspect:add_list", "list recipes, experts, data sets and codecs"),
     "demo": ("demo:add_demo", "compare the package's models with JPEG, AVIF and others"),
+    "check": ("check:add_check", "check that an expert fits a data set"),
     "evaluate": ("evaluate:add_evaluate", "measure codecs: bytes, task quality, distortion"),
     "evaluate-link": ("evaluate_link:add_evaluate_link", "measure codecs over channels that lose or damage packets"),
     "entropy": ("entropy:add_entropy", "measure the entropy models of a codec: bits, bytes, times"),

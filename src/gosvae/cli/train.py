@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from gosvae.cli.options import (
@@ -88,6 +89,9 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_geometry(parser)
     add_run(parser)
+    parser.add_argument(
+        "--changed-data", action="store_true", help="continue a run although its images have changed since its start"
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
 
 
@@ -95,6 +99,7 @@ def _run_config(options: argparse.Namespace) -> RunConfig:
     tree = {
         name: getattr(options, name) for name in ("seed", "accelerator", "devices", "precision", "workers", "cache_mib")
     }
+    tree["changed_data"] = options.changed_data
     return parse(RunConfig, tree, source="options")
 
 
@@ -115,6 +120,8 @@ def _report(outcome: Outcome, folder: Path) -> int:
         print(f"finished: {folder}")
     else:
         print(f"stopped at step {outcome.step}; the same command continues: {folder}")
+        if (folder / "weights.safetensors").is_file():
+            print(f"the unfinished result can be used: {folder}")
     return 0
 
 
@@ -134,6 +141,7 @@ def run_train(options: argparse.Namespace) -> int:
         run=_run_config(options),
         max_minutes=options.max_minutes,
         progress=not options.quiet,
+        tell=None if options.quiet or os.environ.get("LOCAL_RANK", "0") != "0" else partial(print, flush=True),
     )
     return _report(outcome, folder)
 

@@ -20,7 +20,7 @@ from gosvae.codecs.cards import CARDS, Card
 from gosvae.config import identity, parse, to_tree
 from gosvae.entropy.base import MARK_BYTES, weights_digest
 from gosvae.errors import CheckpointError
-from gosvae.files import json_bytes, write_together
+from gosvae.files import is_lfs_pointer, json_bytes, write_together
 
 SCHEMA_VERSION = 1
 SCALE_SUFFIX = ".scale"
@@ -149,7 +149,13 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}; is {path.parent} a checkpoint folder?") from None
     except ValueError:
+        _refuse_lfs_pointer(path)
         raise CheckpointError(f"{path} is not valid JSON: the checkpoint is damaged") from None
+
+
+def _refuse_lfs_pointer(path: Path) -> None:
+    if is_lfs_pointer(path):
+        raise CheckpointError(f"{path} is a Git LFS pointer, not the file itself: run git lfs pull in {path.parent}")
 
 
 def load_codec_checkpoint(folder: Path) -> CodecCheckpoint:
@@ -179,6 +185,7 @@ def load_codec_checkpoint(folder: Path) -> CodecCheckpoint:
         )
     card = parse(CARDS[kind], tree, source=str(folder / "config.json"), stored=True)
     weights_path = folder / "weights.safetensors"
+    _refuse_lfs_pointer(weights_path)
     try:
         tensors = load_file(weights_path)
     except OSError as error:

@@ -19,6 +19,7 @@ from gosvae.codecs.trained import TrainedCodec
 from gosvae.codecs.vq import VqCodec, VqOptions
 from gosvae.errors import ConfigError, ForeignStreamError, unknown_name
 from gosvae.experts.registry import load_expert
+from gosvae.plugins import find_plugin, made_by
 from gosvae.precision import Precision, usable_device
 from gosvae.walk import expanded
 
@@ -159,6 +160,12 @@ def load_codec(
         if separator and not quality.isdigit():
             raise ConfigError(f"quality of {name!r} must be a whole number, got {quality!r}; for example {name}:50")
         return load_classical(name, int(quality) if separator else None)
+    if name not in embedded_codecs() and not expanded(spec).is_dir():
+        found = find_plugin("codecs", str(spec))
+        if found is not None:
+            check_options(name, chosen_options(options, precision), ())
+            made: ImageCodec = made_by(found[0], str(spec), ImageCodec, *([found[1]] if found[1] else []))
+            return made
     return load_trained_codec(spec, options=options, device=device, precision=precision)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gosvae.datasets.base import IGNORE_INDEX, Dataset, Sample
-from gosvae.datasets.layout import label_path_of_each, labelled_sample, list_files, read_label_map
+from gosvae.datasets.layout import check_labelled, label_path_of_each, labelled_sample, list_files, read_label_map
 from gosvae.errors import DatasetError, unknown_name
 from gosvae.images import read_image
 
@@ -61,6 +61,9 @@ class ADE20K(Dataset):
 
     def __len__(self) -> int:
         return len(self._images)
+
+    def check(self, index: int) -> tuple[int, int] | None:
+        return check_labelled(self._images[index], self._annotations[index])
 
     def __getitem__(self, index: int) -> Sample:
         annotation = self._annotations[index]

@@ -38,6 +38,15 @@ class Dataset(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Sample: ...
 
+    def check(self, index: int) -> tuple[int, int] | None:
+        """Check the files of a sample without decoding them; return height and width of the image, None if not known.
+
+        Raises:
+            ImageError, DatasetError: the sample cannot be read.
+        """
+        del index
+        return None
+
     @property
     def has_labels(self) -> bool:
         """Whether samples carry label maps."""

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from gosvae.datasets.base import Dataset, Sample
+from gosvae.datasets.integrity import check_image_file
 from gosvae.errors import DatasetError, ImageError
 from gosvae.images import read_image
 from gosvae.walk import find_images, printable
@@ -33,6 +34,9 @@ class ImageFolder(Dataset):
 
     def __len__(self) -> int:
         return len(self._images)
+
+    def check(self, index: int) -> tuple[int, int] | None:
+        return check_image_file(self._images[index])
 
     def __getitem__(self, index: int) -> Sample:
         path = self._images[index]

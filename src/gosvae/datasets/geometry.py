@@ -79,6 +79,14 @@ class Prepared(Dataset):
     def __len__(self) -> int:
         return len(self._dataset)
 
+    def check(self, index: int) -> tuple[int, int] | None:
+        size = self._dataset.check(index)
+        for step in ("resize", "crop"):
+            height, width = (getattr(self.geometry, f"{step}_{side}") for side in ("height", "width"))
+            if height is not None and width is not None:
+                size = (height, width)
+        return size
+
     def __getitem__(self, index: int) -> Sample:
         if index in self._cache:
             return self._cache[index]

@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
 from gosvae.datasets.base import Sample
+from gosvae.datasets.integrity import check_image_file
 from gosvae.errors import DatasetError
 from gosvae.images import GREY_STEPS, pixels_of_png
 from gosvae.tensors import ImageArray, LabelArray
@@ -73,6 +74,18 @@ def read_label_map(path: Path) -> LabelArray:
         raise DatasetError(f"cannot read the label map {path}: it is not an image") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise DatasetError(f"cannot read the label map {path}: {str(error).splitlines()[0]}") from None
+
+
+def check_labelled(image: Path, label_map: Path) -> tuple[int, int]:
+    """Check the files of an image and of its label map without decoding them; return height and width.
+
+    Raises:
+        ImageError, DatasetError: one of them cannot be read, or their sizes differ.
+    """
+    size, other = check_image_file(image), check_image_file(label_map)
+    if size != other:
+        raise DatasetError(f"{image}: the image is {size} and its label map {other}, expected one size")
+    return size
 
 
 def labelled_sample(image: ImageArray, labels: LabelArray, name: str) -> Sample:

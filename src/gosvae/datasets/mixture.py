@@ -31,11 +31,20 @@ class Mixture(Dataset):
     def __len__(self) -> int:
         return self._ends[-1]
 
+    def check(self, index: int) -> tuple[int, int] | None:
+        part, place = self._place(index)
+        return part.check(place)
+
     def __getitem__(self, index: int) -> Sample:
+        part, place = self._place(index)
+        return part[place]
+
+    def _place(self, index: int) -> tuple[Dataset, int]:
+        """Return the part that a sample is in, and its index there."""
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is outside 0..{len(self) - 1}")
         part = bisect_right(self._ends, index)
-        return self._parts[part][index - (self._ends[part - 1] if part else 0)]
+        return self._parts[part], index - (self._ends[part - 1] if part else 0)
 
 
 def load_prepared(

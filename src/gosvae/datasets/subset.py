@@ -21,7 +21,14 @@ class EvenlySpaced(Dataset):
     def __len__(self) -> int:
         return self.count
 
+    def check(self, index: int) -> tuple[int, int] | None:
+        return self.dataset.check(self._place(index))
+
     def __getitem__(self, index: int) -> Sample:
+        return self.dataset[self._place(index)]
+
+    def _place(self, index: int) -> int:
+        """Return the index of a sample in the whole data set."""
         if not 0 <= index < self.count:
             raise IndexError(index)
-        return self.dataset[index * len(self.dataset) // self.count]
+        return index * len(self.dataset) // self.count

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from gosvae.codecs.base import ClassMapCodec, ImageCodec, RateControlledCodec
 from gosvae.datasets.base import Dataset, Sample
-from gosvae.errors import ConfigError, RateError, unknown_name
+from gosvae.errors import ConfigError, DatasetError, ImageError, RateError, unknown_name
 from gosvae.evaluation.features import FeatureExtractor
 from gosvae.evaluation.results import gather_provenance
 from gosvae.evaluation.rows import (
@@ -40,6 +40,7 @@ from gosvae.metrics import ConfusionMatrix, PerceptualMetric, frechet_distance, 
 from gosvae.seeding import torch_generator
 from gosvae.tensors import ImageArray, image_to_tensor
 from gosvae.units import psnr_db, rate_bpp
+from gosvae.walk import printable
 
 T = TypeVar("T")
 FeatureArray = npt.NDArray[np.float32]
@@ -86,6 +87,8 @@ def evaluate(
     keep_images: Sequence[int] = (),
     link: LinkSettings | None = None,
     progress: bool | None = None,
+    skip_damaged: bool = False,
+    on_image: Callable[[Sequence[ImageRow]], None] | None = None,
 ) -> Evaluation:
     """Measure codecs on a data set, in one pass over its images.
 
@@ -103,9 +106,13 @@ def evaluate(
         link: link that every stream is sent over; bytes and budgets are then those on the air, with packet headers and
             repair packets.
         progress: whether to show a bar on stderr; None shows it on a terminal only.
+        skip_damaged: whether an image that cannot be read is left out, with a warning and a line in
+            `Provenance.skipped`, instead of ending the evaluation.
+        on_image: function that is called with the rows of every image as soon as it is measured.
 
     Raises:
         ConfigError: the data set is empty, entries do not fit together, or the classes of labels and expert differ.
+        ImageError, DatasetError: an image cannot be read and `skip_damaged` is False, or no image can be read.
     """
     _check_entries(codecs, len(dataset), len(expert.info.class_names))
     _check_indices(dataset, keep_images)
@@ -123,9 +130,18 @@ def evaluate(
     real: list[FeatureArray] = []
     kept: dict[int, KeptImage] = {}
     sizes: list[tuple[int, int]] = []
+    skipped: list[str] = []
     hidden = None if progress is None else not progress
     for index in tqdm(range(len(dataset)), desc="evaluate", unit="image", disable=hidden, file=sys.stderr):
-        sample = dataset[index]
+        try:
+            sample = dataset[index]
+        except (ImageError, DatasetError) as error:
+            if not skip_damaged:
+                raise
+            skipped.append(printable(str(error)))
+            log.warning("left out: %s", skipped[-1])
+            continue
+        sample = replace(sample, name=printable(sample.name))
         if not use_labels:
             sample = replace(sample, labels_uint8_HW=None)
         original = viewer.view(sample.image_uint8_HW3)
@@ -143,17 +159,24 @@ def evaluate(
         sizes.append((sample.image_uint8_HW3.shape[0], sample.image_uint8_HW3.shape[1]))
         if index in keep_images:
             kept[index] = KeptImage(sample.name, sample.image_uint8_HW3, original.class_map_HW, tuple(reconstructions))
+        if on_image is not None:
+            on_image([tally.rows[-1] for tally in tallies.values()])
+    if not sizes:
+        raise DatasetError(
+            f"none of the {len(skipped)} images of {dataset.name!r} can be read; the first: {skipped[0]}"
+        )
     return Evaluation(
         provenance=replace(
             gather_provenance(dataset, expert, sizes, perceptual.name if perceptual else None),
             channel=link.description if link else None,
+            skipped=tuple(skipped),
         ),
         rows=(
-            Row(UNCOMPRESSED, UNCOMPRESSED, len(dataset), **reference.values()),
+            Row(UNCOMPRESSED, UNCOMPRESSED, len(sizes), **reference.values()),
             *(tally.row(real) for tally in tallies.values()),
         ),
         images=tuple(row for rows in zip(*(t.rows for t in tallies.values()), strict=True) for row in rows),
-        kept=tuple(kept[index] for index in keep_images),
+        kept=tuple(kept[index] for index in keep_images if index in kept),
     )
 
 
@@ -296,7 +319,7 @@ class _Tally:
     def row(self, real: Sequence[FeatureArray]) -> Row:
         """Return the row of the codec; `real` has the features of the originals."""
         rows, zero_order, features = self.rows, self.zero_order_bytes, self.features
-        network = self.viewer.frechet.name if self.viewer.frechet is not None and features else None
+        network = self.viewer.frechet.name if self.viewer.frechet is not None and len(features) > 1 else None
         return Row(
             label=self.entry.label,
             codec=self.entry.codec.name,
@@ -310,7 +333,7 @@ class _Tally:
             mse=_mean(row.mse for row in rows),
             psnr_db=_mean(row.psnr_db for row in rows),
             lpips=_mean(row.lpips for row in rows),
-            frechet_distance=frechet_distance(np.stack(real), np.stack(features)) if features else None,
+            frechet_distance=frechet_distance(np.stack(real), np.stack(features)) if len(features) > 1 else None,
             frechet_network=network,
             parameters=self.entry.codec.parameter_count,
             encode_ms=median(self.encode_ms) if self.encode_ms else None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import re
 import sys
@@ -15,15 +17,18 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from gosvae.datasets.base import Dataset
-from gosvae.errors import ConfigError
+from gosvae.errors import ConfigError, WriteError
 from gosvae.evaluation.rows import FID_NETWORK, Evaluation, ImageRow, Provenance, Row
 from gosvae.experts.base import Expert
 from gosvae.files import write_atomically, write_json
 from gosvae.provenance import hardware, revision, versions
 from gosvae.walk import printable
 
+log = logging.getLogger(__name__)
 SCHEMA = 1
 EVALUATION_FILE = "evaluation.json"
+IMAGES_FILE = "images.jsonl"
+"""Name of the file that gets the rows of every image as soon as it is measured, one JSON object a line."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,56 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
         write_json(path, compressai_result(name, rows, evaluation.provenance))
         paths.append(path)
     return paths
+
+
+class ImageLog:
+    """File `images.jsonl` of a folder, which gets the rows of each image when it is measured.
+
+    After an error or Ctrl-C it holds all that was measured before. A complete evaluation has the same rows in
+    `evaluation.json`, so `done` removes the file.
+
+    Args:
+        folder: folder of the results, which is made.
+
+    Raises:
+        WriteError: the folder cannot be made or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / IMAGES_FILE
+        self._count = 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("wb")
+        except OSError as error:
+            raise WriteError(f"cannot write results in {folder}: {error.strerror}", argument="out") from None
+
+    def add(self, rows: Sequence[ImageRow]) -> None:
+        """Append rows and hand them to the operating system.
+
+        Raises:
+            WriteError: no space or no permission.
+        """
+        try:
+            for row in rows:
+                self._file.write(TypeAdapter(ImageRow).dump_json(row) + b"\n")
+            self._file.flush()
+            self._count += 1
+        except OSError as error:
+            raise WriteError(f"cannot write {self.path}: {error.strerror}") from None
+
+    def done(self) -> None:
+        """Remove the file: its rows stand in `evaluation.json`."""
+        self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> ImageLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._count:
+            log.warning("the rows of the %d images that were measured are in %s", self._count, self.path)
+        with contextlib.suppress(OSError):  # `add` has reported a full disk already
+            self._file.close()
 
 
 def load_evaluation(path: Path) -> Evaluation:

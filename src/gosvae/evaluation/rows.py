@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
 
+from gosvae.errors import MissingDependencyError
 from gosvae.tensors import ImageArray
 from gosvae.units import kib
 
@@ -135,6 +137,7 @@ class Provenance:
         revision: Git revision of the source, with `-dirty` if it had changes; None without a repository.
         channel: description of the channel, packets and repair packets; bytes are then those on the air. None if files
             arrive whole.
+        skipped: messages of the images that could not be read and are left out of all results.
     """
 
     dataset: str
@@ -151,9 +154,10 @@ class Provenance:
     command: str
     date_utc: str
     channel: str | None = None
+    skipped: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reconstruction:
     """Reconstruction of an image by one codec, with the expert's map of it."""
 
@@ -162,8 +166,11 @@ class Reconstruction:
     class_map_HW: ClassMapArray
     row: ImageRow
 
+    def __repr__(self) -> str:
+        return f"Reconstruction({self.label!r}, {self.row.image!r}, {self.row.total_bytes} bytes)"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class KeptImage:
     """An original that is kept for pictures, with its reconstructions in the order of the codecs."""
 
@@ -172,8 +179,11 @@ class KeptImage:
     class_map_HW: ClassMapArray
     reconstructions: tuple[Reconstruction, ...]
 
+    def __repr__(self) -> str:
+        return f"KeptImage({self.name!r}, {len(self.reconstructions)} reconstructions)"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Result of an evaluation.
 
@@ -188,6 +198,32 @@ class Evaluation:
     rows: tuple[Row, ...]
     images: tuple[ImageRow, ...]
     kept: tuple[KeptImage, ...] = ()
+
+    def __repr__(self) -> str:
+        codecs = ", ".join(repr(row.label) for row in self.rows[1:4]) + (", ..." if len(self.rows) > 4 else "")
+        return f"Evaluation({self.provenance.dataset!r}, {self.provenance.image_count} images, codecs: {codecs})"
+
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        tables = import_module("gosvae.evaluation.tables")  # tables are made of rows: imported when one is shown
+        shown: str = tables.html_table(self)
+        return shown
+
+    def to_frame(self, *, images: bool = False) -> Any:
+        """Return the rows as a pandas data frame, one line for each codec, or for each image and codec.
+
+        Args:
+            images: whether to return the rows of single images.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        try:
+            pandas = import_module("pandas")
+        except ImportError:
+            raise MissingDependencyError("to_frame needs pandas, which is not installed: pip install pandas") from None
+        rows: tuple[Row, ...] | tuple[ImageRow, ...] = self.images if images else self.rows
+        return pandas.DataFrame([asdict(row) for row in rows])
 
     @property
     def reference(self) -> Row:

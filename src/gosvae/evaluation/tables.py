@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import textwrap
 from collections.abc import Callable, Sequence
@@ -33,6 +34,20 @@ def terminal_table(evaluation: Evaluation, *, details: bool = False) -> str:
     return f"{table}\n\n{textwrap.fill(caption(evaluation, details=details), max(80, sum(widths)))}\n"
 
 
+def html_table(evaluation: Evaluation, *, details: bool = False) -> str:
+    """Return an HTML table with its caption below, as notebooks show it."""
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        first, *numbers = (html.escape(cell) for cell in cells)
+        aligned = "".join(f'<{tag} style="text-align:right">{cell}</{tag}>' for cell in numbers)
+        return f'<tr><{tag} style="text-align:left">{first}</{tag}>{aligned}</tr>'
+
+    header, *lines = _cells(evaluation, details)
+    rows = "".join(line(cells, "td") for cells in lines)
+    note = html.escape(caption(evaluation, details=details))
+    return f"<table><thead>{line(header, 'th')}</thead><tbody>{rows}</tbody></table><p>{note}</p>"
+
+
 def caption(evaluation: Evaluation, *, details: bool = False) -> str:
     """Return the caption of a table in one line: images, expert, and how bytes and classes are counted."""
     source, reference = evaluation.provenance, evaluation.reference
@@ -43,6 +58,8 @@ def caption(evaluation: Evaluation, *, details: bool = False) -> str:
         if source.channel is None
         else "KiB (1024 bytes) and bpp: mean bytes on the air, packet headers and repair packets included",
     ]
+    if source.skipped:
+        parts.append(f"left out because they cannot be read: {len(source.skipped)}")
     if source.channel is not None:
         parts.append(
             f"channel: {source.channel}; damaged: images that did not arrive whole, lost: of these, those of which "

@@ -56,6 +56,10 @@ class Expert(nn.Module, ABC):
     Softmax over the class axis of the result gives the class probabilities S of Eq. 3.
     """
 
+    mixed_precision: bool = False
+    """Whether `class_logits` follows the precision of its caller, such as bf16 in a training. An expert computes in
+    float32 unless it says that it can do otherwise."""
+
     def __init__(self, info: ExpertInfo) -> None:
         super().__init__()
         self.info = info
@@ -77,7 +81,11 @@ class Expert(nn.Module, ABC):
             ExpertError: the network's answer is not (B, m, H, W), or some of it is NaN or infinite.
         """
         check_layout(x_B3HW, "(B, 3, H, W)", axis_1=3)
-        logits_BmHW = self.class_logits(x_B3HW)
+        if self.mixed_precision:
+            logits_BmHW = self.class_logits(x_B3HW)
+        else:
+            with torch.autocast(x_B3HW.device.type, enabled=False):
+                logits_BmHW = self.class_logits(x_B3HW.float())
         expected = (x_B3HW.shape[0], len(self.info.class_names), *x_B3HW.shape[-2:])
         if tuple(logits_BmHW.shape) != expected:
             raise ExpertError(
@@ -128,6 +136,8 @@ def _percent(finite: Tensor) -> str:
 
 class NetworkExpert(Expert):
     """Expert of a network that takes images (B, 3, H, W) in [0, 1] as they are and returns logits (B, m, H, W)."""
+
+    mixed_precision = True
 
     def __init__(self, info: ExpertInfo, network: nn.Module) -> None:
         super().__init__(info)

@@ -16,8 +16,9 @@ import io
 import json
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
@@ -27,7 +28,15 @@ from torch.nn import functional as F
 from gosvae.config import Config, parse
 from gosvae.errors import ExpertError
 from gosvae.experts.base import IGNORE_INDEX, Expert, ExpertInfo
+from gosvae.files import is_lfs_pointer
+from gosvae.tensors import pad_to_multiple
 
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+_FAULTS = (RuntimeError, AssertionError, ValueError, TypeError)
+"""What networks raise for an input that they cannot take."""
+_STRIDES = (8, 16, 32, 64)
 SUFFIXES = (".pt", ".ts", ".pt2")
 _HOW_TO_EXPORT = (
     "save the network with torch.export.save(torch.export.export(network, (x,)), 'NAME.pt2') "
@@ -49,6 +58,10 @@ class ExportedExpertCard(Config):
     mean: tuple[float, float, float]
     std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=3, max_length=3)]
     """Means and standard deviations of red, green and blue on the [0, 1] scale; the network gets (x - mean) / std."""
+    mixed_precision: bool = False
+    """Whether the network follows the precision of a training, such as bf16; it computes in float32 otherwise."""
+    stride: int = Field(1, ge=1, le=1024)
+    """Images are padded to multiples of this number of pixels, for a network that takes no other sizes."""
     resize: bool = False
     """Whether images are resized to the input size because the network takes no other; detected for a `.pt2`."""
 
@@ -60,10 +73,20 @@ class ExportedExpert(Expert):
     std_3: Tensor
 
     def __init__(
-        self, info: ExpertInfo, network: nn.Module, card: ExportedExpertCard, *, batch: int | None, digest: bytes
+        self,
+        info: ExpertInfo,
+        network: nn.Module,
+        card: ExportedExpertCard,
+        *,
+        batch: int | None,
+        digest: bytes,
+        program: ExportedProgram | None = None,
     ) -> None:
         super().__init__(info)
         self.network = network
+        self.mixed_precision = card.mixed_precision
+        self._program = program
+        self._stride = card.stride
         self._resize = card.resize
         self._batch = batch
         self.register_buffer("mean_3", torch.tensor(card.mean))
@@ -84,17 +107,54 @@ class ExportedExpert(Expert):
             x = F.interpolate(x, network_size, mode="bilinear", align_corners=False, antialias=True)
         x = (x - self.mean_3[:, None, None]) / self.std_3[:, None, None]
         try:
-            logits = self._run(x)
-        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+            logits = self._padded(x, self._stride)
+        except _FAULTS as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             raise ExpertError(
-                f"expert {self.info.name!r} cannot take an input of {tuple(x.shape)} ({_last_line(error)}); "
-                f'if it knows one size only, set "resize": true in its JSON'
+                f"expert {self.info.name!r} cannot take an input of {tuple(x.shape)} ({_last_line(error)})"
+                f"{self._advice(x)}"
             ) from error
         if logits.shape[-2:] != image_size:
             logits = F.interpolate(logits.float(), image_size, mode="bilinear", align_corners=False)
         return logits
+
+    def _advice(self, x_B3hw: Tensor) -> str:
+        """Return what to set in the JSON for a network that does not take the size of an image."""
+        for stride in _STRIDES:
+            if stride <= self._stride or not any(side % stride for side in x_B3hw.shape[-2:]):
+                continue
+            try:
+                padded = self._run(pad_to_multiple(x_B3hw, stride))
+            except (*_FAULTS, ExpertError):
+                continue
+            if padded.shape[0] == x_B3hw.shape[0]:
+                return f'; it takes sizes that are multiples of {stride}: set "stride": {stride} in its JSON'
+        own = (self.info.input_height, self.info.input_width)
+        return "" if x_B3hw.shape[-2:] == own else '; if it knows one size only, set "resize": true in its JSON'
+
+    def _padded(self, x_B3hw: Tensor, stride: int) -> Tensor:
+        """Return the logits of an image whose edges are repeated up to a multiple of the stride, for its own part."""
+        height, width = x_B3hw.shape[-2:]
+        x = pad_to_multiple(x_B3hw, stride)
+        logits = self._run(x)
+        if x.shape == x_B3hw.shape:
+            return logits
+        if logits.shape[-2:] != x.shape[-2:]:
+            logits = F.interpolate(logits.float(), x.shape[-2:], mode="bilinear", align_corners=False)
+        return logits[..., :height, :width]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ExportedExpert:
+        """Move the program too: a graph names the device of every tensor that it makes."""
+        before = self.mean_3.device
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self._program is not None and self.mean_3.device != before:
+            from torch.export.passes import move_to_device_pass  # imported here: it is slow to load
+
+            self._program = move_to_device_pass(self._program, self.mean_3.device)
+            self.network = _module_of(self._program)
+            self.freeze()
+        return self
 
     def _run(self, x_B3hw: Tensor) -> Tensor:
         """Run the network on a batch of any size, in parts if its own batch size is fixed."""
@@ -107,6 +167,8 @@ class ExportedExpert(Expert):
             if not isinstance(answer, Tensor) or answer.ndim != 4 or not answer.is_floating_point():
                 got = f"a tensor {tuple(answer.shape)}" if isinstance(answer, Tensor) else type(answer).__name__
                 raise ExpertError(f"expert {self.info.name!r} returned {got} where logits (B, m, h, w) were expected")
+        if torch.cat(answers).shape[0] != x.shape[0]:
+            raise ExpertError(f"expert {self.info.name!r} mixes the images of a batch, or their rows: {tuple(x.shape)}")
         return torch.cat(answers)[:count]
 
 
@@ -125,8 +187,12 @@ def load_exported_expert(path: Path) -> ExportedExpert:
         raise ExpertError(f"no network at {path}; {_HOW_TO_EXPORT}")
     card = _load_card(path.with_suffix(".json"))
     batch: int | None = None
+    program: ExportedProgram | None = None
+    if is_lfs_pointer(path):
+        raise ExpertError(f"{path} is a Git LFS pointer, not the network itself: run git lfs pull in {path.parent}")
     if path.suffix == ".pt2":
-        network, size = _load_exported_program(path)
+        program, size = _load_exported_program(path)
+        network = _module_of(program)
         batch, height, width = size
         for axis, fixed, said in (("height", height, card.input_height), ("width", width, card.input_width)):
             if fixed not in (None, said):
@@ -137,7 +203,8 @@ def load_exported_expert(path: Path) -> ExportedExpert:
     info = ExpertInfo(
         card.name or path.stem, card.class_names, card.input_height, card.input_width, ignore_index=card.ignore_index
     )
-    expert = ExportedExpert(info, network, card, batch=batch, digest=hashlib.sha256(path.read_bytes()).digest())
+    digest = hashlib.sha256(path.read_bytes()).digest()
+    expert = ExportedExpert(info, network, card, batch=batch, digest=digest, program=program)
     with torch.inference_mode():  # Wrong class names are found here, before hours of training.
         expert(torch.zeros(1, 3, card.input_height, card.input_width))
     return expert
@@ -150,6 +217,8 @@ def _load_card(path: Path) -> ExportedExpertCard:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
+        if is_lfs_pointer(path):
+            raise ExpertError(f"{path} is a Git LFS pointer: run git lfs pull in {path.parent}") from None
         raise ExpertError(f"{path} is not valid JSON: {error}") from None
     return parse(ExportedExpertCard, tree, source=str(path))
 
@@ -168,8 +237,8 @@ def _load_torchscript(path: Path) -> nn.Module:
     return network
 
 
-def _load_exported_program(path: Path) -> tuple[nn.Module, tuple[int | None, int | None, int | None]]:
-    """Return the network, and its batch size, height and width where the graph fixes them."""
+def _load_exported_program(path: Path) -> tuple[ExportedProgram, tuple[int | None, int | None, int | None]]:
+    """Return the program, and its batch size, height and width where the graph fixes them."""
     _check_archive(path)
     try:
         program = torch.export.load(path)
@@ -181,6 +250,11 @@ def _load_exported_program(path: Path) -> tuple[nn.Module, tuple[int | None, int
         got = shape if len(inputs) == 1 else f"{len(inputs)} inputs"
         raise ExpertError(f"{path}: expected a network of one input (B, 3, H, W), got {got}")
     batch, height, width = (n if isinstance(n, int) else None for n in (shape[0], shape[2], shape[3]))
+    return program, (batch, height, width)
+
+
+def _module_of(program: ExportedProgram) -> nn.Module:
+    """Return the network of a program, whose mode cannot be changed."""
     network = program.module()
 
     def stay(mode: bool = True) -> nn.Module:
@@ -189,7 +263,7 @@ def _load_exported_program(path: Path) -> tuple[nn.Module, tuple[int | None, int
         return network
 
     network.train = stay  # type: ignore[method-assign, assignment]
-    return network, (batch, height, width)
+    return network
 
 
 def _check_archive(path: Path) -> None:

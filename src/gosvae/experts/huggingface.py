@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from gosvae import walk
 from gosvae.errors import ExpertError, GosvaeError, MissingDependencyError
 from gosvae.experts.base import Expert, ExpertInfo
+from gosvae.files import is_lfs_pointer
 
 _QUERY_MODELS = ("mask2former", "maskformer", "oneformer")
 _MASK2FORMER_GRID = (384, 384)
@@ -34,11 +35,13 @@ _RESAMPLING = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
 """Filters of `interpolate` by Pillow's filter numbers, which image processors store."""
 _TYPICAL_IMAGE = (512, 512)
 _HALF_LEVEL = 0.5 / 255
+_COMMON_STRIDE = 32
 
 
 class HuggingFaceExpert(Expert):
     """Expert of a segmentation model of `transformers`, with a differentiable version of its image processor inside."""
 
+    mixed_precision = True
     gain_3: Tensor
     mean_3: Tensor
     std_3: Tensor
@@ -77,7 +80,11 @@ class HuggingFaceExpert(Expert):
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             shape = tuple(inputs["pixel_values"].shape)
-            raise ExpertError(f"{self.info.name!r} cannot take an input of {shape}: {_first_line(error)}") from error
+            uneven = any(side % _COMMON_STRIDE for side in shape[-2:])
+            advice = f"; try sizes that are multiples of {_COMMON_STRIDE}" if uneven else ""
+            raise ExpertError(
+                f"{self.info.name!r} cannot take an input of {shape}: {_first_line(error)}{advice}"
+            ) from error
         if self._model_type in _QUERY_MODELS:
             mask_grid = _MASK2FORMER_GRID if self._model_type == "mask2former" else None
             return query_logits(
@@ -150,6 +157,9 @@ def load_huggingface_expert(source: str | Path) -> HuggingFaceExpert:
     local = folder.is_dir()
     if local and not (folder / "config.json").is_file():
         raise ExpertError(f"{folder} is not a transformers model: no config.json in it")
+    for path in sorted(folder.iterdir()) if local else ():
+        if path.is_file() and is_lfs_pointer(path):
+            raise ExpertError(f"{path} is a Git LFS pointer, not the file itself: run git lfs pull in {folder}")
     if not local and (isinstance(source, Path) or folder.is_absolute() or str(source).startswith((".", "~"))):
         raise ExpertError(f"no folder {folder}; give an existing folder or a hub id such as ORGANISATION/MODEL")
     place = str(folder.resolve()) if local else str(source)
@@ -162,10 +172,22 @@ def _load(place: str, name: str, options: dict[str, Any]) -> HuggingFaceExpert:
     from transformers import AutoConfig, AutoModelForSemanticSegmentation, AutoModelForUniversalSegmentation
 
     config = AutoConfig.from_pretrained(place, **options)
+    made = [str(name) for name in config.architectures or ()]
+    if made and not any("Segmentation" in name for name in made):
+        raise ExpertError(
+            f"{place} holds a {made[0]}, which gives no class to each pixel: take a model whose class in transformers "
+            "ends in ForSemanticSegmentation or ForUniversalSegmentation"
+        )
     if config.model_type in _QUERY_MODELS:
         auto_model = AutoModelForUniversalSegmentation
     elif type(config) in AutoModelForSemanticSegmentation._model_mapping:
         auto_model = AutoModelForSemanticSegmentation
+    elif type(config) in AutoModelForUniversalSegmentation._model_mapping:
+        raise ExpertError(
+            f"{place} is a {config.model_type!r} model: transformers segments with it, gosvae does not yet; of the "
+            "models that predict masks, gosvae takes OneFormer, Mask2Former and MaskFormer; export this one with "
+            "torch.export, in a module that returns class logits"
+        )
     else:
         raise ExpertError(
             f"{place} is a {config.model_type!r} model, which has no semantic segmentation in transformers"
@@ -187,7 +209,15 @@ def _load_processor(place: str, model_type: str, options: dict[str, Any]) -> Any
     # OneFormer's class file is for training only, and its stored `repo_path` is a path of the machine that saved it.
     extra = {"class_info_file": None} if model_type == "oneformer" else {}
     # Pillow's processors need no torchvision; only the settings and the size computation are used here.
-    processor = AutoImageProcessor.from_pretrained(place, backend="pil", **options, **extra)
+    try:
+        processor = AutoImageProcessor.from_pretrained(place, backend="pil", **options, **extra)
+    except OSError:
+        if not (Path(place).is_dir() and not (Path(place) / "preprocessor_config.json").is_file()):
+            raise
+        raise ExpertError(
+            f"{place} has no image processor (preprocessor_config.json), which says how images are resized and "
+            f"normalised: save it there, too, with AutoImageProcessor.from_pretrained(ID).save_pretrained({place!r})"
+        ) from None
     if processor.do_resize and int(processor.resample) not in _RESAMPLING:
         raise ExpertError(f"{place}: resampling filter {processor.resample} has no differentiable counterpart")
     return processor

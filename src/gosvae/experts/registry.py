@@ -17,6 +17,8 @@ from gosvae.experts.base import Expert
 from gosvae.experts.exported import load_exported_expert
 from gosvae.experts.huggingface import load_huggingface_expert
 from gosvae.experts.trained import load_trained_expert
+from gosvae.files import is_lfs_pointer
+from gosvae.plugins import find_plugin, made_by
 
 EXPERTS: Mapping[str, str] = MappingProxyType(
     {
@@ -66,6 +68,10 @@ def _load(text: str) -> Expert:
         return load_exported_expert(path)
     if text and path.is_dir():
         return _load_folder(path)
+    found = find_plugin("experts", text) if text else None
+    if found is not None:
+        expert: Expert = made_by(found[0], text, Expert, *([found[1]] if found[1] else []))
+        return expert.freeze()
     hint = f"no file or folder {text!r}" if text else "the name is empty"
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
         hint += f" (did you mean hf:{text}?)"
@@ -84,6 +90,8 @@ def _load_folder(folder: Path) -> Expert:
     except OSError as error:
         raise ExpertError(f"{folder} holds no expert: cannot read {path.name} ({error.strerror})") from None
     except ValueError:
+        if is_lfs_pointer(path):
+            raise ExpertError(f"{path} is a Git LFS pointer: run git lfs pull in {folder}") from None
         raise ExpertError(f"{path} is not valid JSON") from None
     if isinstance(tree, dict) and "model_type" in tree:
         return load_huggingface_expert(folder)

@@ -15,6 +15,7 @@ from gosvae.errors import ExpertError
 from gosvae.experts.base import ExpertInfo, NetworkExpert
 from gosvae.experts.compact import CompactConfig, CompactSegmenter
 from gosvae.experts.unet import UNetConfig, UNetSegmenter
+from gosvae.files import is_lfs_pointer
 
 NetworkConfig = CompactConfig | UNetConfig
 
@@ -66,6 +67,8 @@ def load_trained_expert(folder: Path) -> NetworkExpert:
     for path in (config_path, weights_path):
         if not path.is_file():
             raise ExpertError(f"{folder} is not an expert: {path.name} is missing; make one with gosvae train-expert")
+        if is_lfs_pointer(path):
+            raise ExpertError(f"{path} is a Git LFS pointer, not the file itself: run git lfs pull in {folder}")
     try:
         tree = json.loads(config_path.read_text(encoding="utf-8"))
     except ValueError:

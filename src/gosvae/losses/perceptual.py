@@ -254,6 +254,12 @@ def load_perceptual(name: str, weights: Path | None = None) -> PerceptualLoss:
     return PerceptualLoss(name, network, heads)
 
 
+def perceptual_place(name: str, weights: Path | None = None) -> str:
+    """Return where the weights of a perceptual loss come from: a file, or the address of the download."""
+    source = _source(name)
+    return str(_find(source, weights)[0] or source.url)
+
+
 def available_perceptual(weights: Path | None = None) -> list[str]:
     """Return the names that `load_perceptual` can load without a download, the preferred one first."""
     return [name for name, source in _SOURCES.items() if None not in _find(source, weights)]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from gosvae.datasets.base import Dataset
 from gosvae.datasets.geometry import GeometryConfig
 from gosvae.datasets.mixture import load_prepared
 from gosvae.errors import ConfigError
+from gosvae.experts.base import Expert
 from gosvae.experts.registry import load_expert
-from gosvae.losses.perceptual import default_perceptual, load_perceptual
+from gosvae.losses.perceptual import default_perceptual, load_perceptual, perceptual_place
+from gosvae.precision import mixes
 from gosvae.recipes import load_recipe
 from gosvae.training.codecs import TrainableRecipe, train_codec
-from gosvae.training.machine.config import RunConfig
-from gosvae.training.machine.loop import Outcome
+from gosvae.training.machine.config import RunConfig, StageConfig
+from gosvae.training.machine.loop import Outcome, device_type
+
+_CLASSES_SHOWN = 12
 
 
 def train(
@@ -30,6 +35,7 @@ def train(
     run: RunConfig | None = None,
     max_minutes: float | None = None,
     progress: bool = True,
+    tell: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Train a codec; the same call continues a run that was stopped.
 
@@ -46,6 +52,7 @@ def train(
         run: options of the run, such as seed, devices and precision.
         max_minutes: minutes after which the run stops cleanly.
         progress: whether to show a progress bar.
+        tell: function that gets lines on the run before its first step, such as `print`.
 
     Raises:
         ConfigError: an unknown recipe or key, an impossible value, or a missing expert.
@@ -65,6 +72,50 @@ def train(
     seen = load_prepared(data, default_split="train", geometry=geometry, centre_crop=False, cache_bytes=cache_bytes)
     used = load_prepared(data, default_split="train", geometry=geometry)
     folder = Path(out) if out is not None else Path("runs") / chosen.name
+    if tell is not None:
+        place = perceptual_place(name, weights) if judged else None
+        for line in description(chosen, used, frozen, name if judged else None, place, run):
+            tell(line)
     return train_codec(
-        chosen, seen, used, frozen, perceptual, run, folder, init=init, max_minutes=max_minutes, progress=progress
+        chosen,
+        seen,
+        used,
+        frozen,
+        perceptual,
+        run,
+        folder,
+        init=init,
+        max_minutes=max_minutes,
+        progress=progress,
+        tell=tell,
     )
+
+
+def description(
+    recipe: TrainableRecipe,
+    used: Dataset,
+    expert: Expert | None,
+    distance: str | None,
+    distance_place: str | None,
+    run: RunConfig,
+) -> list[str]:
+    """Return lines that say what is going to be trained, with what, and on which device."""
+    height, width = used[0].image_uint8_HW3.shape[:2]
+    lines = [f"recipe: {recipe.name}: {recipe.description}"]
+    if expert is not None:
+        names = expert.info.class_names
+        shown = ", ".join(names[:_CLASSES_SHOWN]) + (", ..." if len(names) > _CLASSES_SHOWN else "")
+        lines.append(f"expert: {expert.info.name}, {len(names)} classes: {shown}")
+    if distance is not None:
+        lines.append(f"perceptual distance: {distance}, weights from {distance_place}")
+    lines.append(f"images: {len(used)} of {used.name}, the first {height}x{width} pixels (height x width)")
+    stages = [f"{stage.name} {stage.steps} steps of {_batch(stage)}" for stage in recipe.stages]
+    device = device_type(run.accelerator)
+    bits = "bf16" if mixes(device, run.precision) else "32 bits"
+    return [*lines, f"device: {run.devices} x {device}, {bits}", f"stages: {'; '.join(stages)}"]
+
+
+def _batch(stage: StageConfig) -> str:
+    batches = stage.batches
+    size = f"crops of {batches.crop_height}x{batches.crop_width}" if batches.crop_height else "whole images"
+    return f"{batches.batch_size} {size}"

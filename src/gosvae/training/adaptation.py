@@ -9,8 +9,10 @@ Axis legend: B images, m classes, H and W pixels, D latent channels.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -130,6 +132,13 @@ class Adaptation:
 
     def inputs(self) -> str:
         return str([self.seen.name, len(self.seen), self.expert.fingerprint(), self.codec.fingerprint.hex()])
+
+    def origins(self) -> Mapping[str, Any]:
+        return {
+            "data": {"name": self.seen.name, "images": len(self.seen)},
+            "expert": f"{self.expert.info.name} {self.expert.fingerprint()[:16]}",
+            "codec": f"{self.codec.name} {self.codec.fingerprint.hex()[:16]}",
+        }
 
     def keep(self, result: StageResult) -> None:
         notes = provenance(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -23,6 +24,8 @@ from gosvae.training.machine.loop import Outcome
 from gosvae.training.machine.provenance import provenance
 from gosvae.training.machine.task import TrainingTask
 
+_SNAPSHOT_PIXELS = 2_000_000
+"""Number of pixels on which the table of an unfinished codec is counted."""
 _START_PIXELS = 2_000_000
 """Number of pixels of the images that a recipe sees when it starts from the weights of another codec."""
 
@@ -140,11 +143,30 @@ class CodecTraining:
         start = None if self.init is None else load_codec_checkpoint(self.init).fingerprint().hex()
         return str([self.seen.name, len(self.seen), *judges, start, to_tree(self.recipe.model)])
 
+    def origins(self) -> Mapping[str, Any]:
+        start = None if self.init is None else load_codec_checkpoint(self.init)
+        return {
+            "data": {"name": self.seen.name, "images": len(self.seen)},
+            "expert": self.expert and f"{self.expert.info.name} {self.expert.fingerprint()[:16]}",
+            "perceptual distance": self.perceptual and self.perceptual.name,
+            "codec to start from": start and f"{start.card.name} {start.fingerprint().hex()[:16]}",
+            "model": to_tree(self.recipe.model),
+        }
+
     def keep(self, result: StageResult) -> None:
+        last = result.stage is self.recipe.stages[-1]
+        name = self.recipe.name if last else f"{self.recipe.name}-{result.stage.name}"
+        self._write(result, name, result.run.histogram_pixels)
+
+    def snapshot(self, result: StageResult) -> None:
+        """Write the codec of an unfinished run; its name ends in `-unfinished`, its table is counted on few images."""
+        pixels = min(result.run.histogram_pixels, _SNAPSHOT_PIXELS)
+        self._write(result, f"{self.recipe.name}-unfinished", pixels)
+
+    def _write(self, result: StageResult, name: str, most_pixels: int) -> None:
+        """Write a codec to the folders of a result."""
         recipe, expert = self.recipe, self.expert
-        last = result.stage is recipe.stages[-1]
-        name = recipe.name if last else f"{recipe.name}-{result.stage.name}"
-        finished = recipe.finished(name, result.network, self.used, result.run.histogram_pixels)
+        finished = recipe.finished(name, result.network, self.used, most_pixels)
         notes = provenance(
             self.used,
             recipe=to_tree(recipe),
@@ -169,6 +191,7 @@ def train_codec(
     init: Path | None = None,
     max_minutes: float | None = None,
     progress: bool = True,
+    tell: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Train the recipe's stages; the codec of each stage is in `folder/stages/NAME`, the last one in `folder` too.
 
@@ -176,7 +199,7 @@ def train_codec(
         recipe: model and stages.
         seen, used, expert, perceptual, init: see `CodecTraining`. The terms `jsd`, `kld`, `ce` and `features` need an
             expert, and `lpips` needs a perceptual distance.
-        run, folder, max_minutes, progress: see `fit`.
+        run, folder, max_minutes, progress, tell: see `fit`.
 
     Raises:
         ConfigError: a term lacks the network that it needs, or the model of `init` does not fit.
@@ -190,4 +213,4 @@ def train_codec(
             argument="weights",
         )
     training = CodecTraining(recipe.for_expert(expert), seen, used, expert, perceptual, init)
-    return fit(training, run, folder, max_minutes=max_minutes, progress=progress)
+    return fit(training, run, folder, max_minutes=max_minutes, progress=progress, tell=tell)

@@ -6,6 +6,7 @@ Axis legend: B images, h and w latent positions, N positions, T taps, K codes, D
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -212,6 +213,11 @@ class ContextTraining:
     def inputs(self) -> str:
         fingerprint = self.codec.checkpoint.fingerprint().hex()
         return str([self.seen.name, len(self.seen), fingerprint, to_tree(self._config)])
+
+    def origins(self) -> Mapping[str, Any]:
+        codec = f"{self.codec.name} {self.codec.checkpoint.fingerprint().hex()[:16]}"
+        data = {"name": self.seen.name, "images": len(self.seen)}
+        return {"data": data, "codec": codec, "model": to_tree(self._config)}
 
     def keep(self, result: StageResult) -> None:
         assert isinstance(result.network, ContextNetwork)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -130,6 +131,9 @@ class ExpertTraining:
 
     def inputs(self) -> str:
         return f"{self.seen.name} {len(self.seen)}"
+
+    def origins(self) -> Mapping[str, Any]:
+        return {"data": {"name": self.seen.name, "images": len(self.seen)}}
 
     def keep(self, result: StageResult) -> None:
         card = ExpertCard(

@@ -110,6 +110,7 @@ class RunConfig(Config):
         save_minutes: minutes between two saved states.
         histogram_pixels: number of pixels of evenly spaced training images on which the static histogram is counted.
         tensorboard: whether to write TensorBoard files beside the log.
+        changed_data: whether a run may continue although its images are others than those it was started with.
     """
 
     seed: int = Field(default=0, ge=0)
@@ -122,3 +123,4 @@ class RunConfig(Config):
     save_minutes: float = Field(default=3.0, gt=0)
     histogram_pixels: int = Field(default=60_000_000, ge=1)
     tensorboard: bool = True
+    changed_data: bool = False

@@ -6,15 +6,18 @@ is the same for all of them and is here and in `gosvae.training.machine.loop`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from gosvae.config import to_tree
 from gosvae.datasets.base import Dataset
+from gosvae.datasets.integrity import check_samples
 from gosvae.datasets.loader import TrainingBatches
 from gosvae.seeding import seed_everything
 from gosvae.training.machine.config import RunConfig, StageConfig
@@ -58,12 +61,29 @@ class Trainable(Protocol):
     def inputs(self) -> str:
         """Return a text that names the data, the frozen networks and the start; a run continues with the same only."""
 
+    def origins(self) -> Mapping[str, Any]:
+        """Return `data`, frozen networks and start by name, each as a text or tree that a refusal can compare."""
+
     def keep(self, result: StageResult) -> None:
         """Write the result of a stage to its folders. Called on the first device only."""
 
 
+@runtime_checkable
+class TakesSnapshots(Protocol):
+    """A trainable whose unfinished network can be used, too."""
+
+    def snapshot(self, result: StageResult) -> None:
+        """Write the network of an unfinished run to its folder, marked so. Called when a state is saved."""
+
+
 def fit(
-    what: Trainable, run: RunConfig, folder: Path, *, max_minutes: float | None = None, progress: bool = True
+    what: Trainable,
+    run: RunConfig,
+    folder: Path,
+    *,
+    max_minutes: float | None = None,
+    progress: bool = True,
+    tell: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Train; the same call continues a run that was stopped, and returns at once where the run is finished.
 
@@ -73,16 +93,24 @@ def fit(
         folder: folder of the run; it holds logs, states to resume from, and the results.
         max_minutes: time after which the run stops cleanly and can be continued.
         progress: whether to show a progress bar.
+        tell: function that gets lines on the run, such as the time that it is going to take.
 
     Raises:
         ConfigError: a stage weighs a term that the task does not have, or this machine lacks the devices.
         CheckpointError: the folder holds a run with other settings, or only damaged states.
         TrainingError: a loss term or a gradient is not finite; the last good state is kept.
-        DatasetError: an image cannot be read, or is smaller than the crop.
+        DatasetError: an image cannot be read, or is smaller than the crop. Most of these are found before the first
+            step. The state is saved; with `RunConfig.changed_data` the run continues without the image.
         WriteError: no space or no permission; what was written before is intact.
     """
 
+    @cache
+    def check_images() -> None:
+        sizes = [(s.batches.crop_height, s.batches.crop_width) for s in what.stages]
+        check_samples(what.seen, [(height, width) for height, width in sizes if height and width])
+
     def batches(stage: StageConfig, rank: int, world_size: int) -> TrainingBatches:
+        check_images()
         options = to_tree(stage.batches)
         return TrainingBatches(
             what.seen, **options, seed=run.seed, workers=run.workers, rank=rank, world_size=world_size
@@ -99,7 +127,20 @@ def fit(
         folders = (folder / "stages" / stage.name, *([folder] if last else []))
         what.keep(StageResult(network, stage, run, folders, notes))
 
+    def snapshot(stage: StageConfig, network: nn.Module, step: int) -> None:
+        assert isinstance(what, TakesSnapshots)
+        position = {"stage": stage.name, "step": step, "steps_of_stage": stage.steps}
+        with torch.random.fork_rng(devices=[]):
+            what.snapshot(StageResult(network, stage, run, (folder,), {"unfinished": position, "run": to_tree(run)}))
+
     with torch.random.fork_rng(devices=[]):
         seed_everything(run.seed)
-        trainer = Trainer(what.task(), what.stages, run, folder, inputs=what.inputs())
-        return trainer.train(batches, keep, max_minutes=max_minutes, progress=progress)
+        trainer = Trainer(what.task(), what.stages, run, folder, inputs=what.inputs(), origins=what.origins())
+        return trainer.train(
+            batches,
+            keep,
+            on_save=snapshot if isinstance(what, TakesSnapshots) else None,
+            max_minutes=max_minutes,
+            progress=progress,
+            tell=tell,
+        )

@@ -14,7 +14,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,20 +24,20 @@ from torch import nn
 from tqdm import tqdm
 
 from gosvae.config import to_tree
-from gosvae.datasets.loader import TrainingBatches
-from gosvae.errors import CheckpointError, ConfigError, unknown_name
+from gosvae.errors import ConfigError, unknown_name
 from gosvae.extras import needs
 from gosvae.training.machine.config import RunConfig, StageConfig
 from gosvae.training.machine.records import Records
-from gosvae.training.machine.resume import load_newest_state, save_state
+from gosvae.training.machine.resume import check_origins, load_newest_state, save_state, settings_of
 from gosvae.training.machine.stage import StageInProgress, learning_rate, on_any_device
 from gosvae.training.machine.task import TrainingTask
+from gosvae.training.machine.trial import BatchesOf, duration, try_stages
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-BatchesOf = Callable[[StageConfig, int, int], TrainingBatches]
-"""Function from (stage, rank, world size) to the batches of the stage."""
+OnSave = Callable[[StageConfig, nn.Module, int], None]
+"""Function that is called on the first device when a state is saved, with (stage, network, steps done in the stage)."""
 
 StageEnd = Callable[[StageConfig, nn.Module, float], None]
 """Function that is called on the first device at the end of a stage with (stage, network, minutes of the stage)."""
@@ -80,6 +80,16 @@ class _Session:
     deadline: float
     show: bool
     records: Records | None
+    on_save: OnSave | None
+
+
+def device_type(accelerator: str) -> str:
+    """Return the type of device that an accelerator setting takes: `auto` takes a GPU where there is one."""
+    if accelerator != "auto":
+        return accelerator
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def make_fabric(run: RunConfig) -> Fabric:
@@ -128,13 +138,21 @@ class Trainer:
         run: seed, devices, precision, logs.
         folder: folder of the run.
         inputs: text that names the data and the frozen networks; a run continues with the same text only.
+        origins: the same by name, such as `data` and `expert`, so that a refusal can say what differs.
 
     Raises:
         ConfigError: a stage weighs a term that the task does not have, or has an adversary that has nothing to judge.
     """
 
     def __init__(
-        self, task: TrainingTask, stages: Sequence[StageConfig], run: RunConfig, folder: Path, *, inputs: str = ""
+        self,
+        task: TrainingTask,
+        stages: Sequence[StageConfig],
+        run: RunConfig,
+        folder: Path,
+        *,
+        inputs: str = "",
+        origins: Mapping[str, Any] | None = None,
     ) -> None:
         for stage in stages:
             for term in stage.weights:
@@ -147,25 +165,32 @@ class Trainer:
                 )
         self._task, self._stages, self._run, self._folder = task, tuple(stages), run, folder
         self._key = run_key(stages, run, inputs, task.network)
+        self._origins = {"settings": settings_of(stages, run), **(origins or {})}
         self._states = folder / "resume"
         self._progress = Progress()
         self._stop_requested = False
+        self._trials: dict[str, float] = {}
+        self._snapshot_at = self._snapshot_seconds = 0.0
 
     def train(
         self,
         batches_of: BatchesOf,
         on_stage_end: StageEnd,
         *,
+        on_save: OnSave | None = None,
         max_minutes: float | None = None,
         progress: bool = True,
+        tell: Callable[[str], None] | None = None,
     ) -> Outcome:
         """Train to the end of the last stage, or until time or a signal ends it.
 
         Args:
             batches_of: function that returns the batches of a stage.
             on_stage_end: function that keeps the result of a stage.
+            on_save: function that writes the unfinished result.
             max_minutes: minutes after which this call saves the run and returns.
             progress: whether to show a bar with rate and remaining time.
+            tell: function that gets the line on the time of all stages.
 
         Raises:
             TrainingError: a loss term or a gradient is not finite; the last good state is kept.
@@ -177,11 +202,7 @@ class Trainer:
         deadline = math.inf if max_minutes is None else time.monotonic() + 60.0 * max_minutes
         state = load_newest_state(self._states)
         if state is not None and state["key"] != self._key:
-            raise CheckpointError(
-                f"{self._folder} holds a run with other settings, data or expert: give those it was started with, "
-                "or another folder",
-                argument="out",
-            )
+            check_origins(state.get("origins"), self._origins, self._folder, changed_data=self._run.changed_data)
         if state is not None:
             self._progress = Progress(**state["progress"])
             if self._progress.stage >= len(self._stages):
@@ -193,7 +214,12 @@ class Trainer:
             if fabric.global_rank == 0:
                 records = Records(self._folder, from_step=done_before, tensorboard=self._run.tensorboard)
                 stack.enter_context(records)
-            session = _Session(batches_of, on_stage_end, deadline, progress, records)
+            session = _Session(batches_of, on_stage_end, deadline, progress, records, on_save)
+            if state is None and fabric.world_size == 1:
+                self._trials = try_stages(fabric, self._task, self._stages, self._run, batches_of)
+                seconds = sum(stage.steps * self._trials[stage.name] for stage in self._stages)
+                if tell is not None:
+                    tell(f"time: about {duration(seconds)} for all stages, from trial steps")
             while self._progress.stage < len(self._stages):
                 if not self._run_stage(fabric, state, session):
                     return self._outcome(complete=False)
@@ -217,6 +243,8 @@ class Trainer:
         self._task.network.load_state_dict(kept.state_dict())
         self._progress = Progress(stage=now.stage + 1)
         self._save(fabric, {"network": kept.state_dict(), "averaged": None, "optimizer": None, "adversary": None})
+        if self._progress.stage < len(self._stages):
+            self._snapshot(fabric, stage, kept, stage.steps, session, must=True)
         return not on_any_device(fabric, self._stop_requested) or self._progress.stage == len(self._stages)
 
     def _take_steps(self, fabric: Fabric, stage: StageConfig, current: StageInProgress, session: _Session) -> bool:
@@ -225,23 +253,32 @@ class Trainer:
         steps_before = sum(s.steps for s in self._stages[: now.stage])
         batches = iter(session.batches_of(stage, fabric.global_rank, fabric.world_size).stream(now.step))
         saved_at = started = time.monotonic()
-        minutes_before = now.minutes
+        minutes_before, first = now.minutes, now.step
         hidden = not session.show or fabric.global_rank > 0
         bar = tqdm(total=stage.steps, initial=now.step, desc=stage.name, unit="step", disable=hidden, mininterval=1.0)
         with bar:
             while now.step < stage.steps:
-                values = current.step(next(batches), now.step)
+                try:
+                    batch = next(batches)
+                except Exception:  # an image that cannot be read: nothing of what was learned is lost
+                    if fabric.global_rank == 0 and now.step > 0:
+                        self._write_state(current.state_dict())
+                    raise
+                values = current.step(batch, now.step)
                 now.step += 1
                 bar.update()
                 now.minutes = minutes_before + (time.monotonic() - started) / 60.0
                 if session.records is not None and (now.step % run.log_steps == 0 or now.step == stage.steps):
                     numbers = {name: float(value) for name, value in values.items()}
-                    bar.set_postfix({"total": f"{numbers['total']:.4f}"}, refresh=False)
+                    left = self._seconds_left((time.monotonic() - started) / (now.step - first))
+                    shown = {"total": f"{numbers['total']:.4f}", "all stages": f"{duration(left)} left"}
+                    bar.set_postfix(shown, refresh=False)
                     extra = {"learning_rate": learning_rate(stage, now.step - 1), "minutes": now.minutes}
                     session.records.write(steps_before + now.step, stage.name, {**numbers, **extra})
                 stop = on_any_device(fabric, self._stop_requested or time.monotonic() > session.deadline)
                 if stop or time.monotonic() - saved_at > 60.0 * run.save_minutes:
                     self._save(fabric, current.state_dict())
+                    self._snapshot(fabric, stage, current, now.step, session, must=stop)
                     saved_at = time.monotonic()
                 if stop and now.step < stage.steps:
                     return False
@@ -250,10 +287,41 @@ class Trainer:
     def _save(self, fabric: Fabric, players: dict[str, Any]) -> None:
         """Save the state, on the first device. Between stages it has a network, but no average and no optimiser."""
         if fabric.global_rank == 0:
-            now = self._progress
-            progress = {"stage": now.stage, "step": now.step, "minutes": now.minutes}
-            save_state(self._states, now.stage, now.step, {"key": self._key, "progress": progress, **players})
+            self._write_state(players)
         fabric.barrier()
+
+    def _write_state(self, players: dict[str, Any]) -> None:
+        now = self._progress
+        progress = {"stage": now.stage, "step": now.step, "minutes": now.minutes}
+        state = {"key": self._key, "origins": self._origins, "progress": progress, **players}
+        save_state(self._states, now.stage, now.step, state)
+
+    def _snapshot(
+        self,
+        fabric: Fabric,
+        stage: StageConfig,
+        current: StageInProgress | nn.Module,
+        step: int,
+        session: _Session,
+        *,
+        must: bool,
+    ) -> None:
+        """Write the unfinished result, on the first device; not if it would take more than a twentieth of the time."""
+        started = time.monotonic()
+        due = started - self._snapshot_at > 20 * self._snapshot_seconds
+        if session.on_save is None or fabric.global_rank > 0 or not (must or due):
+            return
+        network = current.result() if isinstance(current, StageInProgress) else current
+        session.on_save(stage, network, step)
+        self._snapshot_at = time.monotonic()
+        self._snapshot_seconds = self._snapshot_at - started
+
+    def _seconds_left(self, seconds_of_a_step: float) -> float:
+        """Return the seconds until the end of the last stage; later stages at the rate of their trial steps."""
+        now = self._progress
+        later = self._stages[now.stage + 1 :]
+        left = (self._stages[now.stage].steps - now.step) * seconds_of_a_step
+        return left + sum(stage.steps * self._trials.get(stage.name, seconds_of_a_step) for stage in later)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -1,0 +1,51 @@
+"""`gosvae check`: whether an expert and a data set are fit for a training, in a minute."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from gosvae.cli.options import DATA_HELP, EXPERT_HELP, add_device, add_geometry, device_of, geometry_of
+from gosvae.datasets.mixture import load_prepared
+from gosvae.evaluation.expert_check import check_expert
+from gosvae.experts.registry import load_expert
+from gosvae.images import write_image
+
+EXAMPLE = """example:
+  gosvae check --expert street.pt2 --data folder:images --out check.png
+"""
+
+
+def add_check(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae check`."""
+    parser.epilog = EXAMPLE
+    parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
+    parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--images", type=int, default=4, metavar="N", help="number of images, evenly spaced")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="picture of the images and the expert's maps of them")
+    add_geometry(parser)
+    add_device(parser)
+    parser.set_defaults(run=run_check)
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """Print what the expert sees and what is wrong; return 1 if something is."""
+    dataset = load_prepared(options.data, default_split="val", geometry=geometry_of(options))
+    expert = load_expert(options.expert)
+    expert.to(device_of(options))
+    result = check_expert(expert, dataset, images=options.images)
+    print(f"expert: {expert.info.name}, {len(result.class_names)} classes, {result.forward_ms:.0f} ms an image")
+    print(f"data: {dataset.name}, {result.image_count} of {len(dataset)} images")
+    print(f"gradient at the pixels: {result.gradient:.2e}")
+    if result.miou is not None:
+        print(f"mIoU with the labels: {result.miou:.3f}")
+    print("share of the pixels:")
+    for name, share in sorted(zip(result.class_names, result.shares, strict=True), key=lambda pair: -pair[1]):
+        print(f"  {100 * share:5.1f} %  {name}")
+    if options.out:
+        write_image(options.out, result.picture_uint8_HW3)
+        print(f"written: {options.out}")
+    for problem in result.problems:
+        print(f"wrong: {problem}")
+    print("nothing is wrong" if not result.problems else f"problems: {len(result.problems)}")
+    return 1 if result.problems else 0
