@@ -30,6 +30,7 @@ from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.registry import DEFAULT_CODEC, LABEL_MAP, load_codec, split_budget
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.codecs.variable import VariableRateCodec
+from gosvae.datasets.common import in_classes
 from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import ConfigError, GosvaeError
@@ -219,6 +220,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     device, link = device_of(options), link_of(options)
     expert = load_expert(options.expert)
     expert.to(device)
+    dataset = in_classes(dataset, expert.info.class_names)
     features = None if options.frechet == "none" else load_features(options.frechet, expert, options.weights).to(device)
     evaluation = evaluate(
         entries_of(options, device),

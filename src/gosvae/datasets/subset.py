@@ -1,8 +1,8 @@
-"""A part of a dataset."""
+"""A part of a dataset: fewer samples, or samples without their labels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gosvae.datasets.base import Dataset, Sample
 
@@ -25,3 +25,19 @@ class EvenlySpaced(Dataset):
         if not 0 <= index < self.count:
             raise IndexError(index)
         return self.dataset[index * len(self.dataset) // self.count]
+
+
+class WithoutLabels(Dataset):
+    """A dataset without its label maps."""
+
+    class_names = ()
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.name = dataset.name
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        return replace(self._dataset[index], labels_uint8_HW=None)
