@@ -1,8 +1,8 @@
 """Classes that street data sets share: label maps of one data set in the classes of another.
 
 IDD-Lite's seven classes are the coarsest, so they serve as the common ones: every class of CamVid and Cityscapes is a
-part of one of them. A class that is a part of two (such as CamVid's bicyclist, a rider with the bicycle) goes where most
-of its pixels belong.
+part of one of them. A class that is a part of two, such as CamVid's bicyclist (a rider with the bicycle), goes where
+most of its pixels belong.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from gosvae.datasets.base import Dataset
 from gosvae.datasets.loader import TrainingBatches
 from gosvae.errors import DatasetError
 from gosvae.experts.compact import CompactConfig, balanced_class_weights
+from gosvae.experts.dense import DenseConfig
 from gosvae.experts.trained import ExpertCard, NetworkConfig, build_network
 from gosvae.experts.unet import UNetConfig
 from gosvae.files import json_bytes, write_together
@@ -35,7 +36,7 @@ class ExpertRecipe(Config):
     kind: Literal["expert"] = "expert"
     name: str
     description: str
-    architecture: Literal["compact", "unet"] = "compact"
+    architecture: Literal["compact", "unet", "dense"] = "compact"
     widths: tuple[int, int, int, int] = (32, 64, 96, 128)
     blocks: tuple[int, int, int] = (2, 2, 3)
     stages: Stages
@@ -52,6 +53,8 @@ class ExpertRecipe(Config):
                 return parse(CompactConfig, tree, source=f"recipe {self.name!r}")
             case "unet":
                 return parse(UNetConfig, tree, source=f"recipe {self.name!r}")
+            case "dense":
+                return parse(DenseConfig, tree, source=f"recipe {self.name!r}")
 
 
 def train_expert(
