@@ -27,7 +27,7 @@ POOLED = (1, 2, 4)
 
 
 class DenseConfig(Config):
-    """Size of a densely connected network for segmentation; the default has 0.6 M parameters."""
+    """Size of a densely connected network for segmentation; the default has 0.9 M parameters."""
 
     kind: Literal["dense"] = "dense"
     widths: tuple[int, int, int, int] = (32, 48, 64, 112)
