@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig
 from gosvae.codecs.model import ModelConfig
 from gosvae.codecs.variable_model import VariableRateConfig
-from gosvae.config import Config, parse, to_tree
+from gosvae.config import Config, identity, parse, to_tree
 from gosvae.diffusion import DiffusionConfig
 from gosvae.entropy.context import ContextConfig
 from gosvae.errors import CheckpointError
@@ -110,9 +110,8 @@ class CodecCheckpoint:
     context: dict[str, Tensor] = field(default_factory=dict)
 
     def fingerprint(self) -> bytes:
-        """SHA-256 over the configuration of the model, the weights and the table: 32 bytes."""
-        # Without defaults, so that a setting that a later version adds does not make old streams foreign.
-        model = self.card.model.model_dump(mode="json", exclude_defaults=True)
+        """Return the SHA-256 over the identity of the model's configuration, its weights and its table: 32 bytes."""
+        model = identity(self.card.model)
         if self.card.kind != "codec":  # the first kind has none, and its streams must stay readable
             model = {"kind": self.card.kind, **model}
         digest = hashlib.sha256(json.dumps(model, sort_keys=True).encode())
@@ -227,7 +226,7 @@ def load_codec_checkpoint(folder: Path) -> CodecCheckpoint:
         raise CheckpointError(
             f"{folder} holds a {str(kind)!r}, this gosvae reads {', '.join(map(repr, CARDS))}: upgrade, or name a codec"
         )
-    card = parse(CARDS[kind], tree, source=str(folder / "config.json"))
+    card = parse(CARDS[kind], tree, source=str(folder / "config.json"), stored=True)
     weights_path = folder / "weights.safetensors"
     try:
         tensors = load_file(weights_path)

@@ -6,11 +6,12 @@ same tree.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
 
 from gosvae.errors import ConfigError, unknown_name
 
@@ -19,9 +20,28 @@ class Config(BaseModel):
     """Base of all configurations: frozen, no unknown keys, no conversion that loses anything.
 
     Text that is a number counts as one, since YAML takes `1e-3` (without a dot) for text.
+
+    Attributes:
+        neutral: Values that stay out of the identity of a stored model (`identity`), as plain values by field name.
+            A field that is added to a released configuration needs an entry here, with the value that leaves old models
+            as they are; entries are never changed or removed. The default of a field may change at any time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    neutral: ClassVar[Mapping[str, Any]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_stored(cls, tree: Any, info: ValidationInfo) -> Any:
+        """Fields that a file of a stored model lacks get their neutral value, whatever their default is now."""
+        if info.context is _STORED and isinstance(tree, dict):
+            return {**cls.neutral, **tree}
+        return tree
+
+
+_STORED: dict[str, Any] = {}
+"""Validation context of configurations that are read from the files of a stored model."""
 
 
 C = TypeVar("C", bound=Config)
@@ -53,8 +73,15 @@ def _follow(config_type: type[BaseModel], path: tuple[Any, ...]) -> tuple[list[s
     return sorted({name for m in models for name in m.model_fields}), ".".join(written)
 
 
-def parse(config_type: type[C], tree: Any, *, source: str = "configuration") -> C:
+def parse(config_type: type[C], tree: Any, *, source: str = "configuration", stored: bool = False) -> C:
     """Build a configuration from plain dictionaries and lists.
+
+    Args:
+        config_type: Type of the configuration.
+        tree: Keys and values.
+        source: Name of the origin in error messages.
+        stored: Whether the tree comes from the files of a stored model. Fields that it lacks then get the neutral value
+            of `Config.neutral` in place of the default, so that the files alone say what the model is.
 
     Raises:
         ConfigError: naming the key, what was given, what was expected, and for an unknown key the nearest known one.
@@ -62,7 +89,7 @@ def parse(config_type: type[C], tree: Any, *, source: str = "configuration") -> 
     if not isinstance(tree, dict):
         raise ConfigError(f"{source}: expected a mapping of keys to values, got {type(tree).__name__}")
     try:
-        return config_type.model_validate(tree)
+        return config_type.model_validate(tree, context=_STORED if stored else None)
     except ValidationError as error:
         first = error.errors()[0]
         path = tuple(first["loc"])
@@ -83,6 +110,21 @@ def parse(config_type: type[C], tree: Any, *, source: str = "configuration") -> 
 def to_tree(config: Config) -> dict[str, Any]:
     """The configuration as plain values, ready for JSON."""
     return config.model_dump(mode="json")
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Return the fields that make up the identity of a stored model, as plain values.
+
+    These are all fields, defaults included, without those that have their neutral value (`Config.neutral`). A nested
+    configuration is left out where its own identity is the neutral one.
+    """
+    tree: dict[str, Any] = {}
+    for name, plain in config.model_dump(mode="json").items():
+        value = getattr(config, name)
+        part = identity(value) if isinstance(value, Config) else plain
+        if name not in config.neutral or part != config.neutral[name]:
+            tree[name] = part
+    return tree
 
 
 def load_yaml(path: Path) -> Any:

@@ -11,8 +11,8 @@ Pictures inside a diffusion lie in [-1, 1], outside in [0, 1].
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -46,6 +46,17 @@ class DiffusionConfig(UNetConfig):
         guidance: scale of classifier-free guidance; 1 is the conditional prediction alone. GESCO: 2 on Cityscapes,
             2.5 on ADE20K.
     """
+
+    neutral: ClassVar[Mapping[str, Any]] = {
+        **UNetConfig.neutral,
+        "class_count": 35,
+        "timesteps": 1000,
+        "schedule": "linear",
+        "prediction": "noise",
+        "sampler": "ddpm",
+        "sampling_steps": 100,
+        "guidance": 2.0,
+    }
 
     class_count: int = Field(default=35, ge=2, le=255)
     timesteps: int = Field(default=1000, ge=2)

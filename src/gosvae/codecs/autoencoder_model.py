@@ -8,6 +8,9 @@ Axis legend: B images, D latent channels, h and w latent positions, H and W pixe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -34,6 +37,14 @@ class AutoencoderModelConfig(Config):
         training_steps: image i of a batch is rounded with step i modulo their number, so that the decoder learns
             several rates; `step` alone where it is empty.
     """
+
+    neutral: ClassVar[Mapping[str, Any]] = {
+        "autoencoder": {"stride": 8, "width": 42, "blocks": 1, "hidden_width": 24},
+        "latent_channels": 16,
+        "fine_levels": 64,
+        "step": 10,
+        "training_steps": [],
+    }
 
     autoencoder: AutoencoderConfig = AutoencoderConfig(stride=8, width=42, blocks=1, hidden_width=24)
     latent_channels: int = Field(default=16, ge=1, le=256)

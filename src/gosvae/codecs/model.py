@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,10 @@ from gosvae.quantizers import QuantizerConfig, build_quantizer
 
 class ModelConfig(Config):
     """A complete VQ autoencoder."""
+
+    neutral: ClassVar[Mapping[str, Any]] = {
+        "autoencoder": {},
+    }
 
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     quantizer: QuantizerConfig

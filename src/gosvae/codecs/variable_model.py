@@ -11,6 +11,8 @@ Axis legend: B images, D latent channels, h and w latent positions, H and W pixe
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -36,6 +38,12 @@ class VariableRateConfig(Config):
         context: sizes of the context model; its `channels` are D and its `bound` is L.
         level: of a stream for which neither a level nor a budget is asked for.
     """
+
+    neutral: ClassVar[Mapping[str, Any]] = {
+        "pyramid": {},
+        "context": {"channels": 24},
+        "level": 128,
+    }
 
     pyramid: PyramidConfig = PyramidConfig()
     context: LatentContextConfig = LatentContextConfig(channels=24)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gosvae.config import Config
+from gosvae.config import Config, identity
 from gosvae.errors import BitstreamError, ConfigError, ShapeError
 
 IndexArray = npt.NDArray[np.int64]
@@ -268,9 +268,7 @@ def _batch_bits(batch: Batch, symbols_N: IndexArray) -> float:
 
 def weights_digest(config: Config, tensors: Mapping[str, Tensor]) -> bytes:
     """SHA-256 over a configuration and the integers of a model: 32 bytes."""
-    # Without defaults, so that a setting that a later version adds does not make old streams foreign.
-    settings = config.model_dump(mode="json", exclude_defaults=True)
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode())
     for name, value in sorted(tensors.items()):
         flat = value.detach().cpu().contiguous().view(-1)
         digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())

@@ -9,8 +9,8 @@ Axis legend: N positions, T taps, E values of an embedding, C channels, K codes,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from typing import Any
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,15 @@ class ContextConfig(Config):
         taps: how many neighbours the three kinds of passes see.
         refinements: how often the lattice is refined; there are 2 + 2 * refinements passes.
     """
+
+    neutral: ClassVar[Mapping[str, Any]] = {
+        "embed_digits": False,
+        "embedding_width": 16,
+        "width": 160,
+        "blocks": 1,
+        "taps": [16, 24, 40],
+        "refinements": 3,
+    }
 
     codebook_size: int = Field(ge=2)
     values: tuple[PositiveInt, ...] = Field(min_length=1)

@@ -8,9 +8,9 @@ A anchors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -52,6 +52,18 @@ class LatentContextConfig(Config):
         first_levels: of each group, the lowest level at which it is coded; below it its integers are 0 and take no
             bits. They rise from 0; none stands for all groups at all levels.
     """
+
+    neutral: ClassVar[Mapping[str, Any]] = {
+        "bound": 7,
+        "group": 4,
+        "anchors": 9,
+        "embedding_width": 32,
+        "width": 192,
+        "blocks": 1,
+        "taps": [12, 16, 24],
+        "refinements": 3,
+        "first_levels": [],
+    }
 
     channels: int = Field(ge=1, le=256)
     bound: int = Field(default=7, ge=1, le=63)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
@@ -27,6 +28,18 @@ class AutoencoderConfig(Config):
         multipliers: of vqgan: channels at strides 1, 2, 4, ..., r as multiples of the width; None is 1, 2, 4, 4, ...
         attention: of vqgan: self-attention on the latent grid; its time is quadratic in the number of positions.
     """
+
+    neutral: ClassVar[Mapping[str, Any]] = {
+        "architecture": "shallow",
+        "stride": 4,
+        "width": 128,
+        "decoder_width": None,
+        "blocks": 2,
+        "decoder_blocks": None,
+        "hidden_width": 32,
+        "multipliers": None,
+        "attention": False,
+    }
 
     architecture: Architecture = "shallow"
     stride: int = 4

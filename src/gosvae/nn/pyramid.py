@@ -6,8 +6,9 @@ legend: B images, C channels, D latent channels, H and W pixels, h and w latent 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -30,6 +31,13 @@ class PyramidConfig(Config):
         encoder_widths, decoder_widths: channels.
         encoder_blocks, decoder_blocks: residual blocks.
     """
+
+    neutral: ClassVar[Mapping[str, Any]] = {
+        "encoder_widths": [48, 96, 96],
+        "encoder_blocks": [1, 0, 1],
+        "decoder_widths": [96, 160, 192],
+        "decoder_blocks": [2, 4, 6],
+    }
 
     encoder_widths: Widths = (48, 96, 96)
     encoder_blocks: Depths = (1, 0, 1)

@@ -10,7 +10,8 @@ Axis legend: B images, C channels, E channels of the time embedding, L label cha
 from __future__ import annotations
 
 import math
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -39,6 +40,19 @@ class UNetConfig(Config):
         edges: the map has a channel for its edges.
         checkpointing: compute features again in the backward pass in place of keeping them: less memory, more time.
     """
+
+    neutral: ClassVar[Mapping[str, Any]] = {
+        "patch": 1,
+        "width": 256,
+        "multipliers": [1, 1, 2, 2, 4, 4],
+        "blocks": 2,
+        "attention_strides": [8, 16, 32],
+        "head_width": 64,
+        "spade_width": 128,
+        "learned_variance": True,
+        "edges": True,
+        "checkpointing": False,
+    }
 
     patch: int = Field(default=1, ge=1, le=16)
     width: int = Field(default=256, ge=4)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -22,6 +23,16 @@ CodeDim = Annotated[int, Field(ge=1, le=1024)]
 class VqConfig(Config):
     """`VectorQuantizer`: K codes of D channels, trained by gradients; `revive_below` 0 never moves a dead code."""
 
+    neutral: ClassVar[Mapping[str, Any]] = {
+        "kind": "vq",
+        "codebook_size": 512,
+        "code_dim": 64,
+        "cosine": False,
+        "revive_below": 0.0,
+        "usage_decay": 0.98,
+        "seed": 0,
+    }
+
     kind: Literal["vq"] = "vq"
     codebook_size: CodebookSize = 512
     code_dim: CodeDim = 64
@@ -33,6 +44,17 @@ class VqConfig(Config):
 
 class VqEmaConfig(Config):
     """`EmaVectorQuantizer`: K codes of D channels, moved by averages; `revive_below` 0 never revives a code."""
+
+    neutral: ClassVar[Mapping[str, Any]] = {
+        "kind": "vq-ema",
+        "codebook_size": 512,
+        "code_dim": 64,
+        "decay": 0.99,
+        "epsilon": 1e-05,
+        "kmeans_iterations": 5,
+        "revive_below": 0.03,
+        "seed": 0,
+    }
 
     kind: Literal["vq-ema"] = "vq-ema"
     codebook_size: CodebookSize = 512
@@ -46,6 +68,11 @@ class VqEmaConfig(Config):
 
 class FsqConfig(Config):
     """`FiniteScalarQuantizer`: one channel for each number of levels, K their product."""
+
+    neutral: ClassVar[Mapping[str, Any]] = {
+        "kind": "fsq",
+        "levels": [8, 8, 8],
+    }
 
     kind: Literal["fsq"] = "fsq"
     levels: tuple[Annotated[int, Field(ge=3, le=256)], ...] = Field((8, 8, 8), min_length=1, max_length=16)
