@@ -60,6 +60,8 @@ SWEEPS = {
     "jpeg-quarter": (5, 10, 20, 35, 55, 75, 90),
     "webp": (0, 5, 15, 30, 50, 75),
     "avif": (1, 5, 10, 20, 30, 40, 50, 60, 70),
+    "avif-half": (5, 15, 30, 45, 60, 75, 90),
+    "avif-third": (5, 20, 40, 55, 70, 80, 90),
     "jpegxl": (5, 10, 20, 30, 40, 55, 70),
 }
 """Qualities of the rate points of a classical codec's curve."""
