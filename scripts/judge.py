@@ -13,8 +13,8 @@ one over its qualities. For every expert the script prints
 - what the envelope reaches at the same budgets.
 
 Label maps come in the common classes where an expert knows these. The lattice is the energy of the reconstructions at
-the harmonics of 1/16 over that of the originals (`gosvae.evaluation.lattice`). Rows of AVIF and of the uncompressed images
-that stand in the folder of `--out` already, for the same images and experts, are not measured again.
+the harmonics of 1/16 over that of the originals (`gosvae.evaluation.lattice`). Rows of AVIF and of the uncompressed
+images that stand in the folder of `--out` already, for the same images and experts, are not measured again.
 """
 
 from __future__ import annotations
