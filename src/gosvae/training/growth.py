@@ -52,7 +52,8 @@ def can_grow(model: VariableRateConfig, into: VariableRateConfig) -> bool:
             update={"encoder_blocks": model.pyramid.encoder_blocks[:-coarser]}
         )
     blocks = into.pyramid.decoder_blocks
-    pyramid = model.pyramid.model_copy(update={"decoder_blocks": blocks})
+    finish = into.pyramid.finish_channels if model.pyramid.finish_channels == 0 else model.pyramid.finish_channels
+    pyramid = model.pyramid.model_copy(update={"decoder_blocks": blocks, "finish_channels": finish})
     context = model.context.model_copy(
         update={"channels": into.context.channels, "first_levels": into.context.first_levels}
     )

@@ -15,18 +15,21 @@ from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert
 from gosvae.experts.compact import balanced_class_weights
 from gosvae.losses.divergence import ImitationKind, imitation_loss, mean_absolute_error, mean_squared_error
+from gosvae.losses.pattern import repeated_pattern
 from gosvae.losses.perceptual import PerceptualLoss
+from gosvae.training.views import ViewConfig
 
 IMITATION: tuple[ImitationKind, ...] = ("jsd", "kld", "ce")
 FEATURES = "features"
+LATTICE = "lattice"
 
 
 class Judges(nn.Module):
     """Terms of a reconstruction, each computed only where a stage weighs it.
 
-    `mse` and `mae` (pixels in [0, 1]), `lpips`, `jsd`, `kld`, `ce` (nats), and `features`: squared distance of the
-    expert's inner features, relative to their mean square, the mean over the layers. The expert sees the original once
-    for all of them.
+    `mse` and `mae` (pixels in [0, 1]), `lattice` (`repeated_pattern`), `lpips`, `jsd`, `kld`, `ce` (nats), and
+    `features`: squared distance of the expert's inner features, relative to their mean square, the mean over the
+    layers. The expert sees the original once for all of them.
 
     Args:
         balance_classes: weigh pixels in the imitation terms by how rare their class is in the expert's maps of the
@@ -37,6 +40,7 @@ class Judges(nn.Module):
             over all experts, whose classes may differ.
         more_perceptual: distances beside `perceptual`: `lpips` is the mean of all.
         perceptual_images: LPIPS looks at the first so many images of a batch; None: at all of them.
+        views: Random views that experts and distances are shown, each another one; None: the pictures as they are.
 
     Raises:
         ConfigError: the expert has no module of that name.
@@ -52,11 +56,13 @@ class Judges(nn.Module):
         more_experts: Sequence[Expert] = (),
         more_perceptual: Sequence[PerceptualLoss] = (),
         perceptual_images: int | None = None,
+        views: ViewConfig | None = None,
     ) -> None:
         super().__init__()
         self.experts = nn.ModuleList([*([] if expert is None else [expert]), *more_experts])
         self.perceptuals = nn.ModuleList([*([] if perceptual is None else [perceptual]), *more_perceptual])
         self._balance_classes, self._perceptual_images = balance_classes, perceptual_images
+        self._views = views
         self._feature_layers = [each.feature_layers for each in self._all_experts()]
         if expert is not None and feature_layers is not None:
             self._feature_layers[0] = feature_layers
@@ -75,7 +81,7 @@ class Judges(nn.Module):
     @property
     def known_terms(self) -> frozenset[str]:
         """Names that a stage may weigh."""
-        known = {"mse", "mae"}
+        known = {"mse", "mae", LATTICE}
         known |= {"lpips"} if len(self.perceptuals) else set()
         known |= {*IMITATION, FEATURES} if len(self.experts) else set()
         return frozenset(known)
@@ -85,19 +91,33 @@ class Judges(nn.Module):
         """Terms that a stage's `ramp_steps` apply to."""
         return frozenset({*IMITATION, FEATURES})
 
-    def forward(self, x_B3HW: Tensor, x_hat_B3HW: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """The wanted terms, scalars, and `mse` in any case."""
+    def forward(
+        self,
+        x_B3HW: Tensor,
+        x_hat_B3HW: Tensor,
+        wanted: frozenset[str],
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """The wanted terms, scalars, and `mse` in any case; views are drawn from the generator, none without it."""
+
+        def view(x_B3HW: Tensor, x_hat_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+            if generator is None or self._views is None:
+                return x_B3HW, x_hat_B3HW
+            return self._views.view(x_B3HW, x_hat_B3HW, generator)
+
         terms = {"mse": mean_squared_error(x_B3HW, x_hat_B3HW)}
+        if LATTICE in wanted:
+            terms[LATTICE] = repeated_pattern(x_B3HW, x_hat_B3HW)
         if "mae" in wanted:
             terms["mae"] = mean_absolute_error(x_B3HW, x_hat_B3HW)
         if "lpips" in wanted and len(self.perceptuals):
             n = self._perceptual_images
-            distances = [perceptual(x_B3HW[:n], x_hat_B3HW[:n]).mean() for perceptual in self.perceptuals]
+            distances = [perceptual(*view(x_B3HW[:n], x_hat_B3HW[:n])).mean() for perceptual in self.perceptuals]
             terms["lpips"] = torch.stack(distances).mean()
         kinds = [kind for kind in IMITATION if kind in wanted]
         if kinds or FEATURES in wanted:
             of_each = [
-                self._imitation(expert, layers if FEATURES in wanted else (), kinds, x_B3HW, x_hat_B3HW)
+                self._imitation(expert, layers if FEATURES in wanted else (), kinds, *view(x_B3HW, x_hat_B3HW))
                 for expert, layers in zip(self._all_experts(), self._feature_layers, strict=True)
             ]
             for name in [*kinds, *([FEATURES] if FEATURES in wanted else [])] if of_each else []:

@@ -34,6 +34,7 @@ from gosvae.training.growth import begin_as, can_grow, make_finer, wake_features
 from gosvae.training.judges import Judges
 from gosvae.training.passes import PassUse, drawn, pass_uses
 from gosvae.training.task import RECONSTRUCTION, TrainingTask
+from gosvae.training.views import ViewConfig
 
 RATE, BITS = "rate", "bits"
 _STEEPEST = 8.0
@@ -132,7 +133,11 @@ class VariableRateTask(TrainingTask):
         # The mask is given even where nothing is lost: among several devices every weight must take part in every step.
         result, y_BDhw = self.network(padded_B3HW, level_B, lost_B1hw.to(x_B3HW.device))
         x_hat_B3HW = result.x_hat_B3HW[..., :height, :width].float()
-        terms: dict[str, Tensor] = self.judges(x_B3HW, x_hat_B3HW, wanted)
+        terms: dict[str, Tensor] = self.judges(x_B3HW, x_hat_B3HW, wanted, self._generator)
+        if RECONSTRUCTION in wanted:
+            terms[RECONSTRUCTION] = x_hat_B3HW
+        if not {RATE, BITS} & wanted:
+            return terms
         with torch.autocast(x_B3HW.device.type, enabled=False):
             bits_B, costs_B = latent_bits(
                 self.network.context, y_BDhw, result.indices_Bhw, level_B, self._uses, self._reach, self._generator
@@ -141,8 +146,6 @@ class VariableRateTask(TrainingTask):
         terms[BITS] = bpp_B.mean()
         terms[RATE] = (self._rate.prices(level_B, self._step) * costs_B).mean() / (height * width)
         terms["bpp_low"], terms["bpp_high"] = bpp_B[level_B.argmin()].detach(), bpp_B[level_B.argmax()].detach()
-        if RECONSTRUCTION in wanted:
-            terms[RECONSTRUCTION] = x_hat_B3HW
         return terms
 
     def _draw_levels(self, batch: int) -> Tensor:
@@ -241,6 +244,9 @@ class VariableRateRecipe(TrainableRecipe):
         more_experts: imitated beside the one of `--expert`, as `load_expert` takes them.
         more_perceptual: names of distances beside the one of `--lpips`, for `load_perceptual`; the mean of all counts.
         perceptual_images: images of a batch that LPIPS judges, all by default.
+        views: Random views of original and reconstruction that the judges are shown; by default the two as they are.
+        decoder_alone: Whether encoder, gains and context model stay as they are: the bits are then those of the codec
+            that the training starts from. Such a stage takes neither `rate` nor `bits`.
         finer: at the start from another codec, steps of the highest level are made up to so many times finer, see
             `make_finer`: rounding tells a network next to nothing of what finer steps would bring.
         new_from: at the start from another codec, latent channels that begin at this level or later are new.
@@ -257,6 +263,8 @@ class VariableRateRecipe(TrainableRecipe):
     more_experts: tuple[str, ...] = ()
     more_perceptual: tuple[str, ...] = ()
     perceptual_images: int | None = Field(default=None, ge=1)
+    views: ViewConfig = ViewConfig()
+    decoder_alone: bool = False
     finer: float = Field(default=1.0, ge=1)
     new_from: int = Field(default=LEVELS, ge=0, le=LEVELS)
     wake: bool = False
@@ -285,7 +293,11 @@ class VariableRateRecipe(TrainableRecipe):
             more_experts=[load_expert(name) for name in self.more_experts],
             more_perceptual=[load_perceptual(name) for name in self.more_perceptual],
             perceptual_images=self.perceptual_images,
+            views=self.views,
         )
+        if self.decoder_alone:
+            network.requires_grad_(False)
+            network.decoder.requires_grad_(True)
         return VariableRateTask(network, judges, self.rate, self.losses)
 
     def finished(self, name: str, network: nn.Module, used: Dataset, most_pixels: int) -> CodecCheckpoint:
