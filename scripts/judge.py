@@ -12,6 +12,8 @@ one over its qualities. For every expert the script prints
 - the BD-rate on both against the upper envelope of all AVIF curves, for files as they are and without container boxes,
 - what the envelope reaches at the same budgets.
 
+With `--detector` FastestDet looks too: AP50 of its boxes on reconstructions against those on the originals.
+
 Label maps come in the common classes where an expert knows these. The lattice is the energy of the reconstructions at
 the harmonics of 1/16 over that of the originals (`gosvae.evaluation.lattice`). Rows of AVIF and of the uncompressed
 images that stand in the folder of `--out` already, for the same images and experts, are not measured again.
@@ -39,6 +41,7 @@ from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import ConfigError, RateError
 from gosvae.evaluation.bd_rate import bd_rate_of_points, upper_envelope
+from gosvae.evaluation.boxes import BoxMeter, FastestDet
 from gosvae.evaluation.lattice import LatticeMeter
 from gosvae.experts.base import Expert
 from gosvae.experts.registry import load_expert
@@ -66,6 +69,7 @@ class Row:
         kib, bare_kib: mean size of the files as they are, and without container boxes.
         miou, agreement: by name of the expert.
         lattice: see `LatticeMeter`. over_budget: images whose smallest file is above the budget.
+        ap50: see `BoxMeter`; None without a detector.
     """
 
     curve: str
@@ -77,6 +81,7 @@ class Row:
     psnr_db: float
     lattice: float
     over_budget: int = 0
+    ap50: float | None = None
 
 
 class Bench:
@@ -84,18 +89,21 @@ class Bench:
 
     Args:
         spec: data set, as on the command line; limit: so many images, evenly spaced, or None.
-        experts: names, see `load_expert`.
+        experts: names, see `load_expert`. detector: path of an ONNX file, or None.
     """
 
-    def __init__(self, spec: str, limit: int | None, experts: Sequence[str]) -> None:
+    def __init__(self, spec: str, limit: int | None, experts: Sequence[str], detector: Path | None) -> None:
         dataset = load_prepared(spec, default_split="val")
         dataset = EvenlySpaced(dataset, limit) if limit else dataset
         self.experts: dict[str, Expert] = {Path(name).name: load_expert(name) for name in experts}
         self.images = [dataset[i].image_uint8_HW3 for i in range(len(dataset))]
         self._labels = {name: list(_labels(dataset, expert)) for name, expert in self.experts.items()}
         self._maps = {name: [_map(expert, image) for image in self.images] for name, expert in self.experts.items()}
+        self._detector = FastestDet(detector) if detector else None
+        self._boxes = [self._detector(image) for image in self.images] if self._detector else []
         self.key = {
             "data": dataset.name,
+            "detector": detector and detector.name,
             "names": [dataset[i].name for i in range(len(dataset))],
             "experts": {name: expert.fingerprint() for name, expert in self.experts.items()},
         }
@@ -142,9 +150,13 @@ class Bench:
             found, agreed = with_labels.mean_iou(), with_map.mean_iou()
             miou[name] = found.value if found else float("nan")
             agreement[name] = agreed.value if agreed else float("nan")
+        meter = BoxMeter()
+        if self._detector:
+            for picture, boxes in zip(pictures, self._boxes, strict=True):
+                meter.update(boxes, self._detector(picture))
         return Row(
             curve, label, fmean(sizes) / 1024, fmean(payloads) / 1024, miou, agreement,
-            fmean(map(psnr_db, errors)), lattice.value() or float("nan"), over,
+            fmean(map(psnr_db, errors)), lattice.value() or float("nan"), over, meter.value(),
         )  # fmt: skip
 
 
@@ -202,8 +214,10 @@ def report(rows: Sequence[Row], experts: Sequence[str], budgets_kib: Sequence[fl
     """Tables in Markdown."""
     reference, rivals = rows[0], [row for row in rows if row.curve in RIVALS]
     ours = [row for row in rows[1:] if row.curve not in RIVALS]
-    lines = ["| codec | KiB | PSNR, dB | lattice |", "|---|--:|--:|--:|"]
-    lines += [f"| {row.label} | {row.kib:.2f} | {row.psnr_db:.1f} | {row.lattice:.2f} |" for row in ours]
+    lines = ["| codec | KiB | PSNR, dB | lattice | AP50 |", "|---|--:|--:|--:|--:|"]
+    for row in [*ours, *(row for row in rivals if row.ap50 is not None and row.kib < 1.2 * max(budgets_kib))]:
+        boxes = "-" if row.ap50 is None else f"{row.ap50:.3f}"
+        lines.append(f"| {row.label} | {row.kib:.2f} | {row.psnr_db:.1f} | {row.lattice:.2f} | {boxes} |")
     for expert in experts:
         whole = reference.miou[expert]
         lines += ["", f"**{expert}**, uncompressed mIoU {whole:.4f}", ""]
@@ -242,11 +256,12 @@ def main() -> int:
     parser.add_argument("codecs", nargs="+", help="names or folders of codecs, those of any rate at all budgets")
     parser.add_argument("--data", required=True, help="such as camvid:PATH@unseen")
     parser.add_argument("--expert", nargs="+", default=["embedded"], help="the judges")
+    parser.add_argument("--detector", type=Path, help="ONNX file of FastestDet")
     parser.add_argument("--kib", type=float, nargs="+", default=[0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 4.0, 8.0])
     parser.add_argument("--limit", type=int, help="so many images, evenly spaced; all by default")
     parser.add_argument("--out", type=Path, required=True, help="folder for rows.json and report.md")
     options = parser.parse_args()
-    bench = Bench(options.data, options.limit, options.expert)
+    bench = Bench(options.data, options.limit, options.expert, options.detector)
     path = options.out / "rows.json"
     known: dict[str, Row] = {}
     if path.exists():
