@@ -74,12 +74,14 @@ def test_a_decoder_that_trains_alone_leaves_the_bits_as_they_are(tmp_path: Path)
     stage = {"name": "decoder", "weights": weights, "steps": 3, "learning_rate": 0.01, "warmup_steps": 1}
     stage |= {"batches": {"batch_size": 2, "crop_height": 64, "crop_width": 64}}
     first = train("first", None)
-    second = train("second", "first", stages=[stage], decoder_alone=True, views={"shift": 2.0, "blur": 1.0})
+    second = train("second", "first", stages=[stage], trained=["decoder."], views={"shift": 2.0, "blur": 1.0})
     image = streets()[0].image_uint8_HW3
     data, again = first.compress_at(image, 128), second.compress_at(image, 128)
     assert len(data) == len(again)
     assert (first.decode(data)[0] == second.decode(again)[0]).all()
     assert not (first.decompress(data) == second.decompress(again)).all()
+    with pytest.raises(ConfigError, match=r"nothing in the network begins with 'decodr'; there are context\."):
+        train("third", "first", stages=[stage], trained=["decoder.", "decodr"])
 
 
 def test_each_term_teaches_its_own_part() -> None:

@@ -24,6 +24,7 @@ from gosvae.config import Config
 from gosvae.datasets.base import Dataset
 from gosvae.entropy.latent_network import LEVELS, LatentContextNetwork
 from gosvae.entropy.lattice import reach
+from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert
 from gosvae.experts.registry import load_expert
 from gosvae.losses.perceptual import PerceptualLoss, load_perceptual
@@ -232,6 +233,23 @@ def _position_bits(
     return model_N, model_N.detach() + cost_N
 
 
+def _train_only(network: nn.Module, beginnings: tuple[str, ...]) -> None:
+    """Freeze all parameters whose names do not begin with one of the beginnings.
+
+    Raises:
+        ConfigError: no parameter begins with one of them.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    for beginning in beginnings:
+        if not any(name.startswith(beginning) for name in names):
+            parts = sorted({".".join(name.split(".")[:2]) for name in names})
+            raise ConfigError(
+                f"trained: no part of the network begins with {beginning!r}; there are {', '.join(parts)}"
+            )
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.startswith(beginnings))
+
+
 class VariableRateRecipe(TrainableRecipe):
     """A variable-rate codec, trained for rate and task together.
 
@@ -245,8 +263,9 @@ class VariableRateRecipe(TrainableRecipe):
         more_perceptual: names of distances beside the one of `--lpips`, for `load_perceptual`; the mean of all counts.
         perceptual_images: images of a batch that LPIPS judges, all by default.
         views: Random views of original and reconstruction that the judges are shown; by default the two as they are.
-        decoder_alone: Whether encoder, gains and context model stay as they are: the bits are then those of the codec
-            that the training starts from. Such a stage takes neither `rate` nor `bits`.
+        trained: Parts of the network that are trained, by the beginnings of their names; all by default. With
+            `[decoder.]` encoder, gains and context model stay as they are, and with them the bits: a stage then needs
+            neither `rate` nor `bits`.
         finer: at the start from another codec, steps of the highest level are made up to so many times finer, see
             `make_finer`: rounding tells a network next to nothing of what finer steps would bring.
         new_from: at the start from another codec, latent channels that begin at this level or later are new.
@@ -264,7 +283,7 @@ class VariableRateRecipe(TrainableRecipe):
     more_perceptual: tuple[str, ...] = ()
     perceptual_images: int | None = Field(default=None, ge=1)
     views: ViewConfig = ViewConfig()
-    decoder_alone: bool = False
+    trained: tuple[str, ...] = ()
     finer: float = Field(default=1.0, ge=1)
     new_from: int = Field(default=LEVELS, ge=0, le=LEVELS)
     wake: bool = False
@@ -295,9 +314,8 @@ class VariableRateRecipe(TrainableRecipe):
             perceptual_images=self.perceptual_images,
             views=self.views,
         )
-        if self.decoder_alone:
-            network.requires_grad_(False)
-            network.decoder.requires_grad_(True)
+        if self.trained:
+            _train_only(network, self.trained)
         return VariableRateTask(network, judges, self.rate, self.losses)
 
     def finished(self, name: str, network: nn.Module, used: Dataset, most_pixels: int) -> CodecCheckpoint:
