@@ -16,14 +16,15 @@ def repeated_pattern(x_B3HW: Tensor, x_hat_B3HW: Tensor, *, stride: int = 16, sq
     The error is averaged over the squares of `stride` pixels in every window of `squares` x `squares` of them; what is
     left, without its mean, is the same at all squares of the window. Errors without a lattice give 1 / squares^2 of
     their mean square, a pure lattice all of it. Windows are small, so that a lattice that comes and goes with the
-    texture below it counts as well.
+    texture below it counts as well; pictures that hold fewer squares have smaller ones.
 
     Raises:
-        ShapeError: the images differ in shape, or are below one window a side.
+        ShapeError: the images differ in shape, or are below two squares a side.
     """
+    if x_B3HW.shape != x_hat_B3HW.shape or min(x_B3HW.shape[-2:]) < 2 * stride:
+        raise ShapeError(f"expected two batches of one shape of at least {2 * stride} pixels a side", x_hat_B3HW.shape)
+    squares = min(squares, min(x_B3HW.shape[-2:]) // stride)
     side = stride * squares
-    if x_B3HW.shape != x_hat_B3HW.shape or min(x_B3HW.shape[-2:]) < side:
-        raise ShapeError(f"expected two batches of one shape of at least {side} pixels a side", x_hat_B3HW.shape)
     rows, columns = (length // side for length in x_B3HW.shape[-2:])
     error_B3HW = (x_hat_B3HW - x_B3HW)[..., : rows * side, : columns * side]
     shape = (*error_B3HW.shape[:2], rows, squares, stride, columns, squares, stride)

@@ -123,7 +123,7 @@ class PyramidDecoder(nn.Module):
         self.ups = nn.ModuleList(nn.Conv2d(a, 4 * b, 3, padding=1) for a, b in pairwise(widths))
         self.to_image = nn.Conv2d(widths[-1], 3 * UNSHUFFLE**2, 3, padding=1)
         n_finish = config.finish_channels
-        self.finish = Finish(widths[-1], n_finish, UNSHUFFLE) if n_finish else None
+        self.finish = Finish(widths[-1], n_finish, UNSHUFFLE, config.stride) if n_finish else None
 
     @property
     def last_layer(self) -> nn.Parameter:
