@@ -20,7 +20,7 @@ RECIPE = {
     "name": "tiny-dense",
     "description": "for tests",
     "architecture": "dense",
-    "widths": [16, 16, 16, 32],
+    "widths": [8, 8, 8, 16],
     "blocks": [1, 2, 1],
     "stages": [
         {
@@ -58,14 +58,14 @@ def test_every_convolution_of_a_grid_sees_all_before_it() -> None:
 
 def test_every_pixel_counts_for_every_other_one() -> None:
     torch.manual_seed(5)
-    network = DenseSegmenter(DenseConfig(widths=(16, 16, 16, 32), blocks=(1, 1, 1), class_count=3)).eval()
+    network = DenseSegmenter(DenseConfig(widths=(8, 8, 8, 16), blocks=(1, 1, 1), class_count=3)).eval()
     x_B3HW = torch.rand(1, 3, 32, 512, requires_grad=True)
     network(x_B3HW)[..., -1].sum().backward()
     assert x_B3HW.grad is not None
     assert float(x_B3HW.grad[..., :16].abs().max()) > 0
 
 
-def test_widths_that_make_no_whole_groups_are_refused(tmp_path: Path) -> None:
-    recipe = parse(ExpertRecipe, RECIPE | {"widths": [16, 16, 24, 32]})
-    with pytest.raises(ConfigError, match="'tiny-dense': widths: every width must be a multiple of 16"):
+def test_widths_without_whole_quarters_are_refused(tmp_path: Path) -> None:
+    recipe = parse(ExpertRecipe, RECIPE | {"widths": [16, 16, 18, 32]})
+    with pytest.raises(ConfigError, match="'tiny-dense': widths: every width must be a multiple of 4"):
         train_expert(recipe, streets(), (64, 96), run_config(), tmp_path, progress=False)

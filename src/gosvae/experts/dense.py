@@ -2,8 +2,7 @@
 
 It judges codecs that imitated the other two. Within a grid every convolution sees the results of all before it (Huang
 et al. 2017), grids are left by average pooling, means over the whole picture and its parts are looked at beside the
-coarsest grid (Zhao et al. 2017), and the grids are added up on the way to the classes (Lin et al. 2017). Groups of
-channels are normalised, not batches (Wu and He 2018).
+coarsest grid (Zhao et al. 2017), and the grids are added up on the way to the classes (Lin et al. 2017).
 
 Axis legend: B images, C channels, H and W positions.
 """
@@ -20,8 +19,6 @@ from torch.nn import functional as F
 from gosvae.config import Config
 from gosvae.tensors import pad_to_multiple
 
-NORMALISED_TOGETHER = 8
-"""Number of channels in a group of the normalisation."""
 POOLED = (1, 2, 4)
 """Numbers of rows and columns of the means that are taken over parts of the picture."""
 
@@ -31,23 +28,23 @@ class DenseConfig(Config):
 
     kind: Literal["dense"] = "dense"
     widths: tuple[int, int, int, int] = (32, 48, 64, 112)
-    """Channels at strides 2, 4, 8 and 16 where a grid is entered and left, multiples of `NORMALISED_TOGETHER`."""
+    """Channels at strides 2, 4, 8 and 16 where a grid is entered and left, multiples of 4."""
     blocks: tuple[int, int, int] = (3, 4, 4)
     """Densely connected convolutions at strides 4, 8 and 16, each of half as many channels as its grid."""
     class_count: int = Field(gt=1, le=255)
 
     @field_validator("widths")
     @classmethod
-    def _whole_groups(cls, widths: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-        if any(width % (2 * NORMALISED_TOGETHER) for width in widths):
-            raise ValueError(f"every width must be a multiple of {2 * NORMALISED_TOGETHER}, two groups of channels")
+    def _whole_parts(cls, widths: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+        if any(width % 4 for width in widths):
+            raise ValueError("every width must be a multiple of 4: its half and its quarter are widths of other layers")
         return widths
 
 
 def _convolution(in_channels: int, out_channels: int, side: int = 3, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, side, stride=stride, padding=side // 2, bias=False),
-        nn.GroupNorm(out_channels // NORMALISED_TOGETHER, out_channels),
+        nn.BatchNorm2d(out_channels),
         nn.LeakyReLU(0.1),
     )
 
