@@ -18,6 +18,8 @@ define install
 	@touch $@
 endef
 
+comma := ,
+
 # Tests and tools on a small machine: two threads, idle ones asleep, no window, no hub.
 QUIET_ENV := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} OMP_WAIT_POLICY=PASSIVE MPLBACKEND=Agg HF_HUB_OFFLINE=1
 
@@ -59,7 +61,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 	$(PYTHON) is %d.%d: name a newer one, for example make $(or $(MAKECMDGOALS),demo) PYTHON=python3.11" % v[:2])'
 	@test -x $(BIN)/python || echo "Making the environment $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	$(call install,.)
+	$(call install,.[jpegxl$(comma)plot])
 
 $(VENV)/.dev: $(VENV)/.runtime
 	$(call install,.[dev])

@@ -30,14 +30,15 @@ from gosvae.codecs.registry import load_codec
 from gosvae.datasets.streets import Streets
 from gosvae.errors import LinkError
 from gosvae.experts.registry import load_expert
-from gosvae.link.client import LinkClient, Refusal, Result
-from gosvae.link.engine import Engine, EngineLimits
-from gosvae.link.messages import pb
-from gosvae.link.perception import Perception
-from gosvae.link.security import Endpoint
-from gosvae.link.service import LinkService
-from gosvae.link.session import ServiceLimits
+from gosvae.protocol.frames import Answer, Dropped
+from gosvae.protocol.messages import pb
+from gosvae.protocol.security import Endpoint
 from gosvae.provenance import hardware
+from gosvae.receiver.engine import Engine, EngineLimits
+from gosvae.receiver.perception import Perception
+from gosvae.receiver.service import LinkService
+from gosvae.receiver.session import ServiceLimits
+from gosvae.sender.client import LinkClient
 
 PARTS = ("stream", "senders", "connects", "fuzz")
 STAGES = ("queue_ms", "entropy_ms", "reconstruct_ms", "expert_ms", "answer_ms", "total_ms")
@@ -96,9 +97,9 @@ async def one_sender(endpoint: Endpoint, codec_name: str, frames: int, height: i
             coded_s = time.perf_counter()
             await client.send(n, data)
             answer = await anext(answers)
-            classes_HW = answer.classes() if isinstance(answer, Result) else None
+            classes_HW = answer.classes() if isinstance(answer, Answer) else None
             done_s = time.perf_counter()
-            if not isinstance(answer, Result) or classes_HW is None:
+            if not isinstance(answer, Answer) or classes_HW is None:
                 raise LinkError(f"frame {n} was refused: {answer}")
             if n >= 3:
                 sizes.append(len(data))
@@ -117,12 +118,12 @@ async def many_senders(endpoint: Endpoint, data: list[bytes], count: int, second
     end_s = time.monotonic() + seconds
 
     async def sender(n: int) -> None:
-        async with await LinkClient.open(endpoint, name=f"car {n}", coding="run-length", timeout_s=60) as client:
+        async with await LinkClient.open(endpoint, name=f"car {n}", coding="zlib", timeout_s=60) as client:
             sent_s: dict[int, float] = {}
 
             async def read() -> None:
                 async for answer in client.answers():
-                    if isinstance(answer, Result):
+                    if isinstance(answer, Answer):
                         totals["answered"] += 1
                         trips_ms.append(1000 * (time.monotonic() - sent_s[answer.number]))
                     else:
@@ -191,7 +192,7 @@ async def fuzz(endpoint: Endpoint, data: list[bytes], count: int, seed: int) -> 
 
             async def read(client: LinkClient = client) -> None:
                 async for answer in client.answers():
-                    totals[answer.reason.value if isinstance(answer, Refusal) else "result"] += 1
+                    totals[answer.reason.value if isinstance(answer, Dropped) else "result"] += 1
 
             reading = asyncio.create_task(read())
             for _ in range(batch):
@@ -201,7 +202,7 @@ async def fuzz(endpoint: Endpoint, data: list[bytes], count: int, seed: int) -> 
         left -= batch
     async with await LinkClient.open(endpoint) as client:
         await client.send(0, data[0])
-        alive = isinstance(await anext(client.answers()), Result)
+        alive = isinstance(await anext(client.answers()), Answer)
     return {"messages": count, "seconds": round(time.monotonic() - began_s, 1), "answers": totals, "alive": alive}
 
 

@@ -44,19 +44,20 @@ def peak_mib() -> float:
 
 def measure_learned(name: str, repeats: int) -> dict[str, Any]:
     """A learned codec: transform and entropy coding apart."""
-    from gosvae.codecs.registry import load_learned_codec
+    from gosvae.codecs.latent import Latent
+    from gosvae.codecs.registry import load_vq_codec
     from gosvae.datasets.streets import Streets
 
-    codec = load_learned_codec(name)
+    codec = load_vq_codec(name)
     image = Streets(1, seed=7, height=HEIGHT, width=WIDTH)[0].image_uint8_HW3
-    indices = codec.indices(image)
-    data = codec.encode(indices, HEIGHT, WIDTH)
+    latent = Latent(codec.indices(image), HEIGHT, WIDTH)
+    data = codec.encode(latent)
     return {
         "bytes": len(data),
         "encode_transform_ms": median_ms(lambda: codec.indices(image), repeats),
-        "encode_entropy_ms": median_ms(lambda: codec.encode(indices, HEIGHT, WIDTH), repeats),
+        "encode_entropy_ms": median_ms(lambda: codec.encode(latent), repeats),
         "decode_entropy_ms": median_ms(lambda: codec.decode(data), repeats),
-        "decode_transform_ms": median_ms(lambda: codec.reconstruct(indices, HEIGHT, WIDTH), repeats),
+        "decode_transform_ms": median_ms(lambda: codec.reconstruct(latent), repeats),
         "encoder_parameters": sum(p.numel() for p in codec.model.encoder.parameters()),
     }
 
@@ -66,6 +67,7 @@ def measure_variable(name: str, repeats: int) -> dict[str, Any]:
 
     Also in bf16 where the processor computes in it.
     """
+    from gosvae.codecs.latent import Latent
     from gosvae.codecs.registry import load_trained_codec
     from gosvae.codecs.slices import StreamOptions
     from gosvae.codecs.variable import VariableRateCodec
@@ -79,8 +81,12 @@ def measure_variable(name: str, repeats: int) -> dict[str, Any]:
 
     codec = codec_of(StreamOptions().effort)
     image = Streets(1, seed=7, height=HEIGHT, width=WIDTH)[0].image_uint8_HW3
-    symbols = codec.symbols(codec.latent(image), codec.level)
-    data = codec.encode(symbols, HEIGHT, WIDTH, codec.level)
+
+    def transform() -> Latent:
+        return codec.quantise(codec.analyse(image), HEIGHT, WIDTH, codec.level)
+
+    latent = transform()
+    data = codec.encode(latent)
     mixed: dict[str, Any] = {}
     if has_bf16("cpu"):
         quick = codec_of(StreamOptions().effort, "bf16")
@@ -88,16 +94,15 @@ def measure_variable(name: str, repeats: int) -> dict[str, Any]:
             f"encode_effort_{n}_bf16_ms": median_ms(partial(codec_of(n, "bf16").compress, image), repeats)
             for n in (0, 1, 2)
         }
-        call = partial(quick.reconstruct, symbols, codec.level, HEIGHT, WIDTH)
-        mixed["decode_transform_bf16_ms"] = median_ms(call, repeats)
+        mixed["decode_transform_bf16_ms"] = median_ms(partial(quick.reconstruct, latent), repeats)
     return {
         "bytes": len(data),
-        "encode_transform_ms": median_ms(lambda: codec.symbols(codec.latent(image), codec.level), repeats),
-        "encode_entropy_ms": median_ms(lambda: codec.encode(symbols, HEIGHT, WIDTH, codec.level), repeats),
+        "encode_transform_ms": median_ms(transform, repeats),
+        "encode_entropy_ms": median_ms(lambda: codec.encode(latent), repeats),
         **{f"encode_effort_{n}_ms": median_ms(partial(codec_of(n).compress, image), repeats) for n in (0, 1, 2)},
         "encode_to_budget_ms": median_ms(lambda: codec.compress_to_budget(image, len(data)), repeats),
         "decode_entropy_ms": median_ms(lambda: codec.decode(data), repeats),
-        "decode_transform_ms": median_ms(lambda: codec.reconstruct(symbols, codec.level, HEIGHT, WIDTH), repeats),
+        "decode_transform_ms": median_ms(lambda: codec.reconstruct(latent), repeats),
         "encoder_parameters": sum(p.numel() for p in codec.model.encoder.parameters()),
         **mixed,
         "encoder_kmac_per_pixel": encoder_kmac(codec.model.encoder),
@@ -180,11 +185,12 @@ def measure_training(recipe_name: str, steps: int) -> dict[str, Any]:
     from gosvae.experts.registry import load_expert
     from gosvae.losses.perceptual import available_perceptual, load_perceptual
     from gosvae.recipes import load_recipe
-    from gosvae.training.codecs import CodecRecipe, train_codec
-    from gosvae.training.config import RunConfig
+    from gosvae.training.codecs import train_codec
+    from gosvae.training.machine.config import RunConfig
+    from gosvae.training.vq import VqRecipe
 
     recipe = load_recipe(recipe_name)
-    assert isinstance(recipe, CodecRecipe)
+    assert isinstance(recipe, VqRecipe)
     names = available_perceptual()
     weights = {k: v for k, v in recipe.stages[-1].weights.items() if names or k != "lpips"}
     warm_up = 5
@@ -229,7 +235,7 @@ def _child(job: tuple[str, str, int, int]) -> dict[str, Any]:
 
 def main() -> int:
     """Measure every case and print one line of numbers for each; `--json` for machines."""
-    from gosvae.checkpoint import load_codec_checkpoint
+    from gosvae.codecs.checkpoint import load_codec_checkpoint
     from gosvae.codecs.classical import CLASSICAL_CODECS
     from gosvae.codecs.registry import embedded_codecs, models_folder
     from gosvae.provenance import hardware

@@ -6,6 +6,8 @@ A page holds the docstrings (mkdocstrings renders them); there is nothing here t
 from __future__ import annotations
 
 import ast
+import re
+from operator import itemgetter
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -32,6 +34,14 @@ def summary(source: Path, name: str) -> str:
     return docstring.partition("\n")[0]
 
 
+def public_names(source: Path) -> str:
+    """Table of the names at the root of the package, from its stub."""
+    stub = (source / "__init__.pyi").read_text(encoding="utf-8")
+    found = re.findall(r"^from ([\w.]+) import (\w+) as \2$", stub, re.MULTILINE)
+    rows = [f"| [`gosvae.{name}`][{module}.{name}] | `{module}` |" for module, name in sorted(found, key=itemgetter(1))]
+    return "| name | defined in |\n|---|---|\n" + "\n".join(rows) + "\n"
+
+
 def source_of(config: MkDocsConfig) -> Path:
     """The package's folder, beside the configuration file."""
     return Path(config.config_file_path).parent / "src" / "gosvae"
@@ -50,7 +60,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     source = source_of(config)
     contents = pages(source)
     rows = [f"| [`{Path(path).stem}`]({Path(path).name}) | {summary(source, Path(path).stem)} |" for path in contents]
-    overview = "# Reference\n\nMade from the docstrings.\n\n| module | what it holds |\n|---|---|\n" + "\n".join(rows)
+    overview = (
+        "# Reference\n\nMade from the docstrings.\n\n## Modules\n\n| module | what it holds |\n|---|---|\n"
+        + "\n".join(rows)
+    )
+    overview += "\n\n## Public names\n\nThe interface for programs; all other names may change in any version.\n\n"
+    overview += public_names(source)
     for path, content in {**contents, "reference/index.md": overview + "\n"}.items():
         files.append(File.generated(config, path, content=content))
     return files

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
+import gc
 import os
+import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +27,59 @@ torch.set_num_threads(min(2, int(os.environ.get("OMP_NUM_THREADS", "2"))))
 # No deadline: a shared machine is no stop watch. In CI the examples are the same at every run.
 settings.register_profile("gosvae", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("gosvae")
+
+
+CONNECTING = {"link", "cli", "sender", "receiver", "protocol", "page"}
+"""Folders of tests that open connections."""
+EXIT_SECONDS = 300.0
+"""Time that Python has to end after the last test, before the tracebacks of all threads are printed and it is ended."""
+
+
+def pytest_collection_finish() -> None:
+    """Move all that is imported out of the garbage collector's sight, so that a collection takes milliseconds."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Collect the garbage of a test that failed before the next test begins.
+
+    The traceback of a failed test keeps its objects alive: `sys.last_value` and its siblings hold it. Without this they
+    would be collected in the middle of a later test, which would fail by their warnings.
+    """
+    failed_before = item.session.testsfailed
+    result = yield
+    if item.session.testsfailed > failed_before:
+        for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+            with contextlib.suppress(AttributeError):
+                delattr(sys, name)
+        _collect_silently()
+    return result
+
+
+def _collect_silently() -> None:
+    """Collect garbage; drop the warnings and the exceptions that the destruction of objects causes."""
+    report, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
+    finally:
+        sys.unraisablehook = report
+
+
+def pytest_sessionfinish() -> None:
+    """Limit the time that Python takes to end: something that was left open could hold it up for ever."""
+    faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True, file=sys.__stderr__)
+
+
+@pytest.fixture(autouse=True)
+def _own_garbage(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Collect the garbage of tests that open connections, so that its warnings are theirs and no later test's."""
+    yield
+    if CONNECTING.intersection(request.node.nodeid.split("/")):
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,6 @@ import pytest
 from gosvae.bitstream import (
     Header,
     check_fingerprint,
-    header_bytes,
     pack,
     pack_slices,
     payload_bytes,
@@ -53,10 +52,10 @@ def test_round_trip_of_payload_lengths(n_bytes: int) -> None:
     payload = bytes(n_bytes)
     data = pack(HEADER, payload, version=1)
     assert unpack(data) == (HEADER, payload)
-    assert header_bytes(data) == len(data) - n_bytes == 22 + max(1, -(-n_bytes.bit_length() // 7))
+    assert len(data) - payload_bytes(data) == 22 + max(1, -(-n_bytes.bit_length() // 7))
     data = pack(HEADER, payload)
     assert unpack(data) == (SHORT, payload)
-    assert (payload_bytes(data), header_bytes(data)) == (n_bytes, 15)
+    assert (payload_bytes(data), len(data)) == (n_bytes, n_bytes + 15)
     data = pack_slices(HEADER, [payload, b"another"])
     stream = unpack_slices(data)
     assert (stream.version, stream.header, stream.layout, stream.damaged) == (2, SHORT, "bands", ())
@@ -69,7 +68,7 @@ def test_no_header_takes_more_than_16_bytes(sides: tuple[int, int]) -> None:
     header = Header(bytes(4), *sides, entropy_model_id=255)
     data = pack(header, b"payload")
     assert unpack(data) == (header, b"payload")
-    assert header_bytes(data) <= 16
+    assert len(data) - payload_bytes(data) <= 16
     assert unpack_slices(pack_slices(header, PAYLOADS)).header == header
 
 

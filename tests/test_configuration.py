@@ -10,15 +10,15 @@ import pytest
 from gosvae.config import apply_overrides, load_yaml, parse, to_tree
 from gosvae.errors import ConfigError
 from gosvae.recipes import load_recipe
-from gosvae.training.codecs import CodecRecipe
-from gosvae.training.config import RunConfig, StageConfig
+from gosvae.training.machine.config import RunConfig, StageConfig
+from gosvae.training.vq import VqRecipe
 from tiny import recipe_tree
 
 
 def refusal(tree: Any, *overrides: str) -> str:
     """The one-line message with which a recipe is refused."""
     with pytest.raises(ConfigError) as caught:
-        parse(CodecRecipe, apply_overrides(tree, list(overrides)), source="recipe 'x'")
+        parse(VqRecipe, apply_overrides(tree, list(overrides)), source="recipe 'x'")
     message = str(caught.value)
     assert "\n" not in message
     assert len(message) < 300
@@ -96,15 +96,15 @@ def test_overrides_change_a_copy_and_read_numbers_as_people_write_them() -> None
         tree, ["stages.1.learning_rate=1e-3", "model.autoencoder.decoder_width=12", "reference=R"]
     )
     assert tree == recipe_tree()
-    recipe = parse(CodecRecipe, changed)
+    recipe = parse(VqRecipe, changed)
     assert recipe.stages[1].learning_rate == 0.001
     assert recipe.model.autoencoder.decoder_width == 12
     assert recipe.reference == "R"
 
 
 def test_a_configuration_survives_its_file_format() -> None:
-    recipe = parse(CodecRecipe, recipe_tree("fsq"))
-    assert parse(CodecRecipe, to_tree(recipe)) == recipe
+    recipe = parse(VqRecipe, recipe_tree("fsq"))
+    assert parse(VqRecipe, to_tree(recipe)) == recipe
     with pytest.raises(ValueError, match=r"frozen"):
         recipe.name = "other"  # type: ignore[misc]
 

@@ -212,7 +212,7 @@ def test_samplers_with_a_perfect_predictor_arrive_at_the_picture(sampler: str) -
     settings = config(sampler=sampler, learned_variance=False, sampling_steps=20)
     picture = torch.rand(1, 3, 16, 24, generator=torch_generator("picture"))
     perfect = cast(Any, Perfect(settings, picture * 2 - 1))
-    drawn = sample(perfect, settings, semantic_map(classes(), CLASSES, edges=True), torch_generator("seed"))
+    drawn = sample(perfect, settings, semantic_map(classes(), CLASSES, edges=True), [torch_generator("seed")])
     torch.testing.assert_close(drawn.float(), picture, atol=2e-3, rtol=0)
 
 
@@ -227,7 +227,7 @@ def test_guidance_of_one_is_the_conditional_prediction() -> None:
     plain = config(guidance=1.0, learned_variance=False, sampler="ddim")
     net, semantic = network(plain), semantic_map(classes(), CLASSES, edges=True)
     nearly = plain.model_copy(update={"guidance": 1.0 + 1e-6})
-    drawn = [sample(net, settings, semantic, torch_generator("seed")) for settings in (plain, nearly)]
+    drawn = [sample(net, settings, semantic, [torch_generator("seed")]) for settings in (plain, nearly)]
     torch.testing.assert_close(drawn[0], drawn[1], atol=1e-4, rtol=0)
 
 
@@ -237,12 +237,12 @@ def test_sampling_depends_on_map_and_seed_alone(sampler: str, learned_variance: 
     settings = config(sampler=sampler, learned_variance=learned_variance, patch=2)
     net = network(settings)
     semantic = semantic_map(classes(), CLASSES, edges=True)
-    first, again, other = (sample(net, settings, semantic, torch_generator(seed)) for seed in (1, 1, 2))
+    first, again, other = (sample(net, settings, semantic, [torch_generator(seed)]) for seed in (1, 1, 2))
     torch.testing.assert_close(first, again, atol=0, rtol=0)
     assert first.shape == (1, 3, 16, 24)
     assert 0 <= float(first.min()) <= float(first.max()) <= 1
     assert float((first - other).abs().mean()) > 0.01
-    elsewhere = sample(net, settings, semantic.flip(-1), torch_generator(1))
+    elsewhere = sample(net, settings, semantic.flip(-1), [torch_generator(1)])
     assert float((first - elsewhere).abs().mean()) > 1e-3
 
 
@@ -251,7 +251,7 @@ def test_maps_that_do_not_fit_are_refused() -> None:
     net = network(settings)
     for map_BLHW in (torch.zeros(1, CLASSES + 1, 16, 23), torch.zeros(1, CLASSES, 16, 24)):
         with pytest.raises(ShapeError, match="multiples of 2"):
-            sample(net, settings, map_BLHW, torch_generator(0))
+            sample(net, settings, map_BLHW, [torch_generator(0)])
 
 
 def test_checkpointing_changes_no_gradient() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import gosvae
 from conftest import REPOSITORY
-from gosvae.checkpoint import save_codec
 from gosvae.cli.main import make_parser
 from gosvae.codecs import registry
+from gosvae.codecs.checkpoint import save_codec
 from gosvae.recipes import load_recipe, recipe_names
 from gosvae.training.codecs import TrainableRecipe
 from tiny import checkpoint, streets, variable_checkpoint
@@ -43,11 +46,11 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with what the pages assume: a photo, a folder of images, the recipe files that they show."""
+    """A working directory with a picture, a folder of images and the recipe files that the pages show."""
     (tmp_path / "images").mkdir()
     for sample in (streets()[i] for i in range(3)):
         Image.fromarray(sample.image_uint8_HW3).save(tmp_path / "images" / f"{sample.name}.png")
-    Image.fromarray(np.full((48, 64, 3), 127, np.uint8)).save(tmp_path / "photo.jpg")
+    Image.fromarray(np.full((48, 64, 3), 127, np.uint8)).save(tmp_path / "street.jpg")
     for page in PAGES:
         for more, code in blocks(page, "yaml"):
             title = re.fullmatch(r'title="([\w-]+\.yaml)"', more)
@@ -70,6 +73,20 @@ def test_marked_python_runs(page: Path, workplace: Path, monkeypatch: pytest.Mon
     for block in code:
         exec(compile(block, str(page), "exec"), names)
     assert set(workplace.iterdir()) > before  # each page's program leaves a file
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_python_uses_public_names_only(page: Path) -> None:
+    for _, code in blocks(page, "python"):
+        for node in ast.walk(ast.parse(code)):
+            match node:
+                case ast.ImportFrom(module=str(module), names=names) if module.partition(".")[0] == "gosvae":
+                    assert module == "gosvae", f"{page.name}: from {module} import ..."
+                    assert {alias.name for alias in names} <= set(gosvae.__all__), ast.unparse(node)
+                case ast.Import(names=names):
+                    assert not [alias.name for alias in names if alias.name.startswith("gosvae.")], ast.unparse(node)
+                case ast.Attribute(value=ast.Name(id="gosvae"), attr=name):
+                    assert name in gosvae.__all__, f"{page.name}: gosvae.{name}"
 
 
 @pytest.mark.usefixtures("workplace")
@@ -103,3 +120,20 @@ def test_recipes_of_the_table_are_those_of_the_package() -> None:
         assert [set(stage.weights) - {"codebook", "commitment"} for stage in recipe.stages] == terms, name
         table = re.search(r"Table (I|IV)\b", recipe.reference or "") if isinstance(recipe, TrainableRecipe) else None
         assert table is None or name == "gosvae-finetune" or f"| `{name}` | {table[0]}, " in page, name
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_of_the_front_pages_exist(page: str) -> None:
+    # MkDocs checks the links of the other pages.
+    links = re.findall(r"\]\(([^)#\s]+)", (REPOSITORY / page).read_text(encoding="utf-8"))
+    assert all("://" in link or (REPOSITORY / link).is_file() for link in links), links
+
+
+def test_docs_hold_figures_and_tables_only() -> None:
+    command = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "docs"]
+    listing = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout")
+    files = [REPOSITORY / name for name in filter(None, listing.stdout.split("\0"))]
+    assert not [file for file in files if file.name == "evaluation.json" or file.suffix == ".html"]
+    assert sum(file.stat().st_size for file in files if file.is_file()) < 3_500_000

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from gosvae.codecs.model import VqAutoencoder
+from gosvae.codecs.vq_model import VqAutoencoder
 from gosvae.decoders import Decoder
 from gosvae.encoders import Encoder
 from gosvae.errors import ConfigError, ShapeError
 from gosvae.experts.compact import count_parameters
 from gosvae.nn.autoencoder import AutoencoderConfig
 from gosvae.recipes import load_recipe
-from gosvae.training.codecs import CodecRecipe
+from gosvae.training.vq import VqRecipe
 from tiny import model_config
 
 STRIDES = [("shallow", 2), ("residual", 2)] + [
@@ -42,7 +42,7 @@ def test_latents_and_pictures_have_their_sizes(architecture: str, stride: int) -
 
 def parameters_of(name: str) -> int:
     recipe = load_recipe(name)
-    assert isinstance(recipe, CodecRecipe)
+    assert isinstance(recipe, VqRecipe)
     with torch.device("meta"):
         return count_parameters(VqAutoencoder(recipe.model))
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gosvae.files import WriteError, write_atomically, write_json, write_together
+from gosvae.errors import WriteError
+from gosvae.files import write_atomically, write_json, write_together
 
 
 def no_space(*_: object) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import gosvae
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "src" / "gosvae"
 MAX_FILE_LINES = 400
@@ -19,6 +21,7 @@ MAX_WEIGHT_BYTES = 40_000_000
 
 HEAVY = (
     "accelerate",
+    "aiohttp",
     "av",
     "bjontegaard",
     "diffusers",
@@ -95,8 +98,9 @@ def tracked_texts() -> list[tuple[Path, str]]:
 
 
 def test_importing_the_package_is_light(tmp_path: Path) -> None:
-    result = probe("import gosvae", tmp_path)
+    result = probe("import gosvae, gosvae.errors, gosvae.cli.main", tmp_path)
     assert result["heavy"] == []
+    assert result["torch"] is False
     assert result["changed"] == []
 
 
@@ -133,6 +137,7 @@ def test_version_is_the_same_everywhere() -> None:
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
     assert str(citation["version"]) == version
+    assert gosvae.__version__ == version
     assert version in (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
 
 

@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from gosvae.errors import GosvaeError, ImageError, ShapeError
-from gosvae.files import WriteError
+from gosvae.errors import GosvaeError, ImageError, ShapeError, WriteError
 from gosvae.images import IMAGE_SUFFIXES, MAX_PIXELS, read_image, write_image
 from gosvae.seeding import numpy_generator
 from gosvae.tensors import ImageArray

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from gosvae.checkpoint import AutoencoderCard, CodecCard, CodecCheckpoint, VariableRateCard, half_weights
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig, ScalarAutoencoder
-from gosvae.codecs.model import ModelConfig, VqAutoencoder
+from gosvae.codecs.cards import AutoencoderCard, VariableRateCard, VqCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
+from gosvae.codecs.vq_model import VqAutoencoder, VqModelConfig
 from gosvae.config import parse
 from gosvae.datasets.geometry import GeometryConfig, Prepared
 from gosvae.datasets.streets import Streets
@@ -23,8 +24,9 @@ from gosvae.nn.blocks import Residual
 from gosvae.nn.pyramid import Modulation
 from gosvae.seeding import seed_everything
 from gosvae.tensors import image_to_tensor
-from gosvae.training.codecs import CodecRecipe
-from gosvae.training.config import RunConfig
+from gosvae.training.machine.config import RunConfig
+from gosvae.training.variable import VariableRateRecipe
+from gosvae.training.vq import VqRecipe
 
 QUANTIZERS: dict[str, dict[str, Any]] = {
     "vq": {"kind": "vq", "codebook_size": 16, "code_dim": 4},
@@ -57,12 +59,12 @@ def autoencoder(**more: Any) -> dict[str, Any]:
     return {"stride": 4, "width": 8, "hidden_width": 4, "blocks": 1, **more}
 
 
-def model_config(quantizer: str = "vq", **more: Any) -> ModelConfig:
+def model_config(quantizer: str = "vq", **more: Any) -> VqModelConfig:
     """A small model with one of `QUANTIZERS`."""
-    return parse(ModelConfig, {"autoencoder": autoencoder(**more), "quantizer": QUANTIZERS[quantizer]})
+    return parse(VqModelConfig, {"autoencoder": autoencoder(**more), "quantizer": QUANTIZERS[quantizer]})
 
 
-def checkpoint(model: ModelConfig | None = None, *, seed: int = 0, name: str = "tiny") -> CodecCheckpoint:
+def checkpoint(model: VqModelConfig | None = None, *, seed: int = 0, name: str = "tiny") -> CodecCheckpoint:
     """A codec with random weights that uses many of its codes."""
     model = model or model_config()
     seed_everything(seed)
@@ -81,7 +83,7 @@ def checkpoint(model: ModelConfig | None = None, *, seed: int = 0, name: str = "
         if "codebook_KD" in network.quantizer.state_dict():
             network.quantizer.state_dict()["codebook_KD"].normal_()
     counts_K = torch.randint(1, 1000, (network.quantizer.codebook_size,))
-    card = CodecCard(name=name, recipe="none", model=model)
+    card = VqCard(name=name, recipe="none", model=model)
     return CodecCheckpoint(card, half_weights(network.state_dict()), counts_K, {"dataset": "none"})
 
 
@@ -108,9 +110,9 @@ def recipe_tree(quantizer: str = "vq", *, steps: tuple[int, int] = (4, 3)) -> di
     }
 
 
-def recipe(quantizer: str = "vq", *, steps: tuple[int, int] = (4, 3)) -> CodecRecipe:
+def recipe(quantizer: str = "vq", *, steps: tuple[int, int] = (4, 3)) -> VqRecipe:
     """The recipe of `recipe_tree`."""
-    return parse(CodecRecipe, recipe_tree(quantizer, steps=steps))
+    return parse(VqRecipe, recipe_tree(quantizer, steps=steps))
 
 
 def run_config(**more: Any) -> RunConfig:
@@ -138,6 +140,15 @@ def variable_config(**more: Any) -> VariableRateConfig:
     pyramid |= {"decoder_blocks": [1, 0, 1]}
     context = {"channels": 8, "group": 4, "bound": 3, "anchors": 3, "embedding_width": 8, "width": 16}
     return parse(VariableRateConfig, {"pyramid": pyramid, "context": {**context, "taps": [4, 6, 8]}, **more})
+
+
+def variable_recipe(**more: Any) -> VariableRateRecipe:
+    """One short stage of rate and task together, for the model of `variable_config`."""
+    weights = {"mse": 3.0, "lpips": 1.0, "jsd": 1.0, "features": 0.5, "rate": 1.0, "bits": 1.0}
+    stage = {"name": "joint", "weights": weights, "steps": 4, "learning_rate": 0.01, "warmup_steps": 1}
+    stage |= {"ema_decay": 0.5, "batches": {"batch_size": 2, "crop_height": 48, "crop_width": 64}}
+    tree = {"name": "tiny-variable", "description": "for tests", "model": variable_config().model_dump()}
+    return parse(VariableRateRecipe, {**tree, "balance_classes": True, "stages": [stage], **more})
 
 
 def variable_checkpoint(

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from gosvae.checkpoint import CodecCheckpoint, GescoCard, half_weights
+from gosvae.codecs.cards import GescoCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights
 from gosvae.config import parse
 from gosvae.diffusion import DiffusionConfig
 from gosvae.experts.base import Expert

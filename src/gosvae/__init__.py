@@ -2,60 +2,35 @@
 
 >>> import gosvae
 >>> codec = gosvae.load_codec()
->>> data = codec.compress(gosvae.read_image("photo.jpg"))
+>>> data = codec.compress(gosvae.read_image("street.jpg"))
 >>> gosvae.write_image("seen.png", codec.decompress(data))
 
-Names are loaded at their first use, so that importing the package costs nothing.
+The names of this page are the public interface; `__init__.pyi` lists them, for type checkers and for this module alike.
+A name is imported when it is used first (PEP 562), so importing the package takes no time.
 """
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from gosvae.codecs.base import ImageCodec
-    from gosvae.codecs.registry import load_codec
-    from gosvae.datasets.mixture import load_prepared
-    from gosvae.errors import GosvaeError
-    from gosvae.evaluation.protocol import CodecEntry, evaluate
-    from gosvae.experts.base import Expert
-    from gosvae.experts.registry import load_expert
-    from gosvae.images import read_image, write_image
-    from gosvae.recipes.run import train
+__version__ = "0.2.0"
 
-_HOMES = {
-    "CodecEntry": "gosvae.evaluation.protocol",
-    "Expert": "gosvae.experts.base",
-    "GosvaeError": "gosvae.errors",
-    "ImageCodec": "gosvae.codecs.base",
-    "evaluate": "gosvae.evaluation.protocol",
-    "load_codec": "gosvae.codecs.registry",
-    "load_expert": "gosvae.experts.registry",
-    "load_prepared": "gosvae.datasets.mixture",
-    "read_image": "gosvae.images",
-    "train": "gosvae.recipes.run",
-    "write_image": "gosvae.images",
-}
+_STUB = Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+_MODULES = {name: module for module, name in re.findall(r"^from ([\w.]+) import (\w+) as \2$", _STUB, re.MULTILINE)}
+"""Module of each public name."""
 
-__version__ = "0.1.0"
-__all__ = [
-    "CodecEntry",
-    "Expert",
-    "GosvaeError",
-    "ImageCodec",
-    "__version__",
-    "evaluate",
-    "load_codec",
-    "load_expert",
-    "load_prepared",
-    "read_image",
-    "train",
-    "write_image",
-]
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'gosvae' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

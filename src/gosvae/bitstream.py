@@ -351,11 +351,6 @@ def payload_bytes(data: bytes) -> int:
     return sum(map(len, unpack_slices(data).payloads))
 
 
-def header_bytes(data: bytes) -> int:
-    """Bytes of an intact stream that are not payload: header and checksums; errors as in `unpack_slices`."""
-    return len(data) - payload_bytes(data)
-
-
 def made_by(header: Header, fingerprint: bytes) -> bool:
     """Whether the codec whose SHA-256 is or begins with `fingerprint` (8 bytes or more) made the stream."""
     return fingerprint[: len(header.fingerprint)] == header.fingerprint

@@ -161,24 +161,31 @@ def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
-            raise ConfigError(f"--set {override!r}: expected key=value, for example --set stages.0.steps=100")
+            raise ConfigError(
+                f"override {override!r}: expected key=value, for example stages.0.steps=100", argument="overrides"
+            )
         parts = key.split(".")
         node: Any = result
         for depth, part in enumerate(parts):
             last = depth == len(parts) - 1
             if isinstance(node, list):
                 if not part.isdigit() or int(part) >= len(node):
-                    raise ConfigError(f"--set {key}: {part!r} is no position in the list: give 0 to {len(node) - 1}")
+                    raise ConfigError(
+                        f"override {key}: {part!r} is no position in the list: give 0 to {len(node) - 1}",
+                        argument="overrides",
+                    )
                 position: Any = int(part)
             elif isinstance(node, dict):
                 position = part
             else:
-                raise ConfigError(f"--set {key}: {'.'.join(parts[:depth])!r} is a value, it has no keys")
+                raise ConfigError(
+                    f"override {key}: {'.'.join(parts[:depth])!r} is a value, it has no keys", argument="overrides"
+                )
             if last:
                 try:
                     node[position] = yaml.safe_load(text)
                 except yaml.YAMLError:
-                    raise ConfigError(f"--set {key}: {text!r} is not a YAML value") from None
+                    raise ConfigError(f"override {key}: {text!r} is not a YAML value", argument="overrides") from None
             elif isinstance(node, dict):
                 node = node.setdefault(position, {})
             else:

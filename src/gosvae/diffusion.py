@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gosvae.errors import ShapeError
+from gosvae.extras import needs
 from gosvae.nn.semantic_unet import IMAGE_CHANNELS, SemanticUNet, UNetConfig
 
 if TYPE_CHECKING:
@@ -113,9 +114,9 @@ def degraded_map(
 
 def make_scheduler(config: DiffusionConfig) -> DDPMScheduler | DDIMScheduler:
     """The configuration's scheduler of diffusers; its `add_noise` and `alphas_cumprod` are the same for both kinds."""
-    # Imported here: slow to load.
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+    with needs("train", "GESCO's diffusion"):  # imported here: slow to load
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+        from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
     common = {
         "num_train_timesteps": config.timesteps,
@@ -248,15 +249,21 @@ def guided(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tenso
 
 
 @torch.inference_mode()
-def sample(network: SemanticUNet, config: DiffusionConfig, map_BLHW: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures (B, 3, H, W) in [0, 1] for semantic maps whose sides are multiples of `config.stride`.
+def sample(
+    network: SemanticUNet, config: DiffusionConfig, map_BLHW: Tensor, generators: Sequence[torch.Generator]
+) -> Tensor:
+    """Return pictures (B, 3, H, W) in [0, 1] for semantic maps whose sides are multiples of `config.stride`.
 
-    The generator (on the CPU) alone decides the noise: the same map, network and seed give the same picture.
+    Each picture has a generator (on the CPU) that alone decides its noise: the same map, network and seed give the same
+    picture, whatever else is in the batch, up to the rounding of floats.
 
     Raises:
-        ShapeError: the sides are not such multiples, or the map has another number of label channels.
+        ShapeError: the sides are not such multiples, the map has another number of label channels, or there is not one
+            generator for each picture.
     """
     batch, labels, height, width = map_BLHW.shape
+    if len(generators) != batch:
+        raise ShapeError(f"expected {len(generators)} semantic maps, one for each generator", map_BLHW.shape)
     if labels != network.label_channels or height % config.stride or width % config.stride:
         wanted = f"(B, {network.label_channels}, H, W) with sides that are multiples of {config.stride}"
         raise ShapeError(f"expected a semantic map {wanted}", map_BLHW.shape)
@@ -265,7 +272,8 @@ def sample(network: SemanticUNet, config: DiffusionConfig, map_BLHW: Tensor, gen
     guides = config.guidance > 1
     maps = torch.cat([map_BLHW, torch.zeros_like(map_BLHW)]) if guides else map_BLHW
     condition = network.condition(maps, keep_bytes=KEPT_BYTES)
-    x = torch.randn((batch, IMAGE_CHANNELS, height, width), generator=generator).to(map_BLHW.device)
+    noise = [torch.randn((1, IMAGE_CHANNELS, height, width), generator=generator) for generator in generators]
+    x = torch.cat(noise).to(map_BLHW.device)
     for timestep in scheduler.timesteps:
         repeated = torch.cat([x, x]) if guides else x
         output = network(repeated, timestep.to(x.device).expand(len(repeated)), condition).float()
@@ -273,5 +281,7 @@ def sample(network: SemanticUNet, config: DiffusionConfig, map_BLHW: Tensor, gen
             output = guided(output[:batch], output[batch:], config.guidance)
         if config.sampler == "ddim":
             output = output[:, :IMAGE_CHANNELS]
-        x = scheduler.step(output, timestep, x, generator=generator).prev_sample
+        # A list of generators is not in the annotations of diffusers, but in its code.
+        each: Any = list(generators)
+        x = scheduler.step(output, timestep, x, generator=each).prev_sample
     return (x / 2 + 0.5).clamp(0, 1)

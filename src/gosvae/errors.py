@@ -1,7 +1,24 @@
 """The exception tree: everything that gosvae raises on purpose is a `GosvaeError`.
 
-A message is one line that says what was given, what was expected and what to do. The command line prints it and
-exits with status 2; a traceback means a defect.
+    GosvaeError
+    ├── ConfigError              a value, name or option that cannot be used
+    ├── ShapeError               a tensor or array of another layout
+    ├── ImageError               an image that cannot be read or has no pixels
+    ├── DatasetError             a data folder of another layout
+    ├── ExpertError              a perception model that cannot be loaded
+    ├── BitstreamError           bytes that are not a complete, intact stream
+    │   └── ForeignStreamError   an intact stream of another model or a newer version
+    ├── PacketError              bytes that are not an intact packet
+    ├── LinkError                the other end of a link is missing or refuses
+    ├── RateError                a budget that a codec cannot meet
+    ├── CheckpointError          a checkpoint that is damaged or does not fit
+    ├── TrainingError            a training that cannot continue
+    ├── WriteError               a file that cannot be written
+    └── MissingDependencyError   an optional package or weight file that is not installed
+
+A message is one line that says what was given, what was expected and what to do, in the terms of the Python API. The
+command line prints it, adds the option that helps (see `GosvaeError.argument`), and exits with status 2; a traceback
+means a defect.
 """
 
 from __future__ import annotations
@@ -11,7 +28,17 @@ from difflib import get_close_matches
 
 
 class GosvaeError(Exception):
-    """Root of all errors that a caller can act on."""
+    """Root of all errors that a caller can act on.
+
+    Args:
+        message: one line: what was given, what was expected, what to do.
+        argument: name of the argument of the Python API that mends it, such as `expert`. The command line prints its
+            own option of that name behind the message.
+    """
+
+    def __init__(self, message: str = "", *, argument: str | None = None) -> None:
+        super().__init__(message)
+        self.argument = argument
 
 
 class ConfigError(GosvaeError):
@@ -62,7 +89,11 @@ class CheckpointError(GosvaeError):
 
 
 class TrainingError(GosvaeError):
-    """A training that cannot go on (for example a loss that is not finite)."""
+    """A training that cannot continue, for example because a loss is not finite."""
+
+
+class WriteError(GosvaeError):
+    """A file that cannot be written (no space, no permission); what stood there before is intact."""
 
 
 class MissingDependencyError(GosvaeError):
@@ -70,7 +101,7 @@ class MissingDependencyError(GosvaeError):
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> str:
-    """One line for an unknown name, with the nearest known one first."""
+    """Return the line that refuses an unknown name: the nearest known name first, then all of them."""
     names = sorted(known)
     near = get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""

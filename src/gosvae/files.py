@@ -10,11 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from gosvae.errors import GosvaeError
-
-
-class WriteError(GosvaeError):
-    """A file that cannot be written (no space, no permission); what stood there before is intact."""
+from gosvae.errors import WriteError
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
-from gosvae.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.cli.main import main
+from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.images import read_image, write_image
 from gosvae.recipes import recipe_names
 from tiny import checkpoint, recipe_tree, streets, variable_checkpoint
@@ -133,6 +134,18 @@ def test_there_and_back(run: Run, codec: Path, photos: Path, tmp_path: Path) -> 
     np.testing.assert_array_equal(read_image(tmp_path / "fixed.png"), read_image(back))
 
 
+def test_compress_says_what_a_model_is_made_for(
+    run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = dataclasses.replace(checkpoint(), provenance={"dataset": "camvid (367)+streets (180)"})
+    save_codec(tmp_path / "model", model)
+    assert main(["compress", str(photos / "0.png"), str(photos / "1.png"), "--codec", str(tmp_path / "model")]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "gosvae: note: tiny is made for street scenes; other pictures may come out badly\n"
+    assert captured.out.count("\n") == 2
+    run("compress", photos / "0.png", "--codec", "jpeg:40")  # nothing on standard error: JPEG was not trained
+
+
 def test_folders_of_results_and_classical_codecs(run: Run, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run("compress", photos / "0.png", photos / "1.png", "-o", out, "--codec", "jpeg:40")
@@ -177,7 +190,7 @@ def test_slices_and_containers(run: Run, refuse: Run, codec: Path, photos: Path,
     assert (read_image(back) == whole).all()
     assert "300 slices: expected 1..256" in refuse(*command, "--slices", "300")
     assert "this codec has no context entropy model" in refuse(*command, "--entropy", "context")
-    assert "for codecs of indices only: 'jpeg' is none" in refuse(*command[:-1], "jpeg", "--slices", "3")
+    assert "'jpeg' has no option slices: leave it out" in refuse(*command[:-1], "jpeg", "--slices", "3")
 
 
 def test_another_models_stream_and_damage_name_the_file(
@@ -195,7 +208,7 @@ def test_another_models_stream_and_damage_name_the_file(
 
 def test_what_argparse_refuses_is_one_line_too(refuse: Run, photos: Path) -> None:
     assert "see gosvae --help" in refuse()
-    assert "invalid choice: 'compres'" in refuse("compres")
+    assert "unknown command 'compres'; did you mean 'compress'?" in refuse("compres")
     assert "--data" in refuse("train", "gosvae")
     assert "expected HEIGHTxWIDTH" in refuse("evaluate", "--data", photos, "--resize", "big")
 
@@ -215,7 +228,7 @@ def test_evaluate_writes_table_numbers_and_picture(
     assert "--limit must be at least 1" in refuse("evaluate", codec, *common, "--limit", 0)
     assert "add --sweep jpeg" in refuse("evaluate", codec, *common, "--anchor", "jpeg")
     assert "not among the codecs" in refuse("evaluate", codec, *common, "--match", "other")
-    assert "pass it as --expert" in refuse("evaluate", expert, *common)
+    assert "pass it as the expert (option --expert)" in refuse("evaluate", expert, *common)
     assert "unknown expert" in refuse("evaluate", codec, "--data", "streets:1", "--expert", "nobody")
     assert "did you mean 'streets'?" in refuse("evaluate", codec, "--data", "street:2", "--expert", expert)
 
@@ -242,14 +255,16 @@ def test_info_of_an_expert(run: Run, expert: Path) -> None:
     assert "96x64 pixels" in text
 
 
-def test_train_stop_continue_export(run: Run, refuse: Run, expert: Path, tmp_path: Path, photos: Path) -> None:
+def test_train_stop_continue_export(
+    run: Run, refuse: Run, expert: Path, tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tree = recipe_tree()
     del tree["stages"][1]["weights"]["lpips"]  # its weights may not be at hand
     mine = tmp_path / "mine.yaml"
     mine.write_text(yaml.safe_dump(tree))
     out = tmp_path / "run"
     command = ("train", mine, "--data", "streets:3", "--out", out, "--set", "stages.0.steps=2", *QUICK)
-    assert "needs an expert: name it with --expert" in refuse(*command)
+    assert "needs an expert: name one, such as 'embedded' (option --expert)" in refuse(*command)
     command = (*command, "--expert", expert)
     assert f"stopped at step 1; the same command continues: {out}" in run(*command, "--max-minutes", "0")
     assert "other settings" in refuse(*command, "--seed", "1")
@@ -267,7 +282,8 @@ def test_train_stop_continue_export(run: Run, refuse: Run, expert: Path, tmp_pat
         "provenance.json",
         "weights.safetensors",
     ]
-    run("compress", photos / "0.png", "--codec", tmp_path / "model")
+    assert main(["compress", str(photos / "0.png"), "--codec", str(tmp_path / "model")]) == 0
+    assert "is made for street scenes" in capsys.readouterr().err
     assert (photos / "0.gos").is_file()
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gosvae.checkpoint import save_codec
 from gosvae.cli.main import main
+from gosvae.codecs.checkpoint import save_codec
 from tiny import checkpoint, model_config
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
-from gosvae.checkpoint import save_codec
 from gosvae.cli.main import main
+from gosvae.codecs.checkpoint import save_codec
 from gosvae.evaluation import load_evaluation
-from gosvae.evaluation.link_sweep import load_sweep
+from gosvae.evaluation.link_sweep import SWEEP_FILE, Sweep
 from tiny import checkpoint
 
 
@@ -45,12 +46,16 @@ def test_evaluate_over_a_channel(codec: str, tmp_path: Path, capsys: pytest.Capt
     assert jpeg.over_budget_images == 3 or jpeg.total_bytes <= ours.total_bytes
 
 
+def saved_sweep(folder: Path) -> Sweep:
+    return TypeAdapter(Sweep).validate_json((folder / SWEEP_FILE).read_bytes())
+
+
 def test_evaluate_link(codec: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evaluate-link", codec, "jpeg", "avif:2KiB", "--kib", "1.75", "--data", "streets:2", "--resize", "64x96"]
     more = ["--axes", "loss", "ber", "--device", "cpu", "--quiet", "--limit", "1", "--out", str(tmp_path / "out")]
     assert main([*words, *more]) == 0
     printed = capsys.readouterr().out
-    sweep = load_sweep(tmp_path / "out")
+    sweep = saved_sweep(tmp_path / "out")
     assert (tmp_path / "out" / "table.md").read_text(encoding="utf-8") in printed
     for name in ("loss.png", "loss.svg", "ber.png", "ber.svg"):
         assert (tmp_path / "out" / name).is_file()
@@ -66,7 +71,7 @@ def test_evaluate_link(codec: str, tmp_path: Path, capsys: pytest.CaptureFixture
 def test_evaluate_link_by_radio(tmp_path: Path) -> None:
     words = "evaluate-link jpeg:20 --data streets:1 --resize 64x96 --fec 0 --packets 2 --axes awgn --points 0 3"
     assert main([*words.split(), "--device", "cpu", "--quiet", "--no-labels", "--out", str(tmp_path)]) == 0
-    noisy, clear = load_sweep(tmp_path).rows
+    noisy, clear = saved_sweep(tmp_path).rows
     assert noisy.channel == "awgn snr_db=0.0 modulation=qpsk ldpc_rate=0.5"
     assert (noisy.whole, clear.whole) == (0.0, 1.0)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gosvae.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.cli.main import main
+from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from tiny import scalar_checkpoint, streets
 
 

@@ -17,12 +17,12 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 
-from gosvae.checkpoint import save_codec
 from gosvae.cli.main import main
+from gosvae.codecs.checkpoint import save_codec
 from gosvae.images import read_image, write_image
-from gosvae.link.security import Endpoint
-from gosvae.link.sources import as_jpeg
-from link.small_link import TOKEN, Authority
+from gosvae.protocol.security import Endpoint
+from gosvae.sender.sources import as_jpeg
+from small_link import PATIENCE_S, TOKEN, Authority, patient_senders
 from tiny import checkpoint, streets, variable_checkpoint
 
 Run = Callable[..., str]
@@ -86,7 +86,7 @@ class Receiving:
 def receiving(*arguments: object) -> Iterator[Receiving]:
     command = [sys.executable, "-W", "error", "-m", "gosvae.cli.main", "receive", *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    killer = threading.Timer(120, process.kill)
+    killer = threading.Timer(4 * PATIENCE_S, process.kill)
     killer.start()
     assert process.stdout is not None
     try:
@@ -100,12 +100,31 @@ def receiving(*arguments: object) -> Iterator[Receiving]:
         yield receiver
         process.send_signal(signal.SIGTERM)
         receiver.said = process.stdout.read()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_S) == 0
     finally:
         killer.cancel()
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def wait_for_frames(receiver: Receiving, count: int) -> None:
+    """Wait until a receiver has answered or dropped that many frames, as its metrics tell."""
+    end_s = time.monotonic() + PATIENCE_S
+    done = 0.0
+    while done < count:
+        assert time.monotonic() < end_s, f"{done:.0f} of {count} frames"
+        time.sleep(0.05)
+        with urlopen(f"http://{receiver.place('page')}/metrics", timeout=PATIENCE_S) as answer:
+            done = sum(
+                map(float, re.findall(r"^gosvae_frames_total\{.*\} (\S+)$", answer.read().decode(), re.MULTILINE))
+            )
+
+
+@pytest.fixture(autouse=True)
+def _patient() -> Iterator[None]:
+    with patient_senders():
+        yield
 
 
 def test_the_whole_way_over_grpc(codec: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,7 +144,7 @@ def test_the_whole_way_over_grpc(codec: Path, photos: Path, tmp_path: Path, caps
         )
         text = capsys.readouterr().out
         assert status == 0
-        assert re.search(r"^ +1 s +\d+\.\d frames/s .*answered", text, re.MULTILINE)  # a line each second
+        assert re.search(r"^ +\d+ s +\d+\.\d frames/s .*answered", text, re.MULTILINE)  # a line each second
         assert re.search(r"^30 frames in .* 0 skipped", text, re.MULTILINE)
         assert "30 answered, 0 refused, 0 without an answer" in text
         maps = sorted(out.iterdir())
@@ -137,7 +156,7 @@ def test_the_whole_way_over_grpc(codec: Path, photos: Path, tmp_path: Path, caps
         for words in (["--token-file", str(photos / "0.png")], []):
             assert main(["send", str(photos), "--codec", str(codec), "--grpc", place, *words]) == 2
             assert capsys.readouterr().err.count("\n") == 1
-        with urlopen(f"http://{receiver.place('page')}/health", timeout=20) as answer:
+        with urlopen(f"http://{receiver.place('page')}/health", timeout=PATIENCE_S) as answer:
             assert answer.read() == b"serving\n"
     assert "30 frames: 30 answered, 0 dropped" in receiver.said
     assert "1 no-token" in receiver.said
@@ -146,7 +165,8 @@ def test_the_whole_way_over_grpc(codec: Path, photos: Path, tmp_path: Path, caps
 
 
 def test_the_whole_way_over_udp_at_a_rate(variable: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with receiving("--codec", variable, "--udp", "127.0.0.1:0") as receiver:
+    where = ("--udp", "127.0.0.1:0", "--page", "127.0.0.1:0")
+    with receiving("--codec", variable, *where, "--deadline-ms", 0) as receiver:
         status = main(
             [
                 *("send", str(photos), "--codec", str(variable), "--udp", receiver.place("UDP"), "--fps", "20"),
@@ -155,12 +175,13 @@ def test_the_whole_way_over_udp_at_a_rate(variable: Path, photos: Path, capsys: 
         )
         text = capsys.readouterr().out
         assert status == 0
+        assert "UDP packets of a frame leave at 120 kbit/s, 2 times --kbps" in text
         found = re.search(r"^(\d+) frames in .* ([\d.]+) kbit/s, coding", text, re.MULTILINE)
         assert found
         assert int(found[1]) > 10
         assert float(found[2]) < 1.1 * 60
         assert " 0 errors" in text
-        time.sleep(0.5)
+        wait_for_frames(receiver, int(found[1]))
     frames = re.search(r"^(\d+) frames: (\d+) answered", receiver.said, re.MULTILINE)
     assert frames
     assert frames[1] == frames[2] == found[1]
@@ -175,10 +196,10 @@ def test_pictures_from_a_pipe(codec: Path) -> None:
             *(sys.executable, "-m", "gosvae.cli.main", "send", "-", "--codec", str(codec), "--quiet"),
             *("--grpc", receiver.place("gRPC"), "--resize", "32x48"),
         ]
-        done = subprocess.run(command, input=data, capture_output=True, timeout=60, check=False)
+        done = subprocess.run(command, input=data, capture_output=True, timeout=2 * PATIENCE_S, check=False)
         assert done.returncode == 0, done.stderr
         assert b"3 answered, 0 refused" in done.stdout
-        done = subprocess.run(command, input=data[:-5], capture_output=True, timeout=60, check=False)
+        done = subprocess.run(command, input=data[:-5], capture_output=True, timeout=2 * PATIENCE_S, check=False)
         assert done.returncode == 2
         assert done.stderr.decode() == "gosvae: error: standard input ends 5 bytes before the end of a picture\n"
 

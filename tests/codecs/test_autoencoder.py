@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from gosvae import bitstream
-from gosvae.checkpoint import CodecCheckpoint, load_codec_checkpoint, save_codec
 from gosvae.codecs.autoencoder import AutoencoderCodec
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig, ScalarAutoencoder, merge
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.registry import load_codec, load_learned_codec, load_trained_codec
+from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, save_codec
+from gosvae.codecs.registry import load_codec, load_trained_codec, load_vq_codec
 from gosvae.codecs.slices import StreamOptions
+from gosvae.codecs.vq import VqCodec
 from gosvae.config import parse
 from gosvae.entropy.channels import ChannelHistograms
 from gosvae.errors import BitstreamError, CheckpointError, ConfigError, ForeignStreamError
@@ -40,6 +40,11 @@ def codec() -> AutoencoderCodec:
 @pytest.fixture(scope="module")
 def image() -> ImageArray:
     return streets()[0].image_uint8_HW3
+
+
+def stream(codec: AutoencoderCodec, fine_Dhw: np.ndarray, height: int, width: int, step: int) -> bytes:
+    """The stream of a latent of fine integers."""
+    return codec.encode(codec.quantise(torch.from_numpy(fine_Dhw)[None], height, width, step))
 
 
 def golden_latent() -> np.ndarray:
@@ -79,20 +84,20 @@ def test_the_receiver_gets_the_senders_symbols(
 ) -> None:
     fine_Dhw = codec.fine_integers(np.resize(image, (*size_hw, 3)))
     assert fine_Dhw.shape == (3, -(-size_hw[0] // 8), -(-size_hw[1] // 8))
-    symbols_Dhw, received_step, height, width = codec.decode(codec.encode(fine_Dhw, *size_hw, step))
-    assert (received_step, height, width) == (step, *size_hw)
-    np.testing.assert_array_equal(symbols_Dhw, merge(torch.from_numpy(fine_Dhw), step).numpy())
+    received = codec.decode(stream(codec, fine_Dhw, *size_hw, step))
+    assert (received.setting, received.height, received.width) == (step, *size_hw)
+    np.testing.assert_array_equal(received.symbols, merge(torch.from_numpy(fine_Dhw), step).numpy())
     if step == 1:
-        np.testing.assert_array_equal(symbols_Dhw, fine_Dhw)
+        np.testing.assert_array_equal(received.symbols, fine_Dhw)
 
 
 def test_the_same_integers_are_the_same_bytes_for_ever(codec: AutoencoderCodec) -> None:
     fine_Dhw = golden_latent()
-    data = codec.encode(fine_Dhw, 32, 40, 3)
+    data = stream(codec, fine_Dhw, 32, 40, 3)
     header, payload = bitstream.unpack(data)
     assert header.entropy_model_id == ChannelHistograms.model_id == 16
     assert payload.hex() == GOLDEN_PAYLOAD
-    np.testing.assert_array_equal(codec.decode(data)[0], merge(torch.from_numpy(fine_Dhw), 3).numpy())
+    np.testing.assert_array_equal(codec.decode(data).symbols, merge(torch.from_numpy(fine_Dhw), 3).numpy())
 
 
 def test_the_estimate_is_what_the_bytes_take(codec: AutoencoderCodec) -> None:
@@ -103,20 +108,20 @@ def test_the_estimate_is_what_the_bytes_take(codec: AutoencoderCodec) -> None:
         indices_Dhw = merge(torch.from_numpy(fine_Dhw), step).numpy() - model.smallest_symbol
         share_DK = model.counts_DK / model.counts_DK.sum(axis=1, keepdims=True)
         bits = -sum(np.log2(share_DK[d][indices_Dhw[d]]).sum() for d in range(3))
-        sizes.append(codec.payload_bytes(codec.encode(fine_Dhw, 320, 400, step)))
+        sizes.append(codec.payload_bytes(stream(codec, fine_Dhw, 320, 400, step)))
         assert sizes[-1] == pytest.approx(1 + bits / 8, abs=6)
     assert sizes == sorted(sizes, reverse=True)
 
 
 def test_a_budget_takes_the_finest_step_that_fits(codec: AutoencoderCodec, image: ImageArray) -> None:
     fine_Dhw = codec.fine_integers(image)
-    sizes = [len(codec.encode(fine_Dhw, 64, 96, step)) for step in range(1, 42)]
+    sizes = [len(stream(codec, fine_Dhw, 64, 96, step)) for step in range(1, 42)]
     for budget_bytes in (sizes[-1], 40, 60, 100, sizes[0]):
         data = codec.compress_to_budget(image, budget_bytes)
-        step = codec.decode(data)[1]
+        step = codec.decode(data).setting
         assert len(data) == sizes[step - 1] <= budget_bytes
         assert step == 1 or sizes[step - 2] > budget_bytes
-    assert codec.decode(codec.compress(image))[1] == 4
+    assert codec.decode(codec.compress(image)).setting == 4
     smallest = codec.compress_smallest(image)
     assert codec.payload_bytes(smallest) == 1  # the step alone: all fine integers are one symbol
 
@@ -130,7 +135,7 @@ def test_damaged_and_untrue_streams_are_refused(codec: AutoencoderCodec, image: 
             codec.decompress(bytes(damaged))
     header, payload = bitstream.unpack(data)
     for changed, body, text in (
-        ({"height": 16000, "width": 16000}, payload, "is not a latent of 3x2000x2000"),
+        ({"height": 16000, "width": 16000}, payload, "is not a stream of 2000x2000 latent positions"),
         ({"height": 128}, payload, "is not a"),
         ({"entropy_model_id": 1}, payload, "unknown entropy model 1"),
         ({}, b"", "step of the latent must be 1..41"),
@@ -156,7 +161,7 @@ def test_models_are_told_apart(codec: AutoencoderCodec, image: ImageArray, tmp_p
         with pytest.raises(ForeignStreamError):
             AutoencoderCodec(other).decompress(data)
     with pytest.raises(ForeignStreamError):
-        LearnedCodec(checkpoint()).decompress(data)
+        VqCodec(checkpoint()).decompress(data)
     for counts in (torch.ones(3, 40), torch.ones(2, 41), torch.ones(41), torch.zeros(3, 41)):
         with pytest.raises(CheckpointError, match="frequency tables"):
             AutoencoderCodec(with_counts(counts.long()))
@@ -164,12 +169,12 @@ def test_models_are_told_apart(codec: AutoencoderCodec, image: ImageArray, tmp_p
     save_codec(tmp_path / "vq", checkpoint())
     assert load_codec_checkpoint(tmp_path / "plain").fingerprint() == scalar_checkpoint().fingerprint()
     assert load_codec(tmp_path / "plain").compress(image) == data
-    assert {type(load_trained_codec(tmp_path / name)) for name in ("plain", "vq")} == {AutoencoderCodec, LearnedCodec}
+    assert {type(load_trained_codec(tmp_path / name)) for name in ("plain", "vq")} == {AutoencoderCodec, VqCodec}
     with pytest.raises(CheckpointError, match="is of kind 'autoencoder', a VQ codec"):
-        load_learned_codec(tmp_path / "plain")
+        load_vq_codec(tmp_path / "plain")
     with pytest.raises(CheckpointError, match="is of kind 'codec', an autoencoder was expected"):
         AutoencoderCodec.load(tmp_path / "vq")
-    with pytest.raises(ConfigError, match="are for codecs of indices only: 'tiny-autoencoder' is"):
+    with pytest.raises(ConfigError, match="'tiny-autoencoder' has no option entropy: leave it out"):
         load_codec(tmp_path / "plain", options=StreamOptions(entropy="fixed"))
     config = tmp_path / "plain" / "config.json"
     config.write_text(config.read_text().replace('"autoencoder"', '"autoencodr"', 1))
@@ -182,7 +187,7 @@ def test_large_pictures_in_tiles_are_those_in_one_piece(
 ) -> None:
     picture = np.resize(image, (200, 264, 3))
     whole_Dhw = codec.fine_integers(picture)
-    data = codec.encode(whole_Dhw, 200, 264, 2)
+    data = stream(codec, whole_Dhw, 200, 264, 2)
     whole = codec.decompress(data).astype(int)
     monkeypatch.setattr("gosvae.codecs.tiling.TILE_PIXELS", 64)
     assert np.abs(codec.fine_integers(picture) - whole_Dhw).max() <= 1
@@ -271,11 +276,11 @@ def test_untrue_sizes_take_no_memory(codec: AutoencoderCodec) -> None:
     largest, certain = codec.config.largest_step, scalar_checkpoint().counts.long()
     certain[:, 20] = 10**9
     for maker, step in ((codec, largest), (AutoencoderCodec(with_counts(certain)), 9)):
-        large = maker.encode(np.zeros((3, 400, 300), np.int16), 3200, 2400, step)
+        large = stream(maker, np.zeros((3, 400, 300), np.int16), 3200, 2400, step)
         header, payload = bitstream.unpack(large)
         assert payload == bytes([largest]).ljust(-(-(3 * 400 * 300 - 2**18) // 1024), b"\0")
-        symbols_Dhw, step_sent, *_ = maker.decode(large)
-        assert (symbols_Dhw.shape, symbols_Dhw.any(), step_sent) == ((3, 400, 300), False, largest)
+        sent = maker.decode(large)
+        assert (sent.symbols.shape, sent.symbols.any(), sent.setting) == ((3, 400, 300), False, largest)
         tracemalloc.start()
         for forged in (payload[:-1], payload + b"\0", bytes([largest]), bytes([9]) + payload[1:]):
             larger = dataclasses.replace(header, height=8192, width=16384)

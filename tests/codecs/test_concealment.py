@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from gosvae.bitstream import pack_slices, unpack_slices
-from gosvae.checkpoint import CodecCheckpoint
 from gosvae.codecs.base import LossTolerantCodec
+from gosvae.codecs.checkpoint import CodecCheckpoint
 from gosvae.codecs.concealment import MOST_RINGS, conceal_indices, concealed_pixels, nearest_known
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.slices import PartialIndices, StreamOptions, grid_parts
+from gosvae.codecs.slices import grid_parts
+from gosvae.codecs.vq import VqCodec, VqOptions
 from gosvae.entropy.context import ContextConfig, ContextModel, ContextNetwork
 from gosvae.entropy.digits import Digits, positional
 from gosvae.errors import BitstreamError, ForeignStreamError
 from tiny import checkpoint, model_config, streets
 
-INTERLEAVED = StreamOptions(slices=8, layout="interleaved")
+INTERLEAVED = VqOptions(slices=8, layout="interleaved")
 
 
 def context_model(values: tuple[int, ...] = (16,), codebook_size: int = 16) -> ContextModel:
@@ -55,17 +55,17 @@ class Majority(ContextModel):
         return np.array(result)
 
 
-def stripes(known_hw: npt.NDArray[np.bool_]) -> PartialIndices:
+def stripes(known_hw: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Columns of one index each, of which some positions are lost."""
     indices_hw = np.tile(np.arange(known_hw.shape[1]) // 4, (known_hw.shape[0], 1))
-    return PartialIndices(np.where(known_hw, indices_hw, 0), known_hw, (1,))
+    return np.where(known_hw, indices_hw, -1)
 
 
 def test_what_is_known_stays_and_holes_are_filled_from_their_edges() -> None:
     known_hw = np.ones((20, 16), bool)
     known_hw[3:8] = False
     model = Majority()
-    filled_hw = conceal_indices(stripes(known_hw), model)
+    filled_hw = conceal_indices(stripes(known_hw), known_hw, model)
     np.testing.assert_array_equal(filled_hw, np.tile(np.arange(16) // 4, (20, 1)))
     assert model.asked == [32, 32, 16, 80], "two rows, two rows, one row, and once more all of them"
 
@@ -74,7 +74,7 @@ def test_deep_holes_have_the_nearest_index_inside() -> None:
     known_hw = np.zeros((100, 8), bool)
     known_hw[0] = True
     model = Majority()
-    filled_hw = conceal_indices(stripes(known_hw), model)
+    filled_hw = conceal_indices(stripes(known_hw), known_hw, model)
     np.testing.assert_array_equal(filled_hw, np.tile(np.arange(8) // 4, (100, 1)))
     assert model.asked == [8] * MOST_RINGS + [99 * 8]
 
@@ -83,7 +83,7 @@ def test_without_a_context_model_the_nearest_known_index_counts() -> None:
     known_hw = np.zeros((5, 9), bool)
     known_hw[2, 1] = known_hw[4, 7] = True
     indices_hw = np.where(known_hw, np.arange(45).reshape(5, 9), 0)
-    filled_hw = conceal_indices(PartialIndices(indices_hw, known_hw, (0,)), None)
+    filled_hw = conceal_indices(indices_hw, known_hw, None)
     ys, xs = np.mgrid[:5, :9]
     near, far = abs(ys - 2) + abs(xs - 1), abs(ys - 4) + abs(xs - 7)
     assert (filled_hw[near < far] == 2 * 9 + 1).all()
@@ -139,7 +139,7 @@ def test_every_guess_is_an_index(values: tuple[int, ...]) -> None:
     context = ContextModel(model.card.context, model.context)  # type: ignore[union-attr, arg-type]
     rng = np.random.default_rng(1)
     indices_hw, known_hw = rng.integers(0, 16, (12, 12)), rng.random((12, 12)) < 0.5
-    filled_hw = conceal_indices(PartialIndices(np.where(known_hw, indices_hw, 0), known_hw, (0,)), context)
+    filled_hw = conceal_indices(np.where(known_hw, indices_hw, -1), known_hw, context)
     assert filled_hw.min() >= 0
     assert filled_hw.max() < 16
     np.testing.assert_array_equal(filled_hw[known_hw], indices_hw[known_hw])
@@ -164,7 +164,7 @@ def test_pixels_are_marked_by_their_latent_position() -> None:
 @pytest.mark.parametrize("layout", ["bands", "interleaved"])
 def test_a_codec_conceals_lost_slices(context: bool, layout: str) -> None:
     made = with_context(checkpoint(), (16,), None) if context else checkpoint()
-    codec = LearnedCodec(made, options=StreamOptions(slices=8, layout=layout))  # type: ignore[arg-type]
+    codec = VqCodec(made, options=VqOptions(slices=8, layout=layout))  # type: ignore[arg-type]
     assert isinstance(codec, LossTolerantCodec)
     image = streets()[0].image_uint8_HW3[:61, :93]
     data = codec.compress(image)
@@ -185,7 +185,7 @@ def test_a_codec_conceals_lost_slices(context: bool, layout: str) -> None:
 
 
 def test_far_from_a_hole_the_picture_is_the_same() -> None:
-    codec = LearnedCodec(checkpoint(), options=StreamOptions(slices=4))
+    codec = VqCodec(checkpoint(), options=VqOptions(slices=4))
     data = codec.compress(streets()[0].image_uint8_HW3)
     stream = unpack_slices(data)
     cut = pack_slices(stream.header, [None, *stream.slices[1:]], stream.layout)
@@ -193,10 +193,10 @@ def test_far_from_a_hole_the_picture_is_the_same() -> None:
 
 
 def test_streams_without_an_intact_slice_or_of_another_codec_are_refused() -> None:
-    codec = LearnedCodec(checkpoint(), options=INTERLEAVED)
+    codec = VqCodec(checkpoint(), options=INTERLEAVED)
     data = codec.compress(streets()[0].image_uint8_HW3)
     with pytest.raises(ForeignStreamError, match="another codec"):
-        LearnedCodec(checkpoint(model_config("fsq"))).decompress_damaged(data)
+        VqCodec(checkpoint(model_config("fsq"))).decompress_damaged(data)
     header_only = data[: len(data) - sum(map(len, unpack_slices(data).payloads))]
     with pytest.raises(BitstreamError, match="none of the 8 slices is"):
         codec.decompress_damaged(header_only)

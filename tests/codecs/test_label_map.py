@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from gosvae import bitstream
-from gosvae.codecs.label_map import MODEL_ID, LabelMapCodec
+from gosvae.codecs.label_map import LabelMapCodec
 from gosvae.codecs.registry import load_codec
 from gosvae.datasets.palettes import class_palette
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import BitstreamError, ConfigError, ExpertError, ForeignStreamError
 from gosvae.experts.compact import random_compact_expert
 from gosvae.tensors import image_to_tensor
@@ -28,7 +29,7 @@ def test_the_stream_is_the_container_with_the_fingerprint_of_the_expert() -> Non
     codec, image = LabelMapCodec(expert()), streets()[0].image_uint8_HW3
     data = codec.compress(image)
     header, payload = bitstream.unpack(data)
-    assert (header.height, header.width, header.entropy_model_id) == (*image.shape[:2], MODEL_ID)
+    assert (header.height, header.width, header.entropy_model_id) == (*image.shape[:2], EntropyModelId.LABEL_MAP)
     assert bytes.fromhex(expert().fingerprint()).startswith(header.fingerprint)
     assert codec.payload_bytes(data) == len(payload) < len(data)
     assert codec.parameter_count == sum(p.numel() for p in expert().parameters())
@@ -44,7 +45,7 @@ def test_streams_of_others_are_refused() -> None:
     foreign = bitstream.Header(header.fingerprint, header.height, header.width, 1)
     with pytest.raises(BitstreamError, match="entropy model 1 where a label map has 32"):
         codec.class_map(bitstream.pack(foreign, payload))
-    taller = bitstream.Header(header.fingerprint, 9 * header.height, header.width, MODEL_ID)
+    taller = bitstream.Header(header.fingerprint, 9 * header.height, header.width, EntropyModelId.LABEL_MAP)
     with pytest.raises(BitstreamError, match="are not a class map of 144x16 pixels"):
         codec.class_map(bitstream.pack(taller, payload))
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from gosvae.checkpoint import save_codec
 from gosvae.codecs import tiling
-from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.checkpoint import save_codec
+from gosvae.codecs.latent import Latent
+from gosvae.codecs.vq import VqCodec
 from gosvae.datasets.streets import Streets
 from tiny import checkpoint, model_config
 
@@ -22,15 +23,16 @@ from tiny import checkpoint, model_config
 @pytest.mark.parametrize("stride", [4, 16])
 def test_tiles_give_the_picture_of_one_piece(architecture: str, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
     made = checkpoint(model_config("vq-ema", architecture=architecture, stride=stride, decoder_blocks=2))
-    codec = LearnedCodec(made)
+    codec = VqCodec(made)
     image = Streets(1, seed=3, height=250, width=389)[0].image_uint8_HW3
     whole_hw = codec.indices(image)
-    picture = codec.reconstruct(whole_hw, 250, 389)
+    latent = Latent(whole_hw, 250, 389)
+    picture = codec.reconstruct(latent)
     monkeypatch.setattr(tiling, "TILE_PIXELS", 96)
     tiled_hw = codec.indices(image)
     assert len(np.unique(whole_hw)) > 3
     assert (tiled_hw == whole_hw).mean() >= 0.999
-    difference = np.abs(codec.reconstruct(whole_hw, 250, 389).astype(int) - picture)
+    difference = np.abs(codec.reconstruct(latent).astype(int) - picture)
     assert (difference <= 1).mean() >= 0.9999
     assert difference.max() <= 2
 
@@ -56,9 +58,10 @@ PHOTO = """
 import resource, sys
 import numpy as np, torch
 torch.set_num_threads(1)
-from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.latent import Latent
+from gosvae.codecs.vq import VqCodec
 image = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
-codec = LearnedCodec.load(sys.argv[1])
+codec = VqCodec.load(sys.argv[1])
 assert codec.decompress(codec.compress(image)).shape == image.shape
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -67,10 +70,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 @pytest.mark.slow
 def test_a_photo_of_12_megapixels_takes_less_than_2_gb(tmp_path: Path) -> None:
     from gosvae.recipes import load_recipe
-    from gosvae.training.codecs import CodecRecipe
+    from gosvae.training.vq import VqRecipe
 
     recipe = load_recipe(os.environ.get("GOSVAE_TEST_RECIPE", "gosvae-compact"))
-    assert isinstance(recipe, CodecRecipe)
+    assert isinstance(recipe, VqRecipe)
     save_codec(tmp_path, checkpoint(recipe.model))
     path = [str(Path(__file__).resolve().parents[2] / "src"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     done = subprocess.run(

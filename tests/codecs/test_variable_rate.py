@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from gosvae import bitstream
-from gosvae.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.cli.main import main
-from gosvae.codecs.registry import load_codec, split_budget
+from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
+from gosvae.codecs.latent import Latent
+from gosvae.codecs.registry import build_codec, load_codec, split_budget
 from gosvae.codecs.slices import StreamOptions
 from gosvae.codecs.tiling import TILE_PIXELS
-from gosvae.codecs.variable import VariableRateCodec
+from gosvae.codecs.variable import VariableRateCodec, VariableRateOptions
 from gosvae.datasets.streets import Streets
 from gosvae.entropy.latent_network import LEVELS
 from gosvae.errors import BitstreamError, ConfigError, ForeignStreamError, RateError
@@ -41,10 +42,10 @@ def test_a_budget_is_met_by_the_highest_level_that_fits(codec: VariableRateCodec
     smallest, largest = len(codec.compress_smallest(image)), len(codec.compress_at(image, LEVELS - 1))
     budget = (smallest + largest) // 2
     data = codec.compress_to_budget(image, budget)
-    level = codec.decode(data)[1]
+    level = codec.decode(data).setting
     assert len(data) <= budget < len(codec.compress_at(image, level + 1))
     longest = codec.compress_to_budget(image, 10**6)
-    assert codec.decode(longest)[1] == LEVELS - 1
+    assert codec.decode(longest).setting == LEVELS - 1
     assert len(longest) >= largest
     with pytest.raises(RateError, match=f"smallest stream takes {smallest}"):
         codec.compress_to_budget(image, smallest - 1)
@@ -59,7 +60,7 @@ def test_a_budget_between_two_levels_is_used() -> None:
     budget = below + 4 * (above - below) // 5
     data = codec.compress_to_budget(image, budget)
     assert 0.9 * budget < len(data) <= budget
-    assert codec.decode(data)[1] == 100
+    assert codec.decode(data).setting == 100
 
 
 @pytest.mark.slow
@@ -75,43 +76,42 @@ def test_the_released_model_meets_budgets_within_three_per_cent(kib: float) -> N
 @pytest.mark.parametrize("entropy", ["auto", "fixed", "context"])
 @pytest.mark.parametrize(("slices", "layout"), [(1, "bands"), (3, "bands"), (4, "interleaved")])
 def test_symbols_come_back(entropy: str, slices: int, layout: str) -> None:
-    options = StreamOptions(entropy=entropy, slices=slices, layout=layout)  # type: ignore[arg-type]
+    options = VariableRateOptions(entropy=entropy, slices=slices, layout=layout)  # type: ignore[arg-type]
     writer, reader = VariableRateCodec(variable_checkpoint(), options=options), VariableRateCodec(variable_checkpoint())
     image = streets()[2].image_uint8_HW3[:61, :90]
-    symbols_Dhw = writer.symbols(writer.latent(image), 77)
-    decoded_Dhw, level, height, width = reader.decode(writer.compress_at(image, 77))
-    assert (level, height, width) == (77, 61, 90)
-    np.testing.assert_array_equal(decoded_Dhw, symbols_Dhw)
+    sent = writer.quantise(writer.analyse(image), 61, 90, 77)
+    received = reader.decode(writer.compress_at(image, 77))
+    assert (received.setting, received.height, received.width) == (77, 61, 90)
+    np.testing.assert_array_equal(received.symbols, sent.symbols)
 
 
 def test_the_shortest_of_the_entropy_models_is_taken(codec: VariableRateCodec) -> None:
-    noise_Dhw = numpy_generator(0).integers(codec.config.context.values, size=(8, 4, 6))
-    data = codec.encode(noise_Dhw, 64, 96, 10)
-    fixed = VariableRateCodec(variable_checkpoint(), options=StreamOptions(entropy="fixed"))
-    assert len(data) <= len(fixed.encode(noise_Dhw, 64, 96, 10))
+    noise = Latent(numpy_generator(0).integers(codec.config.context.values, size=(8, 4, 6)), 64, 96, 10)
+    fixed = VariableRateCodec(variable_checkpoint(), options=VariableRateOptions(entropy="fixed"))
+    assert len(codec.encode(noise)) <= len(fixed.encode(noise))
 
 
 @pytest.mark.parametrize("effort", [0, 1, 2])
 def test_channels_that_are_not_coded_at_a_level_are_0(effort: int) -> None:
     context = variable_config().context.model_copy(update={"first_levels": (0, 100)})
     made = variable_checkpoint(config=variable_config().model_copy(update={"context": context}))
-    codec = VariableRateCodec(made, options=StreamOptions(effort=effort))
+    codec = VariableRateCodec(made, options=VariableRateOptions(effort=effort))
     image = streets()[0].image_uint8_HW3
     for level, silent in ((99, True), (100, False)):
-        symbols_Dhw = codec.decode(codec.compress_at(image, level))[0]
-        np.testing.assert_array_equal(symbols_Dhw, codec.symbols(codec.latent(image), level))
+        symbols_Dhw = codec.decode(codec.compress_at(image, level)).symbols
+        np.testing.assert_array_equal(symbols_Dhw, codec.coder.quantise(codec.analyse(image), level))
         assert (symbols_Dhw[:4] != context.bound).any()
         assert (symbols_Dhw[4:] == context.bound).all() == silent
 
 
 def test_in_bf16_the_picture_is_nearly_the_same_and_streams_are_exact(codec: VariableRateCodec) -> None:
-    quick = VariableRateCodec(variable_checkpoint(), precision="bf16")
+    quick = VariableRateCodec(variable_checkpoint(), options=VariableRateOptions(precision="bf16"))
     image = streets()[0].image_uint8_HW3
-    latent_1Dhw, exact_1Dhw = quick.latent(image), codec.latent(image)
+    latent_1Dhw, exact_1Dhw = quick.analyse(image), codec.analyse(image)
     assert not torch.equal(latent_1Dhw, exact_1Dhw)
     torch.testing.assert_close(latent_1Dhw, exact_1Dhw, rtol=0.02, atol=0.02 * float(exact_1Dhw.abs().max()))
     data = quick.at(200).compress(image)
-    np.testing.assert_array_equal(codec.decode(data)[0], quick.symbols(latent_1Dhw, 200))
+    np.testing.assert_array_equal(codec.decode(data).symbols, quick.coder.quantise(latent_1Dhw, 200))
     difference_HW3 = np.abs(quick.decompress(data).astype(int) - codec.decompress(data))
     assert 0 < difference_HW3.max() <= 8
     assert difference_HW3.mean() < 1.0
@@ -119,7 +119,7 @@ def test_in_bf16_the_picture_is_nearly_the_same_and_streams_are_exact(codec: Var
 
 def test_other_kinds_have_one_precision() -> None:
     for name in ("gosvae-camvid", "avif"):
-        with pytest.raises(ConfigError, match="precision bf16 is for variable-rate codecs only"):
+        with pytest.raises(ConfigError, match=f"'{name}' has no option precision"):
             load_codec(name, precision="bf16")
 
 
@@ -128,7 +128,7 @@ def test_tiles_give_the_same_picture(codec: VariableRateCodec, monkeypatch: pyte
     tiled = codec.compress(image)
     monkeypatch.setattr("gosvae.codecs.tiling.TILE_PIXELS", 10 * TILE_PIXELS)
     whole = codec.compress(image)
-    symbols, others = codec.decode(tiled)[0], codec.decode(whole)[0]
+    symbols, others = codec.decode(tiled).symbols, codec.decode(whole).symbols
     assert np.mean(symbols == others) > 0.999  # rounding of floats may move one that lies in between
     seen = codec.decompress(whole).astype(int)
     monkeypatch.undo()
@@ -144,36 +144,41 @@ def test_streams_of_another_model_are_refused(codec: VariableRateCodec) -> None:
     with pytest.raises(ForeignStreamError):
         VariableRateCodec(variable_checkpoint(seed=5)).decompress(data)
     header = bitstream.unpack(data)[0]
-    with pytest.raises(BitstreamError, match="one level"):
+    with pytest.raises(BitstreamError, match="damaged"):
         codec.decompress(bitstream.pack_slices(header, [b""]))
 
 
 def test_options_that_it_cannot_meet_are_refused() -> None:
-    for options in (StreamOptions(version=1, entropy="fixed"), StreamOptions(entropy="static")):
-        with pytest.raises(ConfigError, match="context or fixed codes"):
-            VariableRateCodec(variable_checkpoint(), options=options)
+    with pytest.raises(ConfigError, match="'tiny-variable' has no option version: it has level, budget_bytes, entropy"):
+        build_codec(variable_checkpoint(), options=StreamOptions(version=1, entropy="fixed"))
+    with pytest.raises(ConfigError, match="context or fixed codes"):
+        build_codec(variable_checkpoint(), options=StreamOptions(entropy="static"))
     for level in (-1, LEVELS):
         with pytest.raises(ConfigError, match=r"expected 0\.\.255"):
-            VariableRateCodec(variable_checkpoint(), level=level)
+            VariableRateOptions(level=level)
     with pytest.raises(ConfigError, match="at least 1"):
-        VariableRateCodec(variable_checkpoint(), budget_bytes=0)
+        VariableRateOptions(budget_bytes=0)
 
 
 def test_effort_takes_fewer_bytes_and_stays_within_a_step() -> None:
     image = streets()[0].image_uint8_HW3
-    codecs = [VariableRateCodec(variable_checkpoint(), options=StreamOptions(effort=effort)) for effort in (0, 1, 2)]
+    codecs = [
+        VariableRateCodec(variable_checkpoint(), options=VariableRateOptions(effort=effort)) for effort in (0, 1, 2)
+    ]
     plain_bytes, quick_bytes, thrifty_bytes = (
         sum(len(codec.compress_at(image, level)) for level in (64, 128, 192)) for codec in codecs
     )
     assert thrifty_bytes < plain_bytes
     assert quick_bytes < plain_bytes
-    latent_1Dhw = codecs[0].latent(image)
-    rounded, quick, assigned = (codec.symbols(latent_1Dhw, 128) for codec in codecs)
+    latent_1Dhw = codecs[0].analyse(image)
+    rounded, quick, assigned = (codec.coder.quantise(latent_1Dhw, 128) for codec in codecs)
     assert np.abs(rounded - quick).max() == 1
     assert np.abs(rounded - assigned).max() == 1
     with pytest.raises(ConfigError, match="effort 10"):
         StreamOptions(effort=10)
-    with pytest.raises(ConfigError, match="effort is for variable-rate codecs only"):
+    with pytest.raises(
+        ConfigError, match="'gosvae-camvid' has no option effort: it has entropy, slices, layout, version"
+    ):
         load_codec("gosvae-camvid", options=StreamOptions(effort=3))
 
 
@@ -203,6 +208,8 @@ def test_commands_take_a_budget(tmp_path: Path, capsys: pytest.CaptureFixture[st
     data = (tmp_path / "a.gos").read_bytes()
     assert len(data) <= 153
     assert main(["decompress", str(tmp_path / "a.gos"), "--codec", str(folder), "-o", str(tmp_path / "b.png")]) == 0
+    assert main(["compress", str(image), "--codec", str(folder), "--kib", "0.01"]) == 2
+    assert f"gosvae: error: {image}: " in capsys.readouterr().err  # the message says which of several images it was
     assert main(["info", str(folder)]) == 0
     shown = capsys.readouterr().out
     assert "variable-rate autoencoder, stride 16" in shown
@@ -217,12 +224,12 @@ def test_the_device_does_not_matter_to_the_count_of_parameters(codec: VariableRa
     learned = sum(p.numel() for p in codec.model.parameters())
     assert codec.parameter_count == learned + sum(value.numel() for value in codec.checkpoint.context.values())
     assert not any(p.requires_grad for p in codec.model.parameters())
-    assert isinstance(codec.latent(streets()[0].image_uint8_HW3), torch.Tensor)
+    assert isinstance(codec.analyse(streets()[0].image_uint8_HW3), torch.Tensor)
 
 
 def test_what_is_lost_is_marked_and_the_rest_is_as_sent() -> None:
     image = streets()[0].image_uint8_HW3
-    codec = VariableRateCodec(variable_checkpoint(), options=StreamOptions(slices=4, layout="interleaved"))
+    codec = VariableRateCodec(variable_checkpoint(), options=VariableRateOptions(slices=4, layout="interleaved"))
     data = codec.compress_at(image, 200)
     whole = codec.decompress_damaged(data)
     np.testing.assert_array_equal(whole.image_uint8_HW3, codec.decompress(data))
@@ -232,12 +239,12 @@ def test_what_is_lost_is_marked_and_the_rest_is_as_sent() -> None:
     damaged = bitstream.pack_slices(stream.header, [None, *stream.payloads[1:]], stream.layout)
     shown = codec.decompress_damaged(damaged)
     assert shown.damaged == (0,)
-    known, level, *_ = codec.decode_damaged(damaged)
-    sent = codec.decode(data)[0]
-    lost_hw = known[0] < 0
-    assert level == 200
+    known, sent = codec.decode_damaged(damaged), codec.decode(data).symbols
+    assert known.known_hw is not None
+    lost_hw = ~known.known_hw
+    assert known.setting == 200
     assert 0 < lost_hw.sum() < lost_hw.size
-    np.testing.assert_array_equal(known, np.where(lost_hw, -1, sent))
+    np.testing.assert_array_equal(known.symbols, np.where(lost_hw, -1, sent))
     np.testing.assert_array_equal(shown.concealed_HW[::16, ::16], lost_hw)
     with pytest.raises(BitstreamError):
         codec.decompress(damaged)
@@ -251,4 +258,5 @@ def test_the_decoder_knows_what_is_lost() -> None:
     symbols = np.full((codec.config.context.channels, 4, 6), codec.config.context.bound)
     lost = symbols.copy()
     lost[:, 1, 2] = -1
-    assert (codec.reconstruct(symbols, 10, 64, 96) != codec.reconstruct(lost, 10, 64, 96)).any()
+    seen, without = (codec.reconstruct(Latent(each, 64, 96, 10)) for each in (symbols, lost))
+    assert (seen != without).any()

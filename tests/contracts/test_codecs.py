@@ -19,8 +19,8 @@ from gosvae.codecs.base import ImageCodec, RateControlledCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.label_map import LabelMapCodec
-from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.variable import VariableRateCodec
+from gosvae.codecs.vq import VqCodec
 from gosvae.errors import BitstreamError, RateError, ShapeError
 from gosvae.seeding import numpy_generator
 from gosvae.tensors import ImageArray
@@ -53,13 +53,13 @@ def codecs() -> dict[str, Case]:
         "gesco": Case(lambda: GescoCodec(gesco_checkpoint(), expert=expert()), True, False),
         "autoencoder": Case(lambda: AutoencoderCodec(scalar_checkpoint()), True, False),
         "variable-rate": Case(lambda: VariableRateCodec(variable_checkpoint()), True, False),
-        **{f"learned-{kind}": Case(partial(learned, kind), True, False) for kind in QUANTIZERS},
+        **{f"vq-{kind}": Case(partial(vq, kind), True, False) for kind in QUANTIZERS},
     }
 
 
-def learned(quantizer: str) -> ImageCodec:
-    """A small learned codec with random weights."""
-    return LearnedCodec(checkpoint(model_config(quantizer)))
+def vq(quantizer: str) -> ImageCodec:
+    """A small VQ codec with random weights."""
+    return VqCodec(checkpoint(model_config(quantizer)))
 
 
 @pytest.fixture(params=sorted(codecs()))

@@ -12,18 +12,26 @@ import pytest
 
 from gosvae.bitstream import pack_slices, unpack_slices
 from gosvae.codecs.base import LossTolerantCodec
-from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.checkpoint import CodecCheckpoint
+from gosvae.codecs.registry import build_codec
 from gosvae.codecs.slices import StreamOptions
-from gosvae.codecs.variable import VariableRateCodec
 from gosvae.errors import BitstreamError, ForeignStreamError
 from tiny import QUANTIZERS, checkpoint, model_config, streets, variable_checkpoint
 
+
+def built(made: CodecCheckpoint, options: StreamOptions) -> LossTolerantCodec:
+    """The codec of a checkpoint."""
+    codec = build_codec(made, options=options)
+    assert isinstance(codec, LossTolerantCodec)
+    return codec
+
+
 Build = Callable[[StreamOptions, int], LossTolerantCodec]
 CODECS: dict[str, Build] = {
-    "variable-rate": lambda options, seed: VariableRateCodec(variable_checkpoint(seed=seed), options=options),
+    "variable-rate": lambda options, seed: built(variable_checkpoint(seed=seed), options),
     **{
-        f"learned-{kind}": lambda options, seed, kind=kind: LearnedCodec(  # type: ignore[misc]
-            checkpoint(model_config(kind), seed=seed), options=options
+        f"vq-{kind}": lambda options, seed, kind=kind: built(  # type: ignore[misc]
+            checkpoint(model_config(kind), seed=seed), options
         )
         for kind in QUANTIZERS
     },

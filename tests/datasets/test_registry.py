@@ -11,7 +11,7 @@ from PIL import Image
 from gosvae.datasets.camvid import CAMVID_CLASSES, CamVid
 from gosvae.datasets.folder import ImageFolder
 from gosvae.datasets.geometry import GeometryConfig, prepare
-from gosvae.datasets.registry import DATASETS, default_geometry, load_dataset
+from gosvae.datasets.registry import DATASETS, contents, default_geometry, load_dataset
 from gosvae.errors import DatasetError
 
 
@@ -48,6 +48,7 @@ def test_a_path_is_a_folder(camvid: Path, monkeypatch: pytest.MonkeyPatch) -> No
     ("spec", "message"),
     [
         ("camvod:data", "unknown dataset 'camvod'; did you mean 'camvid'"),
+        ("nowhere", "and there is no file or folder 'nowhere'"),
         ("camvid", "'camvid' needs a path: .*camvid:PATH"),
         ("nowhere/photos", "no such file or folder: nowhere/photos"),
         ("folder:nowhere", "no such file or folder: nowhere"),
@@ -85,6 +86,20 @@ def test_every_dataset_has_a_geometry_and_a_description() -> None:
         assert isinstance(default_geometry(name), GeometryConfig)
     with pytest.raises(DatasetError, match="unknown dataset 'camvi'"):
         default_geometry("camvi")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shown"),
+    [
+        ("camvid (367)+streets (180)", "street scenes"),
+        ("streets", "street scenes"),
+        ("folder", None),
+        ("camvid (367)+folder (20)", None),
+        ("", None),
+    ],
+)
+def test_contents_are_told_where_all_parts_show_the_same(dataset: str, shown: str | None) -> None:
+    assert contents(dataset) == shown
 
 
 def test_the_real_camvid_at_the_size_of_the_table(camvid_root: Path) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from gosvae.checkpoint import load_codec_checkpoint, save_codec
-from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
+from gosvae.codecs.vq import VqCodec
 from gosvae.config import parse
 from gosvae.entropy.adaptive import AdaptiveCounts
 from gosvae.entropy.context import ContextModel, ContextNetwork
@@ -20,12 +20,12 @@ from gosvae.entropy.static import StaticHistogram
 from gosvae.errors import CheckpointError, ConfigError, ForeignStreamError
 from gosvae.evaluation.entropy import entropy_table, measure_entropy
 from gosvae.training.entropy import ContextRecipe, ContextTask, context_config, default_recipe, train_context
-from gosvae.training.loop import Outcome
+from gosvae.training.machine.loop import Outcome
 from tiny import checkpoint, model_config, run_config, streets
 
 
-def tiny_codec(quantizer: str = "vq") -> LearnedCodec:
-    return LearnedCodec(checkpoint(model_config(quantizer)))
+def tiny_codec(quantizer: str = "vq") -> VqCodec:
+    return VqCodec(checkpoint(model_config(quantizer)))
 
 
 def recipe(steps: int, **model: Any) -> ContextRecipe:
@@ -48,7 +48,7 @@ def test_training_lowers_the_bits_that_are_written(tmp_path: Path, quantizer: st
     assert outcome.complete
     logged = [json.loads(line)["bits"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert np.mean(logged[-5:]) < 0.85 * np.mean(logged[:3])
-    trained = LearnedCodec.load(tmp_path)
+    trained = VqCodec.load(tmp_path)
     model = next(m for m in trained.entropy_models if isinstance(m, ContextModel))
     grids = [codec.indices(streets()[i].image_uint8_HW3) for i in range(4)]
     bits = sum(model.estimated_bits(grid) for grid in grids) / sum(grid.size for grid in grids)
@@ -60,7 +60,7 @@ def test_the_codec_itself_does_not_change(tmp_path: Path) -> None:
     image = streets()[0].image_uint8_HW3
     before = codec.compress(image)
     assert train(tmp_path, 60).complete
-    trained = LearnedCodec.load(tmp_path)
+    trained = VqCodec.load(tmp_path)
     assert trained.fingerprint == codec.fingerprint
     np.testing.assert_array_equal(trained.decompress(before), codec.decompress(before))
     after = trained.compress(image)
@@ -114,7 +114,7 @@ def test_a_context_model_of_another_codebook_is_refused() -> None:
     config, _ = context_config(codec.model, {"codebook_size": 17, "values": [17]})
     card = codec.checkpoint.card.model_copy(update={"context": config})
     with pytest.raises(CheckpointError, match="for 17 codes, not for 16"):
-        LearnedCodec(replace(codec.checkpoint, card=card, context=ContextNetwork(config).freeze()))
+        VqCodec(replace(codec.checkpoint, card=card, context=ContextNetwork(config).freeze()))
 
 
 def test_settings_that_are_impossible_are_refused(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_what_is_no_lattice_counts_nothing() -> None:
 
 def test_a_lattice_is_seen_below_the_noise() -> None:
     image, meter = noise(), LatticeMeter()
-    meter.update(image, with_lattice(image, 4))
+    meter.update(image, with_lattice(image, 8))
     value = meter.value()
     assert value is not None
     assert value > 2

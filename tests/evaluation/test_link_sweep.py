@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import TypeAdapter
 from small_world import BlockCodec, Brightness, MapCodec, RawCodec, Scenes, run
 
 from gosvae.channels import load_channel
 from gosvae.errors import ConfigError
 from gosvae.evaluation import CodecEntry
 from gosvae.evaluation.link_report import link_tables, plot_link
-from gosvae.evaluation.link_sweep import AXES, Sweep, System, load_sweep, save_sweep, sweep_link
+from gosvae.evaluation.link_sweep import AXES, Sweep, System, save_sweep, sweep_link
 from gosvae.evaluation.transmission import LinkSettings, receive, send, transmit
 from gosvae.metrics import ConfusionMatrix
 from gosvae.seeding import torch_generator
@@ -109,13 +110,10 @@ def test_tables_and_files(tmp_path: Path) -> None:
     assert f"| Block | {first.air_bytes / 1024:.2f} | {first.miou:.4f} (100 %) |" in text
     assert "packet headers and repair packets included" in text
     save_sweep(result, tmp_path)
-    assert load_sweep(tmp_path) == result
+    assert TypeAdapter(Sweep).validate_json((tmp_path / "link.json").read_bytes()) == result
     for axis in ("loss", "ber"):
         plot_link(result, axis, [tmp_path / f"{axis}.svg"])
         assert b"<svg" in (tmp_path / f"{axis}.svg").read_bytes()
-    (tmp_path / "link.json").write_text("{}")
-    with pytest.raises(ConfigError, match="expected what `gosvae evaluate-link` wrote"):
-        load_sweep(tmp_path)
 
 
 def test_systems_over_their_budget_say_so() -> None:

@@ -11,13 +11,12 @@ from small_world import BlockCodec, MapCodec, RawCodec, Scenes, run
 
 from gosvae.channels import load_channel
 from gosvae.codecs.classical import Avif, Jpeg, JpegHalf
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.slices import StreamOptions
+from gosvae.codecs.vq import VqCodec, VqOptions
 from gosvae.errors import ConfigError
 from gosvae.evaluation import CodecEntry, load_evaluation, save_evaluation
 from gosvae.evaluation.tables import markdown_table
 from gosvae.evaluation.transmission import GREY, LinkSettings, datagrams_of, raw_stream, receive, send, transmit
-from gosvae.link import Reassembler, read_packet, read_repair
+from gosvae.packets import Reassembler, read_packet, read_repair
 from gosvae.seeding import torch_generator
 from gosvae.tensors import ImageArray
 from tiny import checkpoint, streets
@@ -30,8 +29,8 @@ def settings(channel: str = "packet-loss p=0", **more: object) -> LinkSettings:
     return LinkSettings(load_channel(channel), **more)  # type: ignore[arg-type]
 
 
-def tolerant(slices: int = 8) -> LearnedCodec:
-    return LearnedCodec(checkpoint(), options=StreamOptions(slices=slices, layout="interleaved"))
+def tolerant(slices: int = 8) -> VqCodec:
+    return VqCodec(checkpoint(), options=VqOptions(slices=slices, layout="interleaved"))
 
 
 def photo() -> ImageArray:
@@ -42,7 +41,7 @@ def arriving(datagrams: tuple[bytes, ...], numbers: list[int]) -> tuple[bytes, .
     return tuple(datagrams[n] for n in numbers)
 
 
-def sent_over(codec: Jpeg | LearnedCodec, numbers: list[int], **more: object) -> object:
+def sent_over(codec: Jpeg | VqCodec, numbers: list[int], **more: object) -> object:
     """What is received where only these datagrams arrive."""
     image = photo()
     sent = send(codec, image, settings(**more))
@@ -81,7 +80,7 @@ def test_a_file_of_a_few_bytes_and_one_of_many() -> None:
 
 
 @pytest.mark.parametrize("codec", [Jpeg(50), tolerant()])
-def test_what_arrives_whole_is_the_codecs_picture(codec: Jpeg | LearnedCodec) -> None:
+def test_what_arrives_whole_is_the_codecs_picture(codec: Jpeg | VqCodec) -> None:
     received = sent_over(codec, list(range(8)))
     np.testing.assert_array_equal(received.image_uint8_HW3, codec.decompress(codec.compress(photo())))
     assert (received.outcome, received.concealed_share) == ("whole", 0.0)
@@ -108,7 +107,7 @@ def test_a_jpeg_shows_what_stands_before_the_first_gap() -> None:
 @pytest.mark.parametrize(
     ("codec", "numbers"), [(Jpeg(50), [1, 2, 3, 4, 5, 6, 7]), (Avif(30), [0, 1, 2, 3, 4, 5, 6]), (tolerant(), [])]
 )
-def test_what_cannot_be_decoded_is_mid_grey(codec: Jpeg | LearnedCodec, numbers: list[int]) -> None:
+def test_what_cannot_be_decoded_is_mid_grey(codec: Jpeg | VqCodec, numbers: list[int]) -> None:
     received = sent_over(codec, numbers)
     assert (received.outcome, received.concealed_share) == ("lost", 1.0)
     np.testing.assert_array_equal(received.image_uint8_HW3, np.full((64, 96, 3), GREY, np.uint8))

@@ -20,8 +20,7 @@ from gosvae.experts.trained import build_network, load_trained_expert
 from gosvae.images import write_image
 from gosvae.recipes import load_recipe
 from gosvae.tensors import image_to_tensor
-from gosvae.training.expert_task import label_counts
-from gosvae.training.experts import ExpertRecipe, train_expert
+from gosvae.training.experts import ExpertRecipe, label_counts, train_expert
 from tiny import run_config, streets
 
 RECIPE = {

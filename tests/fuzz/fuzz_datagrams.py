@@ -23,12 +23,12 @@ from mutations import DAMAGE, Mutant
 
 from gosvae.bitstream import Header, Stream, salvage, unpack_slices
 from gosvae.codecs.base import LossTolerantCodec
-from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.variable import VariableRateCodec
+from gosvae.codecs.vq import VqCodec
 from gosvae.errors import BitstreamError, PacketError
-from gosvae.link import Inlet, Reassembler, ReceivedFrame, Recovery, packetise, protect, read_packet, read_repair
-from gosvae.link.protection import is_repair
-from gosvae.link.udp import UdpReceiver
+from gosvae.packets import Inlet, Reassembler, ReceivedFrame, Recovery, packetise, protect, read_packet, read_repair
+from gosvae.packets.protection import is_repair
+from gosvae.receiver.udp import UdpReceiver
 from tiny import checkpoint, variable_checkpoint
 
 MOST_BYTES = 200_000
@@ -164,7 +164,7 @@ def _check_any(frame: ReceivedFrame, codecs: list[LossTolerantCodec]) -> str:
 def tolerant_codecs() -> list[LossTolerantCodec]:
     """Those of the targets whose streams travel, warmed up: what is set up at the first use is no datagram's fault."""
     codecs: list[LossTolerantCodec] = [
-        LearnedCodec(with_context(checkpoint(), 16, (16,))),
+        VqCodec(with_context(checkpoint(), 16, (16,))),
         VariableRateCodec(variable_checkpoint()),
     ]
     for codec in codecs:

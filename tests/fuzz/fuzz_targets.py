@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
 
 from gosvae.bitstream import Stream, pack, pack_slices, unpack, unpack_slices
-from gosvae.checkpoint import CodecCheckpoint
 from gosvae.codecs.autoencoder import AutoencoderCodec
+from gosvae.codecs.checkpoint import CodecCheckpoint
 from gosvae.codecs.class_map import encode_class_map
 from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.label_map import LabelMapCodec
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.slices import PartialIndices, StreamOptions, encode_slices, grid_parts
-from gosvae.codecs.variable import VariableRateCodec
+from gosvae.codecs.latent import Latent
+from gosvae.codecs.slices import encode_slices, grid_parts
+from gosvae.codecs.variable import VariableRateCodec, VariableRateOptions
+from gosvae.codecs.vq import IndexCoder, VqCodec, VqOptions
 from gosvae.entropy.coder import encode_indices
 from gosvae.entropy.context import ContextConfig, ContextNetwork
 from gosvae.entropy.digits import Digits, positional
@@ -43,10 +43,10 @@ class Target:
     """
 
     name: str
-    decode: Callable[[bytes], Any]
-    encode: Callable[[Stream, Any], bytes]
+    decode: Callable[[bytes], Latent]
+    encode: Callable[[Stream, Latent], bytes]
     decompress: Callable[[bytes], ImageArray] | None
-    salvage: Callable[[bytes], tuple[PartialIndices, int, int]] | None
+    salvage: Callable[[bytes], Latent] | None
     streams: tuple[bytes, ...]
 
 
@@ -79,26 +79,27 @@ def with_context(made: CodecCheckpoint, codebook_size: int, values: tuple[int, .
 
 def vq_target(name: str, made: CodecCheckpoint) -> Target:
     """Streams of a VQ codec: every entropy model, both containers, one slice and several."""
-    reader = LearnedCodec(made)
+    reader = VqCodec(made)
     models = {model.model_id: model for model in reader.entropy_models}
     streams = []
     for options in (
-        StreamOptions(version=1, entropy="fixed"),
-        StreamOptions(version=1, entropy="static"),
-        StreamOptions(entropy="fixed"),
-        StreamOptions(entropy="static"),
-        StreamOptions(entropy="adaptive"),
-        StreamOptions(entropy="context"),
-        StreamOptions(slices=3),
-        StreamOptions(entropy="static", slices=4, layout="interleaved"),
-        StreamOptions(entropy="context", slices=2, layout="interleaved"),
+        VqOptions(version=1, entropy="fixed"),
+        VqOptions(version=1, entropy="static"),
+        VqOptions(entropy="fixed"),
+        VqOptions(entropy="static"),
+        VqOptions(entropy="adaptive"),
+        VqOptions(entropy="context"),
+        VqOptions(slices=3),
+        VqOptions(entropy="static", slices=4, layout="interleaved"),
+        VqOptions(entropy="context", slices=2, layout="interleaved"),
     ):
-        codec = LearnedCodec(made, options=options)
+        codec = VqCodec(made, options=options)
         streams += [codec.compress(picture) for picture in pictures()]
 
-    def encode(stream: Stream, decoded: Any) -> bytes:
+    def encode(stream: Stream, decoded: Latent) -> bytes:
         model = models[stream.header.entropy_model_id]
-        return repack(stream, encode_slices([model], decoded[0], len(stream.slices), stream.layout)[1])
+        coder, count = IndexCoder([model]), len(stream.slices)
+        return repack(stream, encode_slices(coder, decoded.symbols, 0, count, stream.layout)[1])
 
     return Target(name, reader.decode, encode, reader.decompress, reader.decode_damaged, tuple(streams))
 
@@ -116,12 +117,11 @@ def autoencoder_target() -> Target:
     codec = AutoencoderCodec(scalar_checkpoint())
     streams = []
     for picture in pictures():
-        fine_Dhw = codec.fine_integers(picture)
-        streams += [codec.encode(fine_Dhw, *picture.shape[:2], step) for step in (1, 3, codec.config.largest_step)]
+        latent_1Dhw, steps = codec.analyse(picture), (1, 3, codec.config.largest_step)
+        streams += [codec.encode(codec.quantise(latent_1Dhw, *picture.shape[:2], step)) for step in steps]
 
-    def encode(stream: Stream, decoded: Any) -> bytes:
-        symbols_Dhw, step, height, width = decoded
-        return repack(stream, [unpack(codec.encode(symbols_Dhw * step, height, width, step))[1]])
+    def encode(stream: Stream, decoded: Latent) -> bytes:
+        return repack(stream, [unpack(codec.encode(decoded))[1]])
 
     return Target("autoencoder", codec.decode, encode, codec.decompress, None, tuple(streams))
 
@@ -132,20 +132,20 @@ def variable_target() -> Target:
     reader = VariableRateCodec(made)
     streams = []
     for options in (
-        StreamOptions(),
-        StreamOptions(entropy="fixed"),
-        StreamOptions(slices=2),
-        StreamOptions(entropy="fixed", slices=3, layout="interleaved"),
-        StreamOptions(slices=4, layout="interleaved"),
+        VariableRateOptions(),
+        VariableRateOptions(entropy="fixed"),
+        VariableRateOptions(slices=2),
+        VariableRateOptions(entropy="fixed", slices=3, layout="interleaved"),
+        VariableRateOptions(slices=4, layout="interleaved"),
     ):
         codec = VariableRateCodec(made, options=options)
         streams += [codec.compress_at(picture, level) for picture in pictures() for level in (0, 200)]
 
-    def encode(stream: Stream, decoded: Any) -> bytes:
-        symbols_Dhw, level, _, _ = decoded
+    def encode(stream: Stream, decoded: Latent) -> bytes:
+        symbols_Dhw, level = decoded.symbols, decoded.setting
         # With the stream's own model: an encoder would take the other where it is as short.
         fixed = stream.header.entropy_model_id == FixedLength.model_id
-        model = FixedLength(made.card.model.context.values) if fixed else reader.entropy_model(level)
+        model = FixedLength(made.card.model.context.values) if fixed else reader.coder.entropy_model(level)
         slices = [
             symbols_Dhw[:, *part] for part in grid_parts(symbols_Dhw.shape[1:], len(stream.slices), stream.layout)
         ]
@@ -161,19 +161,24 @@ def map_targets() -> list[Target]:
     gesco = GescoCodec(gesco_checkpoint(), expert=expert())
     n_classes, n_drawn = len(label_map.class_names), gesco.config.class_count
 
-    def label_encode(stream: Stream, decoded: Any) -> bytes:
-        return repack(stream, [encode_class_map(decoded, n_classes)])
+    def label_decode(data: bytes) -> Latent:
+        classes_HW = label_map.class_map(data)
+        return Latent(classes_HW.astype(np.int64), *classes_HW.shape)
 
-    def gesco_encode(stream: Stream, decoded: Any) -> bytes:
-        return repack(stream, [encode_class_map(decoded[0], n_drawn)])
+    def label_encode(stream: Stream, decoded: Latent) -> bytes:
+        return repack(stream, [encode_class_map(decoded.symbols.astype(np.uint8), n_classes)])
+
+    def gesco_encode(stream: Stream, decoded: Latent) -> bytes:
+        return repack(stream, [encode_class_map(decoded.symbols.astype(np.uint8), n_drawn)])
 
     noise = np.random.default_rng(0).integers(n_drawn, size=(9, 14)).astype(np.uint8)
     drawn = [
-        gesco.encode(classes) for classes in (noise, np.zeros((40, 30), np.uint8), np.tri(20, 30).astype(np.uint8))
+        gesco.compress_map(classes)
+        for classes in (noise, np.zeros((40, 30), np.uint8), np.tri(20, 30).astype(np.uint8))
     ]
     sent = [label_map.compress(picture[:16, :24]) for picture in pictures()]  # small: maps are decoded by Python
     return [
-        Target("label-map", label_map.class_map, label_encode, label_map.decompress, None, tuple(sent)),
+        Target("label-map", label_decode, label_encode, label_map.decompress, None, tuple(sent)),
         Target("gesco", gesco.decode, gesco_encode, None, None, tuple(drawn)),
     ]
 

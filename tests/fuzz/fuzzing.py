@@ -25,6 +25,7 @@ from fuzz_targets import Target, targets
 from mutations import Mutant, mutate
 
 from gosvae.bitstream import salvage, unpack_slices
+from gosvae.codecs.latent import Latent
 from gosvae.errors import BitstreamError, ForeignStreamError
 
 MOST_SECONDS = 10.0
@@ -141,21 +142,23 @@ def _outcome(target: Target, mutant: Mutant, also_picture: bool) -> str:
     return "another valid stream"
 
 
-def _check_salvage(target: Target, mutant: Mutant, originals: dict[bytes, Any]) -> bool:
+def _check_salvage(target: Target, mutant: Mutant, originals: dict[bytes, Latent]) -> bool:
     """Whether slices could be read; those of damaged streams must be the original ones."""
     if target.salvage is None:
         return False
     try:
-        partial, height, width = target.salvage(mutant.data)
+        partial = target.salvage(mutant.data)
     except BitstreamError:
         return False
     if mutant.forged:
         return bool(partial.damaged)
     header = salvage(mutant.data).header
-    for data, (indices_hw, *sides) in originals.items():
+    known_hw = np.True_ if partial.known_hw is None else partial.known_hw
+    for data, original in originals.items():
         # The header has the checksums of all slices: an intact one tells which stream this was.
-        same = header == unpack_slices(data).header and [height, width] == sides
-        if same and np.array_equal(np.where(partial.known_hw, indices_hw, 0), partial.indices_hw):
+        sides = (original.height, original.width)
+        same = header == unpack_slices(data).header and (partial.height, partial.width) == sides
+        if same and np.array_equal(np.where(known_hw, original.symbols, -1), partial.symbols):
             return bool(partial.damaged)
     raise AssertionError("silently wrong: salvaged slices are not those of any stream")
 
@@ -178,7 +181,7 @@ def run_fuzz(count: int, *, seed: int = 0, first: int = 0, progress: Callable[[i
                 _try_one(number, Random(f"{seed} {number}"), under_attack, everyone, originals, report)
     for target in under_attack:  # nothing that was read has changed a codec
         for data, decoded in originals[target.name].items():
-            np.testing.assert_array_equal(target.decode(data)[0], decoded[0])
+            np.testing.assert_array_equal(target.decode(data).symbols, decoded.symbols)
     return report
 
 

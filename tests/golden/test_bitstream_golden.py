@@ -18,6 +18,7 @@ from test_entropy_golden import golden_indices, golden_models
 
 from gosvae.bitstream import Header, SliceLayout, pack, pack_slices, unpack_slices
 from gosvae.codecs.slices import decode_slices, encode_slices
+from gosvae.codecs.vq import IndexCoder
 from gosvae.entropy.adaptive import AdaptiveCounts
 from gosvae.entropy.base import EntropyModel, FrequencyTables, IndexArray
 from gosvae.entropy.coder import decode, encode
@@ -74,7 +75,7 @@ class Golden:
         return Header(FINGERPRINT[: 4 if self.count else 8], 4 * height, 4 * width - 3, self.model.model_id)
 
     def stream(self) -> bytes:
-        _, payloads = encode_slices([self.model], self.indices_hw, max(1, self.count), self.layout)
+        _, payloads = encode_slices(IndexCoder([self.model]), self.indices_hw, 0, max(1, self.count), self.layout)
         if self.count:
             return pack_slices(self.header, payloads, self.layout)
         return pack(self.header, payloads[0], version=1)
@@ -132,8 +133,8 @@ def test_committed_streams_decode(golden: Golden) -> None:
     assert (stream.header, stream.layout) == (golden.header, golden.layout)
     assert len(stream.slices) == max(1, golden.count)
     height, width = golden.indices_hw.shape
-    decoded = decode_slices({golden.model.model_id: golden.model}, stream, (height, width))
-    np.testing.assert_array_equal(decoded.indices_hw, golden.indices_hw)
+    decoded = decode_slices(IndexCoder([golden.model]), stream, (height, width))
+    np.testing.assert_array_equal(decoded.symbols, golden.indices_hw)
 
 
 @CASES

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from gosvae.checkpoint import CodecCheckpoint, VariableRateCard, load_codec_checkpoint, save_codec
 from gosvae.codecs import tiling
+from gosvae.codecs.cards import VariableRateCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, save_codec
 from gosvae.codecs.registry import load_trained_codec
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig

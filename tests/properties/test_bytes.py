@@ -18,15 +18,16 @@ from gosvae.bitstream import (
     Header,
     SliceLayout,
     Stream,
-    header_bytes,
     pack,
     pack_slices,
+    payload_bytes,
     salvage,
     unpack,
     unpack_slices,
 )
 from gosvae.codecs.classical import CLASSICAL_CODECS
 from gosvae.codecs.slices import decode_slices, encode_slices, slice_count
+from gosvae.codecs.vq import IndexCoder
 from gosvae.entropy.base import EntropyModel, FrequencyTables
 from gosvae.entropy.coder import decode, decode_indices, encode, encode_indices
 from gosvae.entropy.fixed import FixedLength
@@ -101,7 +102,7 @@ def test_container_round_trip(header: Header, payload: bytes) -> None:
     assert unpack(pack(header, payload, version=1)) == (header, payload)
     data = pack(header, payload)
     assert unpack(data) == (shortened(header), payload)
-    assert header_bytes(data) <= 16
+    assert len(data) - payload_bytes(data) <= 16
 
 
 @given(HEADERS, st.lists(st.binary(max_size=200), min_size=2, max_size=9), LAYOUTS)
@@ -150,25 +151,25 @@ def test_random_bytes_are_refused(data: bytes) -> None:
 def test_lost_slices_leave_the_others_as_they_were(
     codebook_size: int, height: int, width: int, wanted: int, layout: SliceLayout, seed: int, choice: st.DataObject
 ) -> None:
-    models = [FixedLength(codebook_size), skewed(codebook_size, seed)]
+    coder = IndexCoder([FixedLength(codebook_size), skewed(codebook_size, seed)])
     indices_hw = numpy_generator(seed, "indices").integers(codebook_size, size=(height, width))
     count = slice_count((height, width), wanted, layout)
-    model_id, payloads = encode_slices(models, indices_hw, count, layout)
+    model_id, payloads = encode_slices(coder, indices_hw, 0, count, layout)
     assert len(payloads) == count <= wanted
-    readers = {model.model_id: model for model in models}
     stream = Stream(2, Header(bytes(4), height, width, model_id), layout, tuple(payloads))
-    whole = decode_slices(readers, stream, (height, width))
-    np.testing.assert_array_equal(whole.indices_hw, indices_hw)
-    assert whole.known_hw.all()
+    whole = decode_slices(coder, stream, (height, width))
+    np.testing.assert_array_equal(whole.symbols, indices_hw)
+    assert whole.known_hw is None
     lost = choice.draw(st.sets(st.integers(0, count - 1), max_size=count - 1))
     kept = tuple(None if number in lost else payload for number, payload in enumerate(payloads))
-    partial = decode_slices(readers, replace(stream, slices=kept), (height, width))
+    partial = decode_slices(coder, replace(stream, slices=kept), (height, width))
     assert partial.damaged == tuple(sorted(lost))
-    np.testing.assert_array_equal(partial.indices_hw, np.where(partial.known_hw, indices_hw, 0))
+    known_hw = np.ones((height, width), bool) if partial.known_hw is None else partial.known_hw
+    np.testing.assert_array_equal(partial.symbols, np.where(known_hw, indices_hw, -1))
     if layout == "bands":
-        assert (partial.known_hw.all(axis=1) == partial.known_hw.any(axis=1)).all()
+        assert (known_hw.all(axis=1) == known_hw.any(axis=1)).all()
     # Slices share the positions out evenly, up to a row or a column.
-    assert abs((~partial.known_hw).sum() - len(lost) * height * width / count) <= len(lost) * (height + width)
+    assert abs((~known_hw).sum() - len(lost) * height * width / count) <= len(lost) * (height + width)
 
 
 def test_fuzzed_streams_never_crash() -> None:

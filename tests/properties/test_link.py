@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gosvae.bitstream import MAX_PIXELS, MAX_SIDE, Header, Stream, pack_slices, salvage, unpack_slices
 from gosvae.errors import PacketError
-from gosvae.link import FrameInfo, Packet, Part, Reassembler, ReceivedFrame, packetise, read_packet
+from gosvae.packets import FrameInfo, Packet, Part, Reassembler, ReceivedFrame, packetise, read_packet
 from gosvae.seeding import numpy_generator
 
 LAYOUTS = st.sampled_from(["bands", "interleaved"])

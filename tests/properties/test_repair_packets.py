@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gosvae.bitstream import Header, pack_slices
 from gosvae.errors import PacketError
-from gosvae.link import Recovery, packetise, protect, read_repair
+from gosvae.packets import Recovery, packetise, protect, read_repair
 from gosvae.seeding import numpy_generator
 
 HEADER = Header(b"mark", 12, 13, 3)

@@ -116,7 +116,7 @@ def test_seeds_give_different_starts() -> None:
 
 def _train_on_one_device(rank: int, store: str) -> dict[str, Tensor]:
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timedelta(seconds=120)
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timedelta(seconds=500)
     )
     try:
         torch.manual_seed(0)
@@ -136,9 +136,14 @@ def _other_device(_: int, store: str, out: str) -> None:
 def test_two_devices_share_one_codebook(tmp_path: Path) -> None:
     store, out = str(tmp_path / "store"), str(tmp_path / "other.pt")
     other = multiprocessing.spawn(_other_device, (store, out), nprocs=1, join=False)
-    mine = _train_on_one_device(0, store)
-    while not other.join():
-        pass
+    try:
+        mine = _train_on_one_device(0, store)
+        while not other.join():
+            pass
+    finally:
+        for process in other.processes:
+            process.kill()
+            process.join()
     theirs = torch.load(out, weights_only=True)
     for name, value in mine.items():
         assert torch.equal(value, theirs[name]), name

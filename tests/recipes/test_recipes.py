@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gosvae.checkpoint import load_codec_checkpoint
+from gosvae.codecs.checkpoint import load_codec_checkpoint
 from gosvae.codecs.gesco import GescoCodec
-from gosvae.codecs.learned import LearnedCodec
 from gosvae.codecs.registry import build_codec
 from gosvae.codecs.trained import TrainedCodec
+from gosvae.codecs.vq import VqCodec
 from gosvae.errors import ConfigError
 from gosvae.experts.registry import load_expert
 from gosvae.recipes import Recipe, load_recipe, recipe_names
@@ -63,8 +63,8 @@ def test_two_steps_from_recipe_to_picture(name: str, tmp_path: Path) -> None:
     assert codec.name == name
     data = codec.compress(image)
     assert codec.decompress(data).shape == image.shape
-    if isinstance(codec, LearnedCodec):
-        np.testing.assert_array_equal(codec.decode(data)[0], codec.indices(image))
+    if isinstance(codec, VqCodec):
+        np.testing.assert_array_equal(codec.decode(data).symbols, codec.indices(image))
     for stage in recipe.stages:
         assert loaded(tmp_path / "stages" / stage.name).name.startswith(name)
 
@@ -100,3 +100,20 @@ def test_ones_own_recipe_and_unknown_ones(tmp_path: Path) -> None:
             load_recipe(name)
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("losses.share=0.2", "losses: this key is called 'erasures' since version 0.2.0"),
+        ("finer=4", "finer: this key was removed in version 0.2.0"),
+        ("new_from=160", "new_from: this key was removed in version 0.2.0"),
+        ("wake=true", "wake: this key was removed in version 0.2.0"),
+    ],
+)
+def test_a_key_of_an_earlier_version_is_refused_with_its_reason(change: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("gosvae-variable-finetune", [change])
+    assert str(caught.value) == f"recipe 'gosvae-variable-finetune': {message}"
+    with pytest.raises(ConfigError, match="losses: unknown key 'losses'"):
+        load_recipe("gosvae", ["losses.share=0.2"])

@@ -9,7 +9,7 @@ import pytest
 
 import gosvae
 from gosvae.errors import ConfigError
-from gosvae.training.config import RunConfig
+from gosvae.training.machine.config import RunConfig
 
 QUICK = ["stages.0.steps=2", "stages.0.batches.crop_height=32", "stages.0.batches.crop_width=32"]
 

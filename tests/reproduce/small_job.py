@@ -11,7 +11,7 @@ from gosvae.reproduce.job import Job, World
 from gosvae.reproduce.plan import all_rows
 from gosvae.reproduce.runner import Runner
 from gosvae.reproduce.scales import load_scale
-from gosvae.training.config import RunConfig
+from gosvae.training.machine.config import RunConfig
 
 STEPS = 4
 WEIGHTS = "{mse: 1.0, jsd: 1.0, codebook: 1.0, commitment: 0.25}"

@@ -15,7 +15,8 @@ from gosvae.reproduce.estimate import estimated_seconds
 from gosvae.reproduce.paper import ADE20K, CITYSCAPES, paper_numbers
 from gosvae.reproduce.plan import EXPERIMENTS, STRIDES, SWEEP_SEEDS, Length, RowPlan, Trained, all_rows, rows_of
 from gosvae.reproduce.scales import SCALES, changes_of, load_scale, planned_steps, recipe_of, recipe_tree
-from gosvae.training.codecs import CodecRecipe, TrainableRecipe
+from gosvae.training.codecs import TrainableRecipe
+from gosvae.training.vq import VqRecipe
 
 ROWS = {row.row_id: row for row in all_rows()}
 TRAINED = [row for row in ROWS.values() if isinstance(row.source, Trained)]
@@ -66,7 +67,7 @@ def test_every_recipe_is_there_and_takes_its_changes(row: RowPlan, scale: str) -
         assert 1 / (1 - stage.ema_decay) <= max(1.0, stage.steps / 9), "the average would remember the start"
         assert stage.warmup_steps <= stage.steps / 10
     if row.stride is not None:
-        assert isinstance(recipe, CodecRecipe)
+        assert isinstance(recipe, VqRecipe)
         assert recipe.model.autoencoder.stride == row.stride
 
 

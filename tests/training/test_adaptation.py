@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from gosvae.checkpoint import save_codec
 from gosvae.cli.main import main
-from gosvae.codecs.learned import LearnedCodec
+from gosvae.codecs.checkpoint import save_codec
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.codecs.variable import VariableRateCodec
+from gosvae.codecs.vq import VqCodec
 from gosvae.errors import ConfigError
 from gosvae.experts.registry import load_expert
 from gosvae.losses.divergence import jensen_shannon
 from gosvae.tensors import image_to_tensor
 from gosvae.training.adaptation import adapt_expert, adaptation_stage
-from gosvae.training.config import BatchConfig
+from gosvae.training.machine.config import BatchConfig
 from tiny import checkpoint, run_config, streets, variable_checkpoint
 
 
-@pytest.mark.parametrize("codec", [LearnedCodec(checkpoint()), VariableRateCodec(variable_checkpoint())])
+@pytest.mark.parametrize("codec", [VqCodec(checkpoint()), VariableRateCodec(variable_checkpoint())])
 def test_an_adapted_expert_sees_better_what_it_receives(codec: TrainedCodec, tmp_path: Path) -> None:
     frozen = load_expert("embedded")
     before = frozen.fingerprint()

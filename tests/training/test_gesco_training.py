@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from gosvae.checkpoint import GescoCard, load_codec_checkpoint
+from gosvae.codecs.cards import GescoCard
+from gosvae.codecs.checkpoint import load_codec_checkpoint
 from gosvae.codecs.gesco import GescoCodec
 from gosvae.config import parse
 from gosvae.errors import ConfigError

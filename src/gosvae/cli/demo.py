@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from gosvae.cli.evaluate import write_results
-from gosvae.cli.options import Commands
-from gosvae.codecs.classical import load_classical
+from gosvae.codecs.classical import ClassicalCodec, load_classical
 from gosvae.codecs.registry import DEFAULT_CODEC, PAPER_CODEC, embedded_codecs, load_trained_codec
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.datasets.folder import ImageFolder
 from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
-from gosvae.errors import ConfigError
+from gosvae.errors import ConfigError, MissingDependencyError
 from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.evaluation.tables import terminal_table
 from gosvae.experts.registry import load_expert
@@ -51,14 +50,13 @@ class _Shrunk(Dataset):
         return Sample(np.array(picture), None, sample.name)
 
 
-def add_commands(commands: Commands, formatter: Any) -> None:
-    """Add the command of this module."""
-    parser = commands.add_parser(
-        "demo", help="compare the models of the package with JPEG, WebP, AVIF, JPEG XL", formatter_class=formatter
+def add_demo(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae demo`."""
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="folder of your own pictures; default: generated street scenes"
     )
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="your own pictures; default: generated streets")
-    parser.add_argument("--count", type=int, default=8, help="how many pictures")
-    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="FOLDER", help="where the results go")
+    parser.add_argument("--count", type=int, default=8, metavar="N", help="number of pictures")
+    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="FOLDER", help="folder for the results")
     parser.set_defaults(run=run_demo)
 
 
@@ -76,6 +74,17 @@ def entries_of_the_package() -> list[CodecEntry]:
     return entries
 
 
+def _baselines() -> list[ClassicalCodec]:
+    """Classical codecs to compare with; says so where JPEG XL is not installed."""
+    codecs: list[ClassicalCodec] = []
+    for name in ("avif", "jpegxl", "webp", "jpeg"):
+        try:
+            codecs.append(load_classical(name))
+        except MissingDependencyError as error:
+            print(f"gosvae: left out: {error}", file=sys.stderr)
+    return codecs
+
+
 def run_demo(options: argparse.Namespace) -> int:
     """Evaluate the package's models and classical codecs at like bytes; print a table, write a picture."""
     dataset: Dataset
@@ -89,10 +98,11 @@ def run_demo(options: argparse.Namespace) -> int:
         raise ConfigError("this installation has no models of its own: install gosvae again, or use gosvae evaluate")
     entries = entries_of_the_package()
     matched = (entries[len(LEVELS) // 2].label, entries[-1].label)
+    baselines = _baselines()
     entries += [
-        CodecEntry(f"{name} at {label}", load_classical(name), match=label)
+        CodecEntry(f"{codec.name} at {label}", codec, match=label)
         for label in dict.fromkeys(matched)
-        for name in ("avif", "jpegxl", "webp", "jpeg")
+        for codec in baselines
     ]
     evaluation = evaluate(entries, dataset, load_expert("embedded"), keep_images=[0, 1][: len(dataset)])
     print(terminal_table(evaluation), end="")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,7 +12,6 @@ from gosvae.channels import load_channel
 from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
-    Commands,
     add_device,
     add_geometry,
     add_packets,
@@ -22,6 +20,7 @@ from gosvae.cli.options import (
     device_of,
     geometry_of,
     perceptual_of,
+    plot_or_note,
     precision_of,
     stream_options,
 )
@@ -44,6 +43,7 @@ from gosvae.evaluation.rows import Evaluation
 from gosvae.evaluation.tables import markdown_table, terminal_table
 from gosvae.evaluation.transmission import LinkSettings
 from gosvae.experts.registry import load_expert
+from gosvae.extras import require
 from gosvae.files import write_atomically
 from gosvae.units import kib
 
@@ -69,48 +69,62 @@ LEVELS_SWEPT = (0, 32, 64, 96, 128, 160, 192, 224, 255)
 """Levels of the rate points of a variable-rate codec's curve."""
 
 
-def add_commands(commands: Commands, formatter: Any) -> None:
-    """Add the command of this module."""
-    parser = commands.add_parser(
-        "evaluate", help="measure codecs: bytes, task quality, distortion", epilog=EXAMPLE, formatter_class=formatter
-    )
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae evaluate`."""
+    parser.epilog = EXAMPLE
     parser.add_argument(
         "codecs",
         nargs="*",
-        help="names of gosvae list, checkpoint folders, jpeg:QUALITY, VARIABLE:LEVEL, avif:1.5KiB (for each image), "
-        f"or label-map (sends what --expert sees); default: {DEFAULT_CODEC}, or with --sweep nothing more",
+        help="names from gosvae list, checkpoint folders, jpeg:QUALITY, VARIABLE:LEVEL, avif:1.5KiB (for each image), "
+        f"or label-map (sends the class map of --expert); default: {DEFAULT_CODEC}, with --sweep none",
     )
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
     parser.add_argument(
         "--baselines", nargs="*", default=[], choices=list(CLASSICAL_CODECS), metavar="CODEC",
-        help="classical codecs (gosvae list codecs) at the bytes that --match takes, image by image",
+        help="classical codecs (gosvae list codecs) at the bytes of the codecs of --match, image by image",
     )  # fmt: skip
     parser.add_argument(
-        "--match", nargs="*", metavar="CODEC", help="codecs whose bytes are matched; default: the first"
+        "--match", nargs="*", metavar="CODEC", help="codecs whose bytes the baselines match; default: the first codec"
     )
     parser.add_argument(
         "--sweep", nargs="*", default=[], metavar="CODEC",
-        help="classical and variable-rate codecs over their range of qualities, as curves for the plot",
+        help="classical and variable-rate codecs to measure over their range of qualities, as curves of the plot",
     )  # fmt: skip
-    parser.add_argument("--curve", metavar="NAME", help="the codecs are the rate points of one curve")
     parser.add_argument(
-        "--anchor", metavar="CURVE", help="print the BD-rate of curves against this one: of --sweep, or --curve's"
+        "--curve", metavar="NAME", help="join the codecs as the rate points of one curve with this name"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only N images, evenly spaced")
+    parser.add_argument(
+        "--anchor",
+        metavar="CURVE",
+        help="print the BD-rate of all curves against this one, which --sweep or --curve names",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="measure N images only, evenly spaced")
     parser.add_argument("--no-labels", action="store_true", help="measure the agreement with the expert only")
-    parser.add_argument("--pictures", nargs="*", type=int, default=[0], metavar="INDEX", help="images for the picture")
+    parser.add_argument(
+        "--pictures",
+        nargs="*",
+        type=int,
+        default=[0],
+        metavar="INDEX",
+        help="numbers of the images that the picture shows",
+    )
     parser.add_argument(
         "--frechet", choices=("none", "auto", *FRECHET_NAMES), default="none", metavar="NETWORK",
-        help="distance of the sets of images: inception (FID), squeezenet, expert (not FID), auto (what is at hand)",
+        help="network for a Frechet distance between the sets of images: inception (FID), squeezenet, expert, or auto "
+        "(the first of them that is at hand)",
     )  # fmt: skip
     parser.add_argument(
-        "--effort", type=int, default=DEFAULT_OPTIONS.effort, metavar="N", help="of variable-rate codecs, 0..9"
+        "--effort",
+        type=int,
+        default=DEFAULT_OPTIONS.effort,
+        metavar="N",
+        help="effort of variable-rate codecs, 0 to 9, as in gosvae compress",
     )
     add_link(parser)
-    parser.add_argument("--details", action="store_true", help="more columns: payload, zero-order entropy, times")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write results, table, picture and plot here")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--details", action="store_true", help="show more columns: payload, zero-order entropy, times")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for results, table, picture and plot")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
     add_geometry(parser)
     add_perceptual(parser, default="none")
     add_device(parser)
@@ -125,7 +139,9 @@ def add_link(parser: argparse.ArgumentParser) -> None:
         help="send every stream in packets over this channel, such as 'packet-loss p=0.1' or 'awgn snr_db=8'; all "
         "bytes and budgets are those on the air then",
     )  # fmt: skip
-    parser.add_argument("--fec", type=float, default=0.0, metavar="SHARE", help="repair packets for each packet")
+    parser.add_argument(
+        "--fec", type=float, default=0.0, metavar="SHARE", help="number of repair packets for each packet, such as 0.25"
+    )
     add_packets(parser)
 
 
@@ -207,8 +223,9 @@ def write_results(evaluation: Evaluation, folder: Path, *, details: bool = False
         paths.append(folder / "pictures.png")
         draw_pictures(evaluation, paths[-1])
     if len(evaluation.rows) > 2:
-        paths.append(folder / "rate-task.png")
-        plot_rate_task(evaluation, [paths[-1], folder / "rate-task.svg"])
+        with plot_or_note():
+            plot_rate_task(evaluation, [folder / "rate-task.png", folder / "rate-task.svg"])
+            paths.append(folder / "rate-task.png")
     return paths
 
 
@@ -216,6 +233,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
     """Evaluate and print the table."""
     if options.limit is not None and options.limit < 1:
         raise ConfigError(f"--limit must be at least 1, got {options.limit}")
+    if options.anchor:
+        require("plot", "a BD-rate")
     dataset = load_prepared(options.data, default_split="val", geometry=geometry_of(options))
     if options.limit is not None:
         dataset = EvenlySpaced(dataset, options.limit)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,12 +11,12 @@ from gosvae.channels.loss import PacketLoss
 from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
-    Commands,
     add_device,
     add_geometry,
     add_packets,
     device_of,
     geometry_of,
+    plot_or_note,
     stream_options,
 )
 from gosvae.codecs.base import RateControlledCodec
@@ -38,35 +37,45 @@ EXAMPLE = """examples:
 """
 
 
-def add_commands(commands: Commands, formatter: Any) -> None:
-    """Add the command of this module."""
-    parser = commands.add_parser(
-        "evaluate-link",
-        help="measure codecs over lossy channels: mIoU against loss rate, bit error rate and SNR",
-        epilog=EXAMPLE,
-        formatter_class=formatter,
+def add_evaluate_link(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae evaluate-link`."""
+    parser.epilog = EXAMPLE
+    parser.add_argument(
+        "codecs", nargs="*", default=[DEFAULT_CODEC], help="names from gosvae list, or checkpoint folders"
     )
-    parser.add_argument("codecs", nargs="*", default=[DEFAULT_CODEC], help="names of gosvae list, checkpoint folders")
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
     parser.add_argument(
         "--kib", type=float, default=1.5, metavar="KIB",
-        help="what an image may take on the air, headers and repair packets included, for each codec whose rate can be "
-        "set and that names no budget of its own (NAME:2KiB)",
+        help="largest size of an image on the air, with headers and repair packets, for codecs of variable rate that "
+        "name no budget of their own (NAME:2KiB)",
     )  # fmt: skip
     parser.add_argument(
         "--fec", nargs="+", type=float, default=[0.0, 0.25], metavar="SHARE",
-        help="repair packets for each packet; every codec is measured with each of them",
+        help="numbers of repair packets for each packet; every codec is measured with each of them",
     )  # fmt: skip
-    parser.add_argument("--axes", nargs="+", choices=list(AXES), default=["loss"], metavar="AXIS", help=", ".join(AXES))
-    parser.add_argument("--points", nargs="+", type=float, metavar="X", help="of a single axis; default: its own")
     parser.add_argument(
-        "--repeats", type=int, default=1, metavar="N", help="how often each image is sent at each point"
+        "--axes",
+        nargs="+",
+        choices=list(AXES),
+        default=["loss"],
+        metavar="AXIS",
+        help=f"impairments to sweep: {', '.join(AXES)}",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only N images, evenly spaced")
+    parser.add_argument(
+        "--points",
+        nargs="+",
+        type=float,
+        metavar="X",
+        help="values to measure on a single axis; default: those of the axis",
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=1, metavar="N", help="number of times that each image is sent at each point"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="measure N images only, evenly spaced")
     parser.add_argument("--no-labels", action="store_true", help="measure the agreement with the expert only")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write result, tables and plots here")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for results, tables and plots")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
     add_packets(parser)
     add_geometry(parser)
     add_device(parser)
@@ -100,8 +109,9 @@ def write_sweep(sweep: Sweep, folder: Path) -> list[Path]:
     paths = [folder / "table.md"]
     write_atomically(paths[0], link_tables(sweep).encode())
     for axis in dict.fromkeys(row.axis for row in sweep.rows):
-        paths.append(folder / f"{axis}.png")
-        plot_link(sweep, axis, [paths[-1], folder / f"{axis}.svg"])
+        with plot_or_note():
+            plot_link(sweep, axis, [folder / f"{axis}.png", folder / f"{axis}.svg"])
+            paths.append(folder / f"{axis}.png")
     return paths
 
 

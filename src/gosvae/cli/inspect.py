@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from gosvae import bitstream
-from gosvae.checkpoint import read_json
-from gosvae.cli.options import Commands
 from gosvae.cli.streams import read_stream
+from gosvae.codecs.checkpoint import read_json
 from gosvae.codecs.classical import CLASSICAL_CODECS
 from gosvae.codecs.registry import (
     DEFAULT_CODEC,
@@ -29,14 +27,20 @@ from gosvae.recipes import load_recipe, recipe_names
 from gosvae.units import kib, rate_bpp
 
 
-def add_commands(commands: Commands, formatter: Any) -> None:
-    """Add the commands of this module."""
-    info = commands.add_parser("info", help="describe a stream, a checkpoint or a model", formatter_class=formatter)
-    info.add_argument("what", help="a .gos file, a checkpoint folder, or the name of a model of the package")
-    info.set_defaults(run=run_info)
-    listing = commands.add_parser("list", help="recipes, experts, data sets and codecs", formatter_class=formatter)
-    listing.add_argument("kind", nargs="?", choices=("recipes", "experts", "datasets", "codecs"), help="only these")
-    listing.set_defaults(run=run_list)
+def add_info(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae info`."""
+    parser.add_argument(
+        "what", help="a .gos file, a checkpoint folder, or the name of a model of the package", metavar="WHAT"
+    )
+    parser.set_defaults(run=run_info)
+
+
+def add_list(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae list`."""
+    parser.add_argument(
+        "kind", nargs="?", choices=("recipes", "experts", "datasets", "codecs"), help="list only these; default: all"
+    )
+    parser.set_defaults(run=run_list)
 
 
 def _print_table(rows: dict[str, str]) -> None:
@@ -62,7 +66,7 @@ def _info_stream(path: Path) -> int:
     try:
         stream = bitstream.unpack_slices(data)
     except BitstreamError as error:
-        raise type(error)(f"{path}: {error}") from None
+        raise type(error)(f"{path}: {error}", argument=error.argument) from None
     try:
         maker = codec_of_stream(data).name
     except ForeignStreamError:
@@ -94,11 +98,16 @@ def _info_codec(what: str) -> int:
     }
     for key in ("dataset", "images", "stages", "minutes_of_stage", "hardware", "perceptual", "revision", "date"):
         if notes.get(key) is not None:
-            rows[key.replace("_", " ")] = str(notes[key])
+            rows[key.replace("_", " ")] = _note(notes[key])
     if isinstance(notes.get("expert"), dict):
         rows["expert"] = f"{notes['expert']['name']} ({notes['expert']['fingerprint'][:16]})"
     _print_table(rows)
     return 0
+
+
+def _note(value: object) -> str:
+    """Text of a value of the provenance; a mapping such as steps by stage becomes `joint 260`."""
+    return ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _info_expert(folder: Path) -> int:

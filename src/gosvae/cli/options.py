@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 
-from gosvae.codecs.registry import trained_kind
+from gosvae.codecs.registry import option_names
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.datasets.geometry import GeometryConfig
-from gosvae.errors import ConfigError
-from gosvae.link import DEFAULT_MTU_BYTES
+from gosvae.errors import ConfigError, MissingDependencyError
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES, PerceptualLoss, default_perceptual, load_perceptual
+from gosvae.packets import DEFAULT_MTU_BYTES
 from gosvae.precision import Precision
 
-Commands = Any
-"""What `ArgumentParser.add_subparsers` returns; argparse gives it no public type."""
-
 DATA_HELP = (
-    "images, as NAME[:PATH][@SPLIT]: camvid:PATH, cityscapes:PATH, ade20k:PATH, folder:PATH, streets[:COUNT]; "
+    "images as NAME[:PATH][@SPLIT]: camvid:PATH, cityscapes:PATH, ade20k:PATH, folder:PATH, streets[:COUNT]; "
     "a plain path is a folder of images; parts joined by + are mixed"
 )
 EXPERT_HELP = (
-    "the perception model: embedded, the name of another one of the package, hf:ORGANISATION/MODEL, a folder "
+    "perception model: embedded, the name of another one of the package, hf:ORGANISATION/MODEL, a folder "
     "(transformers, or gosvae train-expert), or a .pt2 or .pt file with a .json beside it"
 )
 
@@ -33,9 +33,9 @@ EXPERT_HELP = (
 def add_geometry(parser: argparse.ArgumentParser) -> None:
     """`--resize` and `--crop`."""
     parser.add_argument(
-        "--resize", type=parse_size, metavar="HxW", help="resize images; default: what suits the data set"
+        "--resize", type=parse_size, metavar="HxW", help="resize images to this size; default: that of the data set"
     )
-    parser.add_argument("--crop", type=parse_size, metavar="HxW", help="then cut out the centre")
+    parser.add_argument("--crop", type=parse_size, metavar="HxW", help="then cut this size out of the centre")
 
 
 def geometry_of(options: argparse.Namespace) -> GeometryConfig | None:
@@ -79,30 +79,61 @@ def perceptual_of(options: argparse.Namespace, device: str | torch.device = "cpu
     return load_perceptual(name, options.weights).to(device)
 
 
+def add_run(parser: argparse.ArgumentParser, *, seed: bool = True, precision: bool = True) -> None:
+    """`--max-minutes`, `--accelerator` and what else belongs to a training."""
+    parser.add_argument(
+        "--max-minutes", type=float, metavar="MINUTES",
+        help="stop cleanly after this time; the same command continues",
+    )  # fmt: skip
+    if seed:
+        parser.add_argument(
+            "--seed", type=int, default=0, metavar="N", help="seed of initial weights, order of images and augmentation"
+        )
+    parser.add_argument("--accelerator", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to train")
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="number of accelerators")
+    if precision:
+        parser.add_argument(
+            "--precision", choices=("auto", "32", "bf16"), default="auto", help="arithmetic of the training"
+        )
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="number of processes that decode images")
+    parser.add_argument("--cache-mib", type=int, default=1024, metavar="MIB", help="memory for decoded images")
+
+
 def add_packets(parser: argparse.ArgumentParser) -> None:
     """`--packets`, `--mtu` and `--seed`: how images travel over a channel."""
-    parser.add_argument("--packets", type=int, default=8, metavar="N", help="packets of an image on a channel")
-    parser.add_argument("--mtu", type=int, default=DEFAULT_MTU_BYTES, metavar="BYTES", help="the longest packet")
-    parser.add_argument("--seed", type=int, default=0, help="of the channel")
+    parser.add_argument(
+        "--packets", type=int, default=8, metavar="N", help="number of packets of an image on a channel"
+    )
+    parser.add_argument(
+        "--mtu", type=int, default=DEFAULT_MTU_BYTES, metavar="BYTES", help="size of the largest packet"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the channel's losses")
 
 
 def stream_options(spec: str, *, effort: int = DEFAULT_OPTIONS.effort, slices: int = 1) -> StreamOptions:
-    """How a codec writes what is evaluated: several slices are interleaved; options that its kind does not know are
-    left out."""
-    kind = trained_kind(spec)
-    if kind not in ("codec", "variable-rate"):
-        return DEFAULT_OPTIONS
-    return StreamOptions(
-        slices=slices,
-        layout="interleaved" if slices > 1 else "bands",
-        effort=effort if kind == "variable-rate" else DEFAULT_OPTIONS.effort,
-    )
+    """Return how a codec writes streams that are evaluated: several slices are interleaved; options that the codec does
+    not have are left out."""
+    wanted = {"slices": slices, "layout": "interleaved" if slices > 1 else "bands", "effort": effort}
+    names = option_names(spec)
+    return StreamOptions(**{name: value for name, value in wanted.items() if name in names})  # type: ignore[arg-type]
+
+
+@contextmanager
+def plot_or_note() -> Iterator[None]:
+    """Leave out the plot of this block where its package is absent, and say so: the results are written already."""
+    try:
+        yield
+    except MissingDependencyError as error:
+        print(f"gosvae: no plot: {error}", file=sys.stderr)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """`--device`."""
     parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the networks run; auto: a GPU if any"
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where the networks run; auto: on a GPU if there is one",
     )
 
 
@@ -110,14 +141,14 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     """`--precision`."""
     parser.add_argument(
         "--precision", choices=get_args(Precision), default="32",
-        help="of a variable-rate codec's transforms; auto: bf16 where the device computes in it, 32 bits elsewhere",
+        help="arithmetic of a variable-rate codec's networks; auto: bf16 where the device computes in it, else 32 bits",
     )  # fmt: skip
 
 
 def precision_of(spec: str, options: argparse.Namespace) -> Precision:
-    """What was asked for where the codec knows it; 32 bits for all other kinds."""
+    """Return the precision that was asked for where the codec has the option, 32 bits elsewhere."""
     wanted: Precision = options.precision
-    return wanted if trained_kind(spec) == "variable-rate" else "32"
+    return wanted if "precision" in option_names(spec) else "32"
 
 
 def device_of(options: argparse.Namespace) -> torch.device:

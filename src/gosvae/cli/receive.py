@@ -8,19 +8,18 @@ import logging
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
-from gosvae.cli.options import EXPERT_HELP, Commands, add_device, add_precision, device_of, precision_of
+from gosvae.cli.options import EXPERT_HELP, add_device, add_precision, device_of, precision_of
 from gosvae.codecs.base import ClassMapCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, load_codec
 from gosvae.errors import ConfigError
 from gosvae.experts.registry import load_expert
-from gosvae.link.engine import POLICIES, EngineLimits
-from gosvae.link.inlet import DEFAULT_DEADLINE_MS
-from gosvae.link.perception import DEFAULT_MAX_PIXELS, Perception
-from gosvae.link.receiver import Receiver, ReceiverConfig
-from gosvae.link.security import TOKEN_VARIABLE, Endpoint, ServerTls, read_token
-from gosvae.link.session import ServiceLimits
+from gosvae.packets.inlet import DEFAULT_DEADLINE_MS
+from gosvae.protocol.security import TOKEN_VARIABLE, Endpoint, ServerTls, read_token
+from gosvae.receiver.engine import POLICIES, EngineLimits
+from gosvae.receiver.perception import DEFAULT_MAX_PIXELS, Perception
+from gosvae.receiver.receiver import Receiver, ReceiverConfig
+from gosvae.receiver.session import ServiceLimits
 from gosvae.units import kib
 
 EXAMPLE = """examples:
@@ -31,52 +30,70 @@ EXAMPLE = """examples:
 ENGINE, SERVICE = EngineLimits(), ServiceLimits()
 
 
-def add_commands(commands: Commands, formatter: Any) -> None:
-    """Add the command of this module."""
-    parser = commands.add_parser(
-        "receive",
-        help="receive frames, perceive them, answer, show them on a page",
-        epilog=EXAMPLE,
-        formatter_class=formatter,
+def add_receive(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae receive`."""
+    parser.epilog = EXAMPLE
+    parser.add_argument(
+        "--codec", default=DEFAULT_CODEC, help="codec of the senders: a name from gosvae list, or a checkpoint folder"
     )
-    parser.add_argument("--codec", default=DEFAULT_CODEC, help="that the senders have: a name or a checkpoint")
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
-    parser.add_argument("--grpc", metavar="HOST:PORT", help="listen for senders over gRPC; port 0: any")
-    parser.add_argument("--udp", metavar="HOST:PORT", help="listen for packets over UDP")
-    parser.add_argument("--page", metavar="HOST:PORT", help="serve the live page, and /metrics for Prometheus")
+    parser.add_argument(
+        "--grpc", metavar="HOST:PORT", help="address to listen on for senders over gRPC; port 0: any free port"
+    )
+    parser.add_argument("--udp", metavar="HOST:PORT", help="address to listen on for packets over UDP")
+    parser.add_argument("--page", metavar="HOST:PORT", help="address of the live page, and of /metrics for Prometheus")
     security = parser.add_argument_group("security")
-    security.add_argument("--tls-cert", type=Path, metavar="FILE", help="own certificate with its chain, PEM")
-    security.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, PEM")
-    security.add_argument("--client-ca", type=Path, metavar="FILE", help="senders need a certificate that this signed")
+    security.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="certificate of this receiver with its chain, PEM"
+    )
+    security.add_argument("--tls-key", type=Path, metavar="FILE", help="key of the certificate, PEM")
+    security.add_argument(
+        "--client-ca", type=Path, metavar="FILE", help="authority that must have signed the senders' certificates, PEM"
+    )
     security.add_argument(
         "--token-file", type=Path, metavar="FILE",
-        help=f"senders and readers of the page must know this token; default: the environment's {TOKEN_VARIABLE}",
+        help=f"file with the token that senders and readers of the page must know; default: the environment's "
+        f"{TOKEN_VARIABLE}",
     )  # fmt: skip
     security.add_argument(
-        "--insecure", action="store_true", help="listen beyond this machine without TLS or without a token"
+        "--insecure",
+        action="store_true",
+        help="allow connections from outside this machine without TLS or without a token",
     )
     limits = parser.add_argument_group("limits")
     limits.add_argument(
         "--policy", choices=POLICIES, default=ENGINE.policy,
-        help="when the queue is full: the busiest sender loses its oldest frame, the new one goes, or senders wait",
+        help="when the queue is full: drop the busiest sender's oldest frame, drop the new frame, or let senders wait",
     )  # fmt: skip
     limits.add_argument(
         "--deadline-ms", type=float, metavar="MS",
-        help=f"drop frames that are older when their turn comes; 0: never; default: {ENGINE.deadline_ms:g}, with the "
-        "policy block 0",
+        help=f"drop frames that are older than this when their turn comes; 0: never; default: {ENGINE.deadline_ms:g}, "
+        "with the policy block 0",
     )  # fmt: skip
-    limits.add_argument("--queue", type=int, default=ENGINE.max_frames, metavar="N", help="frames that wait")
-    limits.add_argument("--batch", type=int, default=ENGINE.max_batch, metavar="N", help="frames decoded together")
     limits.add_argument(
-        "--max-frame-kib", type=float, default=kib(SERVICE.max_frame_bytes), metavar="KIB", help="bytes of a frame"
+        "--queue", type=int, default=ENGINE.max_frames, metavar="N", help="number of frames that may wait"
     )
-    limits.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N", help="pixels of a frame")
-    limits.add_argument("--max-streams", type=int, default=SERVICE.max_streams, metavar="N", help="senders at once")
+    limits.add_argument(
+        "--batch", type=int, default=ENGINE.max_batch, metavar="N", help="number of frames decoded together"
+    )
+    limits.add_argument(
+        "--max-frame-kib",
+        type=float,
+        default=kib(SERVICE.max_frame_bytes),
+        metavar="KIB",
+        help="size of the largest frame",
+    )
+    limits.add_argument(
+        "--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N", help="number of pixels of the largest frame"
+    )
+    limits.add_argument(
+        "--max-streams", type=int, default=SERVICE.max_streams, metavar="N", help="number of senders at once"
+    )
     limits.add_argument(
         "--udp-deadline-ms", type=float, default=DEFAULT_DEADLINE_MS, metavar="MS",
-        help="how long after its first packet a frame is waited for",
+        help="time to wait for a frame after its first packet",
     )  # fmt: skip
-    parser.add_argument("--quiet", action="store_true", help="do not say where it listens, nor the summary")
+    parser.add_argument("--quiet", action="store_true", help="print neither the addresses nor the summary")
     add_device(parser)
     add_precision(parser)
     parser.set_defaults(run=run_receive)
@@ -123,7 +140,7 @@ def run_receive(options: argparse.Namespace) -> int:
     if options.max_pixels < 1:
         raise ConfigError(f"--max-pixels {options.max_pixels}: expected at least 1")
     perception = Perception(codec, expert, device=device, max_pixels=options.max_pixels)
-    logging.getLogger("gosvae.link").setLevel(logging.INFO)
+    logging.getLogger("gosvae.receiver").setLevel(logging.INFO)
     receiver = Receiver(perception, config)
     asyncio.run(_receive(receiver, quiet=options.quiet))
     if not options.quiet:
@@ -159,7 +176,7 @@ def _print_summary(receiver: Receiver) -> None:
     print(f"{counters.received} frames: {counters.answered} answered, {dropped or '0'} dropped")
     if receiver.service is not None:
         service = receiver.service.counters
-        refused = ", ".join(f"{count} {why}" for why, count in sorted(service.refused.items()))
+        refused = ", ".join(f"{count} {reason}" for reason, count in sorted(service.refused.items()))
         print(f"gRPC: {service.streams} streams, refused: {refused or 'none'}, malformed messages: {service.malformed}")
     if receiver.udp is not None:
         udp, packets = receiver.udp.counters, receiver.udp.inlet.reassembler.counters

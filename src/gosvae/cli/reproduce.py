@@ -5,60 +5,61 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
-from gosvae.cli.options import DATA_HELP, EXPERT_HELP, Commands, add_geometry, add_perceptual, geometry_of
+from gosvae.cli.options import DATA_HELP, EXPERT_HELP, add_geometry, add_perceptual, add_run, geometry_of
 from gosvae.config import parse
 from gosvae.errors import ConfigError
+from gosvae.extras import require
 from gosvae.reproduce.job import Job, World
 from gosvae.reproduce.outline import print_outline
 from gosvae.reproduce.plan import EXPERIMENTS, rows_of
 from gosvae.reproduce.report import write_report
 from gosvae.reproduce.runner import Runner, Summary
 from gosvae.reproduce.scales import SCALES, load_scale
-from gosvae.training.config import RunConfig
+from gosvae.training.machine.config import RunConfig
 
 EXAMPLE = """examples:
   gosvae reproduce all --scale small --data camvid:PATH --expert embedded --out runs/reproduction
   gosvae reproduce table1 --scale paper --data cityscapes:PATH --expert hf:shi-labs/oneformer_cityscapes_swin_large
   gosvae reproduce fig4 --scale gpu --data camvid:PATH --dry-run
 
-Stop it at any moment; the same command goes on, and rows that are done are not done again. With --max-minutes 0 it
-only writes the report of what is there.
+Stop it at any moment; the same command continues, without repeating finished rows. --max-minutes 0 only writes the
+report of the rows that are finished.
 """
 
 
-def add_commands(commands: Commands, formatter: Any) -> None:
-    """Add the command of this module."""
-    parser = commands.add_parser(
-        "reproduce", help="make the paper's tables and figures", epilog=EXAMPLE, formatter_class=formatter
-    )
+def add_reproduce(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae reproduce`."""
+    parser.epilog = EXAMPLE
     parser.add_argument("experiment", choices=(*EXPERIMENTS, "all"), help="a table or figure of the paper, or all")
-    parser.add_argument("--scale", choices=list(SCALES), default="small", help="size of networks, length of training")
-    parser.add_argument("--data", required=True, metavar="DATA", help=f"without a split; {DATA_HELP}")
-    parser.add_argument("--test-data", metavar="DATA", help="what is measured; default: the val split of --data")
+    parser.add_argument(
+        "--scale", choices=list(SCALES), default="small", help="size of the networks and length of the training"
+    )
+    parser.add_argument("--data", required=True, metavar="DATA", help=f"{DATA_HELP}; without a split")
+    parser.add_argument("--test-data", metavar="DATA", help="images to measure on; default: the val split of --data")
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/reproduction"), metavar="FOLDER", help="rows, checkpoints and results"
+        "--out",
+        type=Path,
+        default=Path("runs/reproduction"),
+        metavar="FOLDER",
+        help="folder for rows, checkpoints and results",
     )
-    parser.add_argument("--report", type=Path, metavar="FOLDER", help="page and figures; default: OUT/report")
-    parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these rows and what they need")
+    parser.add_argument(
+        "--report", type=Path, metavar="FOLDER", help="folder for the report and its figures; default: OUT/report"
+    )
+    parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="make only these rows and what they need")
     parser.add_argument(
         "--set", action="append", default=[], metavar="[ROW:]KEY=VALUE", dest="overrides",
         help="change a value of every recipe, or of one row's, such as vqgan:stages.0.steps=100; repeatable",
     )  # fmt: skip
-    parser.add_argument("--picture-data", metavar="DATA", help="images of Fig. 2; default: from the measured ones")
-    parser.add_argument("--pictures", type=int, default=3, metavar="N", help="how many of them, evenly spaced")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan with estimated hours, and end")
-    parser.add_argument("--max-minutes", type=float, help="stop cleanly after so long; the same command continues")
-    parser.add_argument("--accelerator", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to train")
-    parser.add_argument("--devices", type=int, default=1, help="how many of them")
+    parser.add_argument("--picture-data", metavar="DATA", help="images of Fig. 2; default: some of the measured ones")
     parser.add_argument(
-        "--precision", choices=("auto", "32", "bf16"), default="auto", help="of the arithmetic in training"
+        "--pictures", type=int, default=3, metavar="N", help="number of images of Fig. 2, evenly spaced"
     )
-    parser.add_argument("--workers", type=int, default=0, help="processes that decode images")
-    parser.add_argument("--cache-mib", type=int, default=1024, help="memory for decoded images")
-    parser.add_argument("--quiet", action="store_true", help="no lines of progress")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan with estimated hours, and stop")
+    add_run(parser, seed=False)
+    parser.add_argument("--quiet", action="store_true", help="print no lines of progress")
     add_geometry(parser)
     add_perceptual(parser, default="auto")
     parser.set_defaults(run=run_reproduce)
@@ -107,6 +108,8 @@ def run_reproduce(options: argparse.Namespace) -> int:
     if options.dry_run:
         print_outline(world, rows, experiments)
         return 0
+    require("train", "the training of the rows")
+    require("plot", "the report")
     on_terminal = sys.stderr.isatty() and not options.quiet
 
     def say(line: str) -> None:

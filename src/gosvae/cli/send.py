@@ -13,24 +13,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from gosvae.bitstream import MAX_SLICES
-from gosvae.cli.options import Commands, add_device, add_precision, device_of, parse_size, precision_of
+from gosvae.cli.options import add_device, add_precision, device_of, parse_size, precision_of
 from gosvae.codecs.base import ImageCodec
-from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, trained_kind
+from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, option_names
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.errors import ConfigError, LinkError
 from gosvae.images import write_image
-from gosvae.link.class_maps import ClassMapCoding
-from gosvae.link.client import LinkClient, Result
-from gosvae.link.packets import DEFAULT_MTU_BYTES
-from gosvae.link.security import TOKEN_VARIABLE, ClientTls, Endpoint, read_token
-from gosvae.link.sender import GrpcTarget, Target, UdpTarget, percentile, send_pictures
-from gosvae.link.sources import CAMERA, is_video, open_source, resized, video_fps
-from gosvae.link.transmitter import Transmitter
-from gosvae.link.udp import UdpSender
+from gosvae.packets.packet import DEFAULT_MTU_BYTES
+from gosvae.protocol.class_maps import ClassMapCoding
+from gosvae.protocol.frames import Answer
+from gosvae.protocol.security import TOKEN_VARIABLE, ClientTls, Endpoint, read_token
+from gosvae.sender.client import LinkClient
+from gosvae.sender.sender import GrpcTarget, Target, UdpTarget, percentile, send_pictures
+from gosvae.sender.sources import CAMERA, is_video, open_source, resized, video_fps
+from gosvae.sender.transmitter import Transmitter
+from gosvae.sender.udp import UdpSender
 from gosvae.tensors import ImageArray
 from gosvae.units import kib
 
@@ -41,57 +41,73 @@ EXAMPLE = """examples:
   ffmpeg -i drive.mp4 -f image2pipe -c:v ppm - | gosvae send - --grpc 127.0.0.1:7777
 """
 DEFAULT_FPS = 10.0
+PACE = 2.0
+"""Pace of UDP packets over the rate: a frame leaves in half of its time, the next one is coded in the other half."""
 MOST_FPS = 1000.0
 
 
-def add_commands(commands: Commands, formatter: Any) -> None:
-    """Add the command of this module."""
-    parser = commands.add_parser("send", help="send pictures to a receiver", epilog=EXAMPLE, formatter_class=formatter)
+def add_send(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae send`."""
+    parser.epilog = EXAMPLE
     parser.add_argument(
         "source", nargs="+",
-        help="image files and folders; or one video file, camera:FORMAT:DEVICE, or - for standard input: binary PPM "
-        "pictures, or image files each behind its length (4 bytes, big-endian)",
+        help="image files and folders, or a video file, or camera:FORMAT:DEVICE, or - for standard input: binary PPM "
+        "images, or image files, each after its length as 4 bytes, big-endian",
     )  # fmt: skip
     place = parser.add_mutually_exclusive_group(required=True)
-    place.add_argument("--grpc", metavar="HOST:PORT", help="a receiver that answers")
-    place.add_argument("--udp", metavar="HOST:PORT", help="a receiver over a link that loses packets; no answers")
-    parser.add_argument("--codec", default=DEFAULT_CODEC, help="a name of gosvae list, or a checkpoint")
-    parser.add_argument("--level", type=int, metavar="0..255", help="of a variable-rate codec")
+    place.add_argument("--grpc", metavar="HOST:PORT", help="address of the receiver, which answers")
+    place.add_argument(
+        "--udp", metavar="HOST:PORT", help="address of the receiver over a link that may lose packets; without answers"
+    )
+    parser.add_argument("--codec", default=DEFAULT_CODEC, help="name from gosvae list, or checkpoint folder")
+    parser.add_argument("--level", type=int, metavar="0..255", help="level of a variable-rate codec")
     parser.add_argument(
         "--kbps", type=float, metavar="KBPS",
-        help="1000 bits a second on the link: every frame gets the quality that there is room for",
+        help="rate of the link in 1000 bits per second: every frame gets the best quality that fits; over UDP the "
+        f"packets of a frame leave at {PACE:g} times this rate, which leaves time to code the next one",
     )  # fmt: skip
     parser.add_argument(
         "--fps", type=float, metavar="FPS",
-        help=f"frames a second, at most; default: those of a video, as they come from a camera or a pipe, else "
+        help=f"largest number of frames per second; default: that of a video, all frames of a camera or a pipe, else "
         f"{DEFAULT_FPS:g}",
     )  # fmt: skip
-    parser.add_argument("--loop", action="store_true", help="begin again at the end")
-    parser.add_argument("--frames", type=int, metavar="N", help="no more than N")
-    parser.add_argument("--resize", type=parse_size, metavar="HxW", help="resize pictures first")
-    parser.add_argument("--name", default=socket.gethostname(), help="what the receiver's page calls this sender")
+    parser.add_argument("--loop", action="store_true", help="start again after the last image")
+    parser.add_argument("--frames", type=int, metavar="N", help="stop after N frames")
+    parser.add_argument("--resize", type=parse_size, metavar="HxW", help="resize images to this size first")
+    parser.add_argument("--name", default=socket.gethostname(), help="name of this sender on the receiver's page")
     parser.add_argument(
-        "--originals", action="store_true", help="send each picture as a JPEG too, for the page; gRPC only"
+        "--originals", action="store_true", help="also send each image as JPEG, for the page; gRPC only"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="write the class maps that come back as PNG; gRPC only"
+        "--out", type=Path, metavar="FOLDER", help="folder for the class maps that come back, as PNG; gRPC only"
     )
     parser.add_argument(
-        "--slices", type=int, default=1, metavar="N", help="interleaved; each survives the loss of others"
+        "--slices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of interleaved slices; each can be decoded without the others",
     )
     udp = parser.add_argument_group("UDP")
-    udp.add_argument("--fec", type=float, default=0.0, metavar="SHARE", help="repair packets for each packet")
-    udp.add_argument("--mtu", type=int, default=DEFAULT_MTU_BYTES, metavar="BYTES", help="the longest packet")
+    udp.add_argument(
+        "--fec", type=float, default=0.0, metavar="SHARE", help="number of repair packets for each packet, such as 0.25"
+    )
+    udp.add_argument("--mtu", type=int, default=DEFAULT_MTU_BYTES, metavar="BYTES", help="size of the largest packet")
     security = parser.add_argument_group("security of gRPC")
     security.add_argument("--tls", action="store_true", help="encrypt; --ca and --cert imply it")
-    security.add_argument("--ca", type=Path, metavar="FILE", help="who signed the receiver's certificate, PEM")
-    security.add_argument("--cert", type=Path, metavar="FILE", help="own certificate, PEM")
-    security.add_argument("--key", type=Path, metavar="FILE", help="its key, PEM")
     security.add_argument(
-        "--token-file", type=Path, metavar="FILE", help=f"default: the environment's {TOKEN_VARIABLE}"
+        "--ca", type=Path, metavar="FILE", help="certificate of the authority that signed the receiver's, PEM"
     )
-    security.add_argument("--insecure", action="store_true", help="send the token without encryption")
-    parser.add_argument("--quiet", action="store_true", help="no line each second")
+    security.add_argument("--cert", type=Path, metavar="FILE", help="certificate of this sender, PEM")
+    security.add_argument("--key", type=Path, metavar="FILE", help="key of the certificate, PEM")
+    security.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help=f"file with the receiver's token; default: the environment's {TOKEN_VARIABLE}",
+    )
+    security.add_argument("--insecure", action="store_true", help="allow the token to travel without encryption")
+    parser.add_argument("--quiet", action="store_true", help="print no line each second")
     add_device(parser)
     add_precision(parser)
     parser.set_defaults(run=run_send)
@@ -103,17 +119,16 @@ class _Saver:
 
     folder: Path
 
-    def __call__(self, result: Result) -> None:
-        classes_HW = result.classes()
-        write_image(self.folder / f"{result.number:06d}.png", classes_HW[..., None].repeat(3, axis=2))
+    def __call__(self, answer: Answer) -> None:
+        classes_HW = answer.classes()
+        write_image(self.folder / f"{answer.number:06d}.png", classes_HW[..., None].repeat(3, axis=2))
 
 
 def _codec(options: argparse.Namespace) -> ImageCodec:
     """The codec with slices and level as they were asked for."""
     spec = options.codec
-    kind = trained_kind(spec)
     if options.level is not None:
-        if kind != "variable-rate":
+        if "level" not in option_names(spec):
             raise ConfigError(f"--level is for variable-rate codecs: {spec!r} is none")
         if options.kbps is not None:
             raise ConfigError("--level and --kbps both set the rate: give one")
@@ -195,6 +210,7 @@ async def _target(options: argparse.Namespace, codec: ImageCodec, stack: context
     """Connect to the receiver."""
     if options.udp is not None:
         endpoint = Endpoint.parse(options.udp)
+        pace_kbps = None if options.kbps is None else PACE * options.kbps
         try:
             sender = await UdpSender.open(
                 endpoint.host,
@@ -202,25 +218,27 @@ async def _target(options: argparse.Namespace, codec: ImageCodec, stack: context
                 overhead=options.fec,
                 mtu_bytes=options.mtu,
                 slices_per_packet=1 if options.slices > 1 else MAX_SLICES,
-                kbps=None if options.kbps is None else 2 * options.kbps,
+                kbps=pace_kbps,
             )
         except OSError as error:
             raise LinkError(f"cannot send to {endpoint}: {error.strerror or error}") from None
+        if pace_kbps is not None and not options.quiet:
+            print(f"UDP packets of a frame leave at {pace_kbps:g} kbit/s, {PACE:g} times --kbps", flush=True)
         return UdpTarget(await stack.enter_async_context(sender))
     secret = options.tls or options.ca is not None or options.cert is not None
-    coding: ClassMapCoding = "none" if options.out is None else "png"
+    coding: ClassMapCoding = "none" if options.out is None else "zlib"
     client = await LinkClient.open(
         Endpoint.parse(options.grpc),
         name=options.name,
         coding=coding,
         fingerprint=codec.fingerprint if isinstance(codec, TrainedCodec) else b"",
-        tls=ClientTls(options.ca, options.cert, options.key) if secret else None,
+        tls=ClientTls(authority=options.ca, certificate=options.cert, key=options.key) if secret else None,
         token=read_token(options.token_file),
         insecure=options.insecure,
     )
     await stack.enter_async_context(client)
-    on_result = None if options.out is None else _Saver(options.out)
-    return GrpcTarget(client, originals=options.originals, on_result=on_result)
+    on_answer = None if options.out is None else _Saver(options.out)
+    return GrpcTarget(client, originals=options.originals, on_answer=on_answer)
 
 
 async def _tell(target: Target, transmitter: Transmitter, *, quiet: bool) -> None:
@@ -236,7 +254,7 @@ async def _tell(target: Target, transmitter: Transmitter, *, quiet: bool) -> Non
         line += f"  {kib((c.stream_bytes - stream_bytes) / max(frames, 1)):6.2f} KiB/frame"
         line += f"  {8 * (c.link_bytes - link_bytes) / span_s / 1000:7.1f} kbit/s"
         if isinstance(target, GrpcTarget):
-            line += f"  answered {(c.answered - answered) / span_s:5.1f}/s  refused {c.refused.total()}"
+            line += f"  answered {(c.answered - answered) / span_s:5.1f}/s  refused {c.dropped.total()}"
             line += f"  round trip {percentile(list(c.round_trips_ms)[-50:], 50):.0f} ms"
         print(f"{line}  skipped {transmitter.counters.skipped}", flush=True)
         then_s, sent, answered = now_s, c.sent, c.answered
@@ -253,7 +271,7 @@ def _print_summary(target: Target, transmitter: Transmitter, seconds: float) -> 
         f"{t.skipped} skipped, {t.forced} above the rate"
     )
     if isinstance(target, GrpcTarget):
-        refused = ", ".join(f"{count} {reason}" for reason, count in sorted(c.refused.items()))
+        refused = ", ".join(f"{count} {reason}" for reason, count in sorted(c.dropped.items()))
         print(
             f"{c.answered} answered, {refused or '0'} refused, {target.unanswered} without an answer; round trip "
             f"{percentile(c.round_trips_ms, 50):.0f} ms (99th percentile {percentile(c.round_trips_ms, 99):.0f} ms)"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from gosvae.bitstream import SliceLayout
-from gosvae.cli.options import Commands
-from gosvae.codecs.base import ImageCodec, RateControlledCodec
+from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
+from gosvae.codecs.shortcuts import compress
 from gosvae.codecs.slices import DEFAULT_OPTIONS, ENTROPY_MODELS, StreamOptions
-from gosvae.errors import BitstreamError, ConfigError
+from gosvae.codecs.trained import TrainedCodec
+from gosvae.datasets.registry import contents
+from gosvae.errors import BitstreamError, ConfigError, RateError
 from gosvae.files import write_atomically
 from gosvae.images import read_image, write_image
 from gosvae.units import kib, rate_bpp
@@ -21,53 +24,65 @@ SUFFIX = ".gos"
 """Of files that a learned codec makes."""
 
 
-def add_commands(commands: Commands, formatter: Any) -> None:
-    """Add the commands of this module."""
-    compress = commands.add_parser("compress", help="compress images", formatter_class=formatter)
-    compress.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG, WebP, AVIF, TIFF, ...")
-    compress.add_argument(
-        "-o", "--out", type=Path, help="file, or folder for several images; default: beside the image"
+def add_compress(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae compress`."""
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="image files: PNG, JPEG, WebP, AVIF, TIFF, ..."
     )
-    compress.add_argument("--codec", default=DEFAULT_CODEC, help="a name of gosvae list, NAME:LEVEL, or a checkpoint")
-    compress.add_argument(
+    parser.add_argument(
+        "-o", "--out", type=Path, help="output file, or folder for several images; default: beside the image"
+    )
+    parser.add_argument(
+        "--codec", default=DEFAULT_CODEC, help="name from gosvae list, NAME:LEVEL, or checkpoint folder"
+    )
+    parser.add_argument(
         "--kib", type=float, metavar="KIB",
-        help="what an image may take: the best quality within it; for a variable-rate or a classical codec",
+        help="largest size of a stream: take the best quality within it; for variable-rate and classical codecs",
     )  # fmt: skip
-    compress.add_argument(
+    parser.add_argument(
         "--entropy",
         choices=("auto", *ENTROPY_MODELS),
         default=DEFAULT_OPTIONS.entropy,
-        help="auto: what takes the fewest bytes; otherwise this model, or fixed length where that is shorter",
+        help="entropy model; auto: that with the fewest bytes; others give way to fixed length where it is shorter",
     )
-    compress.add_argument(
+    parser.add_argument(
         "--slices",
         type=int,
         default=DEFAULT_OPTIONS.slices,
         metavar="N",
-        help="parts that decode without each other: 1 for the fewest bytes, more where some may be lost",
+        help="number of parts that decode independently: 1 for the fewest bytes, more where some may be lost",
     )
-    compress.add_argument(
+    parser.add_argument(
         "--slice-layout",
         choices=get_args(SliceLayout),
         default=DEFAULT_OPTIONS.layout,
-        help="what a lost slice takes: a band of rows, or every n-th position",
+        help="positions of a slice: a band of rows, or every n-th position",
     )
-    compress.add_argument(
-        "--container", type=int, default=DEFAULT_OPTIONS.version, metavar="VERSION", help="1 for readers of gosvae 0.1"
+    parser.add_argument(
+        "--container",
+        type=int,
+        default=DEFAULT_OPTIONS.version,
+        metavar="VERSION",
+        help="version of the stream format; 1 can be read by gosvae 0.1",
     )
-    compress.add_argument(
+    parser.add_argument(
         "--effort", type=int, default=DEFAULT_OPTIONS.effort, metavar="N",
-        help="of a variable-rate codec: how often it reassigns integers for fewer bytes, 0..9",
+        help="0 to 9: number of searches for integers that take fewer bytes; for variable-rate codecs",
     )  # fmt: skip
-    compress.set_defaults(run=run_compress)
+    parser.set_defaults(run=run_compress)
 
-    decompress = commands.add_parser("decompress", help="reconstruct images", formatter_class=formatter)
-    decompress.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what gosvae compress wrote")
-    decompress.add_argument("-o", "--out", type=Path, help="file, or folder for several; default: PNG beside the file")
-    decompress.add_argument(
-        "--codec", help="the checkpoint that made it; models of the package are found by themselves"
+
+def add_decompress(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae decompress`."""
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="files that gosvae compress wrote")
+    parser.add_argument(
+        "-o", "--out", type=Path, help="output file, or folder for several; default: PNG beside the file"
     )
-    decompress.set_defaults(run=run_decompress)
+    parser.add_argument(
+        "--codec",
+        help="checkpoint folder of the codec that made the files; default: the model of the package that made them",
+    )
+    parser.set_defaults(run=run_decompress)
 
 
 def _target(source: Path, out: Path | None, suffix: str, count: int) -> Path:
@@ -95,23 +110,31 @@ def _pairs(sources: Iterable[Path], out: Path | None, suffix: str) -> list[tuple
     return pairs
 
 
+def _purpose(codec: ImageCodec) -> str | None:
+    """Return one line that says which pictures a codec was trained for; None where its provenance does not tell."""
+    if not isinstance(codec, TrainedCodec):
+        return None
+    shown = contents(str(codec.checkpoint.provenance.get("dataset", "")))
+    return shown and f"{codec.name} is made for {shown}; other pictures may come out badly"
+
+
 def run_compress(options: argparse.Namespace) -> int:
     """Compress images to files."""
     stream_options = StreamOptions(
         options.entropy, options.slices, options.slice_layout, options.container, options.effort
     )
     codec = load_codec(options.codec, options=stream_options)
-    budget_bytes = None if options.kib is None else int(1024 * options.kib)
-    if budget_bytes is not None and not isinstance(codec, RateControlledCodec):
-        raise ConfigError(f"--kib: the rate of {codec.name!r} is fixed; name a variable-rate codec or a classical one")
     name = options.codec.partition(":")[0]
     suffix = {"jpeg": ".jpg", "webp": ".webp", "avif": ".avif", "jpegxl": ".jxl"}.get(name, SUFFIX)
+    purpose = _purpose(codec)
+    if purpose:
+        print(f"gosvae: note: {purpose}", file=sys.stderr)
     for source, target in _pairs(options.images, options.out, suffix):
         image = read_image(source)
-        if budget_bytes is not None and isinstance(codec, RateControlledCodec):
-            data = codec.compress_to_budget(image, budget_bytes)
-        else:
-            data = codec.compress(image)
+        try:
+            data = compress(image, codec, kib=options.kib)
+        except RateError as error:
+            raise RateError(f"{source}: {error}") from None
         write_atomically(target, data)
         height, width = image.shape[:2]
         rate = f"{kib(len(data)):.2f} KiB, {rate_bpp(len(data), height, width):.3f} bpp"
@@ -140,7 +163,7 @@ def run_decompress(options: argparse.Namespace) -> int:
             maker = codec or codec_of_stream(data)
             image = maker.decompress(data)
         except BitstreamError as error:
-            raise type(error)(f"{source}: {error}") from None
+            raise type(error)(f"{source}: {error}", argument=error.argument) from None
         write_image(target, image)
         print(f"{source} -> {target}: {image.shape[1]}x{image.shape[0]} ({maker.name})")
     return 0

@@ -6,17 +6,16 @@ import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from gosvae.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
-    Commands,
     add_geometry,
     add_perceptual,
+    add_run,
     geometry_of,
 )
+from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.codecs.registry import checkpoint_folder, load_trained_codec
 from gosvae.config import apply_overrides, parse, to_tree
 from gosvae.datasets.base import Dataset
@@ -26,9 +25,9 @@ from gosvae.experts.registry import load_expert
 from gosvae.recipes import load_recipe
 from gosvae.recipes.run import train
 from gosvae.training.adaptation import adapt_expert, adaptation_stage
-from gosvae.training.config import RunConfig, StageConfig
 from gosvae.training.experts import ExpertRecipe, train_expert
-from gosvae.training.loop import Outcome
+from gosvae.training.machine.config import RunConfig, StageConfig
+from gosvae.training.machine.loop import Outcome
 
 TRAIN_EXAMPLE = """example:
   gosvae train gosvae --data camvid:PATH --expert embedded --out runs/mine
@@ -38,48 +37,46 @@ Stop it at any moment; the same command continues it.
 """
 
 
-def add_commands(commands: Commands, formatter: Any) -> None:
-    """Add the commands of this module."""
-    codec = commands.add_parser(
-        "train", help="train a codec against an expert", epilog=TRAIN_EXAMPLE, formatter_class=formatter
-    )
-    codec.add_argument("recipe", help="name of a recipe (see gosvae list) or a YAML file")
-    _add_run_options(codec)
-    codec.add_argument("--expert", metavar="EXPERT", help=EXPERT_HELP)
-    codec.add_argument("--init", metavar="CHECKPOINT", help="start from the weights of this codec: a name or a folder")
-    add_perceptual(codec, default="auto")
-    codec.set_defaults(run=run_train)
+def add_train(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae train`."""
+    parser.epilog = TRAIN_EXAMPLE
+    parser.add_argument("recipe", help="name of a recipe (see gosvae list) or a YAML file")
+    _add_run_options(parser)
+    parser.add_argument("--expert", metavar="EXPERT", help=EXPERT_HELP)
+    parser.add_argument("--init", metavar="CHECKPOINT", help="start from the weights of this codec: a name or a folder")
+    add_perceptual(parser, default="auto")
+    parser.set_defaults(run=run_train)
 
-    expert = commands.add_parser("train-expert", help="train an expert on labelled images", formatter_class=formatter)
-    expert.add_argument(
+
+def add_train_expert(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae train-expert`."""
+    parser.add_argument(
         "recipe", nargs="?", default="expert-compact", help="expert-compact, expert-unet or a YAML file"
     )
-    _add_run_options(expert)
-    expert.set_defaults(run=run_train_expert)
+    _add_run_options(parser)
+    parser.set_defaults(run=run_train_expert)
 
-    adapt = commands.add_parser(
-        "adapt-expert",
-        help="fine-tune an expert on what a codec makes of images, without labels",
-        formatter_class=formatter,
-    )
-    adapt.add_argument("codec", help="a VQ or variable-rate codec: a name or a checkpoint folder")
-    adapt.add_argument("--expert", default="embedded", metavar="EXPERT", help="one of gosvae train-expert")
-    adapt.add_argument("--steps", type=int, default=2000, help="of the optimiser")
-    _add_run_options(adapt)
-    adapt.set_defaults(run=run_adapt_expert)
 
-    export = commands.add_parser(
-        "export", help="copy a finished codec without its training state", formatter_class=formatter
-    )
-    export.add_argument("checkpoint", type=Path, help="folder of a finished codec, such as runs/mine/stages/pixels")
-    export.add_argument("out", type=Path, help="new folder")
-    export.add_argument("--name", help="new name of the codec; its fingerprint does not know it")
-    export.add_argument(
+def add_adapt_expert(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae adapt-expert`."""
+    parser.add_argument("codec", help="a VQ or variable-rate codec: a name or a checkpoint folder")
+    parser.add_argument("--expert", default="embedded", metavar="EXPERT", help="expert that gosvae train-expert made")
+    parser.add_argument("--steps", type=int, default=2000, metavar="N", help="number of optimiser steps")
+    _add_run_options(parser)
+    parser.set_defaults(run=run_adapt_expert)
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gosvae export`."""
+    parser.add_argument("checkpoint", type=Path, help="folder of a finished codec, such as runs/mine/stages/pixels")
+    parser.add_argument("out", type=Path, help="folder to make")
+    parser.add_argument("--name", help="new name of the codec; it does not change the fingerprint")
+    parser.add_argument(
         "--eight-bit-decoder",
         action="store_true",
-        help="store the decoder's kernels in 8 bits: half the size, same indices",
+        help="store the decoder's kernels in 8 bits: half the size, the same streams",
     )
-    export.set_defaults(run=run_export)
+    parser.set_defaults(run=run_export)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -90,16 +87,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="change a value of the recipe, such as model.autoencoder.stride=8 or stages.0.steps=100; repeatable",
     )  # fmt: skip
     add_geometry(parser)
-    parser.add_argument("--max-minutes", type=float, help="stop cleanly after so long; the same command continues")
-    parser.add_argument("--seed", type=int, default=0, help="of initial weights, order and augmentation")
-    parser.add_argument("--accelerator", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to train")
-    parser.add_argument("--devices", type=int, default=1, help="how many of them")
-    parser.add_argument(
-        "--precision", choices=("auto", "32", "bf16"), default="auto", help="of the arithmetic in training"
-    )
-    parser.add_argument("--workers", type=int, default=0, help="processes that decode images")
-    parser.add_argument("--cache-mib", type=int, default=1024, help="memory for decoded images")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_run(parser)
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
 
 
 def _run_config(options: argparse.Namespace) -> RunConfig:

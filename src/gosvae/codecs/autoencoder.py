@@ -1,64 +1,149 @@
 """The autoencoder of Table I as a codec: a latent of integers, entropy-coded to a byte budget.
 
-Axis legend: D latent channels, F fine integers, h and w latent positions.
+Use this when the row "Autoencoder" of the paper is to be repeated: a plain network without a codebook, whose rate is
+the step of its integers. Compared with the variable-rate codec it has no context model, takes more bytes, and its
+streams do not survive a lost packet.
+
+Axis legend: B images, D latent channels, F fine integers, h and w latent positions, H and W pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from gosvae import bitstream
-from gosvae.checkpoint import AutoencoderCard, CodecCheckpoint, load_codec_checkpoint, load_weights
-from gosvae.codecs.autoencoder_model import ScalarAutoencoder, merge
+from gosvae.codecs.autoencoder_model import AutoencoderModelConfig, ScalarAutoencoder, merge
 from gosvae.codecs.base import RateControlledCodec
+from gosvae.codecs.cards import AutoencoderCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint
+from gosvae.codecs.latent import Latent, LatentCoder, Mask, SymbolArray, Transform
+from gosvae.codecs.rate_search import bisect_setting, check_smallest
 from gosvae.codecs.slices import least_bytes
-from gosvae.codecs.tiling import decode_in_tiles, encode_in_tiles
-from gosvae.codecs.trained import TrainedCodec, encoder_input
+from gosvae.codecs.trained import TrainedCodec, card_of, ready
 from gosvae.entropy import coder
 from gosvae.entropy.channels import ChannelHistograms
-from gosvae.errors import BitstreamError, CheckpointError, ConfigError, RateError
-from gosvae.tensors import ImageArray, check_image, tensor_to_image
+from gosvae.errors import BitstreamError, CheckpointError, ConfigError
+from gosvae.tensors import ImageArray
 
 FineArray = npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class AutoencoderOptions:
+    """Options of an autoencoder: there are none, a budget is given for each image."""
+
+
+class AutoencoderTransform(Transform):
+    """Encoder to fine integers; decoder of symbols at a step."""
+
+    def __init__(self, model: ScalarAutoencoder, device: torch.device) -> None:
+        self.model, self.device = model, device
+        self.stride, self.halo = model.stride, model.config.autoencoder.halo
+
+    def analyse(self, x_13HW: Tensor) -> Tensor:
+        return self.model.encode(x_13HW)
+
+    def synthesise(self, symbols_Bhw: Tensor, latents: Sequence[Latent]) -> Tensor:
+        step_B = torch.tensor([latent.setting for latent in latents], device=symbols_Bhw.device)
+        return self.model.decode(symbols_Bhw, step_B.view(-1, 1, 1, 1))
+
+
+class StepCoder(LatentCoder):
+    """Latent coder of an autoencoder: a byte for the step, then the symbols under the histogram of each channel.
+
+    Where the symbols of a large image take so few bytes that no reader would believe it, the largest step is taken.
+
+    Args:
+        config: configuration of the model.
+        counts_DF: counts of the fine integers.
+    """
+
+    sliceable = False
+
+    def __init__(self, config: AutoencoderModelConfig, counts_DF: npt.NDArray[np.int64]) -> None:
+        self._config, self._counts_DF = config, counts_DF
+        self.marks = {ChannelHistograms.model_id: b""}
+
+    def quantise(self, latent_1hw: Tensor, setting: int) -> SymbolArray:
+        symbols_Dhw: SymbolArray = merge(latent_1hw[0].cpu().long(), setting).numpy()
+        return symbols_Dhw
+
+    def encode(self, parts: Sequence[SymbolArray], setting: int) -> tuple[int, list[bytes]]:
+        (symbols_Dhw,) = parts
+        entropy_model = ChannelHistograms(self._counts_DF, setting)
+        payload = self._nothing(symbols_Dhw.size)
+        if setting < self._config.largest_step:
+            indices_N = (symbols_Dhw - entropy_model.smallest_symbol).ravel()
+            coded = bytes([setting]) + coder.encode(indices_N, entropy_model.tables(symbols_Dhw[0].size))
+            payload = coded if len(coded) >= least_bytes(symbols_Dhw.size) else payload
+        return entropy_model.model_id, [payload]
+
+    def _nothing(self, n_symbols: int) -> bytes:
+        """Payload at the largest step, which has one symbol: filled with zeros to the length that readers expect."""
+        return bytes([self._config.largest_step]).ljust(least_bytes(n_symbols), b"\0")
+
+    def least_bytes(self, grid_hw: tuple[int, int]) -> int:
+        return least_bytes(self._config.latent_channels * grid_hw[0] * grid_hw[1])
+
+    def decode(self, model_id: int, payload: bytes, shape_hw: tuple[int, int]) -> tuple[SymbolArray, int]:
+        del model_id
+        largest, channels, (h, w) = self._config.largest_step, self._config.latent_channels, shape_hw
+        if not payload or not 1 <= payload[0] <= largest:
+            raise BitstreamError(f"the step of the latent must be 1..{largest}: damaged")
+        step = payload[0]
+        entropy_model = ChannelHistograms(self._counts_DF, step)
+        if step == largest and payload == self._nothing(channels * h * w):
+            return np.zeros((channels, h, w), np.int64), step
+        # Before memory is taken: an untrue size must not ask for more than the payload can hold.
+        if 8 * len(payload) < entropy_model.least_bits(h * w) - 32:
+            raise BitstreamError(f"payload of {len(payload)} bytes is not a latent of {channels}x{h}x{w}: damaged")
+        indices_N = coder.decode(payload[1:], channels * h * w, entropy_model.tables(h * w))
+        return (indices_N + entropy_model.smallest_symbol).reshape(channels, h, w), step
+
+    def conceal(self, symbols: SymbolArray, known_hw: Mask) -> SymbolArray:
+        """See `LatentCoder.conceal`: a stream of one slice is whole."""
+        del known_hw
+        return symbols
 
 
 class AutoencoderCodec(TrainedCodec, RateControlledCodec):
     """A convolutional autoencoder on one device, ready to use; the rate is the step that its latent is rounded with.
 
-    Any image is padded to the stride inside and cropped again; large ones are computed in tiles.
-
     Args:
         checkpoint: configuration, weights and fine counts (D, F).
-        device: where the networks run.
+        options: None, or the options of a codec that has none.
+        device: device of the networks.
 
     Raises:
         CheckpointError: a checkpoint of another kind, or weights or counts that do not fit the configuration.
     """
 
-    def __init__(self, checkpoint: CodecCheckpoint, *, device: str | torch.device = "cpu") -> None:
-        super().__init__(checkpoint)
-        if not isinstance(checkpoint.card, AutoencoderCard):
-            raise CheckpointError(
-                f"{checkpoint.card.name!r} is of kind {checkpoint.card.kind!r}, an autoencoder was expected"
-            )
-        self.config = checkpoint.card.model
-        self.device = torch.device(device)
-        model = ScalarAutoencoder(self.config)
-        load_weights(model, checkpoint)
-        model.eval().requires_grad_(False).to(self.device)
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(
+        self,
+        checkpoint: CodecCheckpoint,
+        *,
+        options: AutoencoderOptions | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        del options
+        self.config = card_of(checkpoint, AutoencoderCard, "an autoencoder").model
+        device = torch.device(device)
+        self.model = ready(ScalarAutoencoder(self.config), checkpoint, device)
         shape = (self.config.latent_channels, self.config.largest_step)
         if checkpoint.counts.shape != shape:
             raise CheckpointError(f"the frequency tables are {tuple(checkpoint.counts.shape)}, not {shape}")
-        self._counts_DF = checkpoint.counts.numpy()
+        counts_DF = checkpoint.counts.numpy()
         try:
-            ChannelHistograms(self._counts_DF).tables(1)
+            ChannelHistograms(counts_DF).tables(1)
         except ConfigError as error:
             raise CheckpointError(f"the frequency tables are damaged: {error}") from None
+        super().__init__(checkpoint, AutoencoderTransform(self.model, device), StepCoder(self.config, counts_DF))
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> AutoencoderCodec:
@@ -80,99 +165,27 @@ class AutoencoderCodec(TrainedCodec, RateControlledCodec):
         return sum(p.numel() for p in self.model.parameters())
 
     def fine_integers(self, image_uint8_HW3: ImageArray) -> FineArray:
-        """The image's latent before a step merges it, int16 (D, h, w) in -L..L.
-
-        Raises:
-            ShapeError: the array is not a uint8 RGB image.
-            ImageError: as `encoder_input`.
-        """
-        with torch.inference_mode():
-            x = encoder_input(image_uint8_HW3, self.model.stride, self.device)
-            fine_1Dhw = encode_in_tiles(self.model.encode, x, self.model.stride, self.config.autoencoder.halo)
-        fine_Dhw: FineArray = fine_1Dhw[0].cpu().numpy()
+        """Return the latent before a step merges it, int16 (D, h, w) in -L..L; errors as `analyse`."""
+        fine_Dhw: FineArray = self.analyse(image_uint8_HW3)[0].cpu().numpy()
         return fine_Dhw
 
-    def encode(self, fine_Dhw: FineArray, height: int, width: int, step: int) -> bytes:
-        """The stream of a latent at a step of 1..2L+1: one byte for the step, then the symbols.
-
-        Where the symbols of a large image take so few bytes that no reader would believe it, the largest step is taken.
-        """
-        entropy_model = ChannelHistograms(self._counts_DF, step)
-        indices_Dhw = merge(torch.from_numpy(fine_Dhw).int(), step).numpy() - entropy_model.smallest_symbol
-        payload = self._nothing(indices_Dhw.size)
-        if step < self.config.largest_step:
-            tables = entropy_model.tables(indices_Dhw[0].size)
-            coded = bytes([step]) + coder.encode(indices_Dhw.ravel().astype(np.int64), tables)
-            payload = coded if len(coded) >= least_bytes(indices_Dhw.size) else payload
-        return bitstream.pack(bitstream.Header(self.fingerprint, height, width, entropy_model.model_id), payload)
-
-    def _nothing(self, n_indices: int) -> bytes:
-        """The payload at the largest step, which has one symbol: filled with zeros to the length that readers want."""
-        return bytes([self.config.largest_step]).ljust(least_bytes(n_indices), b"\0")
-
-    def decode(self, data: bytes) -> tuple[npt.NDArray[np.int16], int, int, int]:
-        """Symbols int16 (D, h, w), step, height and width of a stream; errors as `decompress`."""
-        header, payload = bitstream.unpack(data)
-        bitstream.check_fingerprint(header, self.fingerprint)
-        if header.entropy_model_id != ChannelHistograms.model_id:
-            raise BitstreamError(
-                f"unknown entropy model {header.entropy_model_id}: an autoencoder's is {ChannelHistograms.model_id}"
-            )
-        if not payload or not 1 <= payload[0] <= self.config.largest_step:
-            raise BitstreamError(f"the step of the latent must be 1..{self.config.largest_step}: damaged")
-        step = payload[0]
-        entropy_model = ChannelHistograms(self._counts_DF, step)
-        channels, stride = self.config.latent_channels, self.model.stride
-        h, w = -(-header.height // stride), -(-header.width // stride)
-        if step == self.config.largest_step and payload == self._nothing(channels * h * w):
-            return np.zeros((channels, h, w), np.int16), step, header.height, header.width
-        # Before memory is taken: an untrue size must not ask for more than the payload can hold.
-        least = max(8 * least_bytes(channels * h * w), entropy_model.least_bits(h * w) - 32)
-        if 8 * len(payload) < least:
-            raise BitstreamError(f"payload of {len(payload)} bytes is not a latent of {channels}x{h}x{w}: damaged")
-        indices_N = coder.decode(payload[1:], channels * h * w, entropy_model.tables(h * w))
-        symbols_Dhw = (indices_N + entropy_model.smallest_symbol).astype(np.int16).reshape(channels, h, w)
-        return symbols_Dhw, step, header.height, header.width
-
-    def reconstruct(self, symbols_Dhw: npt.NDArray[np.int16], step: int, height: int, width: int) -> ImageArray:
-        """The image, uint8 (height, width, 3), of symbols at a step."""
-        with torch.inference_mode():
-            symbols_1Dhw = torch.from_numpy(symbols_Dhw).unsqueeze(0).to(self.device)
-            x_hat = decode_in_tiles(
-                lambda part: self.model.decode(part, step),
-                symbols_1Dhw,
-                self.model.stride,
-                self.config.autoencoder.halo,
-            )
-        return tensor_to_image(x_hat[..., :height, :width])
-
     def compress(self, image_uint8_HW3: ImageArray) -> bytes:
-        height, width = check_image(image_uint8_HW3).shape[:2]
-        return self.encode(self.fine_integers(image_uint8_HW3), height, width, self.config.step)
+        return self.compress_at(image_uint8_HW3, self.config.step)
 
     def compress_smallest(self, image_uint8_HW3: ImageArray) -> bytes:
-        height, width = check_image(image_uint8_HW3).shape[:2]
-        return self.encode(self.fine_integers(image_uint8_HW3), height, width, self.config.largest_step)
+        return self.compress_at(image_uint8_HW3, self.config.largest_step)
 
     def compress_to_budget(self, image_uint8_HW3: ImageArray, budget_bytes: int) -> bytes:
-        """As the contract says: the smallest step that fits, found by bisection; the latent is computed once."""
-        height, width = check_image(image_uint8_HW3).shape[:2]
-        fine_Dhw = self.fine_integers(image_uint8_HW3)
-        best = self.encode(fine_Dhw, height, width, self.config.largest_step)
-        if len(best) > budget_bytes:
-            raise RateError(
-                f"{self.name} cannot code this {height}x{width} image in {budget_bytes} bytes: its smallest stream "
-                f"takes {len(best)}; raise the budget or shrink the image"
-            )
-        too_small, fits = 0, self.config.largest_step
-        while fits - too_small > 1:
-            step = (too_small + fits) // 2
-            data = self.encode(fine_Dhw, height, width, step)
-            if len(data) <= budget_bytes:
-                best, fits = data, step
-            else:
-                too_small = step
-        return best
+        """Return the stream of the smallest step that fits, found by bisection; the encoder runs once.
 
-    def decompress(self, data: bytes) -> ImageArray:
-        return self.reconstruct(*self.decode(data))
+        Raises:
+            RateError: even the largest step takes more.
+        """
+        latent_1Dhw, largest = self.analyse(image_uint8_HW3), self.config.largest_step
+        height, width = image_uint8_HW3.shape[:2]
+
+        def stream(step: int) -> bytes:
+            return self.encode(self.quantise(latent_1Dhw, height, width, step))
+
+        smallest = check_smallest(self.name, (height, width), stream(largest), budget_bytes)
+        return bisect_setting(stream, budget_bytes, fits=largest, exceeds=0, stream=smallest)[1]

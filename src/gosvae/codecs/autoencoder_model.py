@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from gosvae.codecs.model import Reconstruction
+from gosvae.codecs.vq_model import Reconstruction
 from gosvae.config import Config
 from gosvae.decoders import Decoder
 from gosvae.encoders import Encoder
@@ -23,7 +23,7 @@ from gosvae.nn.autoencoder import AutoencoderConfig
 from gosvae.nn.straight_through import straight_through
 
 LATENT_GAIN = 8.0
-"""Before the tanh: an encoder begins with latents of about 0.05, which all would be rounded to 0."""
+"""Factor of the latent before the tanh: an untrained encoder gives about 0.05, which would all be rounded to 0."""
 
 
 class AutoencoderModelConfig(Config):
@@ -31,9 +31,9 @@ class AutoencoderModelConfig(Config):
 
     Attributes:
         autoencoder: sizes of encoder and decoder.
-        latent_channels: D.
-        fine_levels: L; the latent, in (-1, 1), is rounded to the integers -L..L.
-        step: how many fine integers a symbol stands for where no budget is given; the rate's knob.
+        latent_channels: number of channels, D.
+        fine_levels: largest fine integer, L; the latent, in (-1, 1), is rounded to the integers -L..L.
+        step: number of fine integers that a symbol stands for where no budget is given; it sets the rate.
         training_steps: image i of a batch is rounded with step i modulo their number, so that the decoder learns
             several rates; `step` alone where it is empty.
     """
@@ -61,18 +61,18 @@ class AutoencoderModelConfig(Config):
 
     @property
     def largest_step(self) -> int:
-        """2 L + 1: here all fine integers are one symbol, and nothing is left to send."""
+        """Largest step, 2 L + 1: all fine integers are one symbol, and nothing is left to send."""
         return 2 * self.fine_levels + 1
 
 
 def merge(fine: Tensor, step: Tensor | int) -> Tensor:
-    """Symbols of fine integers: floor((fine + floor(step / 2)) / step), a uniform quantizer with a bin around 0."""
+    """Return the symbols floor((fine + floor(step / 2)) / step): a uniform quantizer with a bin around 0."""
     half = step // 2
     return torch.div(fine + half, step, rounding_mode="floor")
 
 
 class ScalarAutoencoder(nn.Module):
-    """`x_B3HW` in [0, 1] to its reconstruction through a grid of integers. H and W must be multiples of `stride`."""
+    """Network from `x_B3HW` in [0, 1] to its reconstruction, through integers; H and W are multiples of `stride`."""
 
     def __init__(self, config: AutoencoderModelConfig) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class ScalarAutoencoder(nn.Module):
 
     @property
     def stride(self) -> int:
-        """r, pixels per latent position on each axis."""
+        """Pixels per latent position on each axis, r."""
         return self.config.autoencoder.stride
 
     def _latent(self, x_B3HW: Tensor) -> Tensor:
@@ -106,17 +106,17 @@ class ScalarAutoencoder(nn.Module):
 
     @torch.inference_mode()
     def encode(self, x_B3HW: Tensor) -> Tensor:
-        """Fine integers (B, D, h, w), int16 in -L..L, of images whose sides are multiples of the stride."""
+        """Return fine integers (B, D, h, w), int16 in -L..L, of images whose sides are multiples of the stride."""
         levels = self.config.fine_levels
         fine_BDhw: Tensor = torch.round(self._latent(x_B3HW) * levels).clamp(-levels, levels).short()
         return fine_BDhw
 
     def dequantise(self, symbols_BDhw: Tensor, step: Tensor | int) -> Tensor:
-        """The latent that symbols stand for: symbol * step / L."""
+        """Return the latent that symbols stand for: symbol * step / L."""
         return (symbols_BDhw * step).float() / self.config.fine_levels
 
     @torch.inference_mode()
-    def decode(self, symbols_BDhw: Tensor, step: int) -> Tensor:
-        """Reconstruction (B, 3, H, W), clamped to [0, 1]."""
+    def decode(self, symbols_BDhw: Tensor, step: Tensor | int) -> Tensor:
+        """Return the reconstruction (B, 3, H, W), clamped to [0, 1]; the step is one for all, or (B, 1, 1, 1)."""
         x_hat_B3HW: Tensor = self.decoder(self.dequantise(symbols_BDhw, step)).float().clamp(0, 1)
         return x_hat_B3HW

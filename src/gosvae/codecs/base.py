@@ -1,4 +1,4 @@
-"""The codec contract: an image becomes bytes and bytes become an image, whatever is behind it."""
+"""The codec contract: an image becomes bytes, and bytes become an image, for classical and trained codecs alike."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gosvae.tensors import ImageArray
 
 
 class ImageCodec(ABC):
-    """A complete image codec. Classical and learned codecs are interchangeable."""
+    """A complete image codec. Classical and trained codecs are interchangeable."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """How tables call it."""
+        """Name of the codec in tables."""
 
     @abstractmethod
     def compress(self, image_uint8_HW3: ImageArray) -> bytes:
@@ -38,7 +38,7 @@ class ImageCodec(ABC):
         """
 
     def payload_bytes(self, data: bytes) -> int:
-        """Bytes of a stream without its header: the coded picture itself."""
+        """Return the number of bytes of a stream without its header: the coded picture itself."""
         return len(data)
 
     @property
@@ -48,11 +48,11 @@ class ImageCodec(ABC):
 
 
 class RateControlledCodec(ImageCodec):
-    """A codec whose rate is a knob that can be turned for every image."""
+    """A codec whose rate can be set for every image."""
 
     @abstractmethod
     def compress_to_budget(self, image_uint8_HW3: ImageArray, budget_bytes: int) -> bytes:
-        """The best quality whose stream takes at most `budget_bytes`.
+        """Return the stream of the best quality that takes at most `budget_bytes`.
 
         Raises:
             RateError: even the lowest quality takes more.
@@ -60,12 +60,12 @@ class RateControlledCodec(ImageCodec):
 
     @abstractmethod
     def compress_smallest(self, image_uint8_HW3: ImageArray) -> bytes:
-        """The smallest stream that the knob reaches: what is left where no budget can be met."""
+        """Return the smallest stream of the image, for use where no budget can be met."""
 
 
 @dataclass(frozen=True)
 class Concealed:
-    """A picture of which parts were lost on the way and filled in.
+    """A picture with parts that were lost on the way and filled in.
 
     Attributes:
         image_uint8_HW3: the picture at its original size.
@@ -80,11 +80,11 @@ class Concealed:
 
 
 class LossTolerantCodec(ImageCodec):
-    """A codec whose streams can be cut into slices, of which those that arrive make a picture."""
+    """A codec whose streams can be cut into slices; those that arrive make a picture."""
 
     @abstractmethod
     def decompress_damaged(self, data: bytes) -> Concealed:
-        """The picture of what is left of a stream, such as `link.ReceivedFrame.stream`; lost slices are concealed.
+        """Return the picture of the intact slices of a stream, with lost slices concealed.
 
         Where nothing is lost the picture is that of `decompress`.
 
@@ -100,8 +100,8 @@ class ClassMapCodec(ImageCodec):
     @property
     @abstractmethod
     def class_names(self) -> Sequence[str]:
-        """The classes of the map, in the order of its numbers."""
+        """Names of the classes, in the order of their numbers."""
 
     @abstractmethod
     def class_map(self, data: bytes) -> npt.NDArray[np.uint8]:
-        """Class of every pixel, uint8 (H, W); errors as `decompress`."""
+        """Return the class of every pixel, uint8 (H, W); errors as `decompress`."""

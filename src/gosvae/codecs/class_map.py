@@ -38,22 +38,23 @@ _TEMPLATE = ((-1, 0), (0, -1), (-1, -1), (1, -1), (-2, 0), (0, -2), (1, -2), (-2
              (0, -3), (-2, -2), (2, -2))  # fmt: skip
 """Neighbours (x, y) of a pixel, nearest first."""
 _PATTERNS = (4, 8, 14)
-"""How many of the neighbours make each pattern context."""
+"""Numbers of neighbours that make each pattern context."""
 _MAX_CANDIDATES = 4
 _MAX_CONTEXTS = 1 << 17
-"""Contexts beyond these, which only maps like noise have, share one counter for each decision, to bound memory."""
+"""Number of contexts with counters of their own; further ones, which only maps like noise have, share one for each
+decision. It bounds the memory."""
 _MAX_REMEMBERED = 1 << 14
-"""Neighbourhoods whose contexts are kept; it is for speed alone and changes no byte."""
+"""Number of neighbourhoods whose contexts are kept, for speed alone; it changes no byte."""
 _FREE_PIXELS = 2**18
-"""A map of so many pixels may take no bytes at all."""
+"""Number of pixels of a map that may take no bytes at all."""
 _PIXELS_PER_BYTE = 2**12
-"""Larger ones take a byte more for each so many: what a reader reserves is bounded by what it was sent."""
+"""Number of further pixels for each byte; it bounds what a reader reserves by what it was sent."""
 _LEFT, _RIGHT, _TOP = 3, 2, 3
-"""Width of the margins that the template reaches into."""
+"""Widths of the margins that the template reaches into."""
 
 
 def encode_class_map(map_uint8_HW: ClassMapBytes, class_count: int) -> bytes:
-    """The bytes of a map, uint8 (H, W) with values in [0, class_count), at least one pixel.
+    """Return the bytes of a map, uint8 (H, W) with values in [0, class_count), at least one pixel.
 
     The same map always gives the same bytes; large ones are filled with zeros to a byte for each 4096 pixels beyond
     2**18. Size and class count are not in them: `decode_class_map` takes both.
@@ -81,7 +82,7 @@ def _least_bytes(n_pixels: int) -> int:
 
 
 def decode_class_map(data: bytes, shape_hw: tuple[int, int], class_count: int) -> ClassMapBytes:
-    """Inverse of `encode_class_map`: uint8 (H, W), every class in [0, class_count).
+    """Return the map, uint8 (H, W) with values in [0, class_count), of the bytes of `encode_class_map`.
 
     Raises:
         ShapeError: a side of the shape is not positive.
@@ -117,7 +118,7 @@ def _check_class_count(class_count: int) -> None:
 
 @dataclass
 class _Decision:
-    """One candidate class with all that is needed to code whether it is the one."""
+    """A candidate class, with all that is needed to code whether the pixel has it."""
 
     candidate: int
     counters: list[Counter]
@@ -125,7 +126,7 @@ class _Decision:
 
 
 class _MapCoder:
-    """Goes through a map once, as the writer's or the reader's side of the same decisions.
+    """A single pass through a map, for the writer's or the reader's side of the same decisions.
 
     The map stands in a buffer with margins: the class 0 above, the row above's first class at the left, the row's last
     class at the right. The writer fills it as the reader does, so that neither can look ahead.
@@ -145,7 +146,7 @@ class _MapCoder:
         self.decisions: dict[bytes, list[_Decision]] = {}
 
     def run(self, source: bytes | None) -> ClassMapBytes:
-        """The map; `source` holds its classes for a writer and is None for a reader."""
+        """Return the map; `source` holds its classes for a writer and is None for a reader."""
         pixels, stride = self.pixels, self.stride
         for y in range(self.height):
             start = (y + _TOP) * stride + _LEFT
@@ -207,7 +208,7 @@ class _MapCoder:
         return self._new_class([decision.candidate for decision in decisions], self.class_count, value)
 
     def _decisions(self, neighbours: list[int]) -> list[_Decision]:
-        """The candidates among neighbours (in the order of the template) with their counters and weights."""
+        """Return the candidates among neighbours (in the order of the template) with their counters and weights."""
         classes = list(dict.fromkeys(neighbours))
         pattern = bytes(classes.index(neighbour) for neighbour in neighbours)
         left, above, above_left, above_right = neighbours[:4]
@@ -223,7 +224,7 @@ class _MapCoder:
         return decisions
 
     def _counter(self, number: int, context: Hashable) -> Counter:
-        """Counter of a context of the decision's list of contexts."""
+        """Return the counter of a context, by its place in the list of contexts of a decision."""
         known = (number, context) in self.counters or len(self.counters) < _MAX_CONTEXTS
         return self.counters[number, context if known else None]
 

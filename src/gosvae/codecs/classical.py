@@ -1,5 +1,7 @@
-"""JPEG and AVIF (also of the shrunk image), WebP and JPEG XL behind the codec contract, each as its encoder is
-strongest at usable speed.
+"""JPEG and AVIF (also of the shrunk image), WebP and JPEG XL behind the codec contract, with strong settings.
+
+Use these to compare with: compared with trained codecs they keep every scene and need no model, and take more bytes
+at low rates for the same task quality. AVIF is the strongest of them there.
 
 Settings, the same for every image: no metadata, chroma 4:2:0 for JPEG, WebP and AVIF (JPEG XL: its own XYB), one
 thread so that the bytes do not depend on the machine. None of these formats has a checksum: a truncated, foreign or
@@ -10,13 +12,15 @@ from __future__ import annotations
 
 import io
 from abc import abstractmethod
+from typing import Any
 
-import imagecodecs
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from gosvae.codecs.base import RateControlledCodec
-from gosvae.errors import BitstreamError, ConfigError, ImageError, RateError, unknown_name
+from gosvae.codecs.rate_search import bisect_setting, check_smallest
+from gosvae.errors import BitstreamError, ConfigError, ImageError, unknown_name
+from gosvae.extras import needs
 from gosvae.tensors import ImageArray, check_image
 
 
@@ -31,9 +35,9 @@ class ClassicalCodec(RateControlledCodec):
     """
 
     format_name: str
-    """Key in `CLASSICAL_CODECS`."""
+    """Key of the format in `CLASSICAL_CODECS`."""
     title: str
-    """How the format is spelt."""
+    """Name of the format in messages."""
     min_quality: int = 1
     max_quality: int = 100
     default_quality: int
@@ -48,11 +52,11 @@ class ClassicalCodec(RateControlledCodec):
 
     @abstractmethod
     def _encode(self, image_uint8_HW3: ImageArray, quality: int) -> bytes:
-        """The file at a quality; the image is checked."""
+        """Return the file at a quality, of an image that is checked."""
 
     @abstractmethod
     def _decode(self, data: bytes) -> ImageArray:
-        """The image of a file that begins as the format does; any exception means a bad file."""
+        """Return the image of a file that begins as the format does; any exception means a bad file."""
 
     @abstractmethod
     def _begins_right(self, data: bytes) -> bool:
@@ -60,11 +64,11 @@ class ClassicalCodec(RateControlledCodec):
 
     @property
     def name(self) -> str:
-        """The format's name in lower case, as in `CLASSICAL_CODECS`."""
+        """Name of the format in lower case, as in `CLASSICAL_CODECS`."""
         return self.format_name
 
     def compress(self, image_uint8_HW3: ImageArray) -> bytes:
-        """The complete file at `self.quality`.
+        """Return the complete file at `self.quality`.
 
         Raises:
             ShapeError: the array is not a uint8 RGB image.
@@ -73,7 +77,7 @@ class ClassicalCodec(RateControlledCodec):
         return self._encode(self._checked(image_uint8_HW3), self.quality)
 
     def compress_to_budget(self, image_uint8_HW3: ImageArray, budget_bytes: int) -> bytes:
-        """The best quality whose file takes at most `budget_bytes`, found by bisection.
+        """Return the file of the best quality that takes at most `budget_bytes`, found by bisection.
 
         On three CamVid images at 256x512 the size grew with every step of quality for JPEG, WebP and AVIF; JPEG XL
         shrank, by at most 0.3 %, at 3 of 282 steps. There bisection may miss the very highest quality that fits; the
@@ -84,28 +88,18 @@ class ClassicalCodec(RateControlledCodec):
             ShapeError, ImageError: as `compress`.
         """
         image = self._checked(image_uint8_HW3)
-        best = self._encode(image, self.min_quality)
-        if len(best) > budget_bytes:
-            raise RateError(
-                f"{self.title} cannot code this {image.shape[0]}x{image.shape[1]} image in {budget_bytes} bytes: "
-                f"its smallest file takes {len(best)}; raise the budget or shrink the image"
-            )
-        low, high = self.min_quality, self.max_quality + 1  # `low` fits; `high` does not, or is not a quality
-        while high - low > 1:
-            middle = (low + high) // 2
-            data = self._encode(image, middle)
-            if len(data) <= budget_bytes:
-                low, best = middle, data
-            else:
-                high = middle
-        return best
+        best = check_smallest(self.title, image.shape, self._encode(image, self.min_quality), budget_bytes)
+        return bisect_setting(
+            lambda quality: self._encode(image, quality), budget_bytes,
+            fits=self.min_quality, exceeds=self.max_quality + 1, stream=best,
+        )[1]  # fmt: skip
 
     def compress_smallest(self, image_uint8_HW3: ImageArray) -> bytes:
-        """The file at the lowest quality; errors as `compress`."""
+        """Return the file at the lowest quality; errors as `compress`."""
         return self._encode(self._checked(image_uint8_HW3), self.min_quality)
 
     def decompress(self, data: bytes) -> ImageArray:
-        """The image, uint8 (H, W, 3).
+        """Return the image, uint8 (H, W, 3).
 
         Raises:
             BitstreamError: empty, truncated, unreadable, or another format (found by its first bytes).
@@ -215,7 +209,7 @@ class _ShrunkJpeg(ClassicalCodec):
         return _first_byte_is_right(data, self.factor) and data.startswith(_JPEG_BEGINS, 1)
 
     def payload_bytes(self, data: bytes) -> int:
-        """The JPEG alone."""
+        """Return the number of bytes of the JPEG alone."""
         return len(data) - 1
 
 
@@ -311,26 +305,39 @@ class AvifThird(_ShrunkAvif):
     format_name, title, factor = "avif-third", "AVIF at a third of the size", 3
 
 
+def _imagecodecs() -> Any:
+    with needs("jpegxl", "JPEG XL"):
+        import imagecodecs
+    return imagecodecs
+
+
 class JpegXl(ClassicalCodec):
     """Lossy JPEG XL of libjxl (effort 7), a bare codestream; quality maps to distance as in libjxl's `cjxl`.
 
     Quality ends at 5 (distance 19.7): from distance 20 on, libjxl halves the resolution, and its files were larger at
     the same PSNR on all of five CamVid images.
+
+    Raises:
+        MissingDependencyError: imagecodecs is not installed.
     """
 
     format_name, title = "jpegxl", "JPEG XL"
     min_quality, max_quality, default_quality, max_side = 5, 99, 75, 262144
+
+    def __init__(self, quality: int | None = None) -> None:
+        super().__init__(quality)
+        _imagecodecs()  # refused here rather than at the first image
 
     def _encode(self, image_uint8_HW3: ImageArray, quality: int) -> bytes:
         # The two pieces of libjxl's JxlEncoderDistanceFromQuality.
         fine, coarse = 0.1 + (100 - quality) * 0.09, 53 / 3000 * quality**2 - 23 / 20 * quality + 25
         distance = fine if quality >= 30 else coarse
         return bytes(
-            imagecodecs.jpegxl_encode(image_uint8_HW3, distance=distance, effort=7, usecontainer=False, numthreads=1)
+            _imagecodecs().jpegxl_encode(image_uint8_HW3, distance=distance, effort=7, usecontainer=False, numthreads=1)
         )
 
     def _decode(self, data: bytes) -> ImageArray:
-        image: ImageArray = imagecodecs.jpegxl_decode(data, numthreads=1)
+        image: ImageArray = _imagecodecs().jpegxl_decode(data, numthreads=1)
         return image
 
     def _begins_right(self, data: bytes) -> bool:
@@ -344,7 +351,7 @@ CLASSICAL_CODECS: dict[str, type[ClassicalCodec]] = {
 
 
 def load_classical(name: str, quality: int | None = None) -> ClassicalCodec:
-    """A classical codec by name, at a quality or its default.
+    """Return a classical codec by name, at a quality or its default.
 
     Raises:
         ConfigError: an unknown name, or a quality outside the codec's range.

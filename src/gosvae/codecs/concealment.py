@@ -10,14 +10,14 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gosvae.codecs.slices import PartialIndices
 from gosvae.entropy.context import ContextModel
 
 MOST_RINGS = 16
-"""Latent positions from the edge of a hole inwards that the context model fills; what lies deeper has the nearest known
+"""Latent positions from the edge of a hole inwards that the context model fills; deeper ones have the nearest known
 index, which is as good a guess there and bounds the work."""
 SWEEPS = 2
-"""How often, at most, guesses are made anew with each other as neighbours (iterated conditional modes, Besag 1986)."""
+"""Number of times, at most, that guesses are made again with each other as neighbours (iterated conditional modes,
+Besag 1986)."""
 
 IndexArray = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -25,17 +25,18 @@ Scalar = TypeVar("Scalar", np.int64, np.bool_)
 _BESIDE = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
-def conceal_indices(partial: PartialIndices, context: ContextModel | None) -> IndexArray:
-    """Indices, int64 (h, w): those that are known, and guesses for the others.
+def conceal_indices(indices_hw: IndexArray, known_hw: Mask, context: ContextModel | None) -> IndexArray:
+    """Return indices, int64 (h, w): those that are known, and guesses for the others.
 
     Holes are filled from their edges inwards. Each position has the index that the context model finds most probable
-    given the neighbours that are known or filled already; then the guesses are made anew, each given the others.
+    given the neighbours that are known or filled already; then each guess is made again, given the others.
 
     Args:
-        partial: at least one position is known.
-        context: None: every position takes the index of the nearest known one (by steps along the axes).
+        indices_hw: indices, of any value where they are not known.
+        known_hw: positions that are known, at least one.
+        context: context model; None gives every position the index of the nearest known one (by steps along the axes).
     """
-    indices_hw, known_hw = partial.indices_hw.copy(), partial.known_hw.copy()
+    indices_hw, known_hw = indices_hw.copy(), known_hw.copy()
     lost_N = np.flatnonzero(~known_hw)
     if context is not None:
         for _ in range(MOST_RINGS):
@@ -55,7 +56,7 @@ def conceal_indices(partial: PartialIndices, context: ContextModel | None) -> In
 
 
 def nearest_known(indices_hw: IndexArray, known_hw: Mask) -> IndexArray:
-    """The indices (h, w) with those that are not known taken from the nearest position that is, step by step."""
+    """Return the indices (h, w); those that are not known are taken from the nearest position that is, step by step."""
     indices_hw, known_hw = indices_hw.copy(), known_hw.copy()
     while not known_hw.all():
         found_hw = known_hw.copy()
@@ -68,18 +69,18 @@ def nearest_known(indices_hw: IndexArray, known_hw: Mask) -> IndexArray:
 
 
 def concealed_pixels(known_hw: Mask, stride: int, height: int, width: int) -> Mask:
-    """Pixels, bool (height, width), whose latent position is not known."""
+    """Return the pixels, bool (height, width), whose latent position is not known."""
     return (~known_hw).repeat(stride, axis=0).repeat(stride, axis=1)[:height, :width]
 
 
 def _beside(known_hw: Mask) -> Mask:
-    """Positions with a known one above, below, left or right."""
+    """Return the positions with a known one above, below, left or right."""
     beside_hw: Mask = np.logical_or.reduce([_shifted(known_hw, dy, dx) for dy, dx in _BESIDE])
     return beside_hw
 
 
 def _shifted(grid_hw: npt.NDArray[Scalar], dy: int, dx: int) -> npt.NDArray[Scalar]:
-    """What stands at (y - dy, x - dx); zeros where that is outside."""
+    """Return the values at (y - dy, x - dx), with zeros where that is outside."""
     height, width = grid_hw.shape
     result = np.zeros_like(grid_hw)
     result[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)] = grid_hw[

@@ -1,45 +1,126 @@
 """GESCO as a codec: the expert's class map in real bytes, a diffusion model that draws a picture to it.
 
-Generative semantic communication (Grassucci, Barbarossa and Comminiello 2023). The sender runs the expert and sends
-its class map without loss; the receiver regenerates a picture in which the expert is to see the same. Colours and
-textures are invented. GESCO sends the labels' map and the edges between instances; here nobody has labels, and the
-edges are those between classes, which the receiver finds in the map.
+Use this when a receiver must show a picture and the class map alone may be sent: compared with the label-map codec,
+which sends the same bytes, people see a scene, and compared with all other kinds its colours and textures are invented
+and it takes seconds for a picture.
 
-Axis legend: B images, 3 RGB channels, H and W pixels.
+Generative semantic communication (Grassucci, Barbarossa and Comminiello 2023). The sender runs the expert and sends
+its class map without loss; the receiver regenerates a picture in which the expert is to see the same. GESCO sends the
+labels' map and the edges between instances; here nobody has labels, and the edges are those between classes, which the
+receiver finds in the map.
+
+Axis legend: B images, 3 RGB channels, H and W pixels. A latent is the class map itself.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gosvae import bitstream
-from gosvae.checkpoint import CodecCheckpoint, GescoCard, load_weights
+from gosvae.codecs.cards import GescoCard
+from gosvae.codecs.checkpoint import CodecCheckpoint
 from gosvae.codecs.class_map import decode_class_map, encode_class_map
-from gosvae.codecs.trained import TrainedCodec
-from gosvae.diffusion import sample, semantic_map
-from gosvae.errors import BitstreamError, CheckpointError, ExpertError, ImageError
+from gosvae.codecs.latent import Latent, LatentCoder, Mask, SymbolArray, Transform
+from gosvae.codecs.trained import TrainedCodec, card_of, ready
+from gosvae.diffusion import DiffusionConfig, sample, semantic_map
+from gosvae.entropy.ids import EntropyModelId
+from gosvae.errors import BitstreamError, ExpertError
 from gosvae.experts.base import Expert
 from gosvae.experts.registry import load_expert
 from gosvae.nn.semantic_unet import SemanticUNet
 from gosvae.seeding import torch_generator
-from gosvae.tensors import ImageArray, LabelArray, check_image, image_to_tensor, tensor_to_image
+from gosvae.tensors import ImageArray, LabelArray
 
-CLASS_MAP_ID = 33
-"""Entropy model number of a lossless class map, see `docs/bitstream.md`."""
 MAX_PIXELS = 2**22
-"""Largest picture, in pixels: attention and normalisation see the whole of it, so it cannot be drawn in tiles."""
+"""Size of the largest picture, in pixels: attention and normalisation see the whole of it, so there are no tiles."""
+BATCH_PIXELS = 2**18
+"""Pixels that are drawn together, at most: the network is wide at full resolution and draws each picture twice."""
 
 
 def pad_classes(classes_BHW: Tensor, multiple: int) -> Tensor:
-    """Class numbers padded at the right and the bottom with those of the edge, to multiples of `multiple`."""
+    """Return class numbers padded at the right and the bottom with those of the edge, to multiples of `multiple`."""
     height, width = classes_BHW.shape[-2:]
     padding = (0, -width % multiple, 0, -height % multiple)
     return F.pad(classes_BHW.float().unsqueeze(1), padding, mode="replicate").squeeze(1).long()
+
+
+@dataclass(frozen=True)
+class GescoOptions:
+    """Options of GESCO: there are none."""
+
+
+class DrawingTransform(Transform):
+    """The expert's class map of a picture; a picture that a diffusion model draws to a map.
+
+    Args:
+        network: network of the diffusion.
+        config: its configuration.
+        expert: returns the sender's expert.
+        device: device of the networks.
+    """
+
+    stride, halo = 1, None
+    whole_pixels, batch_pixels = MAX_PIXELS, BATCH_PIXELS
+
+    def __init__(
+        self, network: SemanticUNet, config: DiffusionConfig, expert: Callable[[], Expert], device: torch.device
+    ) -> None:
+        self.network, self.config, self.expert, self.device = network, config, expert, device
+
+    def analyse(self, x_13HW: Tensor) -> Tensor:
+        return self.expert().class_map(x_13HW.contiguous())
+
+    def synthesise(self, symbols_Bhw: Tensor, latents: Sequence[Latent]) -> Tensor:
+        height, width = symbols_Bhw.shape[-2:]
+        padded_BHW = pad_classes(symbols_Bhw, self.config.stride)
+        map_BLHW = semantic_map(padded_BHW, self.config.class_count, edges=self.config.edges)
+        generators = [torch_generator("gesco", latent.seed) for latent in latents]
+        return sample(self.network, self.config, map_BLHW, generators)[..., :height, :width]
+
+
+class ClassMapCoder(LatentCoder):
+    """Latent coder of class maps, without loss.
+
+    Args:
+        class_count: number of classes.
+    """
+
+    sliceable = False
+
+    def __init__(self, class_count: int) -> None:
+        self._class_count = class_count
+        self.marks = {EntropyModelId.CLASS_MAP: b""}
+
+    def quantise(self, latent_1hw: Tensor, setting: int) -> SymbolArray:
+        del setting
+        classes_HW: SymbolArray = latent_1hw[0].long().cpu().numpy()
+        return classes_HW
+
+    def encode(self, parts: Sequence[SymbolArray], setting: int) -> tuple[int, list[bytes]]:
+        del setting
+        (classes_HW,) = parts
+        return EntropyModelId.CLASS_MAP, [encode_class_map(classes_HW.astype(np.uint8), self._class_count)]
+
+    def least_bytes(self, grid_hw: tuple[int, int]) -> int:
+        """See `LatentCoder.least_bytes`: `decode_class_map` knows how many bytes a map takes."""
+        del grid_hw
+        return 0
+
+    def decode(self, model_id: int, payload: bytes, shape_hw: tuple[int, int]) -> tuple[SymbolArray, int]:
+        del model_id
+        if shape_hw[0] * shape_hw[1] > MAX_PIXELS:
+            raise BitstreamError(f"{shape_hw[0]}x{shape_hw[1]} pixels, at most {MAX_PIXELS} pixels can be drawn")
+        return decode_class_map(payload, shape_hw, self._class_count).astype(np.int64), 0
+
+    def conceal(self, symbols: SymbolArray, known_hw: Mask) -> SymbolArray:
+        """See `LatentCoder.conceal`: a stream of one slice is whole."""
+        del known_hw
+        return symbols
 
 
 class GescoCodec(TrainedCodec):
@@ -51,8 +132,9 @@ class GescoCodec(TrainedCodec):
 
     Args:
         checkpoint: a card of kind `gesco` and weights.
-        expert: the sender's expert; None loads what the card names when it is first needed.
-        device: where the networks run.
+        expert: the sender's expert; None loads the one that the card names when it is first needed.
+        options: None, or the options of a codec that has none.
+        device: device of the networks.
 
     Raises:
         CheckpointError: a checkpoint of another kind, or weights that do not fit the configuration.
@@ -60,24 +142,24 @@ class GescoCodec(TrainedCodec):
     """
 
     def __init__(
-        self, checkpoint: CodecCheckpoint, *, expert: Expert | None = None, device: str | torch.device = "cpu"
+        self,
+        checkpoint: CodecCheckpoint,
+        *,
+        expert: Expert | None = None,
+        options: GescoOptions | None = None,
+        device: str | torch.device = "cpu",
     ) -> None:
-        super().__init__(checkpoint)
-        if not isinstance(checkpoint.card, GescoCard):
-            raise CheckpointError(
-                f"{checkpoint.card.name!r} is of kind {checkpoint.card.kind!r}, kind 'gesco' was expected"
-            )
-        self.card = checkpoint.card
-        self.config = checkpoint.card.model
-        self.device = torch.device(device)
+        del options
+        self.card = card_of(checkpoint, GescoCard, "kind 'gesco'")
+        self.config, device = self.card.model, torch.device(device)
         network = SemanticUNet(self.config, self.config.label_channels(self.config.class_count))
-        load_weights(network, checkpoint)
-        network.eval().requires_grad_(False).to(self.device)
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = ready(network, checkpoint, device)
+        transform = DrawingTransform(self.network, self.config, lambda: self.expert, device)
+        super().__init__(checkpoint, transform, ClassMapCoder(self.config.class_count))
         self._expert = None if expert is None else self._checked(expert).to(self.device)
 
     def _checked(self, expert: Expert) -> Expert:
-        """The expert, if it is the one that the model was trained with."""
+        """Return the expert if it is the one that the model was trained with."""
         wanted = self.card.expert
         if expert.fingerprint() != wanted.fingerprint:
             raise ExpertError(
@@ -105,7 +187,7 @@ class GescoCodec(TrainedCodec):
 
     @property
     def parameter_count(self) -> int:
-        """Parameters of the diffusion model; the expert is the sender's own."""
+        """Number of parameters of the diffusion model; the expert is the sender's own."""
         return sum(p.numel() for p in self.network.parameters())
 
     @property
@@ -121,51 +203,19 @@ class GescoCodec(TrainedCodec):
         }
 
     def class_map(self, image_uint8_HW3: ImageArray) -> LabelArray:
-        """What the expert sees, uint8 (H, W).
+        """Return the classes that the expert sees, uint8 (H, W): `analyse` as an array.
 
         Raises:
             ShapeError: the array is not a uint8 RGB image.
             ImageError: more than `MAX_PIXELS` pixels, or a side of more than 65535.
             ExpertError: the expert cannot be had, or is another one.
         """
-        image = check_image(image_uint8_HW3)
-        if image.shape[0] * image.shape[1] > MAX_PIXELS or max(image.shape) > bitstream.MAX_SIDE:
-            raise ImageError(
-                f"{self.name!r} draws at most {MAX_PIXELS} pixels, got an image of {image.shape[0]}x{image.shape[1]}: "
-                "make it smaller first"
-            )
-        classes_1HW = self.expert.class_map(image_to_tensor(image).to(self.device))
-        classes: LabelArray = classes_1HW[0].to(torch.uint8).cpu().numpy()
-        return classes
-
-    def encode(self, classes_uint8_HW: LabelArray) -> bytes:
-        """The stream of a class map: the expert's, or the labels, as in GESCO's own experiments."""
-        payload = encode_class_map(classes_uint8_HW, self.config.class_count)
-        height, width = classes_uint8_HW.shape
-        return bitstream.pack(bitstream.Header(self.fingerprint, height, width, CLASS_MAP_ID), payload)
-
-    def decode(self, data: bytes) -> tuple[LabelArray, bytes]:
-        """Class map, uint8 (H, W), and payload of a stream; errors as `decompress`."""
-        header, payload = bitstream.unpack(data)
-        bitstream.check_fingerprint(header, self.fingerprint)
-        if header.entropy_model_id != CLASS_MAP_ID:
-            raise BitstreamError(f"entropy model {header.entropy_model_id} where a class map ({CLASS_MAP_ID}) belongs")
-        if header.height * header.width > MAX_PIXELS:
-            raise BitstreamError(f"{header.height}x{header.width} pixels, at most {MAX_PIXELS} pixels can be drawn")
-        return decode_class_map(payload, (header.height, header.width), self.config.class_count), payload
-
-    def draw(self, classes_uint8_HW: LabelArray, seed: str) -> ImageArray:
-        """A picture, uint8 (H, W, 3), to a class map; another seed gives another one."""
-        height, width = classes_uint8_HW.shape
-        classes_1HW = torch.from_numpy(np.array(classes_uint8_HW)).unsqueeze(0).to(self.device)
-        padded = pad_classes(classes_1HW, self.config.stride)
-        map_1LHW = semantic_map(padded, self.config.class_count, edges=self.config.edges)
-        x_hat = sample(self.network, self.config, map_1LHW, torch_generator("gesco", seed))
-        return tensor_to_image(x_hat[..., :height, :width])
+        classes_HW: LabelArray = self.analyse(image_uint8_HW3)[0].to(torch.uint8).cpu().numpy()
+        return classes_HW
 
     def compress(self, image_uint8_HW3: ImageArray) -> bytes:
-        return self.encode(self.class_map(image_uint8_HW3))
+        return self.compress_at(image_uint8_HW3, 0)
 
-    def decompress(self, data: bytes) -> ImageArray:
-        classes_uint8_HW, payload = self.decode(data)
-        return self.draw(classes_uint8_HW, hashlib.sha256(payload).hexdigest())
+    def compress_map(self, classes_uint8_HW: LabelArray) -> bytes:
+        """Return the stream of a class map: the expert's, or labels, as in GESCO's own experiments."""
+        return self.encode(Latent(classes_uint8_HW.astype(np.int64), *classes_uint8_HW.shape))

@@ -1,7 +1,8 @@
 """The label-map codec: the expert runs at the sender, and its class map is all that is sent.
 
-This is the bound for a single task: the receiver has exactly what the expert sees on the original, and nothing else.
-No other task can be done with it, and no person sees the scene.
+Use this when the bound of a single task is wanted, or when the sender can run the expert and nobody needs the scene:
+compared with all other codecs the receiver has exactly the classes of the original, and nothing else. No other task can
+be done with it, and no person sees the scene.
 """
 
 from __future__ import annotations
@@ -16,12 +17,10 @@ from gosvae import bitstream
 from gosvae.codecs.base import ClassMapCodec
 from gosvae.codecs.class_map import ClassMapBytes, decode_class_map, encode_class_map
 from gosvae.datasets.palettes import class_palette
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import BitstreamError, ConfigError, ImageError
 from gosvae.experts.base import Expert
 from gosvae.tensors import ImageArray, check_image, image_to_tensor
-
-MODEL_ID = 32
-"""Entropy model id of class maps in the container."""
 
 
 class LabelMapCodec(ClassMapCodec):
@@ -54,11 +53,11 @@ class LabelMapCodec(ClassMapCodec):
 
     @property
     def parameter_count(self) -> int:
-        """Parameters of the expert, which the sender runs."""
+        """Number of parameters of the expert, which the sender runs."""
         return sum(p.numel() for p in self.expert.parameters())
 
     def compress(self, image_uint8_HW3: ImageArray) -> bytes:
-        """The stream of the expert's map of the image.
+        """Return the stream of the expert's map of the image.
 
         Raises:
             ShapeError: the array is not a uint8 RGB image.
@@ -70,17 +69,19 @@ class LabelMapCodec(ClassMapCodec):
             raise ImageError(f"sides of at most {bitstream.MAX_SIDE} pixels can be coded, got {height}x{width}")
         class_map = self.expert.class_map(image_to_tensor(image).to(self.device))[0].cpu().numpy().astype(np.uint8)
         payload = encode_class_map(class_map, len(self.class_names))
-        return bitstream.pack(bitstream.Header(self.fingerprint, height, width, MODEL_ID), payload)
+        return bitstream.pack(bitstream.Header(self.fingerprint, height, width, EntropyModelId.LABEL_MAP), payload)
 
     def class_map(self, data: bytes) -> ClassMapBytes:
         header, payload = bitstream.unpack(data)
         bitstream.check_fingerprint(header, self.fingerprint)
-        if header.entropy_model_id != MODEL_ID:
-            raise BitstreamError(f"entropy model {header.entropy_model_id} where a label map has {MODEL_ID}")
+        if header.entropy_model_id != EntropyModelId.LABEL_MAP:
+            raise BitstreamError(
+                f"entropy model {header.entropy_model_id} where a label map has {EntropyModelId.LABEL_MAP}"
+            )
         return decode_class_map(payload, (header.height, header.width), len(self.class_names))
 
     def decompress(self, data: bytes) -> ImageArray:
-        """The map in the colours of `datasets.palettes.class_palette`: for people to look at, not for the expert."""
+        """Return the map in the colours of `datasets.palettes.class_palette`: for people, not for the expert."""
         return self.palette_m3[self.class_map(data)]
 
     def payload_bytes(self, data: bytes) -> int:

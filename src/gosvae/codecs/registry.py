@@ -9,50 +9,36 @@ from pathlib import Path
 import torch
 
 from gosvae import bitstream
-from gosvae.checkpoint import CARDS, CodecCard, CodecCheckpoint, VariableRateCard, load_codec_checkpoint, read_json
-from gosvae.codecs.autoencoder import AutoencoderCodec
 from gosvae.codecs.base import ImageCodec
+from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, read_json
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
-from gosvae.codecs.gesco import GescoCodec
+from gosvae.codecs.kinds import KINDS, check_options, chosen_options
 from gosvae.codecs.label_map import LabelMapCodec
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions, marked_fingerprint, xor_mark
+from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions, xor_mark
 from gosvae.codecs.trained import TrainedCodec
-from gosvae.codecs.variable import VariableRateCodec, context_mark
-from gosvae.entropy.context import ContextModel
-from gosvae.entropy.latent import LatentContextModel
-from gosvae.errors import CheckpointError, ConfigError, ForeignStreamError, unknown_name
+from gosvae.codecs.vq import VqCodec, VqOptions
+from gosvae.errors import ConfigError, ForeignStreamError, unknown_name
 from gosvae.experts.registry import load_expert
 from gosvae.precision import Precision
 
 DEFAULT_CODEC = "gosvae-variable-camvid"
-"""The model that `gosvae compress` takes where none is named."""
+"""Name of the model that `gosvae compress` takes where none is given."""
 PAPER_CODEC = "gosvae-camvid"
-"""The paper's GOS-VAE."""
+"""Name of the paper's GOS-VAE."""
 
 LABEL_MAP = "label-map"
-"""Names the codec that sends the expert's class map; `label-map:EXPERT` with another expert than the embedded one."""
+"""Name of the codec that sends the expert's class map; `label-map:EXPERT` has another expert than the embedded one."""
 
 
 def models_folder() -> Path:
-    """Folder of the models that ship in the package."""
+    """Return the folder of the models that ship in the package."""
     return Path(str(resources.files("gosvae"))) / "models"
 
 
 def embedded_codecs() -> list[str]:
-    """Names of the learned codecs that ship in the package."""
+    """Return the names of the trained codecs that ship in the package."""
     folders = models_folder().glob("*/config.json")
-    return sorted(path.parent.name for path in folders if read_json(path).get("kind") in CARDS)
-
-
-def _refuse_options(options: StreamOptions, why: str) -> None:
-    if options != DEFAULT_OPTIONS:
-        raise ConfigError(f"entropy model, slices, container version and effort are for codecs of indices only: {why}")
-
-
-def _refuse_precision(precision: Precision, why: str) -> None:
-    if precision != "32":
-        raise ConfigError(f"precision {precision} is for variable-rate codecs only: {why}; take 32")
+    return sorted(path.parent.name for path in folders if read_json(path).get("kind") in KINDS)
 
 
 def build_codec(
@@ -63,38 +49,22 @@ def build_codec(
     device: str | torch.device = "cpu",
     precision: Precision = "32",
 ) -> TrainedCodec:
-    """The codec of a checkpoint, by its kind; `rate` is what `load_codec` takes behind a colon.
+    """Return the codec of a checkpoint, by its kind; `rate` is the part of a name behind the colon, as in `load_codec`.
 
     Raises:
-        ConfigError: options or a rate for a kind that knows one way to code only, or that the codec cannot meet.
+        ConfigError: an option or a rate that this kind of codec does not have, or that it cannot meet.
         CheckpointError: the weights do not fit the configuration.
     """
-    kind = checkpoint.card.kind
-    level, budget_bytes = _level_or_budget(checkpoint.card.name, rate)
-    if rate and kind != "variable-rate":
-        raise ConfigError(f"the rate of {checkpoint.card.name!r} is fixed: leave out :{rate}")
-    if kind == "codec" and options.effort != DEFAULT_OPTIONS.effort:
-        raise ConfigError(f"--effort is for variable-rate codecs only: {checkpoint.card.name!r} is of kind {kind!r}")
-    if kind != "variable-rate":
-        _refuse_precision(precision, f"{checkpoint.card.name!r} is of kind {kind!r}")
-    if kind not in ("codec", "variable-rate"):
-        _refuse_options(options, f"{checkpoint.card.name!r} is of kind {kind!r}")
-    match kind:
-        case "codec":
-            return LearnedCodec(checkpoint, options=options, device=device)
-        case "autoencoder":
-            return AutoencoderCodec(checkpoint, device=device)
-        case "gesco":
-            return GescoCodec(checkpoint, device=device)
-        case "variable-rate":
-            return VariableRateCodec(
-                checkpoint, level=level, budget_bytes=budget_bytes, options=options, device=device, precision=precision
-            )
-    raise CheckpointError(f"{checkpoint.card.name!r} is of the unknown kind {kind!r}: upgrade gosvae")
+    name, kind = checkpoint.card.name, KINDS[checkpoint.card.kind]
+    chosen = chosen_options(options, precision)
+    if rate and "level" not in kind.option_names:
+        raise ConfigError(f"the rate of {name!r} is fixed: leave out :{rate}")
+    check_options(name, chosen, kind.option_names)
+    return kind.build(checkpoint, options=kind.options(**chosen, **_level_or_budget(name, rate)), device=device)
 
 
 def checkpoint_folder(name_or_folder: str | Path) -> Path:
-    """Folder of a model of the package, or the folder itself.
+    """Return the folder of a model of the package, or the folder itself.
 
     Raises:
         ConfigError: neither a known name nor a folder.
@@ -110,14 +80,14 @@ def checkpoint_folder(name_or_folder: str | Path) -> Path:
     return folder
 
 
-def trained_kind(spec: str) -> str | None:
-    """Kind of the trained codec that a string names, with its rate or without; None for all others."""
+def option_names(spec: str) -> tuple[str, ...]:
+    """Return the names of the options that the codec of a name takes, its rate or none behind it."""
     name = spec if spec in embedded_codecs() or Path(spec).is_dir() else spec.rpartition(":")[0]
     folder = models_folder() / name if name in embedded_codecs() else Path(name)
     if not name or not (folder / "config.json").is_file():
-        return None
-    kind = read_json(folder / "config.json").get("kind", "codec")
-    return str(kind)
+        return ()
+    kind = KINDS.get(read_json(folder / "config.json").get("kind", "codec"))
+    return () if kind is None else kind.option_names
 
 
 def load_trained_codec(
@@ -140,11 +110,11 @@ def load_trained_codec(
     return build_codec(checkpoint, rate=rate, options=options, device=device, precision=precision)
 
 
-def load_learned_codec(
-    name_or_folder: str | Path, *, options: StreamOptions = DEFAULT_OPTIONS, device: str | torch.device = "cpu"
-) -> LearnedCodec:
-    """As `load_trained_codec`, for VQ codecs only; a checkpoint of another kind is a `CheckpointError`."""
-    return LearnedCodec.load(checkpoint_folder(name_or_folder), options=options, device=device)
+def load_vq_codec(
+    name_or_folder: str | Path, *, options: VqOptions | None = None, device: str | torch.device = "cpu"
+) -> VqCodec:
+    """Load a VQ codec, as `load_trained_codec` does; a checkpoint of another kind is a `CheckpointError`."""
+    return VqCodec.load(checkpoint_folder(name_or_folder), options=options, device=device)
 
 
 def load_codec(
@@ -168,8 +138,7 @@ def load_codec(
     """
     name, separator, quality = str(spec).partition(":")
     if name == LABEL_MAP or name in CLASSICAL_CODECS:
-        _refuse_options(options, f"{name!r} is none")
-        _refuse_precision(precision, f"{name!r} is none")
+        check_options(name, chosen_options(options, precision), ())
     if name == LABEL_MAP:
         expert = load_expert(quality if separator else "embedded")
         expert.to(device)
@@ -182,34 +151,33 @@ def load_codec(
 
 
 def split_budget(spec: str) -> tuple[str, int | None]:
-    """The name of `NAME:1.5KiB` and its bytes; of other specs the whole spec, and None."""
+    """Return the name and the bytes of `NAME:1.5KiB`; the whole spec and None where there is no such budget."""
     name, separator, rate = spec.rpartition(":")
     match = re.fullmatch(r"(\d+\.?\d*|\.\d+)kib", rate.lower())
     return (name, int(1024 * float(match[1]))) if separator and match else (spec, None)
 
 
-def _level_or_budget(name: str, rate: str) -> tuple[int | None, int | None]:
-    """Level and bytes of what stands behind the colon of a variable-rate codec: `96` or `1.5KiB`."""
+def _level_or_budget(name: str, rate: str) -> dict[str, int]:
+    """Return the option that stands behind the colon of a variable-rate codec: a level `96`, or a budget `1.5KiB`."""
     budget_bytes = split_budget(f":{rate}")[1]
-    if not rate or budget_bytes is not None:
-        return None, budget_bytes
+    if not rate:
+        return {}
+    if budget_bytes is not None:
+        return {"budget_bytes": budget_bytes}
     if not rate.isdecimal():
         raise ConfigError(f"{name}:{rate} is no rate: give a level of 0..255 ({name}:96) or a budget ({name}:1.5KiB)")
-    return int(rate), None
+    return {"level": int(rate)}
 
 
 def _made(checkpoint: CodecCheckpoint, header: bitstream.Header) -> bool:
     """Whether a codec made a stream."""
-    fingerprint, card = checkpoint.fingerprint(), checkpoint.card
-    if header.entropy_model_id == ContextModel.model_id and isinstance(card, CodecCard) and card.context is not None:
-        fingerprint = marked_fingerprint(fingerprint, ContextModel(card.context, checkpoint.context))
-    if isinstance(card, VariableRateCard) and header.entropy_model_id == LatentContextModel.model_id:
-        fingerprint = xor_mark(fingerprint, context_mark(checkpoint))
-    return bitstream.made_by(header, fingerprint)
+    marked = header.entropy_model_id == KINDS[checkpoint.card.kind].context_id
+    mark = checkpoint.context_mark() if marked else b""
+    return bitstream.made_by(header, xor_mark(checkpoint.fingerprint(), mark))
 
 
 def codec_of_stream(data: bytes) -> TrainedCodec:
-    """The model of the package that made a stream, found by its fingerprint.
+    """Return the model of the package that made a stream, found by its fingerprint.
 
     Raises:
         BitstreamError: the bytes are no intact stream.
@@ -222,5 +190,6 @@ def codec_of_stream(data: bytes) -> TrainedCodec:
             return build_codec(checkpoint)
     raise ForeignStreamError(
         f"no model of this package has the stream's fingerprint {header.fingerprint.hex()}: "
-        "name the checkpoint that made it with --codec"
+        "name the checkpoint that made it",
+        argument="codec",
     )

@@ -1,57 +1,63 @@
-"""Indices to payloads and back: a grid is cut into slices that can be decoded without each other.
+"""Latents to payloads and back: a grid is cut into slices that can be decoded without each other.
 
 Axis legend: h and w latent positions of the whole grid.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from gosvae.bitstream import MAX_SLICES, VERSION, SliceLayout, Stream
+from gosvae.codecs.latent import Latent, LatentCoder, SymbolArray
 from gosvae.entropy.base import EntropyModel
-from gosvae.entropy.coder import decode_indices, encode_indices
+from gosvae.entropy.coder import encode_indices
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import BitstreamError, ConfigError
 
 FREE_INDICES = 2**18
-"""So many indices a stream may announce with no payload at all."""
+"""Number of indices that a stream may announce with no payload at all."""
 INDICES_PER_BYTE = 1024
-"""And so many more for each byte of payload: what a decoder reserves is bounded by what it was sent."""
-
+"""Number of further indices for each byte of payload; it bounds what a decoder reserves by what it was sent."""
 MOST_EFFORT = 9
-VERSION_1_MODELS = (0, 1)
-"""Ids of the entropy models that readers of version 1 know."""
 
 GridPart = tuple[slice, slice]
 """Rows and columns of the grid that one slice holds."""
 
 EntropyChoice = Literal["auto", "fixed", "static", "adaptive", "context"]
-ENTROPY_MODELS: dict[str, int] = {"fixed": 0, "static": 1, "adaptive": 2, "context": 3}
-"""Their ids in streams."""
+ENTROPY_MODELS: dict[str, int] = {
+    "fixed": EntropyModelId.FIXED_LENGTH,
+    "static": EntropyModelId.STATIC_HISTOGRAM,
+    "adaptive": EntropyModelId.ADAPTIVE_COUNTS,
+    "context": EntropyModelId.CONTEXT,
+}
+"""Ids of the entropy models that a writer can choose, by the name of the choice."""
 
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """How streams are written. Reading needs none of it.
+    """How streams are written, for codecs of any kind; reading needs none of it.
+
+    A kind that has no such option refuses every value but the default.
 
     Attributes:
-        entropy: `auto`, the model that makes the stream the shortest, or one of them; fixed-length codes are always
-            there as the fallback that no image exceeds.
-        slices: into how many parts that decode without each other the indices are cut, 1..256: one for the fewest
-            bytes, more for lossy links; fewer where the grid is too small.
-        layout: `bands` of rows, or `interleaved` positions, of which a lost slice thins the grid out.
-        version: of the container: 2, or 1 for a receiver of gosvae 0.1 (one slice, fixed or static).
-        effort: of variable-rate codecs: 0 rounds, 1 reassigns the integers for fewer bytes by their histogram, which
-            costs next to no time, 2 to 9 do so under the context model, effort - 1 times.
+        entropy: entropy model: `auto` for the one that makes the stream the shortest, or the name of one. Fixed-length
+            codes are the fallback that no image exceeds, whatever is chosen.
+        slices: number of parts that decode without each other, 1..256: one takes the fewest bytes, more suit lossy
+            links. Small grids have fewer.
+        layout: positions of a slice: `bands` of rows, or `interleaved`, where a lost slice thins the grid out.
+        version: version of the container: 2, or 1 for a receiver of gosvae 0.1 (one slice, fixed or static codes).
+        effort: work for fewer bytes in a variable-rate codec: 0 rounds, 1 reassigns the integers by their histogram,
+            which takes next to no time, 2 to 9 do so under the context model, effort - 1 times.
 
     Raises:
-        ConfigError: a number of slices, a version or an effort that there is not.
+        ConfigError: a number of slices, a version or an effort that does not exist.
     """
 
     entropy: EntropyChoice = "auto"
@@ -61,54 +67,43 @@ class StreamOptions:
     effort: int = 2
 
     def __post_init__(self) -> None:
-        if not 1 <= self.slices <= MAX_SLICES:
-            raise ConfigError(f"{self.slices} slices: expected 1..{MAX_SLICES}")
-        if not 0 <= self.effort <= MOST_EFFORT:
-            raise ConfigError(f"effort {self.effort}: expected 0..{MOST_EFFORT}")
-        if self.version not in (1, VERSION):
-            raise ConfigError(f"container version {self.version}: 1 and {VERSION} can be written")
-        if self.version == 1 and (self.slices > 1 or self.entropy in ("adaptive", "context")):
-            raise ConfigError(
-                f"container version 1 holds one slice of fixed or static codes, not {self.slices} of {self.entropy}: "
-                f"take version {VERSION}"
-            )
+        check_container(self.slices, self.version, self.entropy)
+        check_effort(self.effort)
 
-    def writers(self, models: Sequence[EntropyModel]) -> list[EntropyModel]:
-        """Of the codec's models those that may be written, the quickest first.
 
-        Raises:
-            ConfigError: the codec has no model of the kind that was asked for.
-        """
-        known = {model.model_id: model for model in models}
-        if self.entropy != "auto" and ENTROPY_MODELS[self.entropy] not in known:
-            raise ConfigError(
-                f"this codec has no {self.entropy} entropy model; it has "
-                + ", ".join(name for name, model_id in ENTROPY_MODELS.items() if model_id in known)
-            )
-        chosen = known.keys() if self.entropy == "auto" else {0, ENTROPY_MODELS[self.entropy]}
-        return [known[n] for n in known if n in chosen and (self.version > 1 or n in VERSION_1_MODELS)]
+def check_container(slices: int, version: int, entropy: str) -> None:
+    """Raise `ConfigError` where the container has no such streams."""
+    if not 1 <= slices <= MAX_SLICES:
+        raise ConfigError(f"{slices} slices: expected 1..{MAX_SLICES}")
+    if version not in (1, VERSION):
+        raise ConfigError(f"container version {version}: 1 and {VERSION} can be written")
+    if version == 1 and (slices > 1 or entropy in ("adaptive", "context")):
+        raise ConfigError(
+            f"container version 1 holds one slice of fixed or static codes, not {slices} of {entropy}: "
+            f"take version {VERSION}"
+        )
+
+
+def check_effort(effort: int) -> None:
+    """Raise `ConfigError` unless the effort is one of 0..9."""
+    if not 0 <= effort <= MOST_EFFORT:
+        raise ConfigError(f"effort {effort}: expected 0..{MOST_EFFORT}")
 
 
 DEFAULT_OPTIONS = StreamOptions()
 
 
 @dataclass(frozen=True)
-class PartialIndices:
-    """Indices of which some may be lost.
+class Slicing:
+    """How the template cuts a latent and packs its slices; see `StreamOptions`."""
 
-    Attributes:
-        indices_hw: int64 (h, w); 0 where they are not known.
-        known_hw: bool (h, w), whether the slice that holds the position was intact.
-        damaged: numbers, from 0, of the slices that were not.
-    """
-
-    indices_hw: npt.NDArray[np.int64]
-    known_hw: npt.NDArray[np.bool_]
-    damaged: tuple[int, ...]
+    slices: int = 1
+    layout: SliceLayout = "bands"
+    version: int = VERSION
 
 
 def _steps(shape_hw: tuple[int, int], count: int) -> tuple[int, int]:
-    """Of `count` interleaved slices, how many lie below and beside each other: the larger factor on the longer side."""
+    """Return how many interleaved slices lie below and beside each other: the larger factor on the longer side."""
     small = max(n for n in range(1, math.isqrt(count) + 1) if count % n == 0)
     large = count // small
     return (large, small) if shape_hw[0] > shape_hw[1] else (small, large)
@@ -121,7 +116,7 @@ def _fits(shape_hw: tuple[int, int], count: int, layout: SliceLayout) -> bool:
 
 
 def grid_parts(shape_hw: tuple[int, int], count: int, layout: SliceLayout) -> list[GridPart]:
-    """Which positions of a grid each of `count` slices holds.
+    """Return the positions of a grid that each of `count` slices holds.
 
     `bands`: slice i of n holds the rows from `floor(i * h / n)` to `floor((i + 1) * h / n)`. `interleaved`: with
     `a * b = n` steps, slice `i * b + j` holds every a-th row from i and every b-th column from j.
@@ -139,70 +134,90 @@ def grid_parts(shape_hw: tuple[int, int], count: int, layout: SliceLayout) -> li
 
 
 def slice_count(shape_hw: tuple[int, int], wanted: int, layout: SliceLayout) -> int:
-    """The most slices, up to `wanted` (at least 1), that the grid can be cut into."""
+    """Return the largest number of slices, up to `wanted` (at least 1), that the grid can be cut into."""
     return max(n for n in range(1, wanted + 1) if _fits(shape_hw, n, layout))
 
 
 def least_bytes(n_indices: int) -> int:
-    """Bytes of payload that a stream of so many indices has at least, so that readers believe it."""
+    """Return the bytes of payload that a stream of `n_indices` indices has at least, so that readers accept it."""
     return -(-max(0, n_indices - FREE_INDICES) // INDICES_PER_BYTE)
 
 
-def marked_fingerprint(fingerprint: bytes, model: EntropyModel) -> bytes:
-    """What streams of an entropy model hold: the codec's fingerprint xor the model's mark, if it has one."""
-    return xor_mark(fingerprint, model.mark)
-
-
 def xor_mark(fingerprint: bytes, mark: bytes) -> bytes:
-    """A fingerprint with a mark in its first bytes."""
+    """Return a fingerprint with a mark in its first bytes."""
     return bytes(a ^ b for a, b in zip(fingerprint, mark.ljust(len(fingerprint), b"\0"), strict=True))
 
 
-def encode_slices(
-    models: Sequence[EntropyModel], indices_hw: npt.NDArray[np.int64], count: int, layout: SliceLayout
+def shortest_payloads(
+    models: Sequence[EntropyModel], parts_hw: Sequence[SymbolArray], least: int = 0
 ) -> tuple[int, list[bytes]]:
-    """The payloads of all slices under the model that makes them the shortest, and its id; the first of equals.
+    """Return the id of the entropy model that takes the fewest bytes, the first of equals, and its payloads.
+
+    Args:
+        models: entropy models to choose from.
+        parts_hw: indices (h, w) of each slice.
+        least: number of bytes that a reader expects at least: models that take fewer are left out.
 
     Raises:
         ShapeError: the indices are not an integer array (h, w), or have a side of 0.
-        BitstreamError: an index is outside [0, K), or so many indices take so few bytes that no decoder would
-            believe it (a large image of a codebook with one entry).
+        BitstreamError: an index is outside [0, K), or every model takes fewer bytes than a reader expects (a large
+            image of a codebook with one entry).
     """
-    height, width = indices_hw.shape
-    parts = grid_parts((height, width), count, layout)
-    coded = [(model.model_id, [encode_indices(model, indices_hw[part]) for part in parts]) for model in models]
+    coded = [(model.model_id, [encode_indices(model, part_hw) for part_hw in parts_hw]) for model in models]
     lengths = [sum(map(len, payloads)) for _, payloads in coded]
-    believed = [n for n, length in enumerate(lengths) if length >= least_bytes(indices_hw.size)]
+    believed = [n for n, length in enumerate(lengths) if length >= least]
     if not believed:
         raise BitstreamError(
-            f"{indices_hw.size} indices in {min(lengths)} bytes: a stream holds at most {FREE_INDICES}, and "
-            f"{INDICES_PER_BYTE} more for each byte"
+            f"{sum(part.size for part in parts_hw)} indices in {min(lengths)} bytes: a stream holds at most "
+            f"{FREE_INDICES}, and {INDICES_PER_BYTE} more for each byte"
         )
     return coded[min(believed, key=lengths.__getitem__)]
 
 
-def decode_slices(readers: Mapping[int, EntropyModel], stream: Stream, shape_hw: tuple[int, int]) -> PartialIndices:
-    """The indices (h, w) of the slices that are intact.
+def encode_slices(
+    coder: LatentCoder, symbols: SymbolArray, setting: int, count: int, layout: SliceLayout
+) -> tuple[int, list[bytes]]:
+    """Return the id of the entropy model and the payloads of `count` slices; errors as `LatentCoder.encode`."""
+    grid_hw = (symbols.shape[-2], symbols.shape[-1])
+    return coder.encode([symbols[..., *part] for part in grid_parts(grid_hw, count, layout)], setting)
+
+
+def decode_slices(coder: LatentCoder, stream: Stream, grid_hw: tuple[int, int]) -> Latent:
+    """Return the latent of the slices that are intact.
 
     Raises:
-        BitstreamError: an entropy model that is not among the readers, a grid that cannot be cut like this or that
-            is too large for so few bytes, or a payload that no encoder makes.
+        BitstreamError: an entropy model that the coder does not read, a grid that cannot be cut like this or that is
+            too large for so few bytes, slices of different settings, or a payload that no encoder makes.
     """
-    model = readers.get(stream.header.entropy_model_id)
-    if model is None:
+    header = stream.header
+    if header.entropy_model_id not in coder.marks:
+        raise BitstreamError(f"unknown entropy model {header.entropy_model_id}: this codec knows {sorted(coder.marks)}")
+    if len(stream.slices) > 1 and not coder.sliceable:
+        raise BitstreamError(f"a stream of {len(stream.slices)} slices where one is expected")
+    parts = grid_parts(grid_hw, len(stream.slices), stream.layout)
+    payload = b"".join(stream.payloads)
+    if len(payload) < coder.least_bytes(grid_hw):
         raise BitstreamError(
-            f"unknown entropy model {stream.header.entropy_model_id}: this codec knows {sorted(readers)}"
+            f"damaged: a payload of {len(payload)} bytes is not a stream of {grid_hw[0]}x{grid_hw[1]} latent positions"
         )
-    parts = grid_parts(shape_hw, len(stream.slices), stream.layout)
-    n_bytes = sum(map(len, stream.payloads))
-    if n_bytes < least_bytes(math.prod(shape_hw)):
-        raise BitstreamError(f"damaged: a payload of {n_bytes} bytes is not a stream of {math.prod(shape_hw)} indices")
-    indices_hw = np.zeros(shape_hw, np.int64)
-    known_hw = np.zeros(shape_hw, np.bool_)
-    for part, payload in zip(parts, stream.slices, strict=True):
-        if payload is not None:
-            view = indices_hw[part]
-            height, width = view.shape
-            view[:] = decode_indices(model, payload, (height, width))
+    symbols: SymbolArray | None = None
+    known_hw = np.zeros(grid_hw, np.bool_) if stream.damaged else None
+    settings: set[int] = set()
+    for part, data in zip(parts, stream.slices, strict=True):
+        if data is None:
+            continue
+        shape_hw = (len(range(grid_hw[0])[part[0]]), len(range(grid_hw[1])[part[1]]))
+        decoded, setting = coder.decode(header.entropy_model_id, data, shape_hw)
+        settings.add(setting)
+        if len(settings) > 1:
+            raise BitstreamError(f"damaged: slices at the settings {sorted(settings)}, where all have the same")
+        if symbols is None:  # only now: an untrue size is found out before memory is taken for it
+            symbols = decoded if len(parts) == 1 else np.full((*decoded.shape[:-2], *grid_hw), -1)
+        if len(parts) > 1:
+            symbols[..., *part] = decoded
+        if known_hw is not None:
             known_hw[part] = True
-    return PartialIndices(indices_hw, known_hw, stream.damaged)
+    if symbols is None:
+        raise BitstreamError(f"none of the {len(parts)} slices is intact")
+    seed = hashlib.sha256(payload).hexdigest()
+    return Latent(symbols, header.height, header.width, settings.pop(), known_hw, stream.damaged, seed)

@@ -16,20 +16,25 @@ from gosvae.errors import ImageError
 TILE_PIXELS = 512
 """Side of a tile, in pixels. Pictures of up to TILE_PIXELS**2 pixels are computed in one piece."""
 WHOLE_PIXELS = 2**20
-"""Largest picture of a network that cannot work in tiles, so that memory stays bounded there too."""
+"""Size of the largest picture of most networks that cannot work in tiles, in pixels, so that memory stays bounded."""
 
 
-def _check_size(height: int, width: int, halo: int | None) -> None:
+def fits_in_one_tile(height: int, width: int) -> bool:
+    """Whether a picture is computed in one piece although its network could work in tiles."""
+    return height * width <= TILE_PIXELS**2
+
+
+def _check_size(height: int, width: int, halo: int | None, whole_pixels: int) -> None:
     """Refuse what is too large for one piece where, without a halo, there is no other way."""
-    if halo is None and height * width > WHOLE_PIXELS:
+    if halo is None and height * width > whole_pixels:
         raise ImageError(
-            f"this codec normalises over the whole picture and takes at most {WHOLE_PIXELS} pixels, got "
+            f"this codec looks at the whole picture at once and takes at most {whole_pixels} pixels, got "
             f"{height}x{width}: make the picture smaller, cut it, or use a codec that works in tiles"
         )
 
 
 def _spans(length: int, tile: int, halo: int) -> Iterator[tuple[slice, slice, slice]]:
-    """(what to read, what to keep of the result, where it belongs), in units of latent positions."""
+    """Yield the span to read, the part of the result to keep, and its place, in units of latent positions."""
     for start in range(0, length, tile):
         stop = min(start + tile, length)
         low, high = max(0, start - halo), min(length, stop + halo)
@@ -40,15 +45,28 @@ def _scaled(span: slice, factor: int) -> slice:
     return slice(span.start * factor, span.stop * factor)
 
 
-def encode_in_tiles(encode: Callable[[Tensor], Tensor], x_13HW: Tensor, stride: int, halo: int | None) -> Tensor:
-    """Integers (1, h, w) or (1, D, h, w) of a picture, its sides multiples of the stride; `halo` in latent positions.
+def encode_in_tiles(
+    encode: Callable[[Tensor], Tensor],
+    x_13HW: Tensor,
+    stride: int,
+    halo: int | None,
+    whole_pixels: int = WHOLE_PIXELS,
+) -> Tensor:
+    """Return the latent (1, h, w) or (1, D, h, w) of a picture whose sides are multiples of the stride.
+
+    Args:
+        encode: network, from a picture or a tile to its latent.
+        x_13HW: picture.
+        stride: pixels per latent position on each axis.
+        halo: latent positions around a tile that can influence it; None where the network cannot work in tiles.
+        whole_pixels: size of the largest picture, in pixels, where there is no halo.
 
     Raises:
         ImageError: no halo is wide enough (None), and the picture is too large for one piece.
     """
     height, width = x_13HW.shape[-2] // stride, x_13HW.shape[-1] // stride
-    _check_size(x_13HW.shape[-2], x_13HW.shape[-1], halo)
-    if halo is None or x_13HW.shape[-2] * x_13HW.shape[-1] <= TILE_PIXELS**2:
+    _check_size(x_13HW.shape[-2], x_13HW.shape[-1], halo, whole_pixels)
+    if halo is None or fits_in_one_tile(x_13HW.shape[-2], x_13HW.shape[-1]):
         return encode(x_13HW)
     tile = TILE_PIXELS // stride
     latent: Tensor | None = None
@@ -62,17 +80,23 @@ def encode_in_tiles(encode: Callable[[Tensor], Tensor], x_13HW: Tensor, stride: 
     return latent
 
 
-def decode_in_tiles(decode: Callable[[Tensor], Tensor], indices_1hw: Tensor, stride: int, halo: int | None) -> Tensor:
-    """Picture (1, 3, H, W) of indices; `halo` in latent positions; errors as `encode_in_tiles`."""
-    height, width = indices_1hw.shape[-2:]
-    _check_size(height * stride, width * stride, halo)
-    if halo is None or height * width * stride**2 <= TILE_PIXELS**2:
-        return decode(indices_1hw)
+def decode_in_tiles(
+    decode: Callable[[Tensor], Tensor],
+    indices_Bhw: Tensor,
+    stride: int,
+    halo: int | None,
+    whole_pixels: int = WHOLE_PIXELS,
+) -> Tensor:
+    """Return the pictures (B, 3, H, W) of indices; arguments and errors as `encode_in_tiles`."""
+    height, width = indices_Bhw.shape[-2:]
+    _check_size(height * stride, width * stride, halo, whole_pixels)
+    if halo is None or fits_in_one_tile(height * stride, width * stride):
+        return decode(indices_Bhw)
     tile = TILE_PIXELS // stride
-    x_hat_13HW = torch.empty((1, 3, height * stride, width * stride))
+    x_hat_B3HW = torch.empty((len(indices_Bhw), 3, height * stride, width * stride))
     for read_y, keep_y, put_y in _spans(height, tile, halo):
         for read_x, keep_x, put_x in _spans(width, tile, halo):
-            part = decode(indices_1hw[..., read_y, read_x])
+            part = decode(indices_Bhw[..., read_y, read_x])
             kept = part[..., _scaled(keep_y, stride), _scaled(keep_x, stride)]
-            x_hat_13HW[..., _scaled(put_y, stride), _scaled(put_x, stride)] = kept.cpu()
-    return x_hat_13HW
+            x_hat_B3HW[..., _scaled(put_y, stride), _scaled(put_x, stride)] = kept.cpu()
+    return x_hat_B3HW

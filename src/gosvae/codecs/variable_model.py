@@ -18,16 +18,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gosvae.codecs.model import Reconstruction
+from gosvae.codecs.vq_model import Reconstruction
 from gosvae.config import Config
 from gosvae.entropy.latent_network import LEVELS, LatentContextConfig, LatentContextNetwork, interpolation
 from gosvae.nn.pyramid import PyramidConfig, PyramidDecoder, PyramidEncoder
 from gosvae.nn.straight_through import straight_through
 
 LATENT_GAIN = 8.0
-"""An encoder begins with latents of about 0.1."""
+"""Factor of the encoder's output, which is about 0.1 before training."""
 _START_GAINS = (0.4, 4.0)
-"""Of the lowest and the highest level, before training; a channel's own is between their square and their root."""
+"""Initial gains at the lowest and highest level; across channels their ratio is raised to a power from 0.5 to 1.5."""
 
 
 class VariableRateConfig(Config):
@@ -36,7 +36,7 @@ class VariableRateConfig(Config):
     Attributes:
         pyramid: sizes of encoder and decoder.
         context: sizes of the context model; its `channels` are D and its `bound` is L.
-        level: of a stream for which neither a level nor a budget is asked for.
+        level: level of streams for which neither a level nor a budget is given.
     """
 
     neutral: ClassVar[Mapping[str, Any]] = {
@@ -51,7 +51,7 @@ class VariableRateConfig(Config):
 
 
 class VariableRateAutoencoder(nn.Module):
-    """`x_B3HW` in [0, 1] to its reconstruction at a level. H and W must be multiples of `stride`."""
+    """Network from `x_B3HW` in [0, 1] to its reconstruction at a level. H and W must be multiples of `stride`."""
 
     def __init__(self, config: VariableRateConfig) -> None:
         super().__init__()
@@ -71,21 +71,21 @@ class VariableRateAutoencoder(nn.Module):
 
     @property
     def stride(self) -> int:
-        """r, pixels per latent position on each axis."""
+        """Pixels per latent position on each axis, r."""
         return self.config.pyramid.stride
 
     def _conditions(self, level_B: Tensor) -> Tensor:
-        """Weights (B, A) of the anchors at the levels."""
+        """Return the weights (B, A) of the anchors at the levels."""
         interpolation_LA: Tensor = self.get_buffer("interpolation_LA")
         return interpolation_LA[level_B]
 
     def transform(self, x_B3HW: Tensor) -> Tensor:
-        """The latent (B, D, h, w) before the gain, float32: the encoder alone."""
+        """Return the latent (B, D, h, w) before the gain, float32: the encoder alone."""
         latent_BDhw: Tensor = LATENT_GAIN * self.encoder(x_B3HW).float()
         return latent_BDhw
 
     def scaled(self, latent_BDhw: Tensor, level_B: Tensor) -> Tensor:
-        """The latent at its level, in (-L, L), to be rounded; 0 in channels that are not coded at that level."""
+        """Return the latent at its level, in (-L, L), to be rounded; 0 in channels that are not coded at that level."""
         bound = float(self.config.context.bound)
         coded_BD = level_B[:, None] >= self.get_buffer("first_level_D")
         gains_BD: Tensor = coded_BD * (self._conditions(level_B) @ self.log_gains_DA.T).exp()
@@ -93,9 +93,9 @@ class VariableRateAutoencoder(nn.Module):
         return scaled_BDhw
 
     def picture(self, rounded_BDhw: Tensor, level_B: Tensor, lost_B1hw: Tensor | None = None) -> Tensor:
-        """Reconstruction (B, 3, H, W), not clamped, of integers in -L..L.
+        """Return the reconstruction (B, 3, H, W), not clamped, of integers in -L..L.
 
-        `lost_B1hw` is 1 where they are not known, None where all are.
+        `lost_B1hw` is 1 where they are not known; None where all are known.
         """
         if lost_B1hw is not None:
             rounded_BDhw = rounded_BDhw * (1.0 - lost_B1hw)
@@ -107,7 +107,7 @@ class VariableRateAutoencoder(nn.Module):
     def forward(
         self, x_B3HW: Tensor, level_B: Tensor, lost_B1hw: Tensor | None = None
     ) -> tuple[Reconstruction, Tensor]:
-        """Training: the reconstruction, and the scaled latent (B, D, h, w) that was rounded for it.
+        """Return, for training, the reconstruction and the scaled latent (B, D, h, w) that was rounded for it.
 
         Rounding passes gradients straight through. The decoder does without the positions where `lost_B1hw` is 1.
         """
@@ -117,9 +117,8 @@ class VariableRateAutoencoder(nn.Module):
         return Reconstruction(self.picture(rounded_BDhw, level_B, lost_B1hw), symbols_BDhw, {}), y_BDhw
 
     @torch.inference_mode()
-    def decode(self, symbols_BDhw: Tensor, level: int) -> Tensor:
-        """Reconstruction (B, 3, H, W), clamped to [0, 1], of symbols 0..2L; -1 at positions that are not known."""
+    def decode(self, symbols_BDhw: Tensor, level_B: Tensor) -> Tensor:
+        """Return the reconstruction (B, 3, H, W), clamped to [0, 1], of symbols 0..2L, -1 where they are not known."""
         rounded_BDhw = (symbols_BDhw - self.config.context.bound).float()
         lost_B1hw = (symbols_BDhw[:, :1] < 0).float()
-        level_B = torch.full((len(symbols_BDhw),), level, device=symbols_BDhw.device)
         return self.picture(rounded_BDhw, level_B, lost_B1hw if lost_B1hw.any() else None).float().clamp(0, 1)

@@ -97,11 +97,6 @@ class TrainingBatches:
         self._workers, self._rank, self._world_size = workers, rank, world_size
         self._orders: dict[int, list[int]] = {}
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps, rounded up, in which all ranks together see every image once."""
-        return -(-len(self._dataset) // (self._batch_size * self._world_size))
-
     def stream(self, start_step: int) -> Iterator[Batch]:
         """Batches of the steps `start_step`, `start_step + 1`, ... without end.
 

@@ -24,6 +24,14 @@ DATASETS = {
 }
 """One line on each dataset, with the way to name it."""
 
+CONTENTS = {
+    "camvid": "street scenes",
+    "cityscapes": "street scenes",
+    "idd-lite": "street scenes",
+    "streets": "street scenes",
+}
+"""What the pictures of a dataset show, for the datasets of one kind of scene."""
+
 # The paper's size for both (Section III-A1); CamVid, 480x360, keeps its aspect ratio and loses sky and bonnet;
 # so does IDD-Lite, 320x227.
 _PAPER_SIZE = GeometryConfig(resize_height=256, resize_width=512)
@@ -49,6 +57,16 @@ def default_geometry(name: str) -> GeometryConfig:
     return _GEOMETRIES[name]
 
 
+def contents(dataset: str) -> str | None:
+    """Return what the pictures of a dataset show; None where that is unknown or differs between its parts.
+
+    Args:
+        dataset: the name that a provenance holds, for example `camvid (367)+streets (180)`.
+    """
+    shown = {CONTENTS.get(re.sub(r" \(\d+\)$", "", part)) for part in dataset.split("+")}
+    return shown.pop() if len(shown) == 1 else None
+
+
 def load_dataset(spec: str, *, default_split: str) -> Dataset:
     """A dataset from `NAME[:PATH][@SPLIT]`, or from the bare path of an image or a folder of images.
 
@@ -68,7 +86,7 @@ def load_dataset(spec: str, *, default_split: str) -> Dataset:
             return ImageFolder(Path(spec).expanduser())
         if "/" in spec or "\\" in spec:
             raise DatasetError(f"no such file or folder: {spec}; expected a path, or one of {', '.join(DATASETS)}")
-        raise DatasetError(unknown_name("dataset", plain_name, DATASETS))
+        raise DatasetError(f"{unknown_name('dataset', plain_name, DATASETS)}, and there is no file or folder {spec!r}")
     argument, split = (rest, None) if plain_split == "" else ("", plain_split)
     found = re.fullmatch(r"(.*)@([A-Za-z]+)", rest)
     if found and not Path(rest).expanduser().exists():

@@ -27,11 +27,11 @@ IndexArray = npt.NDArray[np.int64]
 
 MAX_CODEBOOK_SIZE = 65536
 MARK_BYTES = 4
-"""Of `EntropyModel.mark`, where there is one."""
+"""Length of `EntropyModel.mark`, where there is one."""
 TABLE_BITS = 24
 """Precision of the range coder: the weights of one table sum to 2**24."""
 LARGEST_WEIGHT = 16417714
-"""Of a table of one symbol: floor(2**24 * 2**(-1/32)), so that every symbol takes at least 1/32 bit."""
+"""Largest weight of a symbol in a table: floor(2**24 * 2**(-1/32)), so that every symbol takes at least 1/32 bit."""
 _MAX_TOTAL_COUNT = 2**39
 
 
@@ -107,7 +107,7 @@ class SymbolTables:
 
     Attributes:
         counts_NK: int64, at least 0 and at most 2**24, the sum of a table at least 1; K of at least 2.
-        largest_weight: of a symbol, which so takes at least `24 - log2(largest_weight)` bits.
+        largest_weight: largest weight of a symbol, which takes at least `24 - log2(largest_weight)` bits.
     """
 
     counts_NK: IndexArray
@@ -144,7 +144,7 @@ class SymbolTables:
         return weights_NK
 
     def part(self, rows: slice) -> SymbolTables:
-        """Some of the rows; weights that are known are not computed again."""
+        """Return some of the rows; weights that are known are not computed again."""
         part = SymbolTables(self.counts_NK[rows], self.largest_weight)
         for name in ("weights_NK", "coder_weights_NK"):
             part.__dict__[name] = getattr(self, name)[rows]
@@ -152,7 +152,7 @@ class SymbolTables:
 
     @cached_property
     def coder_weights_NK(self) -> npt.NDArray[np.float64]:
-        """What constriction takes: integers in floats, 2**24 - K in each row; it adds 1 to each (`coder_models`)."""
+        """Weights in constriction's form: integers in floats, 2**24 - K a row; it adds 1 to each (`coder_models`)."""
         return (self.weights_NK - 1).astype(np.float64)
 
 
@@ -171,30 +171,30 @@ class Batch:
     symbol_of_K: IndexArray | None = None
 
     def length(self, n_indices: int) -> int:
-        """How many symbols these are, in an image of so many indices."""
+        """Return the number of symbols of this batch, in an image of `n_indices` indices."""
         return len(range(n_indices)[self.where]) if isinstance(self.where, slice) else len(self.where)
 
     def symbols(self, indices_N: IndexArray) -> IndexArray:
-        """This batch's symbols of all the indices of an image, in raster order."""
+        """Return the symbols of this batch, given all the indices of an image in raster order."""
         chosen = indices_N[self.where]
         return chosen if self.symbol_of_K is None else self.symbol_of_K[chosen]
 
 
 class EntropyModel(ABC):
-    """Knows how probable indices are; it never sees bytes."""
+    """A model of how probable indices are; it never sees bytes."""
 
     model_id: int
-    """Number in the header of a stream, 0..255; never reused."""
+    """Number in the header of a stream, one of `EntropyModelId`."""
     name: str
     codebook_size: int
     """K, the number of different indices."""
     mark: bytes = b""
-    """Stands once in a stream, so that a receiver with other weights of this model refuses it; empty where the codec's
-    fingerprint covers the model."""
+    """Bytes that stand once in a stream, so that a receiver with other weights of this model refuses it; empty where
+    the fingerprint of the codec covers the model."""
 
     @abstractmethod
     def batches(self, shape_hw: tuple[int, int]) -> Generator[Batch, IndexArray, IndexArray]:
-        """Codes the h * w indices of one image, on both sides: yields a batch, is sent its symbols, and so on.
+        """Code the h * w indices of one image, on both sides: yield a batch, receive its symbols, and so on.
 
         A batch may depend on all the symbols that were sent before. Returns the indices (N,) in raster order.
 
@@ -204,17 +204,17 @@ class EntropyModel(ABC):
         """
 
     def known_batches(self, indices_hw: npt.NDArray[Any]) -> Iterator[Batch] | None:
-        """The batches of `batches` for indices that are all known, as an encoder's are, if there is a quicker way."""
+        """Return the batches of `batches` for indices that are all known, or None if there is no quicker way."""
         del indices_hw
         return None
 
     @abstractmethod
     def least_bits(self, n_indices: int) -> float:
-        """A lower bound of the bits that so many indices take, known before any memory is taken for them."""
+        """Return a lower bound of the bits of `n_indices` indices, known before any memory is taken for them."""
 
     @abstractmethod
     def estimated_bits(self, indices_hw: npt.NDArray[Any]) -> float:
-        """Cross-entropy of the indices under this model, in bits: what an ideal coder would need.
+        """Return the cross-entropy of the indices under this model, in bits: the size of an ideal code.
 
         Raises:
             ShapeError: the indices are not an integer array (h, w), or have a side of 0.
@@ -227,7 +227,7 @@ class TableModel(EntropyModel):
 
     @abstractmethod
     def tables(self, shape_hw: tuple[int, int]) -> FrequencyTables:
-        """Tables for the h * w indices of one image in raster order."""
+        """Return tables for the h * w indices of one image in raster order."""
 
     @final
     def batches(self, shape_hw: tuple[int, int]) -> Generator[Batch, IndexArray, IndexArray]:
@@ -242,7 +242,7 @@ class TableModel(EntropyModel):
 
 
 def batches_bits(model: EntropyModel, indices_hw: npt.NDArray[Any]) -> float:
-    """Cross-entropy in bits, summed over the batches of a model; errors as `EntropyModel.estimated_bits`."""
+    """Return the cross-entropy in bits, summed over the batches of a model; errors as `EntropyModel.estimated_bits`."""
     indices_N = check_indices(indices_hw, model.codebook_size)
     known = model.known_batches(indices_hw)
     if known is not None:
@@ -277,7 +277,7 @@ def weights_digest(config: Config, tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def check_indices(indices_hw: npt.NDArray[Any], codebook_size: int) -> IndexArray:
-    """The indices (h, w) as int64 (N,) in raster order; errors as in `EntropyModel.estimated_bits`."""
+    """Return the indices (h, w) as int64 (N,) in raster order; errors as in `EntropyModel.estimated_bits`."""
     indices = np.asarray(indices_hw)
     if indices.ndim != 2 or indices.size == 0 or indices.dtype.kind not in "iu":
         raise ShapeError(f"expected an integer array (h, w) of indices, not empty, got {indices.dtype}", indices.shape)
@@ -291,14 +291,14 @@ def check_indices(indices_hw: npt.NDArray[Any], codebook_size: int) -> IndexArra
 
 
 def check_shape(shape_hw: tuple[int, int]) -> int:
-    """Number of indices of a latent of h x w positions; `ShapeError` unless both are positive."""
+    """Return the number of indices of h x w positions; raise `ShapeError` unless both are positive."""
     if len(shape_hw) != 2 or min(shape_hw) < 1:
         raise ShapeError("expected a latent shape (h, w) with positive sides", shape_hw)
     return math.prod(shape_hw)
 
 
 def cross_entropy_bits(symbols_N: IndexArray, tables: FrequencyTables) -> float:
-    """Bits that an ideal coder needs for the symbols under the exact counts."""
+    """Return the bits that an ideal coder needs for the symbols under the exact counts."""
     table_of_N = 0 if tables.table_of_N is None else tables.table_of_N
     counts_N = tables.counts_TK[table_of_N, symbols_N]
     totals_T = tables.counts_TK.sum(axis=1)

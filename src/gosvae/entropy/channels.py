@@ -1,5 +1,8 @@
 """One histogram for each channel of a latent grid of integers, measured on training data on a fine scale.
 
+Use this when an autoencoder codes its latent at any step: compared with the latent context model it needs no network,
+and one table serves all rates; it sees neither neighbours nor other channels, and so takes more bytes.
+
 Axis legend: D channels, F fine integers, K symbols, N symbols of an image.
 """
 
@@ -11,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gosvae.entropy.base import FrequencyTables, IndexArray
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import ConfigError
 
 
@@ -25,8 +29,7 @@ class ChannelHistograms:
         ConfigError: counts that are not integers (D, F) of at least 1 with an odd F, or a step outside 1..F.
     """
 
-    model_id = 16
-    """Number in the header of a stream; never reused."""
+    model_id = EntropyModelId.CHANNEL_HISTOGRAMS
     name = "channel-histograms"
 
     def __init__(self, counts_DF: npt.NDArray[Any], step: int = 1) -> None:
@@ -45,10 +48,10 @@ class ChannelHistograms:
         self.counts_DK: IndexArray = np.add.reduceat(counts.astype(np.int64), starts_K, axis=1)
 
     def tables(self, n_positions: int) -> FrequencyTables:
-        """Tables for the indices of a latent of that many positions: all of channel 0 first, each in raster order."""
+        """Return tables for the indices of a latent: all of channel 0 first, each channel in raster order."""
         return FrequencyTables(self.counts_DK, np.repeat(np.arange(len(self.counts_DK)), n_positions))
 
     def least_bits(self, n_positions: int) -> float:
-        """Bits that so many positions take at least: fewer bytes cannot hold them."""
+        """Return the bits that a number of positions takes at least: fewer bytes cannot hold them."""
         weights_DK = FrequencyTables(self.counts_DK).weights_TK
         return float(-np.log2(weights_DK.max(axis=1) / weights_DK.sum(axis=1)).sum()) * n_positions

@@ -1,5 +1,9 @@
 """The context model: a small network in exact integers says how probable an index is, given its decoded neighbours.
 
+Use this when bytes count more than time: compared with the static histogram, streams of `gosvae-camvid` are 31 %
+shorter, and coding takes tens of milliseconds in place of less than one. It is trained after the codec, and both ends
+need its weights. `gosvae.entropy.latent` is its sister for latents of many channels.
+
 The grid is coded in passes, see `lattice`; all positions of a pass are evaluated together. A position sees the indices
 at its taps through an embedding, then two to four linear layers, and its index is coded digit by digit, see `digits`.
 There are no convolutions, only products of matrices, so nothing (Winograd, FFT) can leave the integers.
@@ -31,6 +35,7 @@ from gosvae.entropy.base import (
     weights_digest,
 )
 from gosvae.entropy.digits import MOST_VALUES, Digits, positional
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.entropy.lattice import KINDS, passes, reach, taps
 from gosvae.entropy.logits import LOGIT_BITS, counts_of_logits
 from gosvae.errors import CheckpointError
@@ -48,23 +53,24 @@ from gosvae.nn.integer import (
 )
 
 CHUNK = 1024
-"""Positions that are evaluated and coded at once: bounds the memory. Streams of several digits depend on it."""
+"""Number of positions that are evaluated and coded at once: bounds the memory. Streams of several digits need it."""
 LEAST_BITS = 1 / 32
-"""Of a digit, see `SymbolTables.weights_NK`."""
+"""Bits that a digit takes at least, see `SymbolTables.weights_NK`."""
 
 
 class ContextConfig(Config):
-    """A context model.
+    """Sizes of a context model.
 
     Attributes:
-        codebook_size: K.
-        values: how many values each of the D digits has.
-        embed_digits: a neighbour's embedding is the sum of those of its digits; otherwise each index has its own.
-        embedding_width: E.
-        width: C.
-        blocks: residual blocks of two layers each.
-        taps: how many neighbours the three kinds of passes see.
-        refinements: how often the lattice is refined; there are 2 + 2 * refinements passes.
+        codebook_size: number of codes, K.
+        values: number of values of each of the D digits.
+        embed_digits: whether a neighbour's embedding is the sum of those of its digits; otherwise each index has its
+            own.
+        embedding_width: values of an embedding, E.
+        width: channels of the layers, C.
+        blocks: number of residual blocks of two layers each.
+        taps: number of neighbours that the three kinds of passes see.
+        refinements: number of refinements of the lattice; there are 2 + 2 * refinements passes.
     """
 
     neutral: ClassVar[Mapping[str, Any]] = {
@@ -87,12 +93,12 @@ class ContextConfig(Config):
 
     @property
     def uses(self) -> int:
-        """Biases of a first layer: one for each refinement."""
+        """Number of biases of a first layer: one for each refinement."""
         return self.refinements
 
     @property
     def tables(self) -> tuple[int, ...]:
-        """Rows of the embedding tables without that of positions outside the grid."""
+        """Number of rows of each embedding table, without the row of positions outside the grid."""
         return self.values if self.embed_digits else (self.codebook_size,)
 
 
@@ -214,7 +220,7 @@ class ContextModel(EntropyModel):
         ConfigError: a sum of the network could leave the integers of float32, or the digits are not one-to-one.
     """
 
-    model_id = 3
+    model_id = EntropyModelId.CONTEXT
     name = "context"
 
     def __init__(

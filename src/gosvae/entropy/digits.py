@@ -14,7 +14,7 @@ from gosvae.entropy.base import IndexArray
 from gosvae.errors import BitstreamError, ConfigError
 
 MOST_VALUES = 1024
-"""A codebook of at most so many codes is one digit."""
+"""Largest codebook whose indices are one digit."""
 
 
 class Digits:

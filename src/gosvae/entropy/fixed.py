@@ -1,4 +1,8 @@
-"""Fixed-length codes: the fallback that needs no statistics. Every index takes ceil(log2 K) bits."""
+"""Fixed-length codes: every index takes ceil(log2 K) bits, whatever the image.
+
+Use this when the size of a stream must be known beforehand: compared with the other models it needs no statistics, and
+a typical image takes more bytes. It is the fallback for images that the other models would make longer.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from gosvae.entropy.base import (
     check_indices,
     check_shape,
 )
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import BitstreamError, ConfigError
 
 
@@ -25,7 +30,7 @@ class FixedLength(TableModel):
         ConfigError: K is not in 1..65536.
     """
 
-    model_id = 0
+    model_id = EntropyModelId.FIXED_LENGTH
     name = "fixed-length"
 
     def __init__(self, codebook_size: int) -> None:

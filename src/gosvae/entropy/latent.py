@@ -1,7 +1,11 @@
-"""The context model of a latent of many channels: what `context` is for indices, for integers (D, h, w) at any rate.
+"""The context model of latents with many channels: how probable each integer of (D, h, w) is at a level of quality.
 
-The grid is coded in the passes of `lattice`. A position sees the integers of its taps, summed up in one embedding
-each, and the level that the latent was coded at; its own channels are coded in groups, each group knowing those before.
+Use this when a variable-rate codec writes its latent: compared with fixed-length codes, the only other model there, it
+takes a fraction of the bytes at low rates, and most of the time of entropy coding. `gosvae.entropy.context` is its
+sister for the indices of a VQ codec.
+
+The grid is coded in the passes of `lattice`. A position sees the integers of its taps, each tap summed up in one
+embedding, and the level of the latent; its own channels are coded in groups, and each group knows those before it.
 Everything is in exact integers, see `gosvae.nn.integer`.
 
 Axis legend: N positions, T taps, D channels, G channels of a group, V values, E values of an embedding, C features,
@@ -28,6 +32,7 @@ from gosvae.entropy.base import (
     batches_bits,
     check_shape,
 )
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.entropy.latent_network import LatentContextConfig, LatentContextNetwork
 from gosvae.entropy.lattice import Part, is_edge, passes, reach, taps
 from gosvae.entropy.logits import LOGIT_BITS, counts_of_logits
@@ -35,13 +40,14 @@ from gosvae.errors import BitstreamError
 from gosvae.nn.integer import exact_arithmetic
 
 FINEST_WEIGHT = 16731851
-"""Of a table of one symbol: floor(2**24 * 2**(-1/256)), so that every symbol takes at least 1/256 bit."""
+"""Largest weight of a symbol in a table: floor(2**24 * 2**(-1/256)), so that every symbol takes at least 1/256 bit."""
 LEAST_BITS = 1 / 256
+"""Bits that a coded symbol takes at least."""
 CHUNK = 4096
-"""Positions that are evaluated at once: bounds the memory. Streams depend on it."""
+"""Number of positions that are evaluated at once; bounds the memory. Streams depend on it."""
 
 _Runs = list[tuple[Part, IndexArray]]
-"""Parts of passes with the positions of a chunk of theirs."""
+"""Parts of passes, each with the positions of one chunk of it."""
 
 
 class LatentContextModel(EntropyModel):
@@ -50,13 +56,13 @@ class LatentContextModel(EntropyModel):
     It codes a latent (D, h, w) of symbols 0..2L that is stacked to a grid (D * h, w) of V indices.
 
     Args:
-        config: its shape.
-        network: of `integer_network`.
-        level: 0..255, which the latent was coded at.
-        mark: see `EntropyModel.mark`.
+        config: sizes of the model.
+        network: network in integers, as `integer_network` makes it.
+        level: level of the latent, 0..255.
+        mark: mark of the model, see `EntropyModel.mark`.
     """
 
-    model_id = 4
+    model_id = EntropyModelId.LATENT_CONTEXT
     name = "latent-context"
 
     def __init__(
@@ -72,13 +78,13 @@ class LatentContextModel(EntropyModel):
         return n_indices * self._groups_coded / self.config.groups * LEAST_BITS
 
     def estimated_bits(self, indices_hw: npt.NDArray[Any]) -> float:
-        """Cross-entropy of the stacked symbols (D * h, w) under the network's distributions, in bits."""
+        """Return the cross-entropy of the stacked symbols (D * h, w) under the network's distributions, in bits."""
         return batches_bits(self, indices_hw)
 
     def bits_of_values(self, indices_hw: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Bits (D * h, w, V) that each value would take in the place of each symbol, all others being as they are.
+        """Return the bits (D * h, w, V) that each value would take in place of each symbol, all others unchanged.
 
-        What a change does to the bits of symbols that are coded later is not in it.
+        The effect of a change on the bits of symbols that are coded later is left out.
         """
         symbols_ND, plane_hw = self._unstacked(indices_hw)
         bits_NDV = np.full((*symbols_ND.shape, self.codebook_size), np.inf, np.float32)
@@ -109,7 +115,7 @@ class LatentContextModel(EntropyModel):
         return symbols_ND.T.reshape(-1)
 
     def _groups(self, where: IndexArray, plane: int, h_NC: Tensor) -> Generator[Batch, IndexArray, IndexArray]:
-        """The batches of one chunk with its features; returns its symbols (N, D)."""
+        """Yield the batches of one chunk, given its features, and return its symbols (N, D)."""
         found: list[IndexArray] = []
         for g in range(self._groups_coded):
             with exact_arithmetic(self.device):
@@ -122,7 +128,7 @@ class LatentContextModel(EntropyModel):
         return np.pad(np.concatenate(found, axis=1), ((0, 0), (0, silent)), constant_values=self.config.bound)
 
     def known_batches(self, indices_hw: npt.NDArray[Any]) -> Iterator[Batch]:
-        """See `EntropyModel.known_batches`: all passes are evaluated together."""
+        """See `EntropyModel.known_batches`: the passes are evaluated together."""
         symbols_ND, plane_hw = self._unstacked(indices_hw)
         for runs, logits in self._known_logits(symbols_ND, plane_hw):
             # One table for all chunks: many small ones would take most of the time.
@@ -135,7 +141,7 @@ class LatentContextModel(EntropyModel):
                 first = last
 
     def _known_logits(self, symbols_ND: IndexArray, plane_hw: tuple[int, int]) -> Iterator[tuple[_Runs, list[Tensor]]]:
-        """Chunks in the order of coding, some at a time, and the logits (N, G, V) of every group at their positions."""
+        """Yield chunks in the order of coding, several at a time, with the logits (N, G, V) of every group."""
         config = self.config
         grid = _Grid(self.network, self.level, plane_hw)
         grid.know(np.arange(len(symbols_ND)), symbols_ND)
@@ -156,17 +162,17 @@ class LatentContextModel(EntropyModel):
             yield runs, logits
 
     def _tables(self, logits_NGV: Tensor) -> SymbolTables:
-        """Tables of a group of channels, position by position."""
+        """Return the tables of a group of channels, position by position."""
         logits_NV = logits_NGV.flatten(0, 1).to(torch.int32).cpu().numpy()
         return SymbolTables(counts_of_logits(logits_NV), FINEST_WEIGHT)
 
     def _symbol_places(self, where: IndexArray, plane: int, group: int) -> IndexArray:
-        """Places in the stacked grid of a group's symbols of some positions."""
+        """Return the places in the stacked grid of the symbols of a group at some positions."""
         channels_G = np.arange(group * self.config.group, (group + 1) * self.config.group)
         return (where[:, None] + channels_G * plane).reshape(-1)
 
     def _unstacked(self, indices_hw: npt.NDArray[Any]) -> tuple[IndexArray, tuple[int, int]]:
-        """Symbols (N, D) of a stacked latent, position by position, and its height and width."""
+        """Return the symbols (N, D) of a stacked latent, position by position, and its height and width."""
         plane_hw = self._plane((indices_hw.shape[0], indices_hw.shape[1]))
         symbols_ND = indices_hw.reshape(self.config.channels, -1).T.astype(np.int64)
         if (symbols_ND[:, self._groups_coded * self.config.group :] != self.config.bound).any():
@@ -174,7 +180,7 @@ class LatentContextModel(EntropyModel):
         return symbols_ND, plane_hw
 
     def _plane(self, shape_hw: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the latent that is stacked to this shape."""
+        """Return height and width of the latent that is stacked to this shape."""
         check_shape(shape_hw)
         rows, width = shape_hw
         if rows % self.config.channels:
@@ -183,7 +189,7 @@ class LatentContextModel(EntropyModel):
 
 
 class _Grid:
-    """Embeddings of what is known of a latent (h, w), with a margin of unknown positions."""
+    """Embeddings of the known positions of a latent (h, w), with a margin of unknown positions."""
 
     def __init__(self, network: LatentContextNetwork, level: int, shape_hw: tuple[int, int]) -> None:
         self._network, self._device = network, network.embedding.device
@@ -194,16 +200,18 @@ class _Grid:
             self._level_E = network.level_table()[level]
 
     def know(self, where: IndexArray, symbols_ND: IndexArray) -> None:
-        """Positions and their symbols 0..2L of all channels."""
+        """Take in positions and the symbols 0..2L of all their channels."""
         with exact_arithmetic(self._device):
             rows_ND = self._network.rows(torch.from_numpy(symbols_ND).to(self._device))
             self._known_NE[self._places(where)] = self._network.embed(rows_ND)
 
     def look(self, part: Part, where: IndexArray, *, all_known: bool = False) -> Tensor:
-        """Features (N, C) of positions of a part of a pass.
+        """Return the features (N, C) of positions of a part of a pass.
 
         Args:
-            all_known: the grid holds positions that are coded later: hide those that are.
+            part: part of a pass.
+            where: raster numbers of the positions.
+            all_known: whether the grid holds symbols that are coded later too; they are hidden.
         """
         most = 0 if part.kind is None else self._network.config.taps[part.kind]
         pairs = () if part.kind is None else taps(part.kind, most)
@@ -217,12 +225,12 @@ class _Grid:
             return self._network.features(self._network.look(x_NI, part.kind, part.level))
 
     def _places(self, where: IndexArray) -> Tensor:
-        """Positions (N,) in the flattened grid with its margin."""
+        """Return the positions (N,) in the flattened grid with its margin."""
         rows, columns = np.divmod(where, self._width)
         return torch.from_numpy((rows + self._reach) * self._stride + columns + self._reach).to(self._device)
 
 
 def _chunks(part: Part, shape_hw: tuple[int, int]) -> Iterator[IndexArray]:
-    """The positions of a part, as many at a time as are evaluated at once; nothing where there are none."""
+    """Yield the positions of a part, as many at a time as are evaluated at once."""
     positions = part.positions(shape_hw)
     return (where for where in np.split(positions, range(CHUNK, len(positions), CHUNK)) if len(where))

@@ -1,4 +1,4 @@
-"""The network of `gosvae.entropy.latent`: from what is known of a latent to the logits of its integers.
+"""The network of `gosvae.entropy.latent`: from the known part of a latent to the logits of its integers.
 
 Trained in real units, run in integers, see `gosvae.nn.integer`.
 
@@ -35,22 +35,25 @@ from gosvae.nn.integer import (
 )
 
 LEVELS = 256
-"""Levels of quality: one byte of a stream."""
+"""Number of levels of quality: one byte of a stream."""
 _LIMIT = LARGEST_WEIGHT * 2.0**-UNIT_BITS
 """Largest magnitude of an embedding in real units."""
 
 
 class LatentContextConfig(Config):
-    """A context model of a latent.
+    """Sizes of a context model of a latent.
 
     Attributes:
-        channels: D. bound: L; integers are in -L..L.
-        group: G, channels that are coded at once; it divides D.
-        anchors: A; what is learned for each level is interpolated between so many.
-        embedding_width: E. width: C. blocks: residual blocks of two layers each.
+        channels: channels of the latent, D.
+        bound: largest integer, L; integers are in -L..L.
+        group: channels that are coded at once, G; it divides D.
+        anchors: number of levels with values of their own, A; all other levels are interpolated between two of them.
+        embedding_width: values of an embedding, E.
+        width: features, C.
+        blocks: number of residual blocks of two layers each.
         taps, refinements: as in `gosvae.entropy.context.ContextConfig`.
-        first_levels: of each group, the lowest level at which it is coded; below it its integers are 0 and take no
-            bits. They rise from 0; none stands for all groups at all levels.
+        first_levels: lowest level at which each group is coded, rising from 0; below it the integers of the group are 0
+            and take no bits. An empty tuple codes all groups at all levels.
     """
 
     neutral: ClassVar[Mapping[str, Any]] = {
@@ -87,25 +90,25 @@ class LatentContextConfig(Config):
 
     @property
     def values(self) -> int:
-        """V, different values of a channel."""
+        """Number of values of a channel, V."""
         return 2 * self.bound + 1
 
     @property
     def groups(self) -> int:
-        """How many groups a position has."""
+        """Number of groups of a position."""
         return self.channels // self.group
 
     def groups_at(self, level: int) -> int:
-        """How many of the groups are coded at a level: the first so many."""
+        """Return the number of groups that are coded at a level; they are the first ones."""
         return sum(first <= level for first in self.first_levels) or self.groups
 
     def first_level_of_each_channel(self) -> Tensor:
-        """Levels (D,), see `first_levels`."""
+        """Return the level (D,) from which each channel is coded, see `first_levels`."""
         return torch.tensor(self.first_levels or [0] * self.groups).repeat_interleave(self.group)
 
 
 def interpolation(anchors: int) -> Tensor:
-    """Weights (256, A), multiples of 1 / 255, of the two anchors beside each level."""
+    """Return the weights (256, A), multiples of 1 / 255, of the two anchors beside each level."""
     places_L = torch.arange(LEVELS, dtype=torch.float64) * (anchors - 1)
     low_L = (places_L // (LEVELS - 1)).clamp(max=anchors - 2).long()
     high_L = (places_L - low_L * (LEVELS - 1)) / (LEVELS - 1)
@@ -119,7 +122,7 @@ Linear = QuantizedLinear | IntegerLinear
 
 
 class LatentContextNetwork(nn.Module):
-    """From neighbours to logits; trains (`QuantizedLinear`, real units) and runs (integers) by the same code."""
+    """Network from neighbours to logits; the same code trains (`QuantizedLinear`, real units) and runs (integers)."""
 
     def __init__(self, config: LatentContextConfig, linear: Callable[..., Linear] | None = None) -> None:
         super().__init__()
@@ -165,56 +168,56 @@ class LatentContextNetwork(nn.Module):
         return integer_relu(x) if self.integer else quantized_relu(x)
 
     def level_table(self) -> Tensor:
-        """Embedding (256, E) of each level."""
+        """Return the embedding (256, E) of each level."""
         if self.integer:
             return self.levels
         interpolation_LA: Tensor = self.get_buffer("interpolation_LA")
         return self._signed(interpolation_LA @ self.levels)
 
     def embed(self, rows_ND: Tensor) -> Tensor:
-        """Embeddings (N, E) of positions, given the rows of their integers: see `rows`."""
+        """Return the embeddings (N, E) of positions, given the rows of their integers: see `rows`."""
         x_NE = F.embedding_bag(rows_ND, self._signed(self.embedding), mode="sum")
         limit = LARGEST_WEIGHT if self.integer else _LIMIT
         return x_NE.clamp(-limit, limit)
 
     def unknown(self) -> Tensor:
-        """Embedding (E,) of a position that is not known."""
+        """Return the embedding (E,) of a position that is not known."""
         return self._signed(self.embedding[-1])
 
     def rows(self, symbols_ND: Tensor) -> Tensor:
-        """Rows (N, D) of the embedding table for symbols 0..2L of all channels."""
+        """Return the rows (N, D) of the embedding table for symbols 0..2L of all channels."""
         offsets_D = torch.arange(self.config.channels, device=symbols_ND.device) * self.config.values
         return symbols_ND + offsets_D
 
     def look(self, x_NI: Tensor, kind: int | None, refinement: int) -> Tensor:
-        """What the first layer of a kind of pass makes of its taps, (N, C).
+        """Return the output (N, C) of the first layer of a kind of pass, given its taps.
 
         `x_NI` are the embeddings of the taps and, last, of the level.
         """
         return self._relu(self.first[KINDS if kind is None else kind](x_NI, refinement))
 
     def features(self, h_NC: Tensor) -> Tensor:
-        """Features (N, C) of what `look` gave, by the layers that all passes share."""
+        """Return the features (N, C) of the output of `look`, by the layers that all passes share."""
         for block in self.blocks:
             inner, outer = block.children()
             h_NC = self._relu(h_NC + outer(self._relu(inner(h_NC))))
         return h_NC
 
     def logits(self, h_NC: Tensor, group: int) -> Tensor:
-        """Logits (N, G, V) of a group: in units of 1/16 bit (integers), or in bits while training."""
+        """Return the logits (N, G, V) of a group: in units of 1/16 bit (integers), or in bits while training."""
         x_NO: Tensor = self.heads[group](h_NC)
         x_NO = x_NO.floor() if self.integer else round_to_units(x_NO, LOGIT_BITS - UNIT_BITS)
         return x_NO.view(len(x_NO), self.config.group, self.config.values)
 
     def with_group(self, h_NC: Tensor, group: int, symbols_NG: Tensor) -> Tensor:
-        """Features (N, C) for the next group, when the symbols 0..2L of this one are known."""
+        """Return the features (N, C) for the next group, when the symbols 0..2L of this one are known."""
         offsets_G = torch.arange(self.config.group, device=symbols_NG.device) * self.config.values
         added_NC = F.embedding_bag(symbols_NG + offsets_G, self._signed(self.known[group]), mode="sum")
         return self._relu(self.known_layers[group](self._relu(h_NC + added_NC)))
 
     @torch.no_grad()
     def freeze(self) -> dict[str, Tensor]:
-        """The network in integers, by name: int8 and int32 tensors."""
+        """Return the network in integers, by name: int8 and int32 tensors."""
         tensors = frozen_layers(self)
         tables = {"embedding": self._signed(self.embedding), "levels": self.level_table()}
         tables |= {f"known.{i}": self._signed(table) for i, table in enumerate(self.known)}
@@ -222,7 +225,7 @@ class LatentContextNetwork(nn.Module):
 
     @torch.no_grad()
     def thaw(self, tensors: dict[str, Tensor]) -> None:
-        """The inverse of `freeze`, for training that goes on from a finished model.
+        """Take in the integers of `freeze`, for training that goes on from a finished model.
 
         All but the levels is as it was; their anchors are those that come nearest to the frozen table.
 
@@ -239,7 +242,7 @@ class LatentContextNetwork(nn.Module):
 
 
 def integer_network(config: LatentContextConfig, tensors: dict[str, Tensor]) -> LatentContextNetwork:
-    """The network that `LatentContextNetwork.freeze` made integers of.
+    """Return the network of the integers that `LatentContextNetwork.freeze` gave.
 
     Raises:
         CheckpointError: a tensor is missing, is not expected, or does not fit the configuration.

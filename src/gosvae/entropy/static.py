@@ -1,4 +1,9 @@
-"""One histogram for all positions and all images, measured on training data and stored in the checkpoint."""
+"""One histogram for all positions and all images, measured on training data and stored in the checkpoint.
+
+Use this when streams must be coded and decoded in next to no time: compared with adaptive counts it is faster and does
+not follow an image that is unlike the training data, compared with the context model it does not see the neighbours of
+an index, which say most about it.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from gosvae.entropy.base import FrequencyTables, TableModel, check_indices, check_shape, cross_entropy_bits
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import ConfigError
 
 
 class StaticHistogram(TableModel):
-    """A fixed table of K integer counts.
+    """A static table of K integer counts.
 
     Raises:
         ConfigError: a count below 1, counts that are not integers, or K not in 1..65536.
     """
 
-    model_id = 1
+    model_id = EntropyModelId.STATIC_HISTOGRAM
     name = "static-histogram"
 
     def __init__(self, counts_K: npt.NDArray[Any]) -> None:
@@ -33,7 +39,7 @@ class StaticHistogram(TableModel):
 
     @classmethod
     def fit(cls, indices: Iterable[npt.NDArray[Any]], codebook_size: int) -> StaticHistogram:
-        """Count the indices of many images, (h, w) each, and add one to every count so that each index can be coded.
+        """Return the histogram of the indices of many images, (h, w) each, plus one so that every index can be coded.
 
         Raises:
             ShapeError, BitstreamError: as `EntropyModel.estimated_bits`.
@@ -44,10 +50,10 @@ class StaticHistogram(TableModel):
         return cls(counts_K)
 
     def tables(self, shape_hw: tuple[int, int]) -> FrequencyTables:
-        """The same table for every position and every size."""
+        """Return the same table for every position and every size."""
         check_shape(shape_hw)
         return self._tables
 
     def estimated_bits(self, indices_hw: npt.NDArray[Any]) -> float:
-        """Cross-entropy of the indices under the histogram, in bits."""
+        """Return the cross-entropy of the indices under the histogram, in bits."""
         return cross_entropy_bits(check_indices(indices_hw, self.codebook_size), self._tables)

@@ -1,4 +1,4 @@
-"""From codecs, images and an expert to numbers, tables, plots and pictures."""
+"""Evaluation of codecs on images with an expert: numbers, tables, plots and pictures."""
 
 from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.evaluation.results import load_evaluation, save_evaluation

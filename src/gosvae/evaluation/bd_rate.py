@@ -1,4 +1,4 @@
-"""Bjontegaard delta rate: how many more or fewer bytes a codec needs for the same quality, on average.
+"""Bjontegaard delta rate (BD-rate): mean difference in bytes between two codecs at the same quality.
 
 Source: G. Bjontegaard, VCEG-M33, 2001; computed by the library `bjontegaard` (FAU Erlangen-Nuremberg).
 """
@@ -12,6 +12,7 @@ import numpy as np
 
 from gosvae.errors import ConfigError, unknown_name
 from gosvae.evaluation.rows import Evaluation, Row
+from gosvae.extras import needs
 
 MIN_POINTS = 4
 GOOD_POINTS = 6
@@ -23,17 +24,18 @@ QUALITIES = {
     "pixel_accuracy": lambda row: row.pixel_accuracy,
     "psnr_db": lambda row: row.psnr_db,
 }
-"""What a BD-rate can be taken on; more is better in each of them."""
+"""Qualities that a BD-rate can be taken on; in each of them, more is better."""
 
 
 @dataclass(frozen=True)
 class BdRate:
-    """Result of a comparison.
+    """BD-rate of a curve against an anchor.
 
     Attributes:
-        percent: mean difference in bytes at equal quality; negative where the test codec needs fewer.
-        quality_from, quality_to: the range of quality that both curves reach, over which the mean was taken.
-        notes: what weakens the number, one sentence each.
+        percent: mean difference in bytes at equal quality, in per cent; negative if the curve needs fewer than the
+            anchor.
+        quality_from, quality_to: range of quality that both curves reach, over which the mean is taken.
+        notes: reasons for caution, one sentence each.
     """
 
     percent: float
@@ -43,10 +45,10 @@ class BdRate:
 
 
 def bd_rate(evaluation: Evaluation, curve: str, anchor: str, *, quality: str = "miou") -> BdRate:
-    """BD-rate of a curve against an anchor, by the mean bytes of complete files.
+    """Return the BD-rate of a curve against an anchor, by the mean bytes of complete files.
 
     Raises:
-        ConfigError: an unknown curve or quality, a point without the quality, or what `bd_rate_of_points` refuses.
+        ConfigError: an unknown curve or quality, a point without the quality, or as `bd_rate_of_points`.
     """
     if quality not in QUALITIES:
         raise ConfigError(unknown_name("quality", quality, QUALITIES))
@@ -59,7 +61,7 @@ def bd_rate(evaluation: Evaluation, curve: str, anchor: str, *, quality: str = "
 
 
 def _points(rows: Sequence[Row], quality: str) -> list[tuple[float, float]]:
-    """Bytes and quality of the rows."""
+    """Return bytes and quality of the rows."""
     found = []
     for row in rows:
         value = QUALITIES[quality](row)
@@ -70,14 +72,15 @@ def _points(rows: Sequence[Row], quality: str) -> list[tuple[float, float]]:
 
 
 def bytes_at_quality(rows: Sequence[Row], target: float, *, quality: str = "miou") -> float | None:
-    """Mean bytes at which a curve reaches a quality: between the points of its upper envelope, log rate is PCHIP.
+    """Return the mean bytes at which a curve reaches a quality, None if it does not reach it or begins above it.
 
-    None where the curve does not reach it, or begins above it: nothing is extrapolated.
+    The logarithm of the rate is interpolated (PCHIP) between the points of the upper envelope; nothing is extrapolated.
 
     Raises:
         ConfigError: an unknown quality, or a point without it.
     """
-    from scipy.interpolate import PchipInterpolator
+    with needs("plot", "the rate at a quality"):
+        from scipy.interpolate import PchipInterpolator
 
     if quality not in QUALITIES:
         raise ConfigError(unknown_name("quality", quality, QUALITIES))
@@ -95,18 +98,19 @@ def bd_rate_of_points(
     *,
     names: tuple[str, str] = ("test", "anchor"),
 ) -> BdRate:
-    """BD-rate of `(rate, quality)` points (any unit of rate, the same for both).
+    """Return the BD-rate of `(rate, quality)` points, with rates in any unit, the same for both curves.
 
-    Task curves need not rise everywhere, but log rate must be a function of quality. So each curve is reduced to its
-    upper envelope: a point that costs as much as another, or more, without a higher quality is left out, since nobody
-    would use it. On a noisy curve that flatters the codec a little; a note says how many points it was. Between the
-    points runs a monotone cubic (PCHIP). The mean is taken over the range of quality that both envelopes reach;
-    nothing is extrapolated.
+    The quality on a task need not rise everywhere, but the logarithm of the rate must be a function of the quality. So
+    each curve is reduced to its upper envelope: a point that costs as much as another one, or more, and is not better,
+    is left out. This favours a noisy curve a little; a note gives the number of such points. Points are joined by a
+    monotone cubic (PCHIP), and the mean is taken over the range of quality that both envelopes reach.
 
     Raises:
-        ConfigError: fewer than 4 points left on a curve, a rate that is not positive, or no common range of quality.
+        ConfigError: a curve has fewer than 4 points left or a rate that is not positive, or the curves have no common
+            range of quality.
     """
-    from bjontegaard import bd_rate as library_bd_rate  # imports SciPy and matplotlib
+    with needs("plot", "a BD-rate"):
+        from bjontegaard import bd_rate as library_bd_rate  # imports SciPy and matplotlib
 
     notes: list[str] = []
     envelopes = []
@@ -138,7 +142,7 @@ def bd_rate_of_points(
 
 
 def upper_envelope(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those `(rate, quality)` points that no cheaper or equally cheap point reaches, by rising rate.
+    """Return the `(rate, quality)` points that are better than every point of lower or equal rate, by rising rate.
 
     Raises:
         ConfigError: a rate that is not positive.

@@ -1,4 +1,4 @@
-"""What the entropy models make of a codec's indices: bits by formula, bytes as written, and the time they take."""
+"""Comparison of the entropy models of a codec: bits by formula, bytes as written, and times."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ import torch
 
 from gosvae.entropy.base import EntropyModel
 from gosvae.entropy.coder import decode_indices, encode_indices
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import DatasetError
 from gosvae.metrics import zero_order_bits
 
 
 @dataclass(frozen=True)
 class EntropyRow:
-    """One entropy model on all images; means, medians where the name says so.
+    """Result of one entropy model on all images.
 
     Attributes:
         model: name of the entropy model.
-        bits_per_index: its cross-entropy.
-        payload_bytes: of an image, as written, without header and mark.
-        overhead_bytes: payload less cross-entropy.
-        saved: share of the bytes of static coding that is saved; negative where it is more.
-        encode_ms, decode_ms: medians of single images; decoding includes the check of the bytes.
+        bits_per_index: mean cross-entropy in bits.
+        payload_bytes: mean bytes of an image as written, without header and checksum.
+        overhead_bytes: mean bytes of the payload above the cross-entropy.
+        saved: share of the bytes of static coding that the model saves; negative if it needs more.
+        encode_ms, decode_ms: median times for one image; decoding includes the check of the bytes.
     """
 
     model: str
@@ -44,13 +45,13 @@ class EntropyReport:
     """All entropy models of a codec on a data set.
 
     Attributes:
-        codec, dataset: names.
-        images: how many.
-        indices_per_image: mean.
-        raw_bits: of an index at fixed length.
-        zero_order_bits: of an index: entropy of each image's own frequencies, which no decoder knows.
-        threads: of PyTorch, for the times.
-        rows: one for each model.
+        codec, dataset: names of the codec and of the data set.
+        images: number of images.
+        indices_per_image: mean number of indices.
+        raw_bits: bits of an index in a code of fixed length.
+        zero_order_bits: mean bits of an index by the entropy of each image's own frequencies, which no decoder knows.
+        threads: number of threads of PyTorch during the timing.
+        rows: one row for each model.
     """
 
     codec: str
@@ -66,9 +67,9 @@ class EntropyReport:
 def measure_entropy(
     codec: str, dataset: str, grids: Iterable[npt.NDArray[np.int64]], models: Sequence[EntropyModel]
 ) -> EntropyReport:
-    """Code every grid of indices (h, w) with every model; each must come back as it was.
+    """Code every grid of indices (h, w) with every model, check that decoding gives it back, and return the report.
 
-    The share saved is against the model of the id of static histograms, 1, or else the first.
+    The share that a model saves is relative to the static histogram (model id 1), or to the first model without one.
 
     Raises:
         DatasetError: there are no grids.
@@ -79,7 +80,7 @@ def measure_entropy(
     n_indices = sum(grid.size for grid in grids)
     estimates = {m.name: [m.estimated_bits(grid) for grid in grids] for m in models}
     measured = {m.name: [_timed(m, grid) for grid in grids] for m in models}
-    reference = next((m for m in models if m.model_id == 1), models[0]).name
+    reference = next((m for m in models if m.model_id == EntropyModelId.STATIC_HISTOGRAM), models[0]).name
     static_bytes = fmean(n_bytes for n_bytes, _, _ in measured[reference])
     rows = []
     for model in models:
@@ -109,7 +110,7 @@ def measure_entropy(
 
 
 def _timed(model: EntropyModel, indices_hw: npt.NDArray[np.int64]) -> tuple[int, float, float]:
-    """Bytes of the payload, and the seconds of both ways."""
+    """Return the bytes of the payload, and the seconds of encoding and decoding."""
     height, width = indices_hw.shape
     started = time.perf_counter()
     payload = encode_indices(model, indices_hw)
@@ -122,7 +123,7 @@ def _timed(model: EntropyModel, indices_hw: npt.NDArray[np.int64]) -> tuple[int,
 
 
 def entropy_table(report: EntropyReport) -> str:
-    """The report for a terminal."""
+    """Return the report as a table for a terminal."""
     header = ["model", "bits/index", "payload B", "over B", "saved", "encode ms", "decode ms"]
     lines = [
         [

@@ -1,4 +1,4 @@
-"""Feature networks for the Fréchet distance of two sets of images. Only one of them makes it the FID.
+"""Feature networks for the Fréchet distance of two sets of images. Only with Inception is it the FID.
 
 Axis legend: B images, H and W pixels, D features, m classes.
 """
@@ -26,27 +26,27 @@ FRECHET_NAMES = {
     "squeezenet": "SqueezeNet 1.1 of the LPIPS weights, its last features averaged over positions",
     "expert": f"the expert's class probabilities, averaged in {_EXPERT_CELLS}x{_EXPERT_CELLS} cells",
 }
-"""Names for `load_features`, the preferred one first, and what each is."""
+"""Descriptions of the feature networks by name, the preferred one first."""
 
 
 class FeatureExtractor(nn.Module):
     """A frozen network from images (B, 3, H, W) in [0, 1] to features (B, D), float32.
 
     Attributes:
-        name: which network it is; it stands beside every distance.
+        name: name of the network, which is shown beside every distance.
     """
 
     name: str
 
 
 class InceptionFeatures(FeatureExtractor):
-    """The Inception network of the FID (Heusel et al. 2017), as the TorchScript file that NVIDIA published.
+    """Inception network of the FID (Heusel et al. 2017), from the TorchScript file that NVIDIA published.
 
     Args:
-        path: `inception-2015-12-05.pt`; it resizes images by itself and has the weights of 2015 inside.
+        path: path of `inception-2015-12-05.pt`, which resizes images itself and contains the weights of 2015.
 
     Raises:
-        MissingDependencyError: not a TorchScript file.
+        MissingDependencyError: the file is not a TorchScript file.
     """
 
     name = FID_NETWORK
@@ -55,7 +55,7 @@ class InceptionFeatures(FeatureExtractor):
         super().__init__()
         self.path = path
         with warnings.catch_warnings():
-            # PyTorch 2.13 advises exporters against TorchScript; who loads a file can do nothing about it.
+            # PyTorch 2.13 warns exporters of TorchScript; a user who loads a file can do nothing about it.
             warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", DeprecationWarning)
             try:
                 self.network = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
@@ -64,10 +64,10 @@ class InceptionFeatures(FeatureExtractor):
                 raise MissingDependencyError(f"{path} is not a TorchScript file ({reason}): get it again") from None
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
-        """Features (B, 2048).
+        """Return features (B, 2048).
 
         Raises:
-            MissingDependencyError: the file is another network.
+            MissingDependencyError: the file contains another network.
         """
         pixels_B3HW = (255.0 * x_B3HW).round().clamp(0, 255).to(torch.uint8)
         try:
@@ -84,7 +84,7 @@ class InceptionFeatures(FeatureExtractor):
 
 
 class SqueezeNetFeatures(FeatureExtractor):
-    """The last feature map of the network of LPIPS-Squeeze, 512 channels averaged over positions."""
+    """Last feature map of the network of LPIPS-Squeeze: 512 channels, averaged over positions."""
 
     name = "squeezenet1.1"
 
@@ -93,7 +93,7 @@ class SqueezeNetFeatures(FeatureExtractor):
         self.perceptual = perceptual
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
-        """Features (B, 512).
+        """Return features (B, 512).
 
         Raises:
             ShapeError: a side shorter than 17 pixels.
@@ -106,7 +106,7 @@ class SqueezeNetFeatures(FeatureExtractor):
 
 
 class ExpertFeatures(FeatureExtractor):
-    """What an expert sees and where: its class probabilities, averaged in the cells of a 4x4 grid."""
+    """Class probabilities of an expert, averaged in the cells of a 4x4 grid."""
 
     def __init__(self, expert: Expert) -> None:
         super().__init__()
@@ -114,22 +114,23 @@ class ExpertFeatures(FeatureExtractor):
         self.name = f"{expert.info.name}, class probabilities in {_EXPERT_CELLS}x{_EXPERT_CELLS} cells"
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
-        """Features (B, 16 m), each in [0, 1]."""
+        """Return features (B, 16 m), each in [0, 1]."""
         probabilities_BmHW = self.expert(x_B3HW).softmax(dim=1)
         return F.adaptive_avg_pool2d(probabilities_BmHW, _EXPERT_CELLS).flatten(1).float()
 
 
 def load_features(name: str, expert: Expert, weights: Path | None = None) -> FeatureExtractor:
-    """A frozen feature extractor: `inception`, `squeezenet` or `expert`; `auto` takes the first that is at hand.
+    """Return a frozen feature extractor: `inception`, `squeezenet` or `expert`; `auto` takes the first available one.
 
     Args:
-        expert: for `expert`.
+        name: name of the feature extractor.
+        expert: expert whose probabilities are the features of `expert`.
         weights: folder with weight files; default the environment variable GOSVAE_WEIGHTS. Inception is never
             downloaded.
 
     Raises:
         ConfigError: an unknown name.
-        MissingDependencyError: weights that are nowhere, or a file that is something else.
+        MissingDependencyError: the weights are not found, or the file contains another network.
     """
     given = weights if weights is not None else Path(os.environ.get("GOSVAE_WEIGHTS", "."))
     inception = given / f"{FID_NETWORK}.pt"
@@ -142,7 +143,9 @@ def load_features(name: str, expert: Expert, weights: Path | None = None) -> Fea
             if not inception.is_file():
                 raise MissingDependencyError(
                     f"no {inception.name} in {given}: get it from NVIDIA's StyleGAN2-ADA or StyleGAN3 and name its "
-                    "folder by GOSVAE_WEIGHTS or --weights, or take another network (squeezenet, expert)"
+                    "folder (in code or by the environment's GOSVAE_WEIGHTS), or take another network (squeezenet, "
+                    "expert)",
+                    argument="weights",
                 )
             extractor = InceptionFeatures(inception)
         case "squeezenet":

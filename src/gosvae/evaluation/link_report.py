@@ -1,4 +1,4 @@
-"""A sweep over channels as Markdown tables and plots."""
+"""Markdown tables and plots of a sweep over channels."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 
 from gosvae.evaluation.link_sweep import AXES, Sweep, SweepRow
 from gosvae.evaluation.plots import COLOURS, MARKERS
+from gosvae.extras import needs
 from gosvae.units import kib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PER_CENT = ("loss", "burst")
-"""Axes that are shown in per cent."""
+"""Names of the axes that are shown in per cent."""
 
 
 def link_tables(sweep: Sweep) -> str:
-    """A table for each axis, systems down and points across, with what the numbers mean; ends in a newline."""
+    """Return a table for each axis, with a row for each system and a column for each point, and an explanation."""
     parts = [f"{_caption(sweep)}\n"]
     for axis, systems in _by_axis(sweep).items():
         xs = [row.x for row in next(iter(systems.values()))]
@@ -34,9 +35,10 @@ def link_tables(sweep: Sweep) -> str:
 
 
 def plot_link(sweep: Sweep, axis: str, paths: Sequence[Path]) -> None:
-    """Write the plot of an axis to each path; the ending (`.png`, `.svg`, `.pdf`) is the format."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    """Write the plot of an axis to each path; the ending (`.png`, `.svg`, `.pdf`) chooses the format."""
+    with needs("plot", "a plot"):
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
 
     with rc_context({"font.size": 10, "svg.hashsalt": "gosvae", "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(7.2, 5.2), dpi=150, layout="constrained")
@@ -59,7 +61,7 @@ def plot_link(sweep: Sweep, axis: str, paths: Sequence[Path]) -> None:
 
 
 def _finish(axes: Axes, sweep: Sweep, axis: str) -> None:
-    """Axes, title, reference and legend."""
+    """Draw axes, title, reference and legend."""
     source = sweep.provenance
     if axis == "ber":
         axes.set_xscale("symlog", linthresh=1e-6, linscale=0.5)
@@ -77,19 +79,19 @@ def _finish(axes: Axes, sweep: Sweep, axis: str) -> None:
     )
     axes.grid(which="major", color="#DDDDDD", linewidth=0.7)
     axes.set_axisbelow(True)
-    # Under the axes: curves of many systems leave no room between them.
+    # The legend is below the axes: curves of many systems leave no room between them.
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, fontsize=8)
 
 
 def quality_title(sweep: Sweep) -> str:
-    """What `quality_of` is, in words."""
+    """Return the name of the quality that `quality_of` returns."""
     if sweep.reference_miou is not None:
         return "mIoU against labels"
     return "agreement (mIoU against the expert's map of the original)"
 
 
 def quality_of(row: SweepRow) -> float | None:
-    """mIoU if there are labels, else the agreement."""
+    """Return the mIoU if there are labels, else the agreement."""
     return row.agreement_miou if row.miou is None else row.miou
 
 

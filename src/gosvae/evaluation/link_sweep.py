@@ -1,4 +1,4 @@
-"""Task quality over channels that get worse: several systems at equal bytes on the air, as tables and plots."""
+"""Sweeps over channels that get worse: quality of the task for several systems at equal bytes on the air."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from gosvae.evaluation.rows import ClassMapArray, Provenance
 from gosvae.evaluation.transmission import LinkSettings, Outcome, Sent, receive, send, transmit
 from gosvae.experts.base import Expert
 from gosvae.files import write_atomically
-from gosvae.link import ReceivedFrame
 from gosvae.metrics import ConfusionMatrix
+from gosvae.packets import ReceivedFrame
 from gosvae.seeding import torch_generator
 from gosvae.tensors import ImageArray, image_to_tensor
 
@@ -35,12 +35,12 @@ SWEEP_FILE = "link.json"
 
 @dataclass(frozen=True)
 class Axis:
-    """A quantity that is swept.
+    """A quantity that can be swept.
 
     Attributes:
-        title: of the axis in plots, with its unit.
-        spec: of the channel, with `{}` for the value.
-        points: values of it.
+        title: title of the axis in plots, with its unit.
+        spec: specification of the channel, with `{}` for the value.
+        points: default values.
     """
 
     title: str
@@ -69,7 +69,7 @@ AXES: Mapping[str, Axis] = MappingProxyType(
         ),
     }
 )
-"""What can be swept, by name."""
+"""Axes by name."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,10 @@ class System:
     """A codec with its protection.
 
     Attributes:
-        label: unique in a sweep.
-        overhead: repair packets for each packet.
-        budget_bytes: on the air, for each image; None where the codec's own rate counts.
+        label: name in tables and plots, unique in a sweep.
+        codec: codec of the images.
+        overhead: number of repair packets for each packet.
+        budget_bytes: largest number of bytes on the air for each image; None takes the codec's own rate.
     """
 
     label: str
@@ -90,17 +91,19 @@ class System:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """A system at one point of an axis.
+    """Result of a system at one point of an axis.
 
     Attributes:
-        x: the value of the axis: a share, not per cent.
-        channel: its specification.
-        air_bytes: mean of an image, all datagrams.
-        miou: against labels, from one confusion matrix over all images and repeats; None without labels.
-        agreement_miou: the same against the expert's map of the original.
+        axis: name of the axis.
+        system: label of the system.
+        x: value of the axis; a share, not per cent.
+        channel: specification of the channel.
+        air_bytes: mean bytes of all datagrams of an image.
+        miou: mIoU against labels, from one confusion matrix over all images and repeats; None without labels.
+        agreement_miou: mIoU against the expert's maps of the originals.
         whole, concealed, truncated, lost: share of the images with this outcome, see `transmission.Outcome`.
-        concealed_share: mean share of the pixels that were concealed, or lost with their image.
-        over_budget_images: images whose smallest stream takes more than the budget (it was sent all the same).
+        concealed_share: mean share of the pixels that are concealed, or lost with their image.
+        over_budget_images: number of images whose smallest stream is above the budget; it is sent nevertheless.
     """
 
     system: str
@@ -120,13 +123,14 @@ class SweepRow:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A complete sweep.
+    """Result of a sweep.
 
     Attributes:
-        reference_miou: of the expert on the originals; None without labels.
-        budget_bytes: on the air, of the systems whose rate can be set.
-        repeats: how often each image was sent at each point, each time with other chances.
-        rows: by axis, then by system, then by point.
+        provenance: data, expert, versions and hardware.
+        reference_miou: mIoU of the expert on the originals; None without labels.
+        budget_bytes: largest number of bytes on the air for systems whose rate can be set.
+        repeats: number of times that each image is sent at each point, each time with other random numbers.
+        rows: results, sorted by axis, then by system, then by point.
     """
 
     provenance: Provenance
@@ -137,7 +141,7 @@ class Sweep:
 
 
 class _Point:
-    """What is counted for a system at a point."""
+    """Counts of a system at a point."""
 
     def __init__(self, class_count: int) -> None:
         self.labels, self.agreement = ConfusionMatrix(class_count), ConfusionMatrix(class_count)
@@ -147,7 +151,7 @@ class _Point:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A delivery as the expert sees it: both confusion matrices of the image, and how it came about."""
+    """Delivery of an image as the expert sees it: both confusion matrices, and the outcome."""
 
     labels: ConfusionMatrix | None
     agreement: ConfusionMatrix
@@ -156,15 +160,15 @@ class _Seen:
 
 
 class _Viewer:
-    """One image under one system; equal deliveries are decoded and looked at once."""
+    """One image of one system; equal deliveries are decoded only once."""
 
     def __init__(self, expert: Expert, codec: ImageCodec, sample: Sample, original_HW: ClassMapArray) -> None:
         self.expert, self.codec, self.sample, self.original_HW = expert, codec, sample, original_HW
         self.known: dict[tuple[int, ...] | None, _Seen] = {}
 
     def see(self, frame: ReceivedFrame | None) -> _Seen:
-        """What the expert sees on a delivery."""
-        # What arrives is what was sent; of a file only what stands before the first gap counts.
+        """Return what the expert sees on a delivery."""
+        # Slices that arrive are as they were sent; of other files only the part before the first gap counts.
         tolerant = isinstance(self.codec, LossTolerantCodec)
         key = None if frame is None else frame.missing if tolerant else frame.missing[:1]
         if key not in self.known:
@@ -183,7 +187,7 @@ class _Viewer:
 
 @torch.inference_mode()
 def class_map_of(expert: Expert, image_uint8_HW3: ImageArray) -> ClassMapArray:
-    """The expert's class of every pixel, (H, W)."""
+    """Return the expert's class of every pixel, (H, W)."""
     device = next(chain(expert.parameters(), expert.buffers()), torch.empty(0)).device
     x_B3HW = image_to_tensor(image_uint8_HW3).to(device)
     class_map_HW: ClassMapArray = expert.class_map(x_B3HW)[0].cpu().numpy().astype(np.int16)
@@ -204,14 +208,15 @@ def sweep_link(
     """Send every image over every channel with every system.
 
     Args:
-        systems: in the order of tables.
-        axes: names of `AXES` with the points to take; None takes its own.
+        systems: systems in the order of the tables.
+        axes: points of each axis, by a name of `AXES`; None takes the default points.
         link: packets, MTU and seed; its channel and overhead are not used.
-        repeats: how often each image is sent at each point.
+        repeats: number of times that each image is sent at each point.
 
     Raises:
-        ConfigError: nothing to sweep, two systems of one label, a codec that sends class maps, or classes of labels and
-            expert that differ.
+        ConfigError: there is nothing to sweep, two systems have the same label, a codec sends class maps, or the
+        classes
+            of labels and expert differ.
     """
     labels = [system.label for system in systems]
     if not systems or not axes or len(dataset) == 0 or repeats < 1 or len(set(labels)) < len(labels):
@@ -262,7 +267,7 @@ def sweep_link(
 
 
 def _specs(name: str, points: Sequence[float] | None) -> list[tuple[float, str]]:
-    """Points of an axis with their channels, checked."""
+    """Return the points of an axis with their channels; raise ConfigError for an unknown axis or channel."""
     if name not in AXES:
         raise ConfigError(unknown_name("axis", name, AXES))
     axis = AXES[name]
@@ -301,20 +306,10 @@ _OUTCOMES: tuple[Outcome, ...] = ("whole", "concealed", "truncated", "lost")
 
 
 def save_sweep(sweep: Sweep, folder: Path) -> Path:
-    """Write `link.json`; `WriteError` where the folder cannot be written."""
-    write_atomically(folder / SWEEP_FILE, TypeAdapter(Sweep).dump_json(sweep, indent=1) + b"\n")
-    return folder / SWEEP_FILE
-
-
-def load_sweep(folder: Path) -> Sweep:
-    """Read what `save_sweep` wrote.
+    """Write `link.json` and return its path.
 
     Raises:
-        ConfigError: the file is missing or is no sweep.
+        WriteError: no space or no permission.
     """
-    file = folder / SWEEP_FILE if folder.is_dir() else folder
-    try:
-        return TypeAdapter(Sweep).validate_json(file.read_bytes())
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"cannot read {file}: {reason}; expected what `gosvae evaluate-link` wrote") from None
+    write_atomically(folder / SWEEP_FILE, TypeAdapter(Sweep).dump_json(sweep, indent=1) + b"\n")
+    return folder / SWEEP_FILE

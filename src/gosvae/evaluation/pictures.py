@@ -1,4 +1,4 @@
-"""The picture of an evaluation: originals and reconstructions, and under each what the expert sees on it."""
+"""Picture of an evaluation: originals and reconstructions, each above the class map that the expert sees on it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _GREY = (95, 95, 95)
 _MARGIN = 16
 _GAP = 8
 _MAX_ASPECT = 1.5
-"""A tile is at most so many times as high as wide; higher images are made narrower."""
+"""Largest ratio of height to width of a tile; taller images are made narrower."""
 
 
 @dataclass(frozen=True)
 class _Tile:
-    """One cell of the grid: an image over its class map, with two lines of text above."""
+    """One cell of the grid: two lines of text, an image, and its class map."""
 
     title: str
     detail: str
@@ -41,12 +41,15 @@ class _Tile:
 def draw_pictures(evaluation: Evaluation, path: Path, *, tile_width: int = 384, columns: int = 4) -> None:
     """Write the kept images of an evaluation as one PNG.
 
-    For each image: the original and its reconstructions in the order of the codecs, at most `columns` beside each
-    other, under each the expert's class map in colours, above each the KiB (1024 bytes) and the share of pixels where
-    the expert sees the same class as on the original. A legend names the colours that occur.
+    For each image, the original and its reconstructions stand side by side in the order of the codecs. Below each is
+    the expert's class map in colours; above each are the KiB (1024 bytes) and the share of pixels where the expert sees
+    the same class as on the original. A legend names the colours that occur.
 
     Args:
-        tile_width: width of an image in pixels, however wide it really is (very high ones are narrower).
+        evaluation: evaluation with kept images.
+        path: path of the PNG.
+        tile_width: width in pixels of an image in the picture; very tall images are narrower.
+        columns: largest number of images side by side.
 
     Raises:
         ConfigError: no image was kept (`evaluate(..., keep_images=[0])` keeps the first).
@@ -55,7 +58,7 @@ def draw_pictures(evaluation: Evaluation, path: Path, *, tile_width: int = 384, 
         raise ConfigError("no image was kept for pictures: evaluate with keep_images, for example keep_images=[0]")
     palette_m3 = class_palette(evaluation.provenance.class_names)
     count = 1 + len(evaluation.kept[0].reconstructions)
-    columns = math.ceil(count / math.ceil(count / columns))  # 5 tiles in lines of at most 4 are 3 and 2
+    columns = math.ceil(count / math.ceil(count / columns))  # 5 tiles with at most 4 in a line are 3 and 2
     width = 2 * _MARGIN + columns * tile_width + (columns - 1) * _GAP
     font_height = max(13, tile_width // 22)
     parts: list[Image.Image] = []
@@ -108,7 +111,7 @@ def _beside(tiles: Sequence[Image.Image], width: int) -> Image.Image:
 
 
 def _legend(evaluation: Evaluation, palette_m3: npt.NDArray[np.uint8], width: int, font_height: int) -> Image.Image:
-    """Colours of the classes that occur in the maps, and a line that says what stands above the images."""
+    """Return the legend: colours of the classes that occur, and a line that explains the text above the images."""
     maps = [kept.class_map_HW for kept in evaluation.kept]
     maps += [made.class_map_HW for kept in evaluation.kept for made in kept.reconstructions]
     occurring = np.unique(np.concatenate([class_map.reshape(-1) for class_map in maps]))
@@ -135,12 +138,12 @@ def _legend(evaluation: Evaluation, palette_m3: npt.NDArray[np.uint8], width: in
 
 
 def _font(height: int) -> Font:
-    """Pillow's own font, so that pictures are alike on every machine."""
+    """Return Pillow's own font, so that pictures are the same on every machine."""
     return ImageFont.load_default(height)
 
 
 def _fitted(text: str, font: Font, width: int) -> str:
-    """The text, cut with an ellipsis where it is too wide."""
+    """Return the text, cut with an ellipsis if it is too wide."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

@@ -1,4 +1,4 @@
-"""The rate-task plot: quality of the task against bytes, one curve for each codec."""
+"""Rate-task plot: quality of the task against bytes, one curve for each codec."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from gosvae.errors import ConfigError, unknown_name
 from gosvae.evaluation.rows import Evaluation, Row
+from gosvae.extras import needs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; markers repeat the difference without colour.
+# Colours of Okabe and Ito, which colour-blind readers can tell apart; markers repeat the difference without colour.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F3C8D", "#80BA5A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # one fewer than colours: 72 different pairs
 
@@ -28,20 +29,23 @@ _AXES = {
 
 
 def plot_rate_task(evaluation: Evaluation, paths: Sequence[Path], *, quality: str | None = None) -> None:
-    """Write the plot to each path; the ending (`.png`, `.svg`, `.pdf`) is the format.
+    """Write the plot to each path; the ending (`.png`, `.svg`, `.pdf`) chooses the format.
 
-    Rate is the mean KiB of complete files on a logarithmic axis. The uncompressed reference is a dashed line, the
-    points of a curve are joined, a hollow marker stands for a point that is over its budget on some images.
+    The rate is the mean KiB of complete files, on a logarithmic axis. The uncompressed reference is a dashed line. The
+    points of a curve are joined; a hollow marker is a point that is over its budget on some images.
 
     Args:
-        quality: a value of `Row`: miou, pixel_accuracy, agreement_miou, agreement_accuracy, psnr_db or lpips;
-            None takes mIoU if there are labels, else the agreement.
+        evaluation: results to plot.
+        paths: paths of the plots.
+        quality: value of `Row`: miou, pixel_accuracy, agreement_miou, agreement_accuracy, psnr_db or lpips; None takes
+            mIoU if there are labels, else the agreement.
 
     Raises:
         ConfigError: an unknown quality, or one that no codec has.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    with needs("plot", "a plot"):
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
 
     quality = quality or ("miou" if evaluation.reference.miou is not None else "agreement_miou")
     if quality not in _AXES:
@@ -87,7 +91,7 @@ def _label_axes(axes: Axes, evaluation: Evaluation, quality: str) -> None:
     source = evaluation.provenance
     axes.set_xscale("log")
     low, high = axes.get_xlim()
-    if high < 4 * low:  # matched codecs differ by a few bytes: do not blow that up to the whole width
+    if high < 4 * low:  # matched codecs differ by a few bytes, which must not fill the whole width
         middle = math.sqrt(low * high)
         axes.set_xlim(middle / 2, 2 * middle)
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high >= 4 * low else (1.0, 1.5, 2, 3, 4, 5, 6, 8)))

@@ -1,6 +1,6 @@
-"""The evaluation protocol: every codec on every image, real files, one confusion matrix over the data set.
+"""Evaluation protocol: every codec on every image, real files, one confusion matrix over the data set.
 
-The expert's map of an original is made once and shared by all codecs. Batch size is 1, so images may differ in size.
+The expert's map of an original is computed once for all codecs. The batch size is 1, so images may differ in size.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ log = logging.getLogger(__name__)
 
 @runtime_checkable
 class ReportsZeroOrderBytes(Protocol):
-    """A codec that can tell what its indices would take at their own zero-order entropy."""
+    """A codec that can estimate the bytes of its indices at their own zero-order entropy."""
 
     def zero_order_bytes(self, data: bytes) -> float:
-        """Bytes (an estimate, no header) of the indices in a stream; see `metrics.zero_order_bits`."""
+        """Return the estimated bytes of the indices of a stream, without header; see `metrics.zero_order_bits`."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,10 @@ class CodecEntry:
     """A codec at one setting.
 
     Attributes:
-        label: what tables call it; unique in an evaluation.
-        budget_bytes: bytes that each image's file may take; the codec's quality is searched for every image. A
-            sequence holds one number for each image, in the order of the data set.
+        label: name in tables, unique in an evaluation.
+        codec: codec to measure.
+        budget_bytes: largest number of bytes of each image's file, for which the quality is searched image by image. A
+            sequence has one number for each image, in the order of the data set.
         match: label of an earlier entry whose file length, image by image, is the budget.
         curve: entries with the same curve are rate points of one codec, joined in plots and for BD-rate.
     """
@@ -88,20 +89,24 @@ def evaluate(
 ) -> Evaluation:
     """Measure codecs on a data set, in one pass over its images.
 
-    The rows begin with the uncompressed reference: the expert on the originals.
+    The first row is the uncompressed reference: the expert on the originals.
 
     Args:
-        codecs: in the order of the table; an entry that matches another comes after it.
+        codecs: codecs in the order of the table; an entry that matches another comes after it.
+        dataset: images, with or without labels.
+        expert: perception model of the receiver.
         perceptual: distance of images in [0, 1], such as LPIPS.
         frechet: feature network for the Fréchet distance of each codec's images from the originals.
-        use_labels: compare with the labels if there are any; the agreement with the expert's own map always is.
+        use_labels: whether to compare with labels, if there are any. The agreement with the expert's map of the
+        original
+            is always measured.
         keep_images: indices of images whose pixels and class maps are kept for pictures.
-        link: every stream travels over it, and all bytes and budgets are those on the air: packets with their headers
-            and repair packets.
-        progress: show a bar on stderr; None shows it on a terminal only.
+        link: link that every stream is sent over; bytes and budgets are then those on the air, with packet headers and
+            repair packets.
+        progress: whether to show a bar on stderr; None shows it on a terminal only.
 
     Raises:
-        ConfigError: an empty data set, entries that do not fit together, or classes of labels and expert that differ.
+        ConfigError: the data set is empty, entries do not fit together, or the classes of labels and expert differ.
     """
     _check_entries(codecs, len(dataset), len(expert.info.class_names))
     _check_indices(dataset, keep_images)
@@ -155,7 +160,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _View:
-    """An image as tensor, as the expert sees it, and its features for the Fréchet distance."""
+    """An image as tensor, the expert's map of it, and its features for the Fréchet distance."""
 
     x_B3HW: Tensor
     class_map_HW: ClassMapArray
@@ -163,7 +168,7 @@ class _View:
 
 
 class _Viewer:
-    """The expert, the perceptual metric and the feature network, on the device of the expert."""
+    """Expert, perceptual metric and feature network, on the device of the expert."""
 
     def __init__(self, expert: Expert, perceptual: PerceptualMetric | None, frechet: FeatureExtractor | None) -> None:
         self.expert = expert
@@ -184,7 +189,7 @@ class _Viewer:
 
 
 class _TaskCounts:
-    """Both confusion matrices of one codec: against the labels and against the expert's map of the original."""
+    """Confusion matrices of one codec: against the labels, and against the expert's maps of the originals."""
 
     def __init__(self, class_count: int) -> None:
         self.labels = ConfusionMatrix(class_count)
@@ -196,7 +201,7 @@ class _TaskCounts:
             self.labels.update(class_map_HW, sample.labels_uint8_HW)
 
     def values(self) -> dict[str, Any]:
-        """The task columns of a `Row`."""
+        """Return the values of the task for a `Row`."""
         miou, agreement = self.labels.mean_iou(), self.agreement.mean_iou()
         return {
             "miou": miou and miou.value,
@@ -210,7 +215,7 @@ class _TaskCounts:
 
 
 class _Tally:
-    """One codec entry and what it has gathered so far."""
+    """One codec entry and its results so far."""
 
     def __init__(self, entry: CodecEntry, viewer: _Viewer, link: LinkSettings | None) -> None:
         self.entry = entry
@@ -225,7 +230,7 @@ class _Tally:
         self.decode_ms: list[float] = []
 
     def measure(self, sample: Sample, original: _View, budget_bytes: int | None) -> Reconstruction:
-        """Through the codec and back, then look at what came out."""
+        """Compress and decompress an image, measure the result, and return the reconstruction."""
         codec = self.entry.codec
         sent = self._encode(sample.image_uint8_HW3, budget_bytes)
         data, image = sent.data, self._decode(sent, sample.image_uint8_HW3.shape[:2])
@@ -233,7 +238,7 @@ class _Tally:
             self.zero_order_bytes.append(codec.zero_order_bytes(data))
         seen, mse, lpips = None, None, None
         if isinstance(codec, ClassMapCodec):
-            class_map_HW = codec.class_map(data).astype(np.int16)  # the colours that stand for it are no picture
+            class_map_HW = codec.class_map(data).astype(np.int16)  # its colours are not measured as a picture
         else:
             seen, mse = self.viewer.view(image), mean_squared_error(sample.image_uint8_HW3, image)
             class_map_HW, lpips = seen.class_map_HW, self.viewer.distance(original, seen)
@@ -243,7 +248,7 @@ class _Tally:
         agreement = ConfusionMatrix(self.viewer.class_count)
         agreement.update(class_map_HW, original.class_map_HW)
         miou = agreement.mean_iou()
-        assert miou is not None  # an image has pixels, and none of them is ignored here
+        assert miou is not None  # the map of the original has no ignored pixels
         row = ImageRow(
             label=self.entry.label,
             image=sample.name,
@@ -263,9 +268,9 @@ class _Tally:
 
     @torch.inference_mode()
     def _encode(self, image: ImageArray, budget_bytes: int | None) -> Sent:
-        """The file, in datagrams where there is a link; without one it is a single one."""
+        """Return the stream of an image in its datagrams; without a link, one datagram holds the whole file."""
         codec = self.entry.codec
-        assert budget_bytes is None or isinstance(codec, RateControlledCodec)  # _check_entries has seen to it
+        assert budget_bytes is None or isinstance(codec, RateControlledCodec)  # checked by _check_entries
         if self.link is not None:
             return send(codec, image, self.link, budget_bytes)
         if budget_bytes is None:
@@ -279,18 +284,18 @@ class _Tally:
         return Sent(data, (data,), over_budget)
 
     def _decode(self, sent: Sent, size_hw: tuple[int, int]) -> ImageArray:
-        """The picture at the receiver."""
+        """Return the picture at the receiver."""
         codec = self.entry.codec
         if self.link is None:
             return _timed(self.decode_ms, lambda: codec.decompress(sent.data))
-        # The same chances for every codec: they differ in what they make of them.
+        # The same random numbers for every codec, so that all meet the same losses.
         generator = torch_generator(self.link.seed, "link", len(self.rows))
         frame = transmit(sent.datagrams, self.link.channel, generator)
         self.received.append(_timed(self.decode_ms, lambda: receive(codec, frame, size_hw)))
         return self.received[-1].image_uint8_HW3
 
     def row(self, real: Sequence[FeatureArray]) -> Row:
-        """The codec's row; `real` holds the features of the originals."""
+        """Return the row of the codec; `real` has the features of the originals."""
         rows, zero_order, features = self.rows, self.zero_order_bytes, self.features
         network = self.viewer.frechet.name if self.viewer.frechet is not None and features else None
         return Row(
@@ -319,7 +324,7 @@ class _Tally:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """Mean of the values that are there; None without any."""
+    """Return the mean of the values that are not None; None if there are none."""
     there = [value for value in values if value is not None]
     return fmean(there) if there else None
 
@@ -333,7 +338,7 @@ def _timed(times_ms: list[float], call: Callable[[], T]) -> T:
 
 
 def _check_entries(codecs: Sequence[CodecEntry], image_count: int, class_count: int) -> None:
-    """Refuse what would fail, or mean nothing, only after minutes of work."""
+    """Refuse entries that would fail, or give meaningless results, only after minutes of work."""
     earlier: list[str] = []
     for entry in codecs:
         if entry.label in (*earlier, UNCOMPRESSED):
@@ -366,10 +371,10 @@ def _check_indices(dataset: Dataset, keep_images: Sequence[int]) -> None:
 
 
 def check_classes(dataset: Dataset, expert: Expert) -> None:
-    """Refuse other classes, or another order of them; a few other words for the same class only give a warning.
+    """Refuse an expert with other classes, or with another order of them; warn if a few names differ.
 
     Models spell the names of a data set in their own way (ADE20K's "tv" and "television receiver", "road" and
-    "road, route"), so four fifths of the names, at their places, are enough.
+    "road, route"), so it is enough that four fifths of the names are the same, in the same places.
     """
 
     def plain(names: Iterable[str]) -> list[str]:
@@ -384,5 +389,7 @@ def check_classes(dataset: Dataset, expert: Expert) -> None:
     what += f", first {unlike[0][0]!r} against {unlike[0][1]!r}" if unlike else ""
     differ = f"labels of {dataset.name!r} and expert {expert.info.name!r} have other classes ({what})"
     if len(given) != len(expected) or 5 * len(unlike) > len(given):
-        raise ConfigError(f"{differ}: take an expert for these classes, or evaluate without labels (--no-labels)")
+        raise ConfigError(
+            f"{differ}: take an expert for these classes, or evaluate without labels", argument="use_labels"
+        )
     log.warning("%s: taken for other words for the same %d classes", differ, len(given))

@@ -1,4 +1,4 @@
-"""Results on disk: a complete `evaluation.json`, and for each codec a file that CompressAI's plot tool reads."""
+"""Files of results: a complete `evaluation.json`, and a file for each codec that CompressAI's plot tool reads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EVALUATION_FILE = "evaluation.json"
 
 @dataclass(frozen=True)
 class _Saved:
-    """The content of `evaluation.json`."""
+    """Content of `evaluation.json`."""
 
     schema: int
     provenance: Provenance
@@ -36,9 +36,9 @@ class _Saved:
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Write `evaluation.json` and one CompressAI result file for each curve; return their paths, the former first.
+    """Write `evaluation.json` and one CompressAI result file for each curve; return their paths in this order.
 
-    An infinite PSNR (an exact image) is the string "Infinity" in the former and null in the latter.
+    An infinite PSNR (of an exact image) is the string "Infinity" in `evaluation.json` and null in the other files.
 
     Raises:
         WriteError: the folder cannot be written; each file is either the old or the new one.
@@ -57,10 +57,10 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
 
 
 def load_evaluation(path: Path) -> Evaluation:
-    """Read what `save_evaluation` wrote, from the folder or from its `evaluation.json` (pictures are not saved).
+    """Read an evaluation that `save_evaluation` wrote, from the folder or its `evaluation.json`, without pictures.
 
     Raises:
-        ConfigError: the file is missing, is not an evaluation, or is of another schema version.
+        ConfigError: the file is missing, is not an evaluation, or has another schema version.
     """
     file = path / EVALUATION_FILE if path.is_dir() else path
     try:
@@ -77,9 +77,9 @@ def load_evaluation(path: Path) -> Evaluation:
 
 
 def compressai_result(name: str, rows: Sequence[Row], provenance: Provenance) -> dict[str, Any]:
-    """The tree that CompressAI's plot tool reads: `name`, `description` and `results`, lists aligned by rate point.
+    """Return the tree that CompressAI's plot tool reads: `name`, `description` and `results`, with lists by rate point.
 
-    `bpp` counts complete files; times are seconds as CompressAI has them. A quantity that no point has is left out.
+    `bpp` counts complete files; times are in seconds, as in CompressAI. Quantities that no point has are left out.
     """
 
     def seconds(milliseconds: float | None) -> float | None:
@@ -120,7 +120,7 @@ def compressai_result(name: str, rows: Sequence[Row], provenance: Provenance) ->
 def gather_provenance(
     dataset: Dataset, expert: Expert, sizes: Sequence[tuple[int, int]], perceptual: str | None
 ) -> Provenance:
-    """All that one must know to repeat an evaluation. `sizes` are (height, width) of all images."""
+    """Return all that is needed to repeat an evaluation. `sizes` are (height, width) of all images."""
     smallest, largest = min(sizes), max(sizes)
     geometry = f"{smallest[0]}x{smallest[1]}"
     return Provenance(

@@ -1,4 +1,4 @@
-"""What an evaluation finds: one row for each codec, one for each image and codec, and where they come from."""
+"""Results of an evaluation: a row for each codec, a row for each image and codec, and the provenance."""
 
 from __future__ import annotations
 
@@ -13,43 +13,46 @@ from gosvae.tensors import ImageArray
 from gosvae.units import kib
 
 ClassMapArray = npt.NDArray[np.int16]
-"""Class of every pixel as an expert sees it, (H, W)."""
+"""Class map of an expert: the class of every pixel, (H, W)."""
 
 UNCOMPRESSED = "uncompressed"
-"""Label of the reference row: the expert on the original images."""
+"""Label of the reference row, the expert on the original images."""
 
 FID_NETWORK = "inception-2015-12-05"
-"""The feature network whose Fréchet distance is called FID; no other's is."""
+"""Name of the only feature network whose Fréchet distance is called FID."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One codec at one setting over the whole data set; None where a value does not exist.
+    """Results of one codec at one setting over the whole data set; a value that does not exist is None.
 
-    Means are means of per-image values: an image counts the same whatever its size.
+    Means are means of per-image values: every image counts the same, whatever its size.
 
     Attributes:
-        label: unique in its evaluation.
-        codec: the codec's own name.
-        curve: entries with the same curve are rate points of one codec.
-        total_bytes: mean length of the real files, headers included; over a link, of all datagrams.
-        payload_bytes: the same without headers.
-        zero_order_bytes: mean of what the indices would take at their own zero-order entropy (an estimate).
-        bpp: mean bits per pixel of the original, headers included.
-        miou, pixel_accuracy: against labels, from one confusion matrix over the data set, in [0, 1].
-        miou_classes: the number of classes in the mean (those in labels or predictions).
-        class_iou: for each class of the expert; None for a class in neither.
-        agreement_miou, agreement_accuracy, agreement_classes: the same against the expert's map of the original.
-        mse: on the [0, 1] scale. psnr_db: mean of the images' PSNR; infinite if one image is exact.
-        lpips: mean perceptual distance; `Provenance.perceptual` names its network.
-        frechet_distance: of the reconstructions from the originals, in the features of `frechet_network`; it depends
-            on `image_count`. Where a codec sends a class map and no picture, this, mse, psnr_db and lpips are None.
-        parameters: of the networks in the codec; 0 for classical codecs.
-        encode_ms, decode_ms: median wall-clock time of a single image; no encode time where a quality was searched.
-        over_budget_images: images whose smallest stream is above the budget (that stream was used).
-        damaged_images, lost_images: over a link, images that did not arrive whole, and those of them of which nothing
-            could be decoded.
-        concealed_share: over a link, mean share of the pixels that were concealed, or lost with their image.
+        label: name of the row, unique in its evaluation.
+        codec: name of the codec.
+        curve: name of the curve; entries with the same curve are rate points of one codec.
+        image_count: number of images.
+        total_bytes: mean bytes of the real files, including headers; over a link, of all datagrams.
+        payload_bytes: mean bytes without headers.
+        zero_order_bytes: mean estimated bytes of the indices at their own zero-order entropy.
+        bpp: mean bits per pixel of the original, including headers.
+        miou, pixel_accuracy: quality against labels, from one confusion matrix over the data set, in [0, 1].
+        miou_classes: number of classes in the mean (those in labels or predictions).
+        class_iou: IoU of each class of the expert; None for a class in neither labels nor predictions.
+        agreement_miou, agreement_accuracy, agreement_classes: the same values against the expert's maps of the
+        originals. mse: mean squared error on the [0, 1] scale. psnr_db: mean PSNR of the images; infinite if one image
+        is exact. lpips: mean perceptual distance; `Provenance.perceptual` names its network. frechet_distance: Fréchet
+        distance of the reconstructions from the originals, in the features of
+            `frechet_network`; it depends on `image_count`. It is None, like mse, psnr_db and lpips, if the codec sends
+            a class map and no picture.
+        frechet_network: name of the feature network.
+        parameters: number of parameters of the networks in the codec; 0 for classical codecs.
+        encode_ms, decode_ms: median wall-clock time for one image; no encode time if a quality was searched.
+        over_budget_images: number of images whose smallest stream is above the budget; that stream is used.
+        damaged_images: number of images that did not arrive whole over a link.
+        lost_images: number of damaged images of which nothing could be decoded.
+        concealed_share: mean share of the pixels that were concealed over a link, or lost with their image.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
@@ -84,23 +87,23 @@ class Row:
 
     @property
     def total_kib(self) -> float | None:
-        """Mean KiB (1024 bytes) of the real files, headers included."""
+        """Mean KiB (1024 bytes) of the real files, including headers."""
         return None if self.total_bytes is None else kib(self.total_bytes)
 
     @property
     def fid(self) -> float | None:
-        """The Fréchet distance where it is the FID."""
+        """Fréchet distance if it is the FID, else None."""
         return self.frechet_distance if self.frechet_network == FID_NETWORK else None
 
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image under one codec.
+    """Results of one codec on one image.
 
     Attributes:
         agreement_accuracy: share of pixels where the expert sees the same class as on the original.
-        agreement_miou: the mean over the classes of this image alone.
-        mse, psnr_db, lpips: None where a codec sends a class map and no picture.
+        agreement_miou: mean IoU with the expert's map of the original, over the classes of this image alone.
+        mse, psnr_db, lpips: distortion; None if the codec sends a class map and no picture.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
@@ -121,15 +124,15 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the numbers come from.
+    """Provenance of the results.
 
     Attributes:
-        geometry: height x width of the images in pixels, `256x512`, or smallest and largest where they differ.
+        geometry: height x width of the images in pixels, such as `256x512`; smallest and largest if they differ.
         perceptual: name of the perceptual metric.
-        threads: threads of PyTorch during the timing.
-        revision: Git revision of the source, with `-dirty` where it had changes; None without a repository.
-        channel: over which the streams travelled, with packets and repair packets; None: files that arrive whole. With
-            a channel all bytes are those on the air.
+        threads: number of threads of PyTorch during the timing.
+        revision: Git revision of the source, with `-dirty` if it had changes; None without a repository.
+        channel: description of the channel, packets and repair packets; bytes are then those on the air. None if files
+            arrive whole.
     """
 
     dataset: str
@@ -150,7 +153,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """An image under one codec with what the expert sees on it."""
+    """Reconstruction of an image by one codec, with the expert's map of it."""
 
     label: str
     image_uint8_HW3: ImageArray
@@ -160,7 +163,7 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class KeptImage:
-    """An original that was kept for pictures, with its reconstructions in the order of the codecs."""
+    """An original that is kept for pictures, with its reconstructions in the order of the codecs."""
 
     name: str
     image_uint8_HW3: ImageArray
@@ -170,11 +173,13 @@ class KeptImage:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A complete evaluation; `kept` holds pixels for pictures and is not part of the saved result.
+    """Result of an evaluation.
 
     Attributes:
-        rows: the uncompressed reference first, then one row for each codec entry.
-        images: image by image, within an image in the order of the entries.
+        provenance: data, expert, versions and hardware.
+        rows: uncompressed reference, then one row for each codec entry.
+        images: one row for each image and codec, sorted by image, then in the order of the entries.
+        kept: pixels for pictures, which are not saved.
     """
 
     provenance: Provenance
@@ -184,11 +189,11 @@ class Evaluation:
 
     @property
     def reference(self) -> Row:
-        """The expert on the originals."""
+        """Row of the expert on the originals."""
         return self.rows[0]
 
     def curves(self) -> dict[str, tuple[Row, ...]]:
-        """Rows by curve (a row without a curve is one of its own), each by rising bytes."""
+        """Return the rows of each curve by rising bytes; a row without a curve is a curve of its own."""
         grouped: dict[str, list[Row]] = {}
         for row in self.rows[1:]:
             grouped.setdefault(row.curve or row.label, []).append(row)

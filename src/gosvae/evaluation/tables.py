@@ -1,4 +1,4 @@
-"""An evaluation as a table: Markdown for pages, plain text for terminals."""
+"""Tables of an evaluation: Markdown for pages, plain text for terminals."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _EMPTY = "-"
 
 
 def markdown_table(evaluation: Evaluation, *, details: bool = False) -> str:
-    """A Markdown table with aligned columns and its caption, ending in a newline.
+    """Return a Markdown table with aligned columns and a caption.
 
-    Columns without any value are left out; `details` adds bytes without headers, the zero-order entropy and times.
+    Columns without any value are left out. `details` adds bytes without headers, the zero-order entropy and times.
     """
     header, *lines = _cells(evaluation, details)
     widths = _widths([header, *lines])
@@ -25,7 +25,7 @@ def markdown_table(evaluation: Evaluation, *, details: bool = False) -> str:
 
 
 def terminal_table(evaluation: Evaluation, *, details: bool = False) -> str:
-    """The same for a terminal: columns two spaces apart under a rule."""
+    """Return the table for a terminal: columns two spaces apart under a rule."""
     header, *lines = _cells(evaluation, details)
     widths = _widths([header, *lines])
     rule = ["-" * width for width in widths]
@@ -34,7 +34,7 @@ def terminal_table(evaluation: Evaluation, *, details: bool = False) -> str:
 
 
 def caption(evaluation: Evaluation, *, details: bool = False) -> str:
-    """What the numbers of a table mean, on one line: images, expert, how bytes and classes are counted."""
+    """Return the caption of a table in one line: images, expert, and how bytes and classes are counted."""
     source, reference = evaluation.provenance, evaluation.reference
     plural = "image" if source.image_count == 1 else "images"
     parts = [
@@ -67,7 +67,7 @@ def caption(evaluation: Evaluation, *, details: bool = False) -> str:
 
 
 def _cells(evaluation: Evaluation, details: bool) -> list[list[str]]:
-    """Header and lines as text, without empty columns."""
+    """Return header and lines as text, without empty columns."""
     columns: dict[str, Callable[[Row], str]] = {
         "codec": _name,
         "KiB": lambda row: _number(row.total_kib, 2),
@@ -94,7 +94,7 @@ def _cells(evaluation: Evaluation, details: bool) -> list[list[str]]:
 
 
 def _frechet_network(evaluation: Evaluation) -> str | None:
-    """The feature network of the rows' Fréchet distances; all have the same."""
+    """Return the name of the feature network of the Fréchet distances, which all rows share."""
     return next((row.frechet_network for row in evaluation.rows if row.frechet_network), None)
 
 
@@ -127,5 +127,5 @@ def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
 
 
 def _padded(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """The first column to the left, numbers to the right."""
+    """Return the cells padded to their widths: the first column is left-aligned, numbers are right-aligned."""
     return [cells[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))]

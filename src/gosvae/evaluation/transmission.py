@@ -1,9 +1,9 @@
-"""Streams over a simulated link: packets, repair packets, a channel, and the picture of what arrives.
+"""Transmission over a simulated link: packets, repair packets, a channel, and the picture at the receiver.
 
-All codecs take the same way. Streams of a loss-tolerant codec are cut between their slices, and lost slices are
-concealed. Files of other codecs are cut into equally many pieces with the same packet headers and repair packets around
-them; where a piece is missing, the picture is what the decoder makes of the pieces before it: a JPEG's first scans or
-rows, of most other formats nothing, which shows as mid-grey.
+All codecs are treated alike. Streams of a loss-tolerant codec are cut between their slices, and lost slices are
+concealed. Files of other codecs are cut into as many pieces, with the same packet headers and repair packets. If a
+piece is missing, the decoder gets the pieces before it: it shows the first scans or rows of a JPEG, and nothing of most
+other formats, for which the picture is mid-grey.
 
 Axis legend: H and W pixels.
 """
@@ -25,7 +25,7 @@ from gosvae.bitstream import MAX_SLICES, SHORT_FINGERPRINT_BYTES, Header, pack_s
 from gosvae.channels.base import Channel
 from gosvae.codecs.base import ImageCodec, LossTolerantCodec, RateControlledCodec
 from gosvae.errors import BitstreamError, ConfigError, RateError
-from gosvae.link import (
+from gosvae.packets import (
     DEFAULT_MTU_BYTES,
     REPAIR_OVERHEAD_BYTES,
     Reassembler,
@@ -37,27 +37,27 @@ from gosvae.link import (
 from gosvae.tensors import ImageArray
 
 GREY = 128
-"""Value of the pixels of a picture of which nothing can be decoded."""
+"""Value of all pixels of a picture that cannot be decoded."""
 RAW_MODEL_ID = 255
-"""In the place of an entropy model in packets of files that are no gosvae stream."""
+"""Entropy model id in packets of files that are not gosvae streams."""
 _MOST_SEARCHES = 16
 _TRUNCATED_LOCK = threading.Lock()
 
 Outcome = Literal["whole", "concealed", "truncated", "lost"]
-"""What became of a picture: every byte arrived; lost slices were concealed; it is what a decoder made of the beginning
-of its file; or nothing could be decoded."""
+"""Outcome of a transmission: every byte arrived; lost slices were concealed; the decoder got only the beginning of the
+file; or nothing could be decoded."""
 
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """How streams travel in an evaluation.
+    """Settings of the simulated link.
 
     Attributes:
-        channel: loses or damages packets.
-        overhead: repair packets for each packet, as in `protect`; 0: none.
-        packets: into how many an image is cut (fewer where a stream has fewer slices, more where the MTU asks for it).
-        mtu_bytes: the longest datagram.
-        seed: of the channel; image n sees the same chances with every codec.
+        channel: channel that loses or damages packets.
+        overhead: number of repair packets for each packet, as in `protect`; 0 sends none.
+        packets: number of packets of an image; fewer if a stream has fewer slices, more if the MTU requires it.
+        mtu_bytes: length in bytes of the longest datagram.
+        seed: seed of the channel; image n meets the same random numbers with every codec.
 
     Raises:
         ConfigError: an impossible value.
@@ -78,19 +78,19 @@ class LinkSettings:
 
     @property
     def description(self) -> str:
-        """For captions: channel, packets, overhead and seed."""
+        """Text for captions: channel, packets, overhead and seed."""
         fec = f"FEC {100 * self.overhead:g} %" if self.overhead else "no FEC"
         return f"{self.channel.spec}, {self.packets} packets an image, {fec}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class Sent:
-    """An image on the air.
+    """An image as it is sent.
 
     Attributes:
-        data: the stream or file.
+        data: stream or file.
         datagrams: packets and repair packets.
-        over_budget: the smallest stream that the codec makes takes more than was allowed.
+        over_budget: whether even the smallest stream of the codec is above the budget.
     """
 
     data: bytes
@@ -99,7 +99,7 @@ class Sent:
 
     @property
     def air_bytes(self) -> int:
-        """Bytes of all datagrams, without the headers of IP and UDP."""
+        """Number of bytes of all datagrams, without the headers of IP and UDP."""
         return sum(map(len, self.datagrams))
 
 
@@ -108,9 +108,9 @@ class Received:
     """The picture at the receiver.
 
     Attributes:
-        image_uint8_HW3: as decoded, concealed, or mid-grey.
-        outcome: how it came about.
-        concealed_share: of the pixels, in [0, 1]; 1 where nothing could be decoded.
+        image_uint8_HW3: picture as decoded or concealed, or mid-grey.
+        outcome: outcome of the transmission.
+        concealed_share: share of the pixels that are concealed, in [0, 1]; 1 if nothing could be decoded.
     """
 
     image_uint8_HW3: ImageArray
@@ -119,7 +119,7 @@ class Received:
 
 
 def datagrams_of(codec: ImageCodec, data: bytes, size_hw: tuple[int, int], link: LinkSettings) -> tuple[bytes, ...]:
-    """The datagrams of a stream or file; errors as `packetise` and `protect`."""
+    """Return the datagrams of a stream or file; errors as `packetise` and `protect`."""
     stream, shared = data, 1
     if isinstance(codec, LossTolerantCodec):
         shared = math.ceil(len(unpack_slices(data).slices) / link.packets)
@@ -131,7 +131,7 @@ def datagrams_of(codec: ImageCodec, data: bytes, size_hw: tuple[int, int], link:
 
 
 def raw_stream(data: bytes, size_hw: tuple[int, int], pieces: int) -> bytes:
-    """A file of any kind in the container, so that it travels as streams do: pieces of nearly equal length."""
+    """Return a file of any kind as a stream of pieces of nearly equal length, so that it can be sent like a stream."""
     pieces = max(1, min(pieces, len(data)))
     edges = [n * len(data) // pieces for n in range(pieces + 1)]
     slices = [data[edges[n] : edges[n + 1]] for n in range(pieces)]
@@ -139,7 +139,7 @@ def raw_stream(data: bytes, size_hw: tuple[int, int], pieces: int) -> bytes:
 
 
 def transmit(datagrams: tuple[bytes, ...], channel: Channel, generator: torch.Generator) -> ReceivedFrame | None:
-    """What a receiver has of one frame when its time is over; None where nothing whole arrived."""
+    """Send datagrams over a channel; return what the receiver has of the frame, None if no packet arrived intact."""
     recovery, reassembler = Recovery(), Reassembler()
     frames: list[ReceivedFrame] = []
     for datagram in channel(datagrams, generator).arrived:
@@ -150,7 +150,7 @@ def transmit(datagrams: tuple[bytes, ...], channel: Channel, generator: torch.Ge
 
 
 def receive(codec: ImageCodec, frame: ReceivedFrame | None, size_hw: tuple[int, int]) -> Received:
-    """The picture of what arrived."""
+    """Return the picture of a delivery."""
     if frame is None:
         return _grey(size_hw)
     if isinstance(codec, LossTolerantCodec):
@@ -172,7 +172,7 @@ def _grey(size_hw: tuple[int, int]) -> Received:
 
 
 def _of_beginning(codec: ImageCodec, data: bytes) -> ImageArray | None:
-    """What a decoder shows of the beginning of a file; None where it shows nothing."""
+    """Return the picture that a decoder makes of the beginning of a file; None if it makes none."""
     with _truncated_files():
         try:
             return codec.decompress(data)
@@ -182,7 +182,7 @@ def _of_beginning(codec: ImageCodec, data: bytes) -> ImageArray | None:
 
 @contextmanager
 def _truncated_files() -> Iterator[None]:
-    """Pillow shows what there is of a truncated file; it has one switch for all."""
+    """Let Pillow decode truncated files, by a switch that is global to Pillow."""
     with _TRUNCATED_LOCK:
         before = ImageFile.LOAD_TRUNCATED_IMAGES
         ImageFile.LOAD_TRUNCATED_IMAGES = True
@@ -193,18 +193,21 @@ def _truncated_files() -> Iterator[None]:
 
 
 def send(codec: ImageCodec, image_uint8_HW3: ImageArray, link: LinkSettings, budget_bytes: int | None = None) -> Sent:
-    """An image coded and cut into datagrams.
+    """Compress an image and cut the stream into datagrams.
 
     Args:
-        budget_bytes: what all datagrams together may take; the codec's rate is searched for it. None: the codec's own
-            rate.
+        codec: codec of the image.
+        image_uint8_HW3: image to send.
+        link: settings of the link.
+        budget_bytes: largest number of bytes of all datagrams together, for which the codec's rate is searched; None
+            takes the codec's own rate.
     """
     size_hw = (image_uint8_HW3.shape[0], image_uint8_HW3.shape[1])
     if budget_bytes is None:
         data = codec.compress(image_uint8_HW3)
         return Sent(data, datagrams_of(codec, data, size_hw, link))
-    assert isinstance(codec, RateControlledCodec)  # callers have seen to it
-    # Headers, and repair packets as long as the longest packet, take more the longer the stream is: from above down.
+    assert isinstance(codec, RateControlledCodec)  # checked by the callers
+    # Headers and repair packets grow with the stream, so its own budget is searched from above.
     allowed = budget_bytes
     for _ in range(_MOST_SEARCHES):
         try:

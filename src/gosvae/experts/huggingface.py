@@ -232,7 +232,7 @@ def _processed_size(processor: Any, height: int, width: int) -> tuple[int, int]:
 def _require_transformers() -> None:
     if importlib.util.find_spec("transformers") is None:
         raise MissingDependencyError(
-            'Hugging Face experts need transformers, which is not installed: pip install "gosvae[huggingface]"'
+            "Hugging Face experts need transformers, which is not installed: pip install 'gosvae[huggingface]'"
         )
     if importlib.util.find_spec("torchvision") is None:
         return

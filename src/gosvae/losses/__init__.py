@@ -1,4 +1,4 @@
-"""Unweighted loss terms: divergences of the expert's class distributions, distortion (pixels, features), adversary."""
+"""Unweighted loss terms: divergences of the expert's class distributions, distortions (pixels, features), adversary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The adversary of a VQ-GAN: a patch discriminator, the hinge losses of both players, and the adaptive weight.
+"""Adversary of a VQ-GAN: a patch discriminator, the hinge losses of both sides, and the adaptive weight.
 
 Sources: the discriminator of Isola et al. (2017, pix2pix), the hinge loss of Lim and Ye (2017), the weight of Esser
 et al. (2021, section 3.1). Axis legend: B images, H and W pixels, h and w positions of the discriminator's verdicts.
@@ -16,22 +16,22 @@ from gosvae.errors import ConfigError, ShapeError
 from gosvae.tensors import check_layout
 
 MAX_ADAPTIVE_WEIGHT = 1e4
-"""Bound of the ratio, for steps at which the discriminator's gradient all but vanishes (Esser et al. 2021)."""
+"""Largest ratio of gradients, for steps at which the generator's gradient nearly vanishes (Esser et al. 2021)."""
 _EPSILON = 1e-4
 
 Normalisation = Literal["batch", "none"]
 
 
 class PatchDiscriminator(nn.Module):
-    """`x_B3HW` in [0, 1] to verdicts (B, 1, h, w), one for each overlapping patch; high means original.
+    """Discriminator from `x_B3HW` in [0, 1] to verdicts (B, 1, h, w), one for each patch; high means original.
 
-    `layers` strided 4x4 convolutions, one more of stride 1, and one to a single channel, with leaky rectifiers (slope
-    0.2). Widths double from `width` up to 8 times it. With 3 layers a patch has 70x70 pixels, and h = H / 8 - 2.
-
-    Batch normalisation, as in the sources, from the second convolution on; it uses the statistics of the batch at hand.
+    It has `layers` strided 4x4 convolutions, one more of stride 1, and one to a single channel, with leaky rectifiers
+    (slope 0.2). Widths double from `width` to 8 times `width` at most. With 3 layers a patch has 70x70 pixels, and h =
+    H / 8 - 2. Batch normalisation follows from the second convolution on, as in the sources, and uses the statistics of
+    the current batch.
 
     Raises:
-        ShapeError: not RGB, or a side shorter than 3 * 2**layers pixels, on which no verdict is possible.
+        ShapeError: the images are not RGB, or a side is shorter than 3 * 2**layers pixels.
     """
 
     def __init__(self, width: int = 64, layers: int = 3, normalisation: Normalisation = "batch") -> None:
@@ -60,7 +60,7 @@ class PatchDiscriminator(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Small normal kernels, as in pix2pix."""
+    """Draw small normal kernels, as in pix2pix."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):
@@ -69,26 +69,28 @@ def _initialise(module: nn.Module) -> None:
 
 
 def hinge_discriminator_loss(original_B1hw: Tensor, reconstructed_B1hw: Tensor) -> Tensor:
-    """(E[max(0, 1 - D(x))] + E[max(0, 1 + D(x_hat))]) / 2, a scalar >= 0; 1 where all verdicts are 0."""
+    """Return (E[max(0, 1 - D(x))] + E[max(0, 1 + D(x_hat))]) / 2, a scalar >= 0; 1 if all verdicts are 0."""
     return 0.5 * (F.relu(1.0 - original_B1hw.float()).mean() + F.relu(1.0 + reconstructed_B1hw.float()).mean())
 
 
 def hinge_generator_loss(reconstructed_B1hw: Tensor) -> Tensor:
-    """-E[D(x_hat)], a scalar of any sign: the codec wants its pictures to be taken for originals."""
+    """Return -E[D(x_hat)], a scalar of any sign: the codec is trained to have its pictures taken for originals."""
     return -reconstructed_B1hw.float().mean()
 
 
 def adaptive_weight(reconstruction: Tensor, generator: Tensor, last_layer: Tensor) -> Tensor:
-    """|d reconstruction / d last_layer| / (|d generator / d last_layer| + 1e-4), at most 1e4, without a gradient.
+    """Return |d reconstruction / d last_layer| / (|d generator / d last_layer| + 1e-4), at most 1e4, without gradient.
 
-    It gives both losses gradients of like norm at the decoder's last kernel, and so at all that lies before it.
+    Multiplied by it, the generator's loss has a gradient of about the same norm at the decoder's last kernel as the
+    other losses, and so at all layers before it.
 
     Args:
-        reconstruction, generator: scalars whose graphs are kept for the backward pass that follows.
-        last_layer: the parameter; terms that do not depend on it, such as the codebook's, do not count.
+        reconstruction: sum of the weighted losses without the generator's; its graph is kept.
+        generator: loss of the generator; its graph is kept.
+        last_layer: last kernel of the decoder. Terms that do not depend on it, such as the codebook's, do not count.
 
     Raises:
-        ConfigError: one of them does not depend on the parameter at all.
+        ConfigError: one of the losses does not depend on the kernel.
     """
     gradients = [
         torch.autograd.grad(loss, last_layer, retain_graph=True, allow_unused=True)[0]

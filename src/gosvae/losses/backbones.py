@@ -20,8 +20,8 @@ class FeatureNetwork(nn.Module):
     """A chain of layers and the positions after which features are taken.
 
     Attributes:
-        channels: channels of each feature map.
-        min_side: the least height and width in pixels that every layer accepts.
+        channels: number of channels of each feature map.
+        min_side: smallest height and width in pixels that every layer accepts.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class FeatureNetwork(nn.Module):
         self.min_side = min_side
 
     def forward(self, x_B3HW: Tensor) -> list[Tensor]:
-        """Feature maps, one for each tap, from fine to coarse."""
+        """Return the feature maps, one for each tap, from fine to coarse."""
         features = []
         for position, layer in enumerate(self.layers):
             x_B3HW = layer(x_B3HW)
@@ -44,7 +44,7 @@ class FeatureNetwork(nn.Module):
 
 
 class Fire(nn.Module):
-    """SqueezeNet's block: squeeze to few channels, expand with 1x1 and 3x3 convolutions side by side."""
+    """Block of SqueezeNet: a squeeze to few channels, then 1x1 and 3x3 convolutions in parallel."""
 
     def __init__(self, in_channels: int, squeezed: int, expanded: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Fire(nn.Module):
 
 
 class BlurPool(nn.Module):
-    """Anti-aliased subsampling by 2 (Zhang 2019): a fixed binomial 3x3 filter, each edge reflected by 2 pixels."""
+    """Anti-aliased subsampling by 2 (Zhang 2019): a fixed binomial 3x3 filter; edges are reflected by 2 pixels."""
 
     filt: Tensor
 
@@ -83,19 +83,19 @@ def _vgg16_layers(pool: Callable[[int], list[nn.Module]]) -> Iterator[nn.Module]
 
 
 def vgg16() -> FeatureNetwork:
-    """VGG16 up to relu5_3 (Simonyan and Zisserman 2014), features after the last ReLU of each stage."""
+    """Return VGG16 up to relu5_3 (Simonyan and Zisserman 2014), features after the last ReLU of each stage."""
     layers = list(_vgg16_layers(lambda _: [nn.MaxPool2d(2)]))
     return FeatureNetwork(layers, (3, 8, 15, 22, 29), VGG16_CHANNELS, min_side=16)
 
 
 def shift_tolerant_vgg16() -> FeatureNetwork:
-    """VGG16 with dense max-pooling and blur in place of strided pooling (Ghildyal and Liu 2022)."""
+    """Return VGG16 with dense max-pooling and blur in place of strided pooling (Ghildyal and Liu 2022)."""
     layers = list(_vgg16_layers(lambda channels: [nn.MaxPool2d(2, stride=1), BlurPool(channels)]))
     return FeatureNetwork(layers, (3, 9, 17, 25, 33), VGG16_CHANNELS, min_side=18)
 
 
 def shift_tolerant_alexnet() -> FeatureNetwork:
-    """AlexNet without strides in its first convolution, blurred as `shift_tolerant_vgg16` (Ghildyal and Liu 2022)."""
+    """Return AlexNet with an unstrided first convolution, and blur as in `shift_tolerant_vgg16`."""
     layers: list[nn.Module] = [
         nn.Conv2d(3, 64, 11, padding=2),
         BlurPool(64),
@@ -117,7 +117,7 @@ def shift_tolerant_alexnet() -> FeatureNetwork:
 
 
 def squeezenet1_1() -> FeatureNetwork:
-    """SqueezeNet 1.1 without its classifier (Iandola et al. 2016), features at the seven places that LPIPS uses."""
+    """Return SqueezeNet 1.1 without classifier (Iandola et al. 2016), with features at the seven layers of LPIPS."""
     layers: list[nn.Module] = [
         nn.Conv2d(3, 64, 3, stride=2),
         nn.ReLU(inplace=True),

@@ -1,10 +1,11 @@
-"""Imitation losses: how far the expert's class distributions on the reconstruction are from those on the original.
+"""Imitation losses: distances between the expert's class distributions on the original and on the reconstruction.
 
 Axis legend: B images, m classes, H and W pixels. S = softmax(logits) over m (Eq. 3), S_hat from the reconstruction.
-Every loss is a mean over images and pixels, in nats (natural logarithm), weighted where weights (B, H, W), of mean 1,
-are given. The original is a fixed target: gradients go
-to `logits_hat` alone, by the closed form, in few passes, since these run at every training step. Logits of -inf
-(probability 0) and of any finite size give finite values and gradients.
+
+Every loss is a mean over images and pixels, in nats (natural logarithm), weighted if weights (B, H, W) of mean 1 are
+given. The original is a fixed target: gradients go to `logits_hat` alone. They are computed in closed form, because the
+losses run at every training step. Logits of -inf (probability 0) and of any finite size give finite values and
+gradients.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ LOG_FLOOR = -104.0  # exp(-104) is 0 in float32: the logarithm of an impossible 
 
 
 class _ClosedForm(torch.autograd.Function):
-    """A value whose gradient with respect to `logits_hat` is already known."""
+    """Function whose value and gradient with respect to `logits_hat` are given."""
 
     @staticmethod
     def forward(ctx: Any, logits_hat: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
@@ -46,7 +47,7 @@ def _log_probabilities(logits_BmHW: Tensor) -> Tensor:
 
 
 def _check(logits_BmHW: Tensor, logits_hat_BmHW: Tensor) -> int:
-    """Pixels in the batch, B H W."""
+    """Check the shapes; return the number of pixels in the batch, B H W."""
     if logits_BmHW.ndim != 4 or logits_BmHW.shape != logits_hat_BmHW.shape:
         expected = f"expected logits (B, m, H, W) of one shape, the original's is {tuple(logits_BmHW.shape)}"
         raise ShapeError(expected, got=logits_hat_BmHW.shape)
@@ -54,7 +55,7 @@ def _check(logits_BmHW: Tensor, logits_hat_BmHW: Tensor) -> int:
 
 
 def jensen_shannon(logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: Tensor | None = None) -> Tensor:
-    """D_JS(S || S_hat) of Eq. 5, a scalar in [0, ln 2] nats.
+    """Return D_JS(S || S_hat) of Eq. 5, a scalar in [0, ln 2] nats.
 
     Raises:
         ShapeError: the logits are not (B, m, H, W) of one shape.
@@ -75,7 +76,7 @@ def jensen_shannon(logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: Te
 
 
 def kullback_leibler(logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: Tensor | None = None) -> Tensor:
-    """D_KL(S || S_hat) of Eq. 7, a scalar >= 0 in nats; at most 104 at a pixel that S_hat holds impossible.
+    """Return D_KL(S || S_hat) of Eq. 7, a scalar >= 0 in nats; a class of probability 0 in S_hat costs at most 104.
 
     Raises:
         ShapeError: the logits are not (B, m, H, W) of one shape.
@@ -90,11 +91,11 @@ def kullback_leibler(logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: 
 
 
 def cross_entropy(logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: Tensor | None = None) -> Tensor:
-    """CE(S || S_hat) of Eq. 6, a scalar >= 0 in nats, with the most probable class of S as the target.
+    """Return CE(S || S_hat) of Eq. 6, a scalar >= 0 in nats, with the most probable class of S as the target.
 
-    The paper does not define CE further; section III-D sets the distribution that KLD learns from against "the one-hot
-    label in Cross-Entropy", hence the argmax. With S itself as the target, CE would be KLD plus a constant: the same
-    gradients, while the paper's results differ.
+    The paper does not define CE further. The target is the argmax because section III-D contrasts the distribution that
+    KLD learns from with "the one-hot label in Cross-Entropy". With S itself as the target, CE would be KLD plus a
+    constant and have the same gradients, but the paper's results differ.
 
     Raises:
         ShapeError: the logits are not (B, m, H, W) of one shape.
@@ -122,7 +123,7 @@ def _attach(logits_hat_BmHW: Tensor, value: Tensor, gradient_BmHW: Tensor, weigh
 def imitation_loss(
     kind: ImitationKind, logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: Tensor | None = None
 ) -> Tensor:
-    """The imitation loss named `kind`: `jsd` (Eq. 5), `kld` (Eq. 7) or `ce` (Eq. 6).
+    """Return the imitation loss named `kind`: `jsd` (Eq. 5), `kld` (Eq. 7) or `ce` (Eq. 6).
 
     Raises:
         ConfigError: an unknown kind.
@@ -135,13 +136,13 @@ def imitation_loss(
 
 
 def mean_squared_error(x_B3HW: Tensor, x_hat_B3HW: Tensor) -> Tensor:
-    """The first term of Eq. 4: the mean over all images, channels and pixels, on the [0, 1] scale."""
+    """Return the first term of Eq. 4: the mean over all images, channels and pixels, on the [0, 1] scale."""
     _check_pixels(x_B3HW, x_hat_B3HW)
     return F.mse_loss(x_hat_B3HW, x_B3HW)
 
 
 def mean_absolute_error(x_B3HW: Tensor, x_hat_B3HW: Tensor) -> Tensor:
-    """The pixel term of Esser et al. (2021): the mean over all images, channels and pixels, on the [0, 1] scale."""
+    """Return the pixel term of Esser et al. (2021): the mean over images, channels and pixels, on the [0, 1] scale."""
     _check_pixels(x_B3HW, x_hat_B3HW)
     return F.l1_loss(x_hat_B3HW, x_B3HW)
 

@@ -1,8 +1,8 @@
 """Learned perceptual distances: LPIPS v0.1 (Zhang et al. 2018) and its shift-tolerant variant (Ghildyal and Liu 2022).
 
-Weights are never part of this package. They are looked for, in this order, in a folder (argument `weights`, else the
-environment variable GOSVAE_WEIGHTS), in PyTorch's hub cache, in installed packages (torchmetrics ships the heads of
-LPIPS v0.1, stlpips-pytorch all of ST-LPIPS), and only `load_perceptual` downloads, from torchvision's own address.
+Weights are not part of this package. They are searched for, in this order, in a folder (argument `weights`, else the
+environment variable GOSVAE_WEIGHTS), in PyTorch's hub cache, and in installed packages (torchmetrics has the heads of
+LPIPS v0.1, stlpips-pytorch all of ST-LPIPS). Only `load_perceptual` downloads, from torchvision's address.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ StateDict = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the weights of a loss lie.
+    """Source of the weights of a loss.
 
     Attributes:
-        network: builds the feature network.
-        trunk_files, head_files: file names to look for in a folder; the first one also in the hub cache.
-        package, packaged_heads, packaged_trunk: a package that ships files, and their paths in it.
-        url: where the first trunk file can be downloaded; its name ends in the start of its SHA-256.
-        advice: how to get what is missing.
+        network: function that builds the feature network.
+        trunk_files, head_files: names of files in a folder of weights; the first trunk file may be in the hub cache.
+        package, packaged_heads, packaged_trunk: package that contains weights, and their paths in it.
+        url: address of the first trunk file, whose name ends with the start of its SHA-256.
+        advice: how to get missing weights.
     """
 
     network: Callable[[], FeatureNetwork]
@@ -96,13 +96,13 @@ _SOURCES = {
     ),
 }
 PERCEPTUAL_NAMES = tuple(_SOURCES)
-"""Names of the losses, the paper's first; tables use them as they are."""
+"""Names of the losses, the paper's first; tables show these names."""
 
 
 class PerceptualLoss(nn.Module):
-    """Distance between deep features: unit-normalised over channels, squared difference, weighted, mean over positions.
+    """Distance of deep features: unit-normalised over channels, squared difference, weighted, mean over positions.
 
-    Frozen: `train()` keeps it in evaluation mode, its weights never require gradients, gradients flow to the images.
+    It is frozen: it stays in evaluation mode, and its weights never require gradients. Gradients flow to the images.
     """
 
     shift_1311: Tensor
@@ -121,7 +121,7 @@ class PerceptualLoss(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> PerceptualLoss:
-        """Stay in evaluation mode, whatever the caller asks."""
+        """Stay in evaluation mode, whatever `mode` is."""
         del mode
         return super().train(False)
 
@@ -134,10 +134,10 @@ class PerceptualLoss(nn.Module):
         return features
 
     def forward(self, x_B3HW: Tensor, x_hat_B3HW: Tensor) -> Tensor:
-        """Distances (B,), about 0 to 1, of images (B, 3, H, W) in [0, 1].
+        """Return the distances (B,), about 0 to 1, of images (B, 3, H, W) in [0, 1].
 
         Raises:
-            ShapeError: two different shapes, not RGB, or a side shorter than the network can take (16 to 18 pixels).
+            ShapeError: the shapes differ, the images are not RGB, or a side is too short (below 16 to 18 pixels).
         """
         check_layout(x_B3HW, "(B, 3, H, W)", axis_1=3)
         if x_B3HW.shape != x_hat_B3HW.shape:
@@ -167,7 +167,7 @@ def _folder(weights: Path | None) -> Path | None:
 
 
 def _packaged(package: str, path: str) -> Path | None:
-    """A file of an installed package, found without importing the package (which may need torchvision)."""
+    """Return a file of an installed package, without importing the package, which may need torchvision."""
     spec = find_spec(package)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         if (Path(folder) / path).is_file():
@@ -176,7 +176,7 @@ def _packaged(package: str, path: str) -> Path | None:
 
 
 def _find(source: _Source, weights: Path | None) -> tuple[Path | None, Path | None]:
-    """The files of trunk and heads, each None where there is none."""
+    """Return the files of trunk and heads, None for a file that is not found."""
     folder = _folder(weights)
     trunks = [folder / name for name in source.trunk_files] if folder else []
     heads = [folder / name for name in source.head_files] if folder else []
@@ -212,7 +212,7 @@ def _download(name: str, source: _Source) -> StateDict:
 
 
 def _trunk_state(state: StateDict) -> StateDict:
-    """Keys by position, whichever of torchvision's model, its `features` or ST-LPIPS's slices the file holds."""
+    """Return the weights with keys by position; files have torchvision's model, its `features` or ST-LPIPS's slices."""
     position = re.compile(r"^(?:features\.|net\.slice\d+\.)?(\d+\..+)$")
     matches = {key: position.match(key) for key in state}
     return {match.group(1): state[key].float() for key, match in matches.items() if match}
@@ -224,22 +224,24 @@ def _heads(state: StateDict) -> list[Tensor]:
 
 
 def load_perceptual(name: str, weights: Path | None = None) -> PerceptualLoss:
-    """A frozen perceptual loss: `lpips-vgg16` (the paper's), `lpips-squeeze`, `stlpips-vgg16` or `stlpips-alex`.
+    """Return a frozen perceptual loss: `lpips-vgg16` (the paper's), `lpips-squeeze`, `stlpips-vgg16`, `stlpips-alex`.
 
     Args:
-        weights: folder with weight files; default the environment variable GOSVAE_WEIGHTS. What is neither there nor
-            installed is downloaded from torchvision's address, checked by the SHA-256 prefix in the file's name.
+        name: name of the loss.
+        weights: folder with weight files; default the environment variable GOSVAE_WEIGHTS. Weights that are neither
+            there nor installed are downloaded from torchvision's address and checked against the SHA-256 prefix in the
+            name of the file.
 
     Raises:
         ConfigError: an unknown name.
-        MissingDependencyError: weights that are nowhere, or files that do not fit; the message tells how to get them.
+        MissingDependencyError: the weights are not found, or do not fit; the message says how to get them.
     """
     source = _source(name)
     trunk_path, heads_path = _find(source, weights)
     if heads_path is None:
         raise MissingDependencyError(f"no LPIPS heads for {name}: {source.advice}")
     heads = _heads(_read(heads_path))
-    with torch.device("meta"):  # no random start, which would cost time and move the global generator
+    with torch.device("meta"):  # no random weights: they take time and advance the global generator
         network = source.network()
     if [head.numel() for head in heads] != list(network.channels):
         raise MissingDependencyError(f"{heads_path} does not hold the LPIPS heads for {name}: {source.advice}")
@@ -253,15 +255,15 @@ def load_perceptual(name: str, weights: Path | None = None) -> PerceptualLoss:
 
 
 def available_perceptual(weights: Path | None = None) -> list[str]:
-    """The names that `load_perceptual` can load without a download, the preferred one first."""
+    """Return the names that `load_perceptual` can load without a download, the preferred one first."""
     return [name for name, source in _SOURCES.items() if None not in _find(source, weights)]
 
 
 def default_perceptual(weights: Path | None = None) -> str:
-    """The preferred name that needs no download: `lpips-vgg16`, else `lpips-squeeze`, else `stlpips-vgg16`.
+    """Return the preferred name that needs no download: `lpips-vgg16`, else `lpips-squeeze`, else `stlpips-vgg16`.
 
     Raises:
-        MissingDependencyError: none is there.
+        MissingDependencyError: every loss needs a download.
     """
     names = available_perceptual(weights)
     if not names:

@@ -1,4 +1,4 @@
-"""Quantizers: latents to indices and back. `build_quantizer` makes any of them from its configuration."""
+"""Quantizers, from latents to indices and back. `build_quantizer` builds any of them from its configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ CodeDim = Annotated[int, Field(ge=1, le=1024)]
 
 
 class VqConfig(Config):
-    """`VectorQuantizer`: K codes of D channels, trained by gradients; `revive_below` 0 never moves a dead code."""
+    """Configuration of `VectorQuantizer`: K codes of D channels, trained by gradients.
+
+    Attributes:
+        codebook_size: K, number of codes.
+        code_dim: D, number of channels.
+        cosine: whether latents and codes have unit length.
+        revive_below: share of the mean usage below which a code is moved; 0 never moves one.
+        usage_decay: decay of the moving usage of the codes.
+        seed: seed of the random vectors to which codes are moved.
+    """
 
     neutral: ClassVar[Mapping[str, Any]] = {
         "kind": "vq",
@@ -43,7 +52,17 @@ class VqConfig(Config):
 
 
 class VqEmaConfig(Config):
-    """`EmaVectorQuantizer`: K codes of D channels, moved by averages; `revive_below` 0 never revives a code."""
+    """Configuration of `EmaVectorQuantizer`: K codes of D channels that follow moving averages.
+
+    Attributes:
+        codebook_size: K, number of codes.
+        code_dim: D, number of channels.
+        decay: decay of the moving averages.
+        epsilon: constant of the Laplace smoothing of the counts.
+        revive_below: share of the mean count below which a code is replaced; 0 never replaces one.
+        kmeans_iterations: number of iterations of the k-means that starts the codebook.
+        seed: seed of the random draws.
+    """
 
     neutral: ClassVar[Mapping[str, Any]] = {
         "kind": "vq-ema",
@@ -67,7 +86,11 @@ class VqEmaConfig(Config):
 
 
 class FsqConfig(Config):
-    """`FiniteScalarQuantizer`: one channel for each number of levels, K their product."""
+    """Configuration of `FiniteScalarQuantizer`.
+
+    Attributes:
+        levels: number of levels of each channel; K is their product.
+    """
 
     neutral: ClassVar[Mapping[str, Any]] = {
         "kind": "fsq",
@@ -91,7 +114,7 @@ QuantizerConfig = Annotated[VqConfig | VqEmaConfig | FsqConfig, Field(discrimina
 
 
 def build_quantizer(config: VqConfig | VqEmaConfig | FsqConfig) -> Quantizer:
-    """The quantizer that a configuration describes, newly initialised from PyTorch's global generator."""
+    """Return the quantizer of a configuration, newly initialised from PyTorch's global generator."""
     arguments = config.model_dump(exclude={"kind"})
     match config:
         case VqConfig():

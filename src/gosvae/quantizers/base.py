@@ -1,4 +1,4 @@
-"""The quantizer contract: a latent becomes indices and the vectors they stand for.
+"""Contract of a quantizer: it maps a latent to indices, and indices to vectors.
 
 Axis legend: B images, D latent channels, h and w latent positions, K codes.
 """
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Quantized:
-    """What a quantizer made of a latent.
+    """Result of a quantizer.
 
     Attributes:
         z_q_BDhw: quantised latent; gradients pass straight through to the encoder.
-        indices_Bhw: int64 code numbers in [0, K).
-        terms: unweighted loss terms, scalars (`codebook`, `commitment`); empty where the quantizer has none.
+        indices_Bhw: int64 indices in [0, K).
+        terms: unweighted loss terms, scalars (`codebook`, `commitment`); empty if the quantizer has none.
     """
 
     z_q_BDhw: Tensor
@@ -31,9 +31,9 @@ class Quantizer(nn.Module, ABC):
     """Maps latents to indices and back."""
 
     codebook_size: int
-    """K, the number of different indices."""
+    """K, number of different indices."""
     code_dim: int
-    """D, the channels of the latent."""
+    """D, number of channels of the latent."""
 
     @abstractmethod
     def forward(self, z_BDhw: Tensor) -> Quantized:
@@ -45,19 +45,19 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, z_BDhw: Tensor) -> Tensor:
-        """Indices (B, h, w) alone, without gradients or loss terms."""
+        """Return the indices (B, h, w) of a latent, without gradients or loss terms."""
 
     @abstractmethod
     def lookup(self, indices_Bhw: Tensor) -> Tensor:
-        """Vectors (B, D, h, w) of the indices."""
+        """Return the vectors (B, D, h, w) of indices (B, h, w)."""
 
 
 @dataclass(frozen=True)
 class CodebookUsage:
-    """How evenly a codebook is used.
+    """Statistics of the use of a codebook.
 
     Attributes:
-        perplexity: 2 to the entropy of the index frequencies, between 1 and K.
+        perplexity: 2 to the power of the entropy of the indices, between 1 and K.
         utilisation: share of the K codes that occur, between 0 and 1.
         entropy_bits: zero-order entropy in bits per index.
     """
@@ -68,7 +68,7 @@ class CodebookUsage:
 
 
 def codebook_usage(indices: Tensor, codebook_size: int) -> CodebookUsage:
-    """Usage of a codebook of `codebook_size` codes by int64 indices of any shape."""
+    """Return the use of a codebook of `codebook_size` codes by int64 indices of any shape."""
     counts_K = torch.bincount(indices.reshape(-1).cpu(), minlength=codebook_size).double()
     probabilities_K = counts_K / counts_K.sum()
     nonzero = probabilities_K[probabilities_K > 0]

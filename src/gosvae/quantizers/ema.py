@@ -18,17 +18,17 @@ from gosvae.tensors import check_layout
 
 
 class EmaVectorQuantizer(Quantizer):
-    """Nearest code by Euclidean distance; each code follows the moving average of the vectors that chose it.
+    """Quantizer to the nearest code by Euclidean distance; codes are moving averages of the vectors that chose them.
 
     The first training batch starts the codebook by k-means. At every training step, a code whose moving count is below
-    `revive_below` times the mean count of a code is replaced by a random vector of the batch; a revived code starts
-    with the mean count, so it has about `log(revive_below) / log(decay)` steps to prove itself.
+    `revive_below` times the mean count is replaced by a random vector of the batch. It starts with the mean count, so
+    it stays for about `log(revive_below) / log(decay)` steps even if nothing chooses it.
 
-    One term, unweighted: `commitment` = ||z_e - sg[e]||^2, the mean over all elements. The codebook changes in every
-    `forward` in training mode (after the batch is quantised) and in no other case.
+    The only term, unweighted, is `commitment` = ||z_e - sg[e]||^2, the mean over all elements. The codebook changes
+    only in `forward` in training mode, after the batch is quantised.
 
-    All state is in buffers, the random draws depend on `seed` and the step count alone: a resumed run goes on bit for
-    bit. With `torch.distributed`, counts and sums are added over the devices, draws come from device 0.
+    All state is in buffers, and random draws depend on `seed` and the number of steps alone, so a resumed run continues
+    bit for bit. With `torch.distributed`, counts and sums are added over the devices, and device 0 draws.
     """
 
     codebook_KD: Tensor
@@ -63,7 +63,7 @@ class EmaVectorQuantizer(Quantizer):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, z_BDhw: Tensor) -> Quantized:
-        """See `Quantizer.forward`; term `commitment`. In training mode the codebook moves afterwards."""
+        """Quantise a latent; the term is `commitment`. In training mode the codebook is then updated."""
         z_BDhw = self._checked(z_BDhw)
         if self.training and self.kmeans_iterations and int(self.steps) == 0:
             self._start(to_vectors(z_BDhw.detach()))
@@ -76,11 +76,11 @@ class EmaVectorQuantizer(Quantizer):
 
     @torch.no_grad()
     def encode(self, z_BDhw: Tensor) -> Tensor:
-        """Indices (B, h, w) alone, without gradients; the codebook stays as it is."""
+        """Return the indices (B, h, w) of a latent, without gradients; the codebook does not change."""
         return search_latent(self._checked(z_BDhw), self.codebook_KD)
 
     def lookup(self, indices_Bhw: Tensor) -> Tensor:
-        """Vectors (B, D, h, w) of the indices."""
+        """Return the vectors (B, D, h, w) of indices (B, h, w)."""
         return lookup_codes(indices_Bhw, self.codebook_KD)
 
     def _checked(self, z_BDhw: Tensor) -> Tensor:

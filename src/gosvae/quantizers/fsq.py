@@ -19,13 +19,13 @@ MARGIN = 1e-3  # the outermost levels lie this share inside the bound, so that t
 
 
 class FiniteScalarQuantizer(Quantizer):
-    """Each of the D = len(levels) channels is bounded by tanh and rounded to one of its levels.
+    """Quantizer that bounds each of the D = len(levels) channels by tanh and rounds it to one of its levels.
 
-    K is the product of the levels; the first channel is the fastest digit of an index. Values are in [-1, 1]. There
-    are no loss terms and no weights. The straight-through gradient goes around the rounding, not around the tanh.
+    K is the product of the levels; the first channel is the fastest digit of an index. Values are in [-1, 1]. There are
+    no loss terms and no weights. The gradient passes straight through the rounding, but not through the tanh.
 
     Raises:
-        ConfigError: no levels, or fewer than 3 in a channel (the bound for an even number needs two others inside).
+        ConfigError: no levels, or fewer than 3 in a channel.
     """
 
     levels_1D11: Tensor
@@ -42,7 +42,7 @@ class FiniteScalarQuantizer(Quantizer):
         self.register_buffer("basis_1D11", torch.tensor(basis).view(1, -1, 1, 1), persistent=False)
 
     def _bound(self, z_BDhw: Tensor) -> Tensor:
-        """Latent to the open interval around the levels -(L//2) ... (L-1)//2 of each channel; 0 stays 0."""
+        """Return the latent in the open interval around the levels -(L//2) ... (L-1)//2 of each channel; 0 stays 0."""
         check_layout(z_BDhw, "a latent (B, D, h, w)", axis_1=self.code_dim)
         z = z_BDhw if z_BDhw.dtype == torch.float64 else z_BDhw.float()
         levels = self.levels_1D11.to(z.dtype)
@@ -56,7 +56,7 @@ class FiniteScalarQuantizer(Quantizer):
         return (digits * self.basis_1D11).sum(dim=1)
 
     def forward(self, z_BDhw: Tensor) -> Quantized:
-        """See `Quantizer.forward`; no terms."""
+        """Quantise a latent; there are no terms."""
         bounded_BDhw = self._bound(z_BDhw)
         rounded_BDhw = bounded_BDhw.round()
         z_q_BDhw = straight_through(bounded_BDhw, rounded_BDhw) / (self.levels_1D11 // 2)
@@ -64,11 +64,11 @@ class FiniteScalarQuantizer(Quantizer):
 
     @torch.no_grad()
     def encode(self, z_BDhw: Tensor) -> Tensor:
-        """Indices (B, h, w) alone, without gradients."""
+        """Return the indices (B, h, w) of a latent, without gradients."""
         return self._indices(self._bound(z_BDhw).round())
 
     def lookup(self, indices_Bhw: Tensor) -> Tensor:
-        """Vectors (B, D, h, w) in [-1, 1] of int64 indices (B, h, w) in [0, K).
+        """Return the vectors (B, D, h, w) in [-1, 1] of int64 indices (B, h, w) in [0, K).
 
         Raises:
             ShapeError: the indices are not (B, h, w).

@@ -1,4 +1,4 @@
-"""Lloyd's k-means, which gives a codebook its start.
+"""Lloyd's k-means, for the start of a codebook.
 
 Axis legend: D latent channels, N vectors, K codes.
 """
@@ -13,7 +13,7 @@ from gosvae.quantizers.vq import nearest_codes
 
 
 def assigned(z_ND: Tensor, indices_N: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
-    """For each code, over all devices: how many vectors chose it (K,) and their sum (K, D)."""
+    """Return, over all devices, the number (K,) of vectors that chose each code, and their sum (K, D)."""
     counts_K = count_codes(indices_N, codebook_size)
     sums_KD = z_ND.new_zeros(codebook_size, z_ND.shape[1])
     sums_KD.scatter_add_(0, indices_N.unsqueeze(1).expand_as(z_ND), z_ND)
@@ -22,10 +22,10 @@ def assigned(z_ND: Tensor, indices_N: Tensor, codebook_size: int) -> tuple[Tenso
 
 @torch.no_grad()
 def kmeans(z_ND: Tensor, codebook_size: int, iterations: int, *path: int | str) -> tuple[Tensor, Tensor]:
-    """Centres (K, D) after `iterations` (1 or more), and how many vectors (K,) had chosen each in the last one.
+    """Return centres (K, D) after `iterations` (1 or more), and the number (K,) of vectors that chose each of them.
 
-    It begins at random vectors, whose draw depends on `path` alone (see `gosvae.seeding`); a centre that nothing chose
-    keeps its place.
+    The first centres are random vectors, whose draw depends on `path` alone (see `gosvae.seeding`). A centre that no
+    vector chose stays where it is.
     """
     centres_KD = draw_vectors(z_ND, codebook_size, *path)
     for _ in range(iterations):

@@ -16,15 +16,15 @@ from gosvae.quantizers.batch_statistics import count_codes, draw_vectors
 from gosvae.tensors import check_layout
 
 SEARCH_BYTES = 16 * 1024 * 1024
-"""Bound on the distance matrix that a search holds at a time."""
+"""Largest size in bytes of the distance matrix that a search holds at a time."""
 
 
 @torch.no_grad()
 def nearest_codes(z_ND: Tensor, codebook_KD: Tensor) -> Tensor:
-    """Eq. 1: int64 indices (N,) of the codes nearest by Euclidean distance; the lowest index wins a tie.
+    """Return int64 indices (N,) of the nearest codes by Euclidean distance (Eq. 1); of equal distances the first.
 
-    Float32 whatever the surrounding precision, so that mixed precision does not change the indices of a given latent.
-    Works through N in chunks, so that K = 12000 codes need no N x K matrix.
+    Distances are in float32 whatever the surrounding precision, so that mixed precision does not change the indices of
+    a latent. Vectors are searched in chunks, so that K = 12000 codes need no N x K matrix.
     """
     with torch.autocast(z_ND.device.type, enabled=False):
         z_ND, codebook_KD = z_ND.detach().float(), codebook_KD.detach().float()
@@ -37,18 +37,18 @@ def nearest_codes(z_ND: Tensor, codebook_KD: Tensor) -> Tensor:
 
 
 def to_vectors(z_BDhw: Tensor) -> Tensor:
-    """(B, D, h, w) to (N, D)."""
+    """Return a latent (B, D, h, w) as vectors (N, D)."""
     return z_BDhw.permute(0, 2, 3, 1).reshape(-1, z_BDhw.shape[1])
 
 
 def search_latent(z_BDhw: Tensor, codebook_KD: Tensor) -> Tensor:
-    """Indices (B, h, w) of the codes nearest to a latent (B, D, h, w)."""
+    """Return the indices (B, h, w) of the codes nearest to a latent (B, D, h, w)."""
     batch, _, height, width = z_BDhw.shape
     return nearest_codes(to_vectors(z_BDhw), codebook_KD).view(batch, height, width)
 
 
 def lookup_codes(indices_Bhw: Tensor, codebook_KD: Tensor) -> Tensor:
-    """Eq. 2: vectors (B, D, h, w) of int64 indices (B, h, w) in [0, K).
+    """Return the vectors (B, D, h, w) of int64 indices (B, h, w) in [0, K) (Eq. 2).
 
     Raises:
         ShapeError: the indices are not (B, h, w).
@@ -59,17 +59,18 @@ def lookup_codes(indices_Bhw: Tensor, codebook_KD: Tensor) -> Tensor:
 
 
 class VectorQuantizer(Quantizer):
-    """Nearest code by Euclidean distance, codebook trained by its own loss term, straight-through to the encoder.
+    """Quantizer to the nearest code by Euclidean distance; the codebook is trained by a loss term of its own.
 
-    Terms, unweighted, each the mean over all B D h w elements (as in the reference VQ-VAE code; Eq. 4 writes the norm):
-    `codebook` = ||sg[z_e] - e||^2 and `commitment` = ||z_e - sg[e]||^2. The paper weighs them 1 and beta = 0.25.
+    The terms, unweighted, are `codebook` = ||sg[z_e] - e||^2 and `commitment` = ||z_e - sg[e]||^2, each the mean over
+    all B D h w elements, as in the reference code of VQ-VAE (Eq. 4 writes the norm). The paper weighs them 1 and beta =
+    0.25. The gradient of `z_q` passes straight through to the encoder.
 
-    With `cosine`, latents and codes are scaled to unit length first (Yu et al. 2022), which suits a small `code_dim`;
-    the straight-through gradient then arrives at the scaled latent.
+    With `cosine`, latents and codes are scaled to unit length first (Yu et al. 2022), which suits a small `code_dim`.
+    The straight-through gradient then goes to the scaled latent.
 
-    With `revive_below` above 0, a code whose moving share of the indices falls below that fraction of the mean share
-    is moved to a random latent of the batch before the batch is quantised (Dhariwal et al. 2020, Jukebox). The paper
-    does not do this; without it a short training uses a handful of codes only.
+    With `revive_below` above 0, a code whose moving share of the indices falls below that fraction of the mean share is
+    moved to a random latent of the batch before the batch is quantised (Dhariwal et al. 2020, Jukebox). The paper does
+    not do this; without it, a short training uses only a few codes.
 
     `z_q` has the data type of the codebook, also under autocast.
     """
@@ -99,7 +100,7 @@ class VectorQuantizer(Quantizer):
             self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def codes(self) -> Tensor:
-        """The codes (K, D) that indices stand for."""
+        """Return the codes (K, D) that indices stand for."""
         return F.normalize(self.codebook_KD, dim=1) if self.cosine else self.codebook_KD
 
     def _prepared(self, z_BDhw: Tensor) -> Tensor:
@@ -108,7 +109,7 @@ class VectorQuantizer(Quantizer):
         return F.normalize(z_BDhw, dim=1) if self.cosine else z_BDhw
 
     def forward(self, z_BDhw: Tensor) -> Quantized:
-        """See `Quantizer.forward`; terms `codebook` and `commitment`."""
+        """Quantise a latent; the terms are `codebook` and `commitment`."""
         z_BDhw = self._prepared(z_BDhw)
         revives = self.training and self.revive_below > 0
         if revives:
@@ -128,7 +129,7 @@ class VectorQuantizer(Quantizer):
 
     @torch.no_grad()
     def _revive(self, z_ND: Tensor) -> None:
-        """Move dead codes to random latents; each then has the mean usage and some steps to prove itself."""
+        """Move dead codes to random latents, and give them the mean usage, so that they stay for some steps."""
         dead_K = self.usage_K < self.revive_below
         number = int(dead_K.sum())
         if number:
@@ -137,9 +138,9 @@ class VectorQuantizer(Quantizer):
 
     @torch.no_grad()
     def encode(self, z_BDhw: Tensor) -> Tensor:
-        """Indices (B, h, w) alone, without gradients or loss terms."""
+        """Return the indices (B, h, w) of a latent, without gradients or loss terms."""
         return search_latent(self._prepared(z_BDhw), self.codes())
 
     def lookup(self, indices_Bhw: Tensor) -> Tensor:
-        """Vectors (B, D, h, w) of the indices."""
+        """Return the vectors (B, D, h, w) of indices (B, h, w)."""
         return lookup_codes(indices_Bhw, self.codes())

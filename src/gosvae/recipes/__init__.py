@@ -1,4 +1,4 @@
-"""Recipes by name: the YAML files beside this one, and one's own files."""
+"""Recipes by name (the YAML files of this folder) or by the path of a file."""
 
 from __future__ import annotations
 
@@ -9,24 +9,33 @@ from typing import Any
 from gosvae.config import apply_overrides, load_yaml, parse
 from gosvae.errors import ConfigError, unknown_name
 from gosvae.training.autoencoder import AutoencoderRecipe
-from gosvae.training.codecs import CodecRecipe, TrainableRecipe
+from gosvae.training.codecs import TrainableRecipe
 from gosvae.training.experts import ExpertRecipe
 from gosvae.training.gesco import GescoRecipe
 from gosvae.training.variable import VariableRateRecipe
+from gosvae.training.vq import VqRecipe
 
 Recipe = TrainableRecipe | ExpertRecipe
 RECIPE_KINDS: dict[str, type[TrainableRecipe] | type[ExpertRecipe]] = {
-    "codec": CodecRecipe,
+    "codec": VqRecipe,
     "autoencoder": AutoencoderRecipe,
     "gesco": GescoRecipe,
     "variable-rate": VariableRateRecipe,
     "expert": ExpertRecipe,
 }
-"""What the `kind` of a recipe's file makes of it."""
+"""Class of a recipe by the `kind` in its file."""
+
+_FORMER_KEYS = {
+    "losses": "this key is called 'erasures' since version 0.2.0",
+    "finer": "this key was removed in version 0.2.0",
+    "new_from": "this key was removed in version 0.2.0",
+    "wake": "this key was removed in version 0.2.0",
+}
+"""Reasons why keys of earlier versions, all of kind `variable-rate`, are refused."""
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes in the package."""
+    """Return the names of the recipes in the package."""
     folder = Path(str(resources.files(__name__)))
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
@@ -49,4 +58,7 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe
     kind = tree.get("kind", "codec")
     if kind not in RECIPE_KINDS:
         raise ConfigError(f"recipe {path.stem!r}: {unknown_name('kind', str(kind), RECIPE_KINDS)}")
+    for key, reason in _FORMER_KEYS.items() if kind == "variable-rate" else ():
+        if key in tree:
+            raise ConfigError(f"recipe {path.stem!r}: {key}: {reason}")
     return parse(RECIPE_KINDS[kind], tree, source=f"recipe {path.stem!r}")

@@ -1,4 +1,4 @@
-"""Training from names: what `gosvae train` does, for Python."""
+"""Training from names of a recipe, a data set and an expert."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from gosvae.experts.registry import load_expert
 from gosvae.losses.perceptual import default_perceptual, load_perceptual
 from gosvae.recipes import load_recipe
 from gosvae.training.codecs import TrainableRecipe, train_codec
-from gosvae.training.config import RunConfig
-from gosvae.training.loop import Outcome
+from gosvae.training.machine.config import RunConfig
+from gosvae.training.machine.loop import Outcome
 
 
 def train(
@@ -34,28 +34,28 @@ def train(
     """Train a codec; the same call continues a run that was stopped.
 
     Args:
-        recipe: a name of `gosvae list`, or the path of a YAML file.
+        recipe: name of a recipe of the package, or path of a YAML file.
         data: images, such as `folder:my-images` or `camvid:PATH` (see `load_prepared`).
-        expert: what `load_expert` takes; needed by recipes that imitate.
+        expert: expert, named as for `load_expert`; recipes that imitate need one.
         out: folder of the run and of the finished codec; `runs/NAME` by default.
         overrides: `key=value` changes of the recipe.
         geometry: size of the images, in place of the dataset's own.
-        lpips, weights: name of the perceptual distance, and the folder of its weights; `auto` takes what is at hand.
+        lpips: name of the perceptual distance; `auto` takes the first whose weights are at hand.
+        weights: folder of the weights of the perceptual distance.
         init: checkpoint folder of a codec to start from.
-        run: seed, devices, precision, workers.
-        max_minutes: stop cleanly after so long.
+        run: options of the run, such as seed, devices and precision.
+        max_minutes: minutes after which the run stops cleanly.
+        progress: whether to show a progress bar.
 
     Raises:
-        ConfigError: an unknown recipe or key, an impossible value, or an expert that is needed and not given.
+        ConfigError: an unknown recipe or key, an impossible value, or a missing expert.
         GosvaeError: as `load_prepared`, `load_expert`, `load_perceptual` and `train_codec`.
     """
     chosen = load_recipe(recipe, list(overrides))
     if not isinstance(chosen, TrainableRecipe):
         raise ConfigError(f"recipe {recipe!r} makes an expert: use gosvae train-expert")
     if chosen.needs_expert and expert is None:
-        raise ConfigError(
-            f"recipe {chosen.name!r} needs an expert: name it with --expert, for example --expert embedded"
-        )
+        raise ConfigError(f"recipe {chosen.name!r} needs an expert: name one, such as 'embedded'", argument="expert")
     run = run or RunConfig()
     frozen = load_expert(expert) if chosen.needs_expert and expert is not None else None
     judged = "lpips" in chosen.wanted_terms and lpips != "none"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from gosvae.extras import needs
 from gosvae.reproduce.plan import CURVES, STRIDES, RowPlan
 from gosvae.reproduce.results import Result, task_quality
 
@@ -69,8 +70,9 @@ def correlation(jsd: Floats, lpips: Floats) -> Correlation | None:
 
 def plot_training(log: Sequence[Mapping[str, Any]], path: Path, title: str) -> Correlation | None:
     """Write Fig. 3 as PNG and return the correlation; None, and no file, where the log has too few steps."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    with needs("plot", "a figure"):
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
 
     step, jsd, lpips = training_curves(log)
     found = correlation(jsd, lpips)
@@ -97,8 +99,9 @@ def plot_training(log: Sequence[Mapping[str, Any]], path: Path, title: str) -> C
 
 def plot_ratios(rows: Sequence[RowPlan], results: Mapping[str, Result], path: Path, title: str) -> bool:
     """Write Fig. 4 as PNG: a point for each seed, a line through the means; False, and no file, without points."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    with needs("plot", "a figure"):
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
 
     measured = [row for row in rows if results[row.row_id].row is not None]
     if not measured:

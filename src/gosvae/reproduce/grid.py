@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from gosvae.datasets.palettes import class_palette
+from gosvae.extras import needs
 from gosvae.reproduce.pictures import MapArray, PictureRow, Pictures, Seen
 from gosvae.units import kib
 
@@ -50,7 +51,8 @@ def small_objects(class_map_HW: MapArray, class_names: Sequence[str], count: int
     Each window is a quarter of the image high and as wide; windows do not overlap, and the first few are of different
     classes where there are several.
     """
-    from scipy.ndimage import find_objects, label  # imported here: it is slow to load
+    with needs("plot", "the search for small objects"):
+        from scipy.ndimage import find_objects, label  # imported here: it is slow to load
 
     height, width = class_map_HW.shape
     side = max(16, height // 4)

@@ -24,7 +24,7 @@ from gosvae.losses.perceptual import PerceptualLoss, default_perceptual, load_pe
 from gosvae.reproduce.paper import PaperSet
 from gosvae.reproduce.plan import Borrowed, Named, RowPlan, Trained
 from gosvae.reproduce.scales import Scale, changes_of, planned_steps, recipe_of, recipe_tree
-from gosvae.training.config import RunConfig
+from gosvae.training.machine.config import RunConfig
 
 ADE20K = "ade20k"
 
@@ -55,8 +55,9 @@ class Job:
     def __post_init__(self) -> None:
         if self.test_data is None and "@" in self.data.rpartition("/")[2]:
             raise ConfigError(
-                f"--data {self.data}: the split is chosen here (train, then val): give the data without one, "
-                "or the images to evaluate on with --test-data"
+                f"data {self.data}: the split is chosen here (train, then val): give the data without one, or name "
+                "the images to evaluate on separately",
+                argument="test_data",
             )
 
     def changes_for(self, row: RowPlan) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The plan in words: what `--dry-run` prints."""
+"""The plan in words: printed in place of a run."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from gosvae.errors import ConfigError, unknown_name
 from gosvae.quantizers import VqConfig
 from gosvae.recipes import Recipe, load_recipe
 from gosvae.reproduce.plan import RowPlan, Trained
-from gosvae.training.codecs import CodecRecipe
-from gosvae.training.config import StageConfig
+from gosvae.training.machine.config import StageConfig
+from gosvae.training.vq import VqRecipe
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _revival(recipe: Recipe, steps: int) -> list[str]:
 
     At its `usage_decay` of 0.98 a code counts as dead after 173 steps: a training of 150 would never see one come back.
     """
-    quantizer = recipe.model.quantizer if isinstance(recipe, CodecRecipe) else None
+    quantizer = recipe.model.quantizer if isinstance(recipe, VqRecipe) else None
     if not isinstance(quantizer, VqConfig) or quantizer.revive_below == 0:
         return []
     if quantizer.usage_decay**steps <= quantizer.revive_below**2:

@@ -1,7 +1,7 @@
-"""Receiver adaptation: the expert learns to see on what it receives what it saw on the original.
+"""Adaptation of an expert to a codec: a copy of it learns to give on reconstructions what it gives on originals.
 
-Not part of the paper's protocol, whose expert is frozen: report it apart. It takes no labels and no bit: the frozen
-expert's class probabilities on the original are what its copy must give on the reconstruction.
+This needs no labels and no extra bits: the targets are the frozen expert's class probabilities on the originals. It is
+not part of the paper's protocol, whose expert is frozen, so results must be reported separately.
 
 Axis legend: B images, m classes, H and W pixels, D latent channels.
 """
@@ -9,42 +9,42 @@ Axis legend: B images, m classes, H and W pixels, D latent channels.
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from gosvae.checkpoint import half_weights
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.model import VqAutoencoder
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.codecs.variable_model import VariableRateAutoencoder
+from gosvae.codecs.vq import VqCodec
+from gosvae.codecs.vq_model import VqAutoencoder
 from gosvae.config import to_tree
 from gosvae.datasets.base import Dataset
-from gosvae.datasets.loader import TrainingBatches
 from gosvae.entropy.latent_network import LEVELS
 from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert, NetworkExpert
 from gosvae.experts.trained import card_of
-from gosvae.files import json_bytes, write_together
 from gosvae.losses.divergence import imitation_loss
-from gosvae.seeding import seed_everything, torch_generator
+from gosvae.seeding import torch_generator
 from gosvae.tensors import pad_to_multiple
-from gosvae.training.config import BatchConfig, RunConfig, StageConfig
+from gosvae.training.experts import save_expert
 from gosvae.training.judges import IMITATION, rarity
-from gosvae.training.loop import Outcome, Trainer
-from gosvae.training.provenance import provenance
-from gosvae.training.task import TrainingTask
+from gosvae.training.machine.config import BatchConfig, RunConfig, StageConfig
+from gosvae.training.machine.fit import StageResult, fit
+from gosvae.training.machine.loop import Outcome
+from gosvae.training.machine.provenance import provenance
+from gosvae.training.machine.task import TrainingTask
 
 Transmission = VqAutoencoder | VariableRateAutoencoder
 
 
 class AdaptationTask(TrainingTask):
-    """Imitation losses (`jsd`, `kld`, `ce`) of a trainable network on reconstructions, by a frozen expert's example.
+    """Imitation losses (`jsd`, `kld`, `ce`) between a frozen expert on originals and a network on reconstructions.
 
-    Pixels weigh by the rarity of their class, as in `Judges`. A variable-rate codec draws a level for each image.
+    Pixels are weighted by the rarity of their class (see `rarity`). With a variable-rate codec, the level of each image
+    is random.
     """
 
     def __init__(self, network: nn.Module, expert: Expert, codec: Transmission) -> None:
@@ -61,7 +61,7 @@ class AdaptationTask(TrainingTask):
         self._generator = torch_generator(*path, "levels")
 
     def forward(self, x_B3HW: Tensor, labels_BHW: Tensor | None, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """The wanted terms; labels are not looked at."""
+        """Return the wanted terms; labels are not used."""
         del labels_BHW
         with torch.no_grad():
             logits_BmHW = self.expert(x_B3HW)
@@ -72,7 +72,7 @@ class AdaptationTask(TrainingTask):
         return {kind: imitation_loss(kind, logits_BmHW, logits_hat_BmHW, weights_BHW) for kind in kinds}
 
     def _received(self, x_B3HW: Tensor) -> Tensor:
-        """What arrives: reconstructions in 8 bits."""
+        """Return the reconstructions, rounded to 8 bits."""
         height, width = x_B3HW.shape[-2:]
         x = pad_to_multiple(x_B3HW, self.codec.stride)
         self.codec.eval()
@@ -87,10 +87,10 @@ class AdaptationTask(TrainingTask):
 
 
 def adaptation_stage(steps: int) -> StageConfig:
-    """The schedule of `gosvae adapt-expert`.
+    """Return the default stage of an adaptation.
 
     Raises:
-        ConfigError: no steps.
+        ConfigError: fewer than 1 step.
     """
     if steps < 1:
         raise ConfigError(f"{steps} steps: expected at least 1")
@@ -104,6 +104,46 @@ def adaptation_stage(steps: int) -> StageConfig:
     )
 
 
+@dataclass(frozen=True)
+class Adaptation:
+    """The fine-tuning of a copy of an expert on what a codec makes of images.
+
+    Attributes:
+        codec: codec of the link; a VQ or variable-rate codec.
+        expert: frozen expert to copy.
+        seen: images that crops are drawn from.
+        stage: the only stage.
+    """
+
+    codec: VqCodec | VariableRateCodec
+    expert: NetworkExpert
+    seen: Dataset
+    stage: StageConfig
+
+    @property
+    def stages(self) -> tuple[StageConfig, ...]:
+        return (self.stage,)
+
+    def task(self) -> TrainingTask:
+        network = copy.deepcopy(self.expert.network).requires_grad_(True).train()
+        return AdaptationTask(network, self.expert, self.codec.model)
+
+    def inputs(self) -> str:
+        return str([self.seen.name, len(self.seen), self.expert.fingerprint(), self.codec.fingerprint.hex()])
+
+    def keep(self, result: StageResult) -> None:
+        notes = provenance(
+            self.seen,
+            adapted_to={"codec": self.codec.name, "fingerprint": self.codec.fingerprint.hex()},
+            expert={"name": self.expert.info.name, "fingerprint": self.expert.fingerprint()},
+            stage=to_tree(self.stage),
+            **result.notes,
+        )
+        card = card_of(self.expert, name=f"{self.expert.info.name}-at-{self.codec.name}")
+        for folder in result.folders:
+            save_expert(folder, card, result.network, notes)
+
+
 def adapt_expert(
     codec: TrainedCodec,
     expert: Expert,
@@ -115,48 +155,22 @@ def adapt_expert(
     max_minutes: float | None = None,
     progress: bool = True,
 ) -> Outcome:
-    """Train a copy of the expert on what the codec makes of images; `folder` then holds it, for `load_expert`.
+    """Fine-tune a copy of the expert on what the codec makes of images; `folder` then holds it, for `load_expert`.
 
-    The same call continues a run that was stopped.
+    Args:
+        codec, expert, seen, stage: see `Adaptation`.
+        run, folder, max_minutes, progress: see `fit`.
 
     Raises:
-        ConfigError: a codec without a network that decodes, or an expert whose network is not gosvae's own.
-        TrainingError, CheckpointError, WriteError, DatasetError: as `Trainer.train`.
+        ConfigError: a codec of another kind, or an expert whose network is not gosvae's own.
+        GosvaeError: as `fit`.
     """
-    if not isinstance(codec, LearnedCodec | VariableRateCodec):
+    if not isinstance(codec, VqCodec | VariableRateCodec):
         raise ConfigError(f"{codec.name!r}: experts are adapted to VQ codecs and variable-rate codecs only")
     if not isinstance(expert, NetworkExpert):
         raise ConfigError(
             f"expert {expert.info.name!r} cannot be adapted here: only those of gosvae train-expert can; train yours "
             "on pictures that gosvae compress and gosvae decompress made"
         )
-    card = card_of(expert, name=f"{expert.info.name}-at-{codec.name}")
-
-    def batches(stage: StageConfig, rank: int, world_size: int) -> TrainingBatches:
-        options = to_tree(stage.batches)
-        return TrainingBatches(seen, **options, seed=run.seed, workers=run.workers, rank=rank, world_size=world_size)
-
-    def keep(stage: StageConfig, network: nn.Module, minutes: float) -> None:
-        notes = provenance(
-            seen,
-            adapted_to={"codec": codec.name, "fingerprint": codec.fingerprint.hex()},
-            expert={"name": expert.info.name, "fingerprint": expert.fingerprint()},
-            stage=to_tree(stage),
-            run=to_tree(run),
-            minutes=round(minutes, 2),
-        )
-        write_together(
-            {
-                folder / "provenance.json": json_bytes(notes),
-                folder / "config.json": json_bytes(to_tree(card)),
-                folder / "weights.safetensors": save(half_weights(network.state_dict())),
-            }
-        )
-
-    with torch.random.fork_rng(devices=[]):
-        seed_everything(run.seed)
-        network = copy.deepcopy(expert.network).requires_grad_(True).train()
-        task = AdaptationTask(network, expert, codec.model)
-        inputs = [seen.name, len(seen), expert.fingerprint(), codec.fingerprint.hex()]
-        trainer = Trainer(task, (stage,), run, folder, inputs=str(inputs))
-        return trainer.train(batches, keep, max_minutes=max_minutes, progress=progress)
+    training = Adaptation(codec, expert, seen, stage)
+    return fit(training, run, folder, max_minutes=max_minutes, progress=progress)

@@ -1,4 +1,4 @@
-"""How the plain autoencoder of Table I is trained."""
+"""Training of the plain autoencoder of Table I."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gosvae.checkpoint import AutoencoderCard, CodecCheckpoint, half_weights
 from gosvae.codecs.autoencoder import AutoencoderCodec
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig, ScalarAutoencoder
+from gosvae.codecs.cards import AutoencoderCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights
 from gosvae.datasets.base import Dataset
 from gosvae.experts.base import Expert
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.training.codec_task import CodecTask
 from gosvae.training.codecs import TrainableRecipe, spaced_images
-from gosvae.training.task import TrainingTask
+from gosvae.training.machine.task import TrainingTask
 
 
 class AutoencoderRecipe(TrainableRecipe):
-    """A convolutional autoencoder with a scalar-quantised latent."""
+    """Recipe of a convolutional autoencoder with a scalar-quantised latent."""
 
     kind: Literal["autoencoder"] = "autoencoder"
     model: AutoencoderModelConfig = AutoencoderModelConfig()
@@ -41,7 +42,7 @@ class AutoencoderRecipe(TrainableRecipe):
 
 
 def count_fine_integers(codec: AutoencoderCodec, dataset: Dataset, most_pixels: int = 60_000_000) -> Tensor:
-    """Counts (D, F) of every channel's fine integers -L..L in `spaced_images`, int64 and at least 1."""
+    """Return counts (D, F), int64 and at least 1, of each channel's fine integers -L..L in `spaced_images`."""
     levels, n_fine = codec.config.fine_levels, codec.config.largest_step
     counts_DF = np.ones((codec.config.latent_channels, n_fine), np.int64)
     for image in spaced_images(dataset, most_pixels):

@@ -1,17 +1,17 @@
-"""Training of a codec: the terms of Eqs. 4 to 8, each computed only where a stage weighs it."""
+"""Task of VQ codecs and plain autoencoders: the terms of Eqs. 4 to 8, each computed only if a stage weighs it."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from gosvae.codecs.autoencoder_model import ScalarAutoencoder
-from gosvae.codecs.model import VqAutoencoder
+from gosvae.codecs.vq_model import VqAutoencoder
 from gosvae.experts.base import Expert
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.quantizers import codebook_usage
 from gosvae.tensors import pad_to_multiple
 from gosvae.training.judges import Judges
-from gosvae.training.task import RECONSTRUCTION, TrainingTask
+from gosvae.training.machine.task import RECONSTRUCTION, TrainingTask
 
 
 class CodecTask(TrainingTask):
@@ -43,7 +43,7 @@ class CodecTask(TrainingTask):
         return self.network.decoder.last_layer
 
     def forward(self, x_B3HW: Tensor, labels_BHW: Tensor | None, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """The wanted terms; with a codebook also its own, and `perplexity` and `utilisation` of the batch."""
+        """Return the wanted terms; with a codebook also its terms and the batch's `perplexity` and `utilisation`."""
         del labels_BHW  # no labels are needed: the expert is imitated
         height, width = x_B3HW.shape[-2:]
         result = self.network(pad_to_multiple(x_B3HW, self.network.stride))

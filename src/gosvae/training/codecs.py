@@ -1,58 +1,42 @@
-"""Trains a codec against an expert and writes a checkpoint folder at the end of every stage."""
+"""Training of codecs: the base of the recipes of all kinds, and the training itself."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
-import torch
 from torch import nn
 
-from gosvae.checkpoint import (
-    CodecCard,
-    CodecCheckpoint,
-    half_weights,
-    load_codec_checkpoint,
-    load_weights,
-    save_codec,
-)
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.model import ModelConfig, VqAutoencoder
+from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, load_weights, save_codec
 from gosvae.config import Config, to_tree
 from gosvae.datasets.base import Dataset
-from gosvae.datasets.loader import TrainingBatches
-from gosvae.entropy.static import StaticHistogram
 from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert
 from gosvae.losses.perceptual import PerceptualLoss
-from gosvae.quantizers import VectorQuantizer, VqConfig
-from gosvae.quantizers.kmeans import kmeans
-from gosvae.quantizers.vq import to_vectors
-from gosvae.seeding import seed_everything
-from gosvae.tensors import ImageArray, image_to_tensor, pad_to_multiple
-from gosvae.training.codec_task import CodecTask
-from gosvae.training.config import RunConfig, StageConfig, Stages
+from gosvae.tensors import ImageArray
 from gosvae.training.judges import FEATURES, IMITATION
-from gosvae.training.loop import Outcome, Trainer
-from gosvae.training.provenance import provenance
-from gosvae.training.task import TrainingTask
+from gosvae.training.machine.config import RunConfig, StageConfig, Stages
+from gosvae.training.machine.fit import StageResult, fit
+from gosvae.training.machine.loop import Outcome
+from gosvae.training.machine.provenance import provenance
+from gosvae.training.machine.task import TrainingTask
 
-_PIXELS_TO_LOOK_AT = 2_000_000
-"""Of images that a recipe sees when it takes over the weights of another codec."""
-_KMEANS_ITERATIONS = 20
+_START_PIXELS = 2_000_000
+"""Number of pixels of the images that a recipe sees when it starts from the weights of another codec."""
 
 
 class TrainableRecipe(Config, ABC):
-    """How a codec is trained: a model and the stages of its training. All that depends on its kind is here.
+    """Recipe of a codec: a model and the stages of its training. A subclass holds all that is special to a kind.
 
     Attributes:
-        name: of the recipe and of the codec that it makes.
+        kind: kind of codec.
+        name: name of the recipe and of the codec.
         description: one line for `gosvae list`.
-        reference: the row of the paper that it stands for, or None.
+        reference: row of the paper's tables that the recipe stands for, or None.
+        model: configuration of the network.
+        stages: stages of the training.
     """
 
     kind: str
@@ -64,119 +48,113 @@ class TrainableRecipe(Config, ABC):
 
     @property
     def wanted_terms(self) -> frozenset[str]:
-        """Loss terms of all stages."""
+        """Names of the loss terms of all stages."""
         return frozenset(name for stage in self.stages for name in stage.weights)
 
     @property
     def needs_expert(self) -> bool:
-        """Whether training takes an expert."""
+        """Whether the training needs an expert."""
         return bool(self.wanted_terms & {*IMITATION, FEATURES})
 
     def for_expert(self, expert: Expert | None) -> TrainableRecipe:
-        """The recipe with what its model takes from the expert, such as the number of classes: nothing, for most."""
+        """Return the recipe with values that its model takes from the expert, such as the number of classes."""
         del expert
         return self
 
     def can_start_from(self, model: Config) -> bool:
-        """Whether `initialise` can take the weights of a codec of this model."""
+        """Return whether `initialise` can use the weights of a codec of this model."""
         return model == self.model
 
     def initialise(self, network: nn.Module, source: CodecCheckpoint, images: Iterator[ImageArray]) -> None:
-        """Give the network the weights of a finished codec of a model that `can_start_from` allows.
+        """Give the network the weights of a finished codec whose model `can_start_from` allows.
 
-        `images` are some of those that it will be trained with.
+        Args:
+            network: network that `network` returned.
+            source: finished codec.
+            images: some of the images that the network will be trained with.
 
         Raises:
-            CheckpointError: they do not fit.
+            CheckpointError: the weights do not fit.
         """
         del images
         load_weights(network, source)
 
     @abstractmethod
     def network(self) -> nn.Module:
-        """The network that is trained, newly initialised from PyTorch's global generator."""
+        """Return the network to train, newly initialised from PyTorch's global generator."""
 
     @abstractmethod
     def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
-        """The loss terms of what `network` returned."""
+        """Return the task of a network that `network` returned."""
 
     @abstractmethod
     def finished(self, name: str, network: nn.Module, used: Dataset, most_pixels: int) -> CodecCheckpoint:
-        """The codec of a trained network, with the symbol counts of `spaced_images` and no provenance yet."""
-
-
-class CodecRecipe(TrainableRecipe):
-    """A VQ autoencoder."""
-
-    kind: Literal["codec"] = "codec"
-    model: ModelConfig
-
-    def network(self) -> VqAutoencoder:
-        return VqAutoencoder(self.model)
-
-    def can_start_from(self, model: Config) -> bool:
-        """The same model, or one of another `codebook_size`."""
-        if not (isinstance(model, ModelConfig) and isinstance(self.model.quantizer, VqConfig)):
-            return model == self.model
-        size = {"codebook_size": self.model.quantizer.codebook_size}
-        return self.model == model.model_copy(update={"quantizer": model.quantizer.model_copy(update=size)})
-
-    def initialise(self, network: nn.Module, source: CodecCheckpoint, images: Iterator[ImageArray]) -> None:
-        """As they are; a codebook of another size begins as the k-means of what the encoder makes of the images."""
-        assert isinstance(source.card, CodecCard)
-        if source.card.model == self.model:
-            load_weights(network, source)
-            return
-        donor = VqAutoencoder(source.card.model)
-        load_weights(donor, source)
-        assert isinstance(network, VqAutoencoder)
-        network.encoder.load_state_dict(donor.encoder.state_dict())
-        network.decoder.load_state_dict(donor.decoder.state_dict())
-        quantizer = network.quantizer
-        assert isinstance(quantizer, VectorQuantizer)
-        z_ND = torch.cat([to_vectors(_latent(network, image)) for image in images])
-        centres_KD, _ = kmeans(z_ND, quantizer.codebook_size, _KMEANS_ITERATIONS, quantizer.seed, "k-means")
-        with torch.no_grad():
-            quantizer.codebook_KD.copy_(centres_KD)
-
-    def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
-        assert isinstance(network, VqAutoencoder)
-        return CodecTask(network, expert, perceptual)
-
-    def finished(self, name: str, network: nn.Module, used: Dataset, most_pixels: int) -> CodecCheckpoint:
-        assert isinstance(network, VqAutoencoder)
-        card = CodecCard(name=name, recipe=self.name, model=self.model)
-        blank = torch.ones(network.quantizer.codebook_size, dtype=torch.int64)
-        uncounted = CodecCheckpoint(card, half_weights(network.state_dict()), blank, {})
-        return replace(uncounted, counts=count_indices(LearnedCodec(uncounted), used, most_pixels))
-
-
-@torch.no_grad()
-def _latent(network: VqAutoencoder, image: ImageArray) -> torch.Tensor:
-    z_1Dhw: torch.Tensor = network.encoder(pad_to_multiple(image_to_tensor(image), network.stride))
-    return z_1Dhw
+        """Return the codec of a trained network, with the symbol counts of `spaced_images` and without provenance."""
 
 
 def spaced_images(dataset: Dataset, most_pixels: int = 60_000_000) -> Iterator[ImageArray]:
-    """Images evenly spaced over the dataset, as many of the size of the first as `most_pixels` hold."""
+    """Yield evenly spaced images of the dataset, of about `most_pixels` pixels together at most."""
     pixels = dataset[0].image_uint8_HW3[..., 0].size
     every = -(-len(dataset) * pixels // most_pixels)
     return (dataset[i].image_uint8_HW3 for i in range(0, len(dataset), every))
 
 
-def count_indices(codec: LearnedCodec, dataset: Dataset, most_pixels: int = 60_000_000) -> torch.Tensor:
-    """Index counts (K,), int64 and at least 1, of `spaced_images`: the static histogram."""
-    indices = (codec.indices(image) for image in spaced_images(dataset, most_pixels))
-    histogram = StaticHistogram.fit(indices, codec.model.quantizer.codebook_size)
-    return torch.from_numpy(np.asarray(histogram.counts_K))
+@dataclass(frozen=True)
+class CodecTraining:
+    """The training of a codec.
 
+    Attributes:
+        recipe: model and stages, already fitted to the expert (see `TrainableRecipe.for_expert`).
+        seen: data set that training draws its crops from, such as whole frames.
+        used: the same images at the size at which the codec is used; frequency tables are counted on these.
+        expert: frozen expert, or None where no term needs one.
+        perceptual: perceptual distance of the term `lpips`, or None.
+        init: checkpoint folder of a codec to start from, or None.
+    """
 
-def _initialise(network: nn.Module, recipe: TrainableRecipe, folder: Path, used: Dataset) -> None:
-    """Start from the weights of a finished codec of the same shape."""
-    source = load_codec_checkpoint(folder)
-    if source.card.kind != recipe.kind or not recipe.can_start_from(source.card.model):
-        raise ConfigError(f"--init {folder}: its model is not the recipe's; train with the same model settings")
-    recipe.initialise(network, source, spaced_images(used, _PIXELS_TO_LOOK_AT))
+    recipe: TrainableRecipe
+    seen: Dataset
+    used: Dataset
+    expert: Expert | None
+    perceptual: PerceptualLoss | None
+    init: Path | None
+
+    @property
+    def stages(self) -> tuple[StageConfig, ...]:
+        return self.recipe.stages
+
+    def task(self) -> TrainingTask:
+        network = self.recipe.network()
+        if self.init is not None:
+            source = load_codec_checkpoint(self.init)
+            if source.card.kind != self.recipe.kind or not self.recipe.can_start_from(source.card.model):
+                raise ConfigError(
+                    f"cannot start from {self.init}: its model is not the recipe's; train with the same model settings",
+                    argument="init",
+                )
+            self.recipe.initialise(network, source, spaced_images(self.used, _START_PIXELS))
+        return self.recipe.task(network, self.expert, self.perceptual)
+
+    def inputs(self) -> str:
+        judges = [self.expert and self.expert.fingerprint(), self.perceptual and self.perceptual.name]
+        start = None if self.init is None else load_codec_checkpoint(self.init).fingerprint().hex()
+        return str([self.seen.name, len(self.seen), *judges, start, to_tree(self.recipe.model)])
+
+    def keep(self, result: StageResult) -> None:
+        recipe, expert = self.recipe, self.expert
+        last = result.stage is recipe.stages[-1]
+        name = recipe.name if last else f"{recipe.name}-{result.stage.name}"
+        finished = recipe.finished(name, result.network, self.used, result.run.histogram_pixels)
+        notes = provenance(
+            self.used,
+            recipe=to_tree(recipe),
+            **result.notes,
+            expert=None if expert is None else {"name": expert.info.name, "fingerprint": expert.fingerprint()},
+            perceptual=None if self.perceptual is None else self.perceptual.name,
+            init=None if self.init is None else self.init.name,
+        )
+        for folder in result.folders:
+            save_codec(folder, replace(finished, provenance=notes))
 
 
 def train_codec(
@@ -192,66 +170,24 @@ def train_codec(
     max_minutes: float | None = None,
     progress: bool = True,
 ) -> Outcome:
-    """Train the recipe's stages; the codec of every stage is in `folder/stages/NAME`, the last one in `folder` too.
+    """Train the recipe's stages; the codec of each stage is in `folder/stages/NAME`, the last one in `folder` too.
 
     Args:
-        seen: what training draws its crops from, such as whole frames.
-        used: the same images at the size at which the codec is used; frequency tables are counted there.
-        expert, perceptual: needed by the terms `jsd`, `kld`, `ce` and by `lpips`.
-        init: checkpoint folder of a codec with the same model to start from.
+        recipe: model and stages.
+        seen, used, expert, perceptual, init: see `CodecTraining`. The terms `jsd`, `kld`, `ce` and `features` need an
+            expert, and `lpips` needs a perceptual distance.
+        run, folder, max_minutes, progress: see `fit`.
 
     Raises:
-        ConfigError: a term without the network that it needs, or an `init` of another model.
-        TrainingError, CheckpointError, WriteError, DatasetError: as `Trainer.train`.
+        ConfigError: a term lacks the network that it needs, or the model of `init` does not fit.
+        GosvaeError: as `fit`.
     """
     if recipe.needs_expert and expert is None:
-        raise ConfigError(f"recipe {recipe.name!r} needs an expert: give one with --expert")
+        raise ConfigError(f"recipe {recipe.name!r} needs an expert: give one", argument="expert")
     if "lpips" in recipe.wanted_terms and perceptual is None:
-        raise ConfigError(f"recipe {recipe.name!r} has an LPIPS term: give its weights, see gosvae train --help")
-    recipe = recipe.for_expert(expert)
-
-    def batches(stage: StageConfig, rank: int, world_size: int) -> TrainingBatches:
-        options = to_tree(stage.batches)
-        return TrainingBatches(seen, **options, seed=run.seed, workers=run.workers, rank=rank, world_size=world_size)
-
-    def keep(stage: StageConfig, network: nn.Module, minutes: float) -> None:
-        last = stage is recipe.stages[-1]
-        name = recipe.name if last else f"{recipe.name}-{stage.name}"
-        finished = recipe.finished(name, network, used, run.histogram_pixels)
-        notes = provenance(used, **_story(recipe, run, stage, minutes, expert, perceptual, init))
-        for target in [folder / "stages" / stage.name, *([folder] if last else [])]:
-            save_codec(target, replace(finished, provenance=notes))
-
-    with torch.random.fork_rng(devices=[]):
-        seed_everything(run.seed)
-        network = recipe.network()
-        if init is not None:
-            _initialise(network, recipe, init, used)
-        task = recipe.task(network, expert, perceptual)
-        judges = [expert and expert.fingerprint(), perceptual and perceptual.name]
-        start = None if init is None else load_codec_checkpoint(init).fingerprint().hex()
-        inputs = [seen.name, len(seen), *judges, start, to_tree(recipe.model)]
-        trainer = Trainer(task, recipe.stages, run, folder, inputs=str(inputs))
-        return trainer.train(batches, keep, max_minutes=max_minutes, progress=progress)
-
-
-def _story(
-    recipe: TrainableRecipe,
-    run: RunConfig,
-    stage: StageConfig,
-    minutes: float,
-    expert: Expert | None,
-    perceptual: PerceptualLoss | None,
-    init: Path | None,
-) -> dict[str, Any]:
-    """What was trained, with what and for how long."""
-    stages: Sequence[StageConfig] = recipe.stages[: recipe.stages.index(stage) + 1]
-    return {
-        "recipe": to_tree(recipe),
-        "stages": {s.name: s.steps for s in stages},
-        "run": to_tree(run),
-        "minutes_of_stage": round(minutes, 2),
-        "expert": None if expert is None else {"name": expert.info.name, "fingerprint": expert.fingerprint()},
-        "perceptual": None if perceptual is None else perceptual.name,
-        "init": None if init is None else init.name,
-    }
+        raise ConfigError(
+            f"recipe {recipe.name!r} has an LPIPS term: give a perceptual distance and the folder of its weights",
+            argument="weights",
+        )
+    training = CodecTraining(recipe.for_expert(expert), seen, used, expert, perceptual, init)
+    return fit(training, run, folder, max_minutes=max_minutes, progress=progress)

@@ -1,4 +1,4 @@
-"""Trains a context model on the indices of a finished codec; the codec itself is frozen.
+"""Training of a context model on the indices of a finished VQ codec, which is frozen.
 
 Axis legend: B images, h and w latent positions, N positions, T taps, K codes, D digits, V values of a digit.
 """
@@ -13,40 +13,41 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from gosvae.checkpoint import save_codec
-from gosvae.codecs.learned import LearnedCodec
-from gosvae.codecs.model import VqAutoencoder
+from gosvae.codecs.checkpoint import save_codec
+from gosvae.codecs.vq import VqCodec
+from gosvae.codecs.vq_model import VqAutoencoder
 from gosvae.config import Config, parse, to_tree
 from gosvae.datasets.base import Dataset
-from gosvae.datasets.loader import TrainingBatches
 from gosvae.entropy.context import ContextConfig, ContextNetwork, default_config
 from gosvae.entropy.digits import MOST_VALUES, Digits, clustered, positional
 from gosvae.entropy.lattice import reach
 from gosvae.errors import ConfigError
 from gosvae.nn.integer import QuantizedLinear
 from gosvae.quantizers import FsqConfig
-from gosvae.seeding import seed_everything, torch_generator
+from gosvae.seeding import torch_generator
 from gosvae.tensors import pad_to_multiple
-from gosvae.training.config import BatchConfig, RunConfig, StageConfig, Stages
-from gosvae.training.loop import Outcome, Trainer
+from gosvae.training.machine.config import BatchConfig, RunConfig, StageConfig, Stages
+from gosvae.training.machine.fit import StageResult, fit
+from gosvae.training.machine.loop import Outcome
+from gosvae.training.machine.provenance import provenance
+from gosvae.training.machine.task import TrainingTask
 from gosvae.training.passes import PassUse, drawn, pass_uses
-from gosvae.training.provenance import provenance
-from gosvae.training.task import TrainingTask
 
 BITS = "bits"
-"""The only term: cross-entropy in bits for each index."""
+"""Name of the only term: cross-entropy in bits per index."""
 _LONGEST_EMBEDDING = 3.0
-"""Start of the embeddings: within what their integers hold, 127 / 32."""
+"""Largest initial value of an embedding; its integers hold up to 127 / 32."""
 
 
 class ContextRecipe(Config):
-    """How a context model is trained.
+    """Recipe of a context model.
 
     Attributes:
         model: changes of the model's configuration, such as `{"width": 128}`; the rest follows from the codebook.
+        stages: stages of the training.
     """
 
     kind: Literal["context"] = "context"
@@ -57,13 +58,13 @@ class ContextRecipe(Config):
 
 
 def _levels(codec: VqAutoencoder) -> tuple[int, ...] | None:
-    """Levels of a product quantizer (FSQ), whose indices are digits already; None for others."""
+    """Return the levels of a product quantizer (FSQ), whose indices are digits already; None for others."""
     config = codec.config.quantizer
     return config.levels if isinstance(config, FsqConfig) else None
 
 
 def digits_of(codec: VqAutoencoder) -> tuple[Digits, bool]:
-    """The digits of a codec's indices, and whether they are those of a product quantizer."""
+    """Return the digits of a codec's indices, and whether they are those of a product quantizer."""
     quantizer = codec.quantizer
     size = quantizer.codebook_size
     levels = _levels(codec)
@@ -78,14 +79,14 @@ def digits_of(codec: VqAutoencoder) -> tuple[Digits, bool]:
 
 @torch.no_grad()
 def code_vectors(codec: VqAutoencoder) -> Tensor:
-    """What the indices stand for, float32 (K, C)."""
+    """Return the vectors that the indices stand for, float32 (K, C)."""
     vectors_1CK1 = codec.quantizer.lookup(torch.arange(codec.quantizer.codebook_size).view(1, -1, 1))
     return vectors_1CK1[0, :, :, 0].T.float().cpu()
 
 
 @torch.no_grad()
 def initialise(network: ContextNetwork, codec: VqAutoencoder, digits: Digits, counts_K: Tensor) -> None:
-    """Start where much is known already: similar codes are similar, and frequent ones are probable."""
+    """Initialise the network: similar codes get similar embeddings, and frequent codes a high probability."""
     vectors_KC = code_vectors(codec)
     centred_KC = vectors_KC - vectors_KC.mean(dim=0)
     left, sizes, _ = torch.linalg.svd(centred_KC, full_matrices=False)
@@ -104,7 +105,7 @@ def initialise(network: ContextNetwork, codec: VqAutoencoder, digits: Digits, co
 
 
 class ContextTask(TrainingTask):
-    """Cross-entropy of random positions of a batch's indices, see `gosvae.training.passes`."""
+    """Cross-entropy of a batch's indices at random positions, see `gosvae.training.passes`."""
 
     network: ContextNetwork
 
@@ -132,7 +133,7 @@ class ContextTask(TrainingTask):
         self._generator = torch_generator(*path, "positions")
 
     def forward(self, x_B3HW: Tensor, labels_BHW: Tensor | None, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """`bits` for each index; and those of the first and the last pass, to be logged."""
+        """Return `bits` per index, and those of the first and the last pass, which are only logged."""
         del labels_BHW, wanted
         with torch.autocast(x_B3HW.device.type, enabled=False):
             x = pad_to_multiple(x_B3HW.float(), self.codec.stride)
@@ -140,7 +141,7 @@ class ContextTask(TrainingTask):
             return self.bits(indices_Bhw)
 
     def bits(self, indices_Bhw: Tensor) -> dict[str, Tensor]:
-        """See `forward`."""
+        """Return the terms of indices, as `forward`."""
         r, config = self._reach, self.network.config
         padded = F.pad(indices_Bhw, (r, r, r, r), value=config.codebook_size)
         _, height, width = padded.shape
@@ -162,7 +163,7 @@ class ContextTask(TrainingTask):
         return {BITS: total, **terms, "bits_last_pass": bits.detach()}
 
     def _pass_bits(self, neighbours_NT: Tensor, indices_N: Tensor, use: PassUse) -> Tensor:
-        """Mean bits of indices under the network in a pass."""
+        """Return the mean bits of indices in a pass."""
         network = self.network
         rows = [self.get_buffer(f"_rows_{d}")[neighbours_NT] for d in range(self._n_tables)]
         h_NC = network.features(rows, use.kind, use.refinement, len(indices_N))
@@ -177,15 +178,61 @@ class ContextTask(TrainingTask):
 
 
 def context_config(codec: VqAutoencoder, changes: dict[str, Any]) -> tuple[ContextConfig, Digits]:
-    """The configuration for a codec, with changes, and the digits of its indices."""
+    """Return the configuration of the context model of a codec, with changes, and the digits of its indices."""
     digits, product = digits_of(codec)
     config = default_config(codec.quantizer.codebook_size, digits.values, product=product)
     return parse(ContextConfig, {**to_tree(config), **changes}, source="context model"), digits
 
 
+class ContextTraining:
+    """The training of a context model.
+
+    Args:
+        recipe: changes of the model's configuration, and stages.
+        codec: codec whose indices are learned; its weights, its fingerprint and its other streams do not change.
+        seen: images that crops are drawn from.
+
+    Raises:
+        ConfigError: a configuration of the model with unknown keys or impossible values.
+    """
+
+    def __init__(self, recipe: ContextRecipe, codec: VqCodec, seen: Dataset) -> None:
+        self.recipe, self.codec, self.seen = recipe, codec, seen
+        self._config, self._digits = context_config(codec.model, recipe.model)
+
+    @property
+    def stages(self) -> tuple[StageConfig, ...]:
+        return self.recipe.stages
+
+    def task(self) -> TrainingTask:
+        network = ContextNetwork(self._config)
+        initialise(network, self.codec.model, self._digits, self.codec.checkpoint.counts)
+        return ContextTask(network, self.codec.model, self._digits)
+
+    def inputs(self) -> str:
+        fingerprint = self.codec.checkpoint.fingerprint().hex()
+        return str([self.seen.name, len(self.seen), fingerprint, to_tree(self._config)])
+
+    def keep(self, result: StageResult) -> None:
+        assert isinstance(result.network, ContextNetwork)
+        tensors = result.network.freeze()
+        if len(self._digits) > 1 and _levels(self.codec.model) is None:
+            tensors["digits_KD"] = torch.from_numpy(self._digits.table_KD.astype(np.uint16))
+        checkpoint = self.codec.checkpoint
+        notes = provenance(self.seen, recipe=to_tree(self.recipe), **result.notes)
+        with_context = replace(
+            checkpoint,
+            card=checkpoint.card.model_copy(update={"context": self._config}),
+            context=tensors,
+            provenance={**checkpoint.provenance, "context": notes},
+        )
+        for folder in result.folders:
+            save_codec(folder, with_context)
+
+
 def train_context(
     recipe: ContextRecipe,
-    codec: LearnedCodec,
+    codec: VqCodec,
     seen: Dataset,
     run: RunConfig,
     folder: Path,
@@ -193,52 +240,25 @@ def train_context(
     max_minutes: float | None = None,
     progress: bool = True,
 ) -> Outcome:
-    """Train; `folder` then holds the codec with the model in it. The same call continues a run that was stopped.
+    """Train a context model; `folder` then holds the codec with the model in it.
 
     Args:
-        codec: whose indices are learnt; its weights, its fingerprint and what it reads do not change.
-        seen: images that are cropped at random.
+        recipe, codec, seen: see `ContextTraining`.
+        run, folder, max_minutes, progress: see `fit`.
 
     Raises:
         ConfigError: a configuration of the model with unknown keys or impossible values.
-        TrainingError, CheckpointError, WriteError, DatasetError: as `Trainer.train`.
+        GosvaeError: as `fit`.
     """
-
-    def batches(stage: StageConfig, rank: int, world_size: int) -> TrainingBatches:
-        options = to_tree(stage.batches)
-        return TrainingBatches(seen, **options, seed=run.seed, workers=run.workers, rank=rank, world_size=world_size)
-
-    with torch.random.fork_rng(devices=[]):
-        seed_everything(run.seed)
-        config, digits = context_config(codec.model, recipe.model)
-        network = ContextNetwork(config)
-        initialise(network, codec.model, digits, codec.checkpoint.counts)
-        task = ContextTask(network, codec.model, digits)
-        inputs = [seen.name, len(seen), codec.checkpoint.fingerprint().hex(), to_tree(config)]
-        trainer = Trainer(task, recipe.stages, run, folder, inputs=str(inputs))
-
-        def keep(stage: StageConfig, trained: nn.Module, minutes: float) -> None:
-            assert isinstance(trained, ContextNetwork)
-            tensors = trained.freeze()
-            if len(digits) > 1 and _levels(codec.model) is None:
-                tensors["digits_KD"] = torch.from_numpy(digits.table_KD.astype(np.uint16))
-            notes = {"recipe": to_tree(recipe), "run": to_tree(run), "minutes_of_stage": round(minutes, 2)}
-            checkpoint = codec.checkpoint
-            with_context = replace(
-                checkpoint,
-                card=checkpoint.card.model_copy(update={"context": config}),
-                context=tensors,
-                provenance={**checkpoint.provenance, "context": provenance(seen, **notes)},
-            )
-            last = stage is recipe.stages[-1]
-            for target in [folder / "stages" / stage.name, *([folder] if last else [])]:
-                save_codec(target, with_context)
-
-        return trainer.train(batches, keep, max_minutes=max_minutes, progress=progress)
+    return fit(ContextTraining(recipe, codec, seen), run, folder, max_minutes=max_minutes, progress=progress)
 
 
 def default_recipe(steps: int) -> ContextRecipe:
-    """The recipe that the shipped models were trained with."""
+    """Return the recipe that the released models were trained with.
+
+    Raises:
+        ConfigError: fewer than 1 step.
+    """
     if steps < 1:
         raise ConfigError(f"{steps} steps: expected at least 1")
     stage = StageConfig(

@@ -1,36 +1,41 @@
-"""Trains an expert on labelled images and writes it as a folder that `load_expert` reads."""
+"""Training of experts: a segmentation network learns from labelled images."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from gosvae.checkpoint import half_weights
+from gosvae.codecs.checkpoint import half_weights
 from gosvae.config import Config, parse, to_tree
-from gosvae.datasets.base import Dataset
-from gosvae.datasets.loader import TrainingBatches
+from gosvae.datasets.base import IGNORE_INDEX, Dataset
 from gosvae.errors import DatasetError
 from gosvae.experts.compact import CompactConfig, balanced_class_weights
 from gosvae.experts.dense import DenseConfig
 from gosvae.experts.trained import ExpertCard, NetworkConfig, build_network
 from gosvae.experts.unet import UNetConfig
 from gosvae.files import json_bytes, write_together
-from gosvae.seeding import seed_everything
-from gosvae.training.config import RunConfig, StageConfig, Stages
-from gosvae.training.expert_task import ExpertTask, label_counts
-from gosvae.training.loop import Outcome, Trainer
-from gosvae.training.provenance import provenance
+from gosvae.training.machine.config import RunConfig, StageConfig, Stages
+from gosvae.training.machine.fit import StageResult, fit
+from gosvae.training.machine.loop import Outcome
+from gosvae.training.machine.provenance import provenance
+from gosvae.training.machine.task import TrainingTask
 
 
 class ExpertRecipe(Config):
-    """How an expert is trained.
+    """Recipe of an expert.
 
     Attributes:
-        architecture: of the network; `widths` and `blocks` are those of its configuration.
+        name: name of the recipe and of the expert.
+        description: one line for `gosvae list`.
+        architecture: architecture of the network, `CompactConfig` or `UNetConfig`.
+        widths, blocks: sizes of the network, see its configuration.
+        stages: stages of the training.
     """
 
     kind: Literal["expert"] = "expert"
@@ -42,7 +47,7 @@ class ExpertRecipe(Config):
     stages: Stages
 
     def network(self, class_count: int) -> NetworkConfig:
-        """The configuration of the network for so many classes.
+        """Return the configuration of the network for a number of classes.
 
         Raises:
             ConfigError: a size that the architecture cannot have.
@@ -57,6 +62,106 @@ class ExpertRecipe(Config):
                 return parse(DenseConfig, tree, source=f"recipe {self.name!r}")
 
 
+class ExpertTask(TrainingTask):
+    """Class-weighted cross-entropy between the network's logits and the labels (term `cross_entropy`)."""
+
+    def __init__(self, network: nn.Module, class_weights_m: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("class_weights_m", class_weights_m)
+
+    @property
+    def known_terms(self) -> frozenset[str]:
+        return frozenset({"cross_entropy"})
+
+    def forward(self, x_B3HW: Tensor, labels_BHW: Tensor | None, wanted: frozenset[str]) -> dict[str, Tensor]:
+        """Return `cross_entropy`, and `accuracy` (share of labelled pixels that are right), which is only logged."""
+        del wanted
+        if labels_BHW is None:
+            raise DatasetError("training an expert needs labels: choose a dataset that has them")
+        logits_BmHW = self.network(x_B3HW)
+        loss = F.cross_entropy(
+            logits_BmHW.float(), labels_BHW, weight=self.get_buffer("class_weights_m"), ignore_index=IGNORE_INDEX
+        )
+        with torch.no_grad():
+            labelled = labels_BHW != IGNORE_INDEX
+            hits = (logits_BmHW.argmax(1) == labels_BHW) & labelled
+            accuracy = hits.sum() / labelled.sum().clamp_min(1)
+        return {"cross_entropy": loss, "accuracy": accuracy}
+
+
+def label_counts(dataset: Dataset, most: int = 200) -> Tensor:
+    """Return the number of pixels of each class, (m,), over up to `most` evenly spaced samples.
+
+    Raises:
+        DatasetError: the dataset has no labels.
+    """
+    m = len(dataset.class_names)
+    counts_m = torch.zeros(m, dtype=torch.int64)
+    for i in range(0, len(dataset), max(1, -(-len(dataset) // most))):
+        labels = dataset[i].labels_uint8_HW
+        if labels is None:
+            raise DatasetError(f"dataset {dataset.name!r} has no labels: training an expert needs them")
+        counts_m += torch.bincount(torch.from_numpy(labels.copy()).reshape(-1).long(), minlength=256)[:m]
+    return counts_m
+
+
+@dataclass(frozen=True)
+class ExpertTraining:
+    """The training of an expert.
+
+    Attributes:
+        recipe: architecture and stages.
+        seen: labelled images that crops are drawn from.
+        input_size: height and width in pixels at which the expert is used; its card names them.
+    """
+
+    recipe: ExpertRecipe
+    seen: Dataset
+    input_size: tuple[int, int]
+
+    @property
+    def stages(self) -> tuple[StageConfig, ...]:
+        return self.recipe.stages
+
+    @property
+    def _network(self) -> NetworkConfig:
+        return self.recipe.network(len(self.seen.class_names))
+
+    def task(self) -> TrainingTask:
+        return ExpertTask(build_network(self._network), balanced_class_weights(label_counts(self.seen)))
+
+    def inputs(self) -> str:
+        return f"{self.seen.name} {len(self.seen)}"
+
+    def keep(self, result: StageResult) -> None:
+        card = ExpertCard(
+            name=self.recipe.name,
+            class_names=self.seen.class_names,
+            input_height=self.input_size[0],
+            input_width=self.input_size[1],
+            network=self._network,
+        )
+        notes = provenance(self.seen, recipe=to_tree(self.recipe), **result.notes)
+        for folder in result.folders:
+            save_expert(folder, card, result.network, notes)
+
+
+def save_expert(folder: Path, card: ExpertCard, network: nn.Module, notes: dict[str, Any]) -> None:
+    """Write an expert as `load_expert` reads it: `config.json`, `weights.safetensors` (float16), `provenance.json`.
+
+    Raises:
+        WriteError: no space or no permission; what was there before is intact.
+    """
+    write_together(
+        {
+            folder / "provenance.json": json_bytes(notes),
+            folder / "config.json": json_bytes(to_tree(card)),
+            folder / "weights.safetensors": save(half_weights(network.state_dict())),
+        }
+    )
+
+
 def train_expert(
     recipe: ExpertRecipe,
     seen: Dataset,
@@ -67,51 +172,17 @@ def train_expert(
     max_minutes: float | None = None,
     progress: bool = True,
 ) -> Outcome:
-    """Train, then write `config.json`, `weights.safetensors` (float16) and `provenance.json` to `folder`.
+    """Train an expert; the result of each stage is in `folder/stages/NAME`, the last one in `folder` too.
 
     Args:
-        seen: labelled images; crops are drawn from them.
-        input_size: height and width that the expert is used at, for its card.
+        recipe, seen, input_size: see `ExpertTraining`.
+        run, folder, max_minutes, progress: see `fit`.
 
     Raises:
         DatasetError: the dataset has no labels.
-        TrainingError, CheckpointError, WriteError: as `Trainer.train`.
+        GosvaeError: as `fit`.
     """
     if not seen.has_labels:
         raise DatasetError(f"dataset {seen.name!r} has no labels: training an expert needs them")
-    config = recipe.network(len(seen.class_names))
-    class_weights_m = balanced_class_weights(label_counts(seen))
-
-    def batches(stage: StageConfig, rank: int, world_size: int) -> TrainingBatches:
-        return TrainingBatches(
-            seen,
-            **to_tree(stage.batches),
-            seed=run.seed,
-            workers=run.workers,
-            rank=rank,
-            world_size=world_size,
-        )
-
-    def keep(stage: StageConfig, network: nn.Module, minutes: float) -> None:
-        card = ExpertCard(
-            name=recipe.name,
-            class_names=seen.class_names,
-            input_height=input_size[0],
-            input_width=input_size[1],
-            network=config,
-        )
-        halves = half_weights(network.state_dict())
-        notes = provenance(seen, recipe=to_tree(recipe), seed=run.seed, stage=stage.name, minutes=round(minutes, 2))
-        write_together(
-            {
-                folder / "provenance.json": json_bytes(notes),
-                folder / "config.json": json_bytes(to_tree(card)),
-                folder / "weights.safetensors": save(halves),
-            }
-        )
-
-    with torch.random.fork_rng(devices=[]):
-        seed_everything(run.seed)
-        task = ExpertTask(build_network(config), class_weights_m)
-        trainer = Trainer(task, recipe.stages, run, folder, inputs=f"{seen.name} {len(seen)}")
-        return trainer.train(batches, keep, max_minutes=max_minutes, progress=progress)
+    training = ExpertTraining(recipe, seen, input_size)
+    return fit(training, run, folder, max_minutes=max_minutes, progress=progress)

@@ -1,4 +1,4 @@
-"""Training of GESCO: a diffusion model learns to draw what the expert's class map says.
+"""Training of GESCO: a diffusion model learns to draw pictures from the expert's class maps.
 
 Axis legend: B images, 3 RGB channels, L label channels, H and W pixels.
 """
@@ -11,7 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gosvae.checkpoint import CodecCheckpoint, GescoCard, half_weights
+from gosvae.codecs.cards import GescoCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights
 from gosvae.codecs.gesco import pad_classes
 from gosvae.datasets.base import Dataset
 from gosvae.diffusion import Diffusion, DiffusionConfig, degraded_map, semantic_map
@@ -22,11 +23,11 @@ from gosvae.nn.semantic_unet import SemanticUNet
 from gosvae.seeding import torch_generator
 from gosvae.tensors import pad_to_multiple
 from gosvae.training.codecs import TrainableRecipe
-from gosvae.training.task import TrainingTask
+from gosvae.training.machine.task import TrainingTask
 
 
 class GescoTask(TrainingTask):
-    """Denoising of pictures on the expert's class map, which is noisy or missing at times.
+    """Denoising of pictures, conditioned on the expert's class map; the map of some pictures is noisy or left out.
 
     Terms: `denoising` (mean square of the prediction's error; pictures lie in [-1, 1]) and, where the variance is
     learned, `variance` (bits for each value).
@@ -51,10 +52,10 @@ class GescoTask(TrainingTask):
         self._generator = torch_generator("diffusion", *path)
 
     def forward(self, x_B3HW: Tensor, labels_BHW: Tensor | None, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """The terms at random steps of the noising, one for each picture."""
+        """Return the terms at random diffusion steps, one for each picture."""
         del labels_BHW, wanted  # no labels are needed: the map is what the expert sees
         device, config, generator = x_B3HW.device, self._diffusion.config, self._generator
-        # A class is the largest of many numbers: rounded ones would move it.
+        # The class is an argmax, which rounding to bfloat16 could change.
         with torch.autocast(device.type, enabled=False):
             classes_BHW = self.expert.class_map(x_B3HW.float()).clone()
         x = pad_to_multiple(x_B3HW, config.stride).float() * 2.0 - 1.0
@@ -70,14 +71,14 @@ class GescoTask(TrainingTask):
 
 
 class GescoRecipe(TrainableRecipe):
-    """A semantic diffusion model. The class count of `model` is set to the expert's.
+    """Recipe of a semantic diffusion model. The class count of `model` is set to the expert's.
 
     Attributes:
-        map_noise: standard deviations of the noise on the one-hot map, of which each picture draws one; GESCO's are
-            those of channels from 5 dB up, and none in a third of the draws.
+        map_noise: standard deviations of the noise on the one-hot map, one of which is drawn for each picture. The
+            default is GESCO's: channels from 5 dB up, and no noise in a third of the draws.
         map_dropout: share of the pictures whose map is left out, for classifier-free guidance.
-        snr_limit: see `Diffusion`; None is DDPM's simple loss.
-        expert: which expert made the maps; training fills it in.
+        snr_limit: limit of the weight of steps with little noise, see `Diffusion`; None is DDPM's simple loss.
+        expert: reference to the expert that made the maps; the training fills it in.
     """
 
     kind: Literal["gesco"] = "gesco"
@@ -94,9 +95,9 @@ class GescoRecipe(TrainableRecipe):
         return True
 
     def for_expert(self, expert: Expert | None) -> GescoRecipe:
-        """With the expert's class count and reference."""
+        """Return the recipe with the expert's class count and reference."""
         if expert is None:
-            raise ConfigError(f"recipe {self.name!r} sends an expert's class map: give one with --expert")
+            raise ConfigError(f"recipe {self.name!r} sends an expert's class map: give an expert", argument="expert")
         model = self.model.model_copy(update={"class_count": len(expert.info.class_names)})
         return self.model_copy(update={"model": model, "expert": expert.reference()})
 
@@ -106,7 +107,7 @@ class GescoRecipe(TrainableRecipe):
     def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
         del perceptual
         assert isinstance(network, SemanticUNet)
-        assert expert is not None  # `for_expert` has seen to it
+        assert expert is not None  # `for_expert` refuses None
         diffusion = Diffusion(self.model, snr_limit=self.snr_limit)
         return GescoTask(network, expert, diffusion, self.map_noise, self.map_dropout)
 

@@ -1,4 +1,4 @@
-"""The frozen networks that judge a reconstruction, and the terms of Eqs. 4 to 8 that they make of it.
+"""Frozen networks that judge a reconstruction, and the terms of Eqs. 4 to 8 that they compute.
 
 Axis legend: B images, m classes, H and W pixels.
 """
@@ -25,22 +25,24 @@ LATTICE = "lattice"
 
 
 class Judges(nn.Module):
-    """Terms of a reconstruction, each computed only where a stage weighs it.
+    """Terms of a reconstruction, each computed only if a stage weighs it.
 
-    `mse` and `mae` (pixels in [0, 1]), `lattice` (`repeated_pattern`), `lpips`, `jsd`, `kld`, `ce` (nats), and
-    `features`: squared distance of the expert's inner features, relative to their mean square, the mean over the
-    layers. The expert sees the original once for all of them.
+    The terms are `mse` and `mae` (pixels in [0, 1]), `lattice` (see `repeated_pattern`), `lpips`, `jsd`, `kld`
+    and `ce` (nats), and `features`: the squared distance of the expert's inner features, relative to their mean square,
+    averaged over layers.
 
     Args:
-        balance_classes: weigh pixels in the imitation terms by how rare their class is in the expert's maps of the
-            batch (weights of Paszke et al. 2016, mean 1), so that poles, signs and people count beside roads.
-        feature_layers: modules of the expert by name, such as `network.stage8`; None: those that the expert names
-            itself. Where there are none, `features` is 0.
-        more_experts: that are imitated too, with the feature layers that they name themselves: each term is the mean
-            over all experts, whose classes may differ.
-        more_perceptual: distances beside `perceptual`: `lpips` is the mean of all.
-        perceptual_images: LPIPS looks at the first so many images of a batch; None: at all of them.
-        views: Random views that experts and distances are shown, each another one; None: the pictures as they are.
+        expert: frozen expert to imitate, or None.
+        perceptual: perceptual distance, or None.
+        balance_classes: whether pixels in the imitation terms are weighted by how rare their class is in the expert's
+            maps of the batch (weights of Paszke et al. 2016, mean 1), so that poles, signs and people count.
+        feature_layers: names of modules of the expert, such as `network.stage8`; None takes those that the expert
+            names itself. Without any, `features` is 0.
+        more_experts: further experts to imitate, with their own feature layers. Each term is the mean over all
+            experts; their classes may differ.
+        more_perceptual: further perceptual distances; `lpips` is the mean of all.
+        perceptual_images: number of images of a batch for which LPIPS is computed; None takes all.
+        views: random views that every expert and every distance is shown; None shows the pictures as they are.
 
     Raises:
         ConfigError: the expert has no module of that name.
@@ -88,7 +90,7 @@ class Judges(nn.Module):
 
     @property
     def imitation_terms(self) -> frozenset[str]:
-        """Terms that a stage's `ramp_steps` apply to."""
+        """Names of the terms that a stage's `ramp_steps` apply to."""
         return frozenset({*IMITATION, FEATURES})
 
     def forward(
@@ -98,7 +100,7 @@ class Judges(nn.Module):
         wanted: frozenset[str],
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """The wanted terms, scalars, and `mse` in any case; views are drawn from the generator, none without it."""
+        """Return the wanted terms, scalars, and always `mse`. Views are drawn from the generator; None: no views."""
 
         def view(x_B3HW: Tensor, x_hat_B3HW: Tensor) -> tuple[Tensor, Tensor]:
             if generator is None or self._views is None:
@@ -132,7 +134,7 @@ class Judges(nn.Module):
         x_B3HW: Tensor,
         x_hat_B3HW: Tensor,
     ) -> dict[str, Tensor]:
-        """The terms of one expert, `features` always."""
+        """Return the terms of one expert, always including `features`."""
         with torch.no_grad():
             logits_BmHW, features = _watched(expert, layers, x_B3HW)
         logits_hat_BmHW, features_hat = _watched(expert, layers, x_hat_B3HW)
@@ -146,7 +148,7 @@ class Judges(nn.Module):
 
 
 def _watched(expert: Expert, layers: tuple[str, ...], x_B3HW: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Logits of the expert, and what the layers gave on the way, in the order in which they ran."""
+    """Return the logits of the expert and the outputs of the layers, in the order in which they ran."""
     features: list[Tensor] = []
 
     def keep(module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -169,7 +171,7 @@ def _relative_distance(f: Tensor, f_hat: Tensor) -> Tensor:
 
 
 def rarity(logits_BmHW: Tensor) -> Tensor:
-    """Weights (B, H, W), mean 1, of the pixels by the share of their class in the batch."""
+    """Return weights (B, H, W) of the pixels, mean 1: the rarer the class in the batch, the larger the weight."""
     m = logits_BmHW.shape[1]
     classes_BHW = logits_BmHW.argmax(dim=1)
     counts_m = torch.bincount(classes_BHW.flatten(), minlength=m)

@@ -1,6 +1,6 @@
-"""How training draws the passes of a context model: random positions, each as if it were coded in a random pass.
+"""Random positions for the training of context models, each treated as if it were coded in a random pass.
 
-What a pass sees depends on the distance of the lattice only, so every position can stand for one of any pass.
+The neighbours that a pass knows depend only on the spacing of the lattice, so every position can stand for any pass.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from gosvae.entropy.lattice import is_edge, passes, taps
 
 @dataclass(frozen=True)
 class PassUse:
-    """A part of a pass as training draws it; hidden taps see nothing.
+    """A part of a pass in training.
 
     Attributes:
-        kind, refinement: as in `gosvae.entropy.lattice.Part`.
+        kind, refinement: see `gosvae.entropy.lattice.Part`.
         offsets_T2: rows and columns from a position to its taps.
-        hidden_T: taps that are not coded yet.
-        share: of all positions.
+        hidden_T: whether each tap is hidden, because it is not coded yet.
+        share: share of all positions that the part codes.
     """
 
     kind: int | None
@@ -33,7 +33,7 @@ class PassUse:
 
 
 def pass_uses(refinements: int, most_taps: Sequence[int]) -> list[PassUse]:
-    """All parts of all passes."""
+    """Return the parts of all passes."""
     uses = []
     for part in (part for parts in passes(refinements) for part in parts):
         pairs = () if part.kind is None else taps(part.kind, most_taps[part.kind])
@@ -46,7 +46,7 @@ def pass_uses(refinements: int, most_taps: Sequence[int]) -> list[PassUse]:
 
 
 def drawn(uses: Sequence[PassUse], n_positions: int, generator: torch.Generator) -> Iterator[tuple[PassUse, Tensor]]:
-    """Each part with its share of the positions (N,), at least one, drawn without repetition where there are enough."""
+    """Yield each part with random positions (N,): its share of all, at least one, without repetition if possible."""
     order = torch.randperm(n_positions, generator=generator)
     first = 0
     for use in uses:

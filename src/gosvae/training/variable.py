@@ -1,7 +1,7 @@
 """Training of a variable-rate codec for rate and task together.
 
-For every image of a batch a level is drawn, and with it the price of a bit. The rate is that of the context model,
-which learns beside the codec: -log2 of the probability that it gives each integer.
+For each image of a batch a random level is drawn, and with it the price of a bit. The rate is -log2 of the probability
+that the context model gives each integer; the context model is trained together with the codec.
 
 Axis legend: B images, D latent channels, h and w latent positions, N positions, G channels of a group, V values.
 """
@@ -17,7 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gosvae.checkpoint import CodecCheckpoint, VariableRateCard, half_weights
+from gosvae.codecs.cards import VariableRateCard
+from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights
 from gosvae.codecs.slices import grid_parts, slice_count
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
 from gosvae.config import Config
@@ -31,26 +32,26 @@ from gosvae.losses.perceptual import PerceptualLoss, load_perceptual
 from gosvae.seeding import torch_generator
 from gosvae.tensors import ImageArray, pad_to_multiple
 from gosvae.training.codecs import TrainableRecipe
-from gosvae.training.growth import begin_as, can_grow, make_finer, wake_features
+from gosvae.training.growth import begin_as, can_grow
 from gosvae.training.judges import Judges
+from gosvae.training.machine.task import RECONSTRUCTION, TrainingTask
 from gosvae.training.passes import PassUse, drawn, pass_uses
-from gosvae.training.task import RECONSTRUCTION, TrainingTask
 from gosvae.training.views import ViewConfig
 
 RATE, BITS = "rate", "bits"
 _STEEPEST = 8.0
-"""Bits between two neighbouring integers, at most, as the encoder sees them."""
+"""Largest difference in bits between two neighbouring integers that the encoder's gradient uses."""
 
 
 class RateConfig(Config):
-    """What a bit costs.
+    """Price of a bit.
 
     Attributes:
-        lowest_price, highest_price: of one bit per pixel, in units of the loss, at the highest and the lowest level;
-            geometric between them.
-        warmup_steps: over so many steps of a stage the prices rise from 0 with the square of the step: a network that
-            pays for bits before it knows what to do with them learns to send none.
-        levels: range of the levels that are drawn.
+        lowest_price, highest_price: price of one bit per pixel, in units of the loss, at the highest and at the lowest
+            level; the prices between them are geometric.
+        warmup_steps: number of steps of a stage over which the prices rise from 0, with the square of the step. With
+            the full price from the first step, a network learns to send nothing.
+        levels: lowest and highest level that are drawn.
     """
 
     lowest_price: float = Field(default=0.08, gt=0)
@@ -59,18 +60,18 @@ class RateConfig(Config):
     levels: tuple[int, int] = (0, LEVELS - 1)
 
     def prices(self, level_B: Tensor, step: int) -> Tensor:
-        """Prices (B,) at the levels, at a step of a stage."""
+        """Return the prices (B,) at the levels, at a step of a stage."""
         done = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         return done**2 * self.highest_price * (self.lowest_price / self.highest_price) ** (level_B / (LEVELS - 1))
 
 
-class LossesConfig(Config):
-    """Losses on the way that the decoder learns to live with.
+class ErasuresConfig(Config):
+    """Erasures in training: slices of the latent that do not reach the decoder, as with lost packets.
 
     Attributes:
-        share: of the images, whose latents lose something.
-        slices: interleaved parts, as in a stream, each of which is lost or not as a whole.
-        most: the chance of a slice to be lost is drawn for each image, from 0 to this.
+        share: share of the images that lose slices.
+        slices: number of interleaved slices, as in a stream; each is lost as a whole.
+        most: largest probability that a slice is lost; the probability is drawn for each image, from 0 to this.
     """
 
     share: float = Field(default=0.0, ge=0, le=1)
@@ -78,7 +79,7 @@ class LossesConfig(Config):
     most: float = Field(default=0.4, ge=0, le=1)
 
     def lost(self, batch: int, grid_hw: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """A mask (B, 1, h, w), 1 where a position is lost."""
+        """Return a random mask (B, 1, h, w), 1 where a position is lost."""
         parts = grid_parts(grid_hw, slice_count(grid_hw, self.slices, "interleaved"), "interleaved")
         draws_BU = torch.rand(batch, 2 + len(parts), generator=generator)
         gone_BS = (draws_BU[:, 2:] < self.most * draws_BU[:, 1:2]) & (draws_BU[:, :1] < self.share)
@@ -91,17 +92,17 @@ class LossesConfig(Config):
 class VariableRateTask(TrainingTask):
     """A variable-rate codec with the frozen networks that judge its reconstructions.
 
-    Terms beside those of `Judges`: `rate`, the price of the bits, whose gradient goes to the encoder and the gains;
+    The terms are those of `Judges`; `rate`, the price of the bits, whose gradient goes to the encoder and the gains;
     and `bits` per pixel, whose gradient goes to the context model alone.
     """
 
     network: VariableRateAutoencoder
 
     def __init__(
-        self, network: VariableRateAutoencoder, judges: Judges, rate: RateConfig, losses: LossesConfig
+        self, network: VariableRateAutoencoder, judges: Judges, rate: RateConfig, erasures: ErasuresConfig
     ) -> None:
         super().__init__()
-        self.network, self.judges, self._rate, self._losses = network, judges, rate, losses
+        self.network, self.judges, self._rate, self._erasures = network, judges, rate, erasures
         config = network.config.context
         self._uses = pass_uses(config.refinements, config.taps)
         self._reach = reach(config.refinements)
@@ -124,14 +125,14 @@ class VariableRateTask(TrainingTask):
         self._step = int(path[-1])
 
     def forward(self, x_B3HW: Tensor, labels_BHW: Tensor | None, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """The wanted terms; and `bpp_low` and `bpp_high`, bits per pixel of the images of lowest and highest level."""
+        """Return the wanted terms, and `bpp_low` and `bpp_high`, bits per pixel at the lowest and highest level."""
         del labels_BHW  # no labels are needed: the expert is imitated
         height, width = x_B3HW.shape[-2:]
         level_B = self._draw_levels(len(x_B3HW)).to(x_B3HW.device)
         padded_B3HW = pad_to_multiple(x_B3HW, self.network.stride)
         grid_hw = (padded_B3HW.shape[-2] // self.network.stride, padded_B3HW.shape[-1] // self.network.stride)
-        lost_B1hw = self._losses.lost(len(x_B3HW), grid_hw, self._generator)
-        # The mask is given even where nothing is lost: among several devices every weight must take part in every step.
+        lost_B1hw = self._erasures.lost(len(x_B3HW), grid_hw, self._generator)
+        # The mask is passed even if nothing is lost: with several devices, every weight must take part in every step.
         result, y_BDhw = self.network(padded_B3HW, level_B, lost_B1hw.to(x_B3HW.device))
         x_hat_B3HW = result.x_hat_B3HW[..., :height, :width].float()
         terms: dict[str, Tensor] = self.judges(x_B3HW, x_hat_B3HW, wanted, self._generator)
@@ -150,7 +151,7 @@ class VariableRateTask(TrainingTask):
         return terms
 
     def _draw_levels(self, batch: int) -> Tensor:
-        """Levels (B,), one from each of B equal parts of the range."""
+        """Return random levels (B,), one from each of B equal parts of the range."""
         low, high = self._rate.levels
         u_B = (torch.randperm(batch, generator=self._generator) + torch.rand(batch, generator=self._generator)) / batch
         return (low + u_B * (high - low + 1)).long().clamp(low, high)
@@ -165,15 +166,19 @@ def latent_bits(
     r: int,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Bits (B,) of each image, twice: for the context model, and for the encoder.
+    """Return the bits (B,) of each image twice: with the gradient for the context model, and for the encoder.
 
-    The second has the same value, but its gradient goes to `y_BDhw`: between two integers the bits are taken as
-    linear, the expected cost of rounding at random to one of them.
+    The gradient of the second goes to `y_BDhw`: the bits are linear between two integers, which is the expected cost of
+    rounding at random to one of them.
 
     Args:
-        y_BDhw: the scaled latent before rounding, symbols_BDhw: 0..2L, what it was rounded to.
-        uses, r: passes of the context model, and the reach of its taps.
-        generator: of the positions that stand for each pass.
+        network: context model.
+        y_BDhw: scaled latent before rounding.
+        symbols_BDhw: rounded latent, as symbols 0..2L.
+        level_B: level of each image.
+        uses: parts of the passes of the context model.
+        r: reach of the taps of the context model.
+        generator: generator of the positions that stand for each pass.
     """
     batch, channels, h, w = symbols_BDhw.shape
     symbols_ND = symbols_BDhw.permute(0, 2, 3, 1).reshape(-1, channels)
@@ -210,7 +215,7 @@ def latent_bits(
 def _position_bits(
     network: LatentContextNetwork, h_NC: Tensor, y_ND: Tensor, symbols_ND: Tensor, level_N: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Bits (N,) of positions: for the context model, and for the encoder; of what is coded at their levels."""
+    """Return the bits (N,) of positions, as `latent_bits`, of the channels that are coded at their levels."""
     config = network.config
     model_N, cost_N = h_NC.new_zeros(len(h_NC)), h_NC.new_zeros(len(h_NC))
     first_level_D = config.first_level_of_each_channel().to(level_N.device)
@@ -218,7 +223,7 @@ def _position_bits(
         coded_N = level_N >= first_level_D[g * config.group]
         group = slice(g * config.group, (g + 1) * config.group)
         symbols_NG = symbols_ND[:, group]
-        # Logits are in bits: log2 of a softmax to the base of 2.
+        # Logits are in bits, for a softmax to the base of 2.
         logits_NGV = network.logits(h_NC, g)
         bits_NGV = -F.log_softmax(logits_NGV * math.log(2.0), dim=2) / math.log(2.0)
         model_N = model_N + coded_N * bits_NGV.gather(2, symbols_NG[..., None]).sum(dim=(1, 2))
@@ -251,32 +256,24 @@ def _train_only(network: nn.Module, beginnings: tuple[str, ...]) -> None:
 
 
 class VariableRateRecipe(TrainableRecipe):
-    """A variable-rate codec, trained for rate and task together.
+    """Recipe of a variable-rate codec, trained for rate and task together.
 
     Attributes:
-        rate: what a bit costs at each level.
-        losses: what is lost on the way; nothing by default.
-        balance_classes: weigh pixels in the imitation terms by how rare their class is in the expert's maps.
-        feature_layers: modules of the expert, by name, whose outputs the term `features` matches; None: those that the
-            expert names itself.
-        more_experts: imitated beside the one of `--expert`, as `load_expert` takes them.
-        more_perceptual: names of distances beside the one of `--lpips`, for `load_perceptual`; the mean of all counts.
-        perceptual_images: images of a batch that LPIPS judges, all by default.
-        views: Random views of original and reconstruction that the judges are shown; by default the two as they are.
-        trained: Parts of the network that are trained, by the beginnings of their names; all by default. With
-            `[decoder.]` encoder, gains and context model stay as they are, and with them the bits: a stage then needs
-            neither `rate` nor `bits`.
-        finer: at the start from another codec, steps of the highest level are made up to so many times finer, see
-            `make_finer`: rounding tells a network next to nothing of what finer steps would bring.
-        new_from: at the start from another codec, latent channels that begin at this level or later are new.
-        wake: at the start from another codec, features of its encoder that are 0 on all images are given life, and new
-            channels carry what is new in them, see `wake_features`.
+        rate: price of a bit at each level.
+        erasures: slices of the latent that do not reach the decoder; none by default.
+        balance_classes, feature_layers, perceptual_images: see `Judges`.
+        more_experts: experts to imitate beside the first, named as for `load_expert`.
+        more_perceptual: perceptual distances beside the first, named as for `load_perceptual`.
+        views: random views of original and reconstruction that the judges are shown; by default the two as they are.
+        trained: beginnings of the names of the parts that are trained; all by default. With `[decoder.]` the encoder,
+            the gains and the context model stay as they are, and with them the bits. A stage then needs neither `rate`
+            nor `bits`.
     """
 
     kind: Literal["variable-rate"] = "variable-rate"
     model: VariableRateConfig = VariableRateConfig()
     rate: RateConfig = RateConfig()
-    losses: LossesConfig = LossesConfig()
+    erasures: ErasuresConfig = ErasuresConfig()
     balance_classes: bool = False
     feature_layers: tuple[str, ...] | None = None
     more_experts: tuple[str, ...] = ()
@@ -284,23 +281,18 @@ class VariableRateRecipe(TrainableRecipe):
     perceptual_images: int | None = Field(default=None, ge=1)
     views: ViewConfig = ViewConfig()
     trained: tuple[str, ...] = ()
-    finer: float = Field(default=1.0, ge=1)
-    new_from: int = Field(default=LEVELS, ge=0, le=LEVELS)
-    wake: bool = False
 
     def network(self) -> VariableRateAutoencoder:
         return VariableRateAutoencoder(self.model)
 
     def can_start_from(self, model: Config) -> bool:
-        """The same model, or one with fewer residual blocks in the decoder or fewer latent channels."""
+        """Return whether the model is the same, or has fewer residual blocks in the decoder or fewer channels."""
         return isinstance(model, VariableRateConfig) and can_grow(model, self.model)
 
     def initialise(self, network: nn.Module, source: CodecCheckpoint, images: Iterator[ImageArray]) -> None:
+        del images
         assert isinstance(network, VariableRateAutoencoder)
-        taken = begin_as(network, source, below=self.new_from)
-        if self.wake:
-            wake_features(network, images, taken)
-        make_finer(network, self.finer)
+        begin_as(network, source)
 
     def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
         assert isinstance(network, VariableRateAutoencoder)
@@ -316,10 +308,10 @@ class VariableRateRecipe(TrainableRecipe):
         )
         if self.trained:
             _train_only(network, self.trained)
-        return VariableRateTask(network, judges, self.rate, self.losses)
+        return VariableRateTask(network, judges, self.rate, self.erasures)
 
     def finished(self, name: str, network: nn.Module, used: Dataset, most_pixels: int) -> CodecCheckpoint:
-        del used, most_pixels  # nothing is counted: the context model has learned it
+        del used, most_pixels  # no counts: the context model gives the frequencies
         assert isinstance(network, VariableRateAutoencoder)
         weights = {k: v for k, v in network.state_dict().items() if not k.startswith("context.")}
         card = VariableRateCard(name=name, recipe=self.name, model=self.model)

@@ -1,0 +1,198 @@
+"""Finished models on disk: a folder with `config.json`, `weights.safetensors` and `provenance.json`.
+
+The fingerprint (SHA-256 over configuration and weights) names a model; its first 8 bytes stand in every stream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from gosvae.codecs.cards import CARDS, Card
+from gosvae.config import identity, parse, to_tree
+from gosvae.entropy.base import MARK_BYTES, weights_digest
+from gosvae.errors import CheckpointError
+from gosvae.files import json_bytes, write_together
+
+SCHEMA_VERSION = 1
+SCALE_SUFFIX = ".scale"
+"""End of the names of the scales of kernels that are stored in 8 bits."""
+HALF_LIMIT = 6e4
+"""Largest value that is stored in float16, which ends at 65504."""
+COUNTS_KEY = "entropy.counts"
+"""Name of the static frequency table among the weights; the networks' weights begin with `model.`."""
+CONTEXT_PREFIX = "entropy.context."
+"""Beginning of the names of the context model's integers among the weights."""
+
+
+@dataclass(frozen=True)
+class CodecCheckpoint:
+    """A codec as it lies on disk.
+
+    Attributes:
+        card: configuration.
+        weights: state dict of the network, in the precision of the file.
+        counts: int64 symbol counts of the training images, for the codec's entropy model: (K,) for a VQ codec,
+            (D, F) for an autoencoder.
+        provenance: revision, versions, data, steps and minutes; free form.
+        context: integers of the context model by name, see `ContextModel`; empty where there is none. They are not
+            part of the fingerprint: streams that were made without them stay readable.
+    """
+
+    card: Card
+    weights: dict[str, Tensor]
+    counts: Tensor
+    provenance: dict[str, Any]
+    context: dict[str, Tensor] = field(default_factory=dict)
+
+    def fingerprint(self) -> bytes:
+        """Return the SHA-256 over the identity of the model's configuration, its weights and its table: 32 bytes."""
+        model = identity(self.card.model)
+        if self.card.kind != "codec":  # the first kind has none, and its streams must stay readable
+            model = {"kind": self.card.kind, **model}
+        digest = hashlib.sha256(json.dumps(model, sort_keys=True).encode())
+        for name, value in sorted({**self.weights, COUNTS_KEY: self.counts}.items()):
+            flat = value.detach().cpu().contiguous().view(-1)
+            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+        return digest.digest()
+
+    def context_mark(self) -> bytes:
+        """Return the mark of the context model in streams (`EntropyModel.mark`); empty where there is no such model."""
+        config = self.card.context_config
+        return b"" if config is None else weights_digest(config, self.context)[:MARK_BYTES]
+
+
+def load_weights(network: nn.Module, checkpoint: CodecCheckpoint) -> None:
+    """Put a checkpoint's weights into its network, in float32.
+
+    Raises:
+        CheckpointError: they do not fit.
+    """
+    try:
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in checkpoint.weights.items()})
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise CheckpointError(
+            f"the weights of {checkpoint.card.name!r} do not fit its configuration: {first}"
+        ) from None
+
+
+def half_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights on the CPU, in float16 where it holds their range (about 3 decimal digits, half the size)."""
+
+    def half(value: Tensor) -> Tensor:
+        fits = value.is_floating_point() and bool(value.abs().max() < HALF_LIMIT)
+        return (value.half() if fits else value).cpu().contiguous()
+
+    return {name: half(value.detach()) for name, value in weights.items()}
+
+
+def _in_eight_bits(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the decoder's kernels as int8 with one scale for each slice of axis 0, and everything else unchanged."""
+    result = dict(tensors)
+    for name, value in tensors.items():
+        if name.startswith("model.decoder.") and value.ndim == 4:
+            scale = value.float().abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12) / 127.0
+            result[name] = (value.float() / scale).round().to(torch.int8)
+            result[name + SCALE_SUFFIX] = scale
+    return result
+
+
+def _from_eight_bits(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Undo `_in_eight_bits`, in float16: one product and one rounding, the same on every machine."""
+    scales = {name.removesuffix(SCALE_SUFFIX): value for name, value in tensors.items() if name.endswith(SCALE_SUFFIX)}
+    plain = {name: value for name, value in tensors.items() if not name.endswith(SCALE_SUFFIX)}
+    return plain | {name: (plain[name].float() * scale).half() for name, scale in scales.items()}
+
+
+def save_codec(folder: Path, checkpoint: CodecCheckpoint, *, eight_bit_decoder: bool = False) -> None:
+    """Write a checkpoint; its files are replaced together, when all of them are on the disk.
+
+    With `eight_bit_decoder` the decoder's kernels take half the space. The encoder stays as it is, so images become
+    the same indices; the reconstruction and the fingerprint change.
+
+    Raises:
+        WriteError: no space or no permission; files that stood there are intact.
+    """
+    tensors = {f"model.{k}": v.detach().cpu().contiguous() for k, v in checkpoint.weights.items()}
+    if eight_bit_decoder:
+        tensors = _in_eight_bits(tensors)
+    small = checkpoint.counts.numel() == 0 or int(checkpoint.counts.max()) < 2**31
+    tensors[COUNTS_KEY] = checkpoint.counts.to(torch.int32 if small else torch.int64)
+    tensors |= {CONTEXT_PREFIX + name: value.cpu().contiguous() for name, value in checkpoint.context.items()}
+    write_together(
+        {
+            folder / "provenance.json": json_bytes(checkpoint.provenance),
+            folder / "config.json": json_bytes(to_tree(checkpoint.card)),
+            folder / "weights.safetensors": save(tensors),
+        }
+    )
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a checkpoint.
+
+    Raises:
+        CheckpointError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}; is {path.parent} a checkpoint folder?") from None
+    except ValueError:
+        raise CheckpointError(f"{path} is not valid JSON: the checkpoint is damaged") from None
+
+
+def load_codec_checkpoint(folder: Path) -> CodecCheckpoint:
+    """Read a codec's folder, whatever its kind.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or was written by a newer gosvae.
+        ConfigError: `config.json` has unknown keys or impossible values.
+    """
+    tree = read_json(folder / "config.json")
+    if isinstance(tree, dict) and tree.get("kind") == "expert":
+        raise CheckpointError(
+            f"{folder} holds an expert, a codec was expected: pass it as the expert", argument="expert"
+        )
+    if (
+        isinstance(tree, dict)
+        and isinstance(tree.get("schema_version"), int)
+        and tree["schema_version"] > SCHEMA_VERSION
+    ):
+        raise CheckpointError(
+            f"{folder} has schema {tree['schema_version']}, this gosvae reads {SCHEMA_VERSION}: upgrade"
+        )
+    kind = tree.get("kind", "codec") if isinstance(tree, dict) else "codec"
+    if kind not in CARDS:
+        raise CheckpointError(
+            f"{folder} holds a {str(kind)!r}, this gosvae reads {', '.join(map(repr, CARDS))}: upgrade, or name a codec"
+        )
+    card = parse(CARDS[kind], tree, source=str(folder / "config.json"), stored=True)
+    weights_path = folder / "weights.safetensors"
+    try:
+        tensors = load_file(weights_path)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {weights_path}: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{weights_path} is damaged: {error}") from None
+    if COUNTS_KEY not in tensors:
+        raise CheckpointError(f"{weights_path} has no frequency table {COUNTS_KEY!r}: it is not a finished codec")
+    counts = tensors.pop(COUNTS_KEY).to(torch.int64)
+    context = {k.removeprefix(CONTEXT_PREFIX): tensors.pop(k) for k in list(tensors) if k.startswith(CONTEXT_PREFIX)}
+    if bool(context) != (card.context_config is not None):
+        raise CheckpointError(f"{folder} has half a context model: config.json and the weights do not belong together")
+    weights = {k.removeprefix("model."): v for k, v in _from_eight_bits(tensors).items()}
+    provenance = read_json(folder / "provenance.json")
+    if not isinstance(provenance, dict):
+        raise CheckpointError(f"{folder / 'provenance.json'} is damaged: expected keys and values")
+    return CodecCheckpoint(card, weights, counts, provenance, context)

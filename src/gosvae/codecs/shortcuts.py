@@ -1,0 +1,74 @@
+"""Compress and decompress in one call, for programs that handle an image now and then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gosvae.codecs.base import ImageCodec, RateControlledCodec
+from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
+from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
+from gosvae.errors import ConfigError
+from gosvae.tensors import ImageArray
+from gosvae.units import bytes_from_kib
+
+
+def compress(
+    image_uint8_HW3: ImageArray,
+    codec: ImageCodec | str | Path = DEFAULT_CODEC,
+    *,
+    level: int | None = None,
+    kib: float | None = None,
+    options: StreamOptions = DEFAULT_OPTIONS,
+) -> bytes:
+    """Compress an RGB image, uint8 (H, W, 3), to a complete stream.
+
+    A codec that is given by its name is loaded in every call: for many images load it once with `load_codec`.
+
+    Args:
+        image_uint8_HW3: the image.
+        codec: a codec, or its name as `load_codec` takes it: a model of the package, a checkpoint folder or a
+            classical codec.
+        level: level of a variable-rate codec, 0 to 255, or quality of a classical codec; for a codec by name.
+        kib: largest size of the stream in KiB; the best quality within it is taken.
+        options: layout of the stream; for a codec by name.
+
+    Raises:
+        ConfigError: an unknown name, a rate that the codec does not have, a level beside a budget, or a level or
+            options for a codec that is loaded already.
+        RateError: even the lowest quality takes more than `kib`.
+        CheckpointError: the folder is not a finished, intact codec.
+        ShapeError: the array is not a uint8 RGB image.
+    """
+    if level is not None and kib is not None:
+        raise ConfigError("a level and a budget both set the rate: give one", argument="level")
+    if isinstance(codec, ImageCodec):
+        if level is not None or options != DEFAULT_OPTIONS:
+            raise ConfigError(f"{codec.name!r} is loaded already: give its level and its options to load_codec")
+    else:
+        codec = load_codec(codec if level is None else f"{codec}:{level}", options=options)
+    if kib is None:
+        return codec.compress(image_uint8_HW3)
+    if not isinstance(codec, RateControlledCodec):
+        raise ConfigError(
+            f"the rate of {codec.name!r} is fixed: name a variable-rate codec or a classical one", argument="kib"
+        )
+    return codec.compress_to_budget(image_uint8_HW3, bytes_from_kib(kib))
+
+
+def decompress(data: bytes, codec: ImageCodec | str | Path | None = None) -> ImageArray:
+    """Reconstruct the image of a stream, uint8 (H, W, 3).
+
+    Args:
+        data: the stream.
+        codec: the codec that made it, or its name as `load_codec` takes it; None finds the model of the package.
+
+    Raises:
+        BitstreamError: the bytes are damaged, incomplete or of another format.
+        ForeignStreamError: the stream is another codec's, or no model of the package made it.
+        ConfigError, CheckpointError: the codec cannot be loaded.
+    """
+    if codec is None:
+        codec = codec_of_stream(data)
+    elif not isinstance(codec, ImageCodec):
+        codec = load_codec(codec)
+    return codec.decompress(data)

@@ -1,0 +1,77 @@
+"""Entrance of datagrams into a receiver: recovery, reassembly, and deadlines on a clock of the caller."""
+
+from __future__ import annotations
+
+from gosvae.errors import ConfigError
+from gosvae.packets.reassembly import Reassembler, ReceivedFrame
+from gosvae.packets.recovery import Recovery
+
+DEFAULT_DEADLINE_MS = 250.0
+"""Default of the time that a frame is waited for, from its first packet."""
+
+
+class Inlet:
+    """Recovery, reassembly and deadlines in one: takes datagrams and returns frames.
+
+    Args:
+        deadline_ms: time that a frame is waited for, from its first packet.
+        reassembler, recovery: parts with limits of their own; None means the defaults.
+
+    Raises:
+        ConfigError: the deadline is not above 0.
+    """
+
+    def __init__(
+        self,
+        deadline_ms: float = DEFAULT_DEADLINE_MS,
+        *,
+        reassembler: Reassembler | None = None,
+        recovery: Recovery | None = None,
+    ) -> None:
+        if not deadline_ms > 0:
+            raise ConfigError(f"a deadline of {deadline_ms} ms: expected more than 0")
+        self.deadline_s = deadline_ms / 1000
+        self.reassembler = reassembler or Reassembler()
+        self.recovery = recovery or Recovery()
+        self._began_s: dict[tuple[int, int], float] = {}
+
+    @property
+    def next_deadline_s(self) -> float | None:
+        """Time on the caller's clock at which `expire` has a frame to close; None if no frame waits."""
+        first = next(iter(self._began_s.values()), None)
+        return None if first is None else first + self.deadline_s
+
+    def add(self, data: bytes, now_s: float) -> list[ReceivedFrame]:
+        """Take a datagram, whatever it is, and return the frames that are closed by it.
+
+        Args:
+            data: the datagram.
+            now_s: time on the caller's clock, which never goes back.
+        """
+        done = []
+        for packet in self.recovery.add(data):
+            done += self.reassembler.add(packet)
+            waiting = self.reassembler.in_flight
+            if waiting and waiting[-1] not in self._began_s:
+                self._began_s[waiting[-1]] = now_s
+        for frame in done:
+            self._began_s.pop((frame.stream_id, frame.frame), None)
+        if len(self._began_s) > 2 * self.reassembler.max_frames:  # lost frames are closed without being returned
+            waiting = self.reassembler.in_flight
+            self._began_s = {key: began for key, began in self._began_s.items() if key in waiting}
+        return done
+
+    def expire(self, now_s: float) -> list[ReceivedFrame]:
+        """Close the frames whose time is over and return those with at least one slice."""
+        done = []
+        while self.next_deadline_s is not None and self.next_deadline_s <= now_s:
+            key = next(iter(self._began_s))
+            del self._began_s[key]
+            frame = self.reassembler.close(*key)
+            done += [frame] if frame is not None else []
+        return done
+
+    def flush(self) -> list[ReceivedFrame]:
+        """Close all frames and return those with at least one slice."""
+        self._began_s.clear()
+        return self.reassembler.flush()

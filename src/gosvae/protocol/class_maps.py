@@ -1,0 +1,62 @@
+"""The class maps of answers on the wire: one lossless coding, a zlib stream (RFC 1950) of the map's bytes.
+
+Row by row, one byte is the class of one pixel. Compared with what else was tried on maps of 256x512 pixels (the outputs
+of the embedded expert on ten validation images of CamVid; one core, milliseconds to code and to decode):
+
+| coding | bytes | code | decode | decode noise |
+|---|--:|--:|--:|--:|
+| this one, level 7 | 3,096 | 1.1 | 0.13 | 0.5 |
+| grey PNG | 4,208 | 1.1 | 0.5 | 0.9 |
+| runs as varints, in Python | 5,439 | 0.3 | 0.7 | 52 |
+| `codecs.class_map`, in Python | 875 | 368 | 367 | 18,500 |
+
+`codecs.class_map` is for streams, where a byte counts for more than the time: the label-map codec and GESCO keep it. An
+answer holds up the next batch while it is coded, so here it would take longer than decoder and expert together.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gosvae.errors import LinkError
+
+ClassMapCoding = Literal["zlib", "none"]
+"""Coding of the class map in an answer; with `none` the answer has statistics only."""
+ClassArray = npt.NDArray[np.uint8]
+"""Class of every pixel, uint8 (H, W)."""
+MAX_PIXELS = 2**28
+"""Largest number of pixels of a class map that is decoded; it bounds the memory that a false size can take."""
+_LEVEL = 7
+"""Level of zlib: 6 makes 12 % more bytes in nearly the same time, 9 saves 9 % and takes twenty times as long."""
+
+
+def encode_class_map(classes_uint8_HW: ClassArray, coding: ClassMapCoding) -> bytes:
+    """Return a class map, uint8 (H, W), as bytes; with the coding `none` there are no bytes."""
+    return b"" if coding == "none" else zlib.compress(classes_uint8_HW.tobytes(), _LEVEL)
+
+
+def decode_class_map(data: bytes, coding: ClassMapCoding, height: int, width: int) -> ClassArray:
+    """Return the class map, uint8 (height, width), of bytes that `encode_class_map` made.
+
+    The size of the map bounds memory and time, whatever the bytes are.
+
+    Raises:
+        LinkError: the bytes are no class map of this size, or the coding is `none`.
+    """
+    if coding == "none":
+        raise LinkError("the answer holds no class map: ask for zlib")
+    n_pixels = height * width
+    if not 0 < n_pixels <= MAX_PIXELS:
+        raise LinkError(f"a class map of {width}x{height} pixels: expected 1 to {MAX_PIXELS} pixels")
+    decoder = zlib.decompressobj()
+    try:
+        classes = decoder.decompress(data, n_pixels + 1)  # one more, to see that the stream ends where the map does
+    except zlib.error as error:
+        raise LinkError(f"a class map of {len(data)} bytes is a damaged zlib stream: {error}") from None
+    if len(classes) != n_pixels or not decoder.eof or decoder.unused_data:
+        raise LinkError(f"{len(data)} bytes are no class map of {width}x{height} pixels")
+    return np.frombuffer(bytearray(classes), np.uint8).reshape(height, width)

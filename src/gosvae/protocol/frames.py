@@ -1,0 +1,158 @@
+"""A frame and what becomes of it: it is answered, or it is dropped for a reason.
+
+A receiver makes these values and a sender reads the same ones from its messages.
+
+Axis legend: H and W pixels, 3 RGB channels.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from gosvae.protocol.class_maps import ClassArray, ClassMapCoding, decode_class_map
+from gosvae.tensors import ImageArray
+
+
+class Reason(StrEnum):
+    """Reason for which a frame is dropped; `gosvae.wire.REASONS` has the numbers."""
+
+    MALFORMED = "malformed"
+    DAMAGED = "damaged"
+    FOREIGN = "foreign"
+    TOO_LARGE = "too-large"
+    QUEUE_FULL = "queue-full"
+    SUPERSEDED = "superseded"
+    STALE = "stale"
+    FAILED = "failed"
+    SHUTDOWN = "shutdown"
+    INCOMPLETE = "incomplete"
+    GONE = "gone"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame that arrived at a receiver.
+
+    Attributes:
+        sender: the receiver's name for the sender; not the name that the sender gives itself.
+        number: number of the frame, as the sender counts.
+        stream: bytes that the codec made, or the part of them that arrived.
+        incomplete: whether slices are missing, which the codec then conceals.
+        coding: coding of the class map in the answer.
+        deadline_ms: greatest age of the frame when its turn comes; 0 leaves it to the engine. The shorter of both
+            deadlines counts.
+        original: the picture as an image file, for people; empty if none was sent.
+        arrived_s: time of arrival on the clock of `time.monotonic`.
+    """
+
+    sender: str
+    number: int
+    stream: bytes
+    incomplete: bool = False
+    coding: ClassMapCoding = "zlib"
+    deadline_ms: float = 0.0
+    original: bytes = b""
+    arrived_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def n_bytes(self) -> int:
+        """Number of bytes that the frame takes in the queue."""
+        return len(self.stream) + len(self.original)
+
+
+@dataclass
+class StageTimes:
+    """Milliseconds that a frame spent in each stage of the receiver; those of networks are of the whole batch.
+
+    Attributes:
+        queue_ms: from arrival until the frame's turn.
+        entropy_ms: entropy decoding; 0 for a codec that does all in one.
+        reconstruct_ms: the decoder network.
+        expert_ms: the expert network.
+        answer_ms: coding of the class map.
+        total_ms: from arrival until the answer is ready; more than the sum of the others if a batch was waited for.
+        batch: number of frames that shared the expert network.
+    """
+
+    queue_ms: float = 0.0
+    entropy_ms: float = 0.0
+    reconstruct_ms: float = 0.0
+    expert_ms: float = 0.0
+    answer_ms: float = 0.0
+    total_ms: float = 0.0
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class Perceived:
+    """A frame after the networks of the receiver, before its answer is coded.
+
+    Attributes:
+        image_uint8_HW3: the reconstruction.
+        classes_uint8_HW: class of every pixel.
+        concealed_HW: mask, bool (H, W), of the pixels whose part of the stream was lost; None if nothing was lost.
+        stages: times of the stages.
+    """
+
+    image_uint8_HW3: ImageArray
+    classes_uint8_HW: ClassArray
+    concealed_HW: npt.NDArray[np.bool_] | None
+    stages: StageTimes
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a frame.
+
+    Attributes:
+        number: number of the frame.
+        height, width: size of the class map in pixels.
+        coding: coding of the class map, as the sender asked for it.
+        class_map: the coded class map; empty with the coding `none`.
+        class_pixels: number of pixels of each class, up to the last class that has any.
+        stages: times of the stages in the receiver.
+        stream_bytes: number of bytes of the stream.
+        concealed_pixels: number of pixels whose part of the stream was lost.
+    """
+
+    number: int
+    height: int
+    width: int
+    coding: ClassMapCoding
+    class_map: bytes
+    class_pixels: tuple[int, ...]
+    stages: StageTimes
+    stream_bytes: int
+    concealed_pixels: int
+
+    def classes(self) -> ClassArray:
+        """Return the class of every pixel, uint8 (height, width).
+
+        Raises:
+            LinkError: the bytes are not a class map of this size, or the coding is `none`.
+        """
+        return decode_class_map(self.class_map, self.coding, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A frame without an answer.
+
+    Attributes:
+        reason: reason, for programs.
+        text: reason, for people.
+        number: number of the frame; 0 if it is not known.
+    """
+
+    reason: Reason
+    text: str
+    number: int = 0
+
+
+Outcome = Answer | Dropped
+"""The end of a frame."""

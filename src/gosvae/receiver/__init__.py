@@ -1,0 +1,1 @@
+"""A receiver: frames of many senders are decoded, shown to the expert, and answered."""

@@ -1,0 +1,311 @@
+"""Data of the live page: rates and times of each sender over the last seconds, and pictures of watched senders.
+
+The board is filled on the event loop and read by the threads of the web server.
+
+Axis legend: H and W pixels, 3 RGB channels.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
+from statistics import median
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from gosvae.datasets.palettes import class_palette
+from gosvae.packets.reassembly import ReceivedFrame
+from gosvae.protocol.class_maps import ClassArray
+from gosvae.protocol.frames import Answer, Frame, Outcome, Perceived
+from gosvae.receiver.engine import Engine
+from gosvae.tensors import ImageArray
+
+WINDOW_S = 10.0
+"""Number of seconds that rates and times are taken over."""
+SERIES = 120
+"""Number of frames in each curve."""
+MOST_EVENTS = 1200
+"""Greatest number of outcomes that are kept of each sender."""
+MOST_SENDERS = 128
+"""Greatest number of senders on the board; the sender that was silent for the longest time is removed first."""
+MOST_WATCHED = 4
+"""Greatest number of senders whose pictures are kept."""
+WATCHED_S = 5.0
+"""Number of seconds that the pictures of a sender are kept after a page asked for them."""
+ACTIVE_S = 3.0
+"""Number of seconds after its latest frame that a sender counts as active."""
+MOST_ORIGINAL_PIXELS = 2**22
+"""Greatest number of pixels of an original that is shown."""
+
+PictureKind = Literal["original", "reconstruction", "classes", "concealed"]
+PICTURE_KINDS: tuple[PictureKind, ...] = get_args(PictureKind)
+
+
+@dataclass(frozen=True)
+class _Event:
+    """The outcome of one frame; `concealed` is the share of its pixels."""
+
+    at_s: float
+    n_bytes: int
+    latency_ms: float
+    answered: bool
+    concealed: float
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """The latest answered frame of a watched sender."""
+
+    number: int
+    image: ImageArray
+    classes: ClassArray
+    concealed: npt.NDArray[np.bool_] | None
+    original: bytes
+    stages: Mapping[str, float]
+    stream_bytes: int
+
+
+@dataclass
+class _Sender:
+    """State of a sender; `packets` arrived of `packets_sent`, times are on the board's clock."""
+
+    name: str
+    transport: str
+    events: deque[_Event] = field(default_factory=lambda: deque(maxlen=MOST_EVENTS))
+    received: int = 0
+    answered: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    packets: int = 0
+    packets_sent: int = 0
+    round_trip_ms: float = 0.0
+    seen_s: float = 0.0
+    watched_s: float = -WATCHED_S
+    picture: _Picture | None = None
+
+
+class Board:
+    """Observer of an engine that keeps what the live page shows.
+
+    Args:
+        engine: engine whose outcomes are shown.
+        name_of: function from the engine's name for a sender to the name that the sender gives itself and its round
+            trip in ms; it returns None if they are not known.
+        clock: function that returns seconds and never goes back.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        name_of: Callable[[str], tuple[str, float] | None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine, self._name_of, self._clock = engine, name_of, clock
+        self._began_s = clock()
+        self._lock = threading.Lock()
+        self._senders: OrderedDict[str, _Sender] = OrderedDict()
+        perception = engine.perception
+        self._palette_m3 = class_palette(perception.class_names)
+        engine.observers.append(self.observe)
+
+    def _sender(self, sender: str) -> _Sender:
+        """Return the state of a sender that was just heard of; the caller holds the lock."""
+        state = self._senders.get(sender)
+        if state is None:
+            state = self._senders[sender] = _Sender(sender, sender.partition(":")[0])
+            if len(self._senders) > MOST_SENDERS:
+                self._senders.popitem(last=False)
+        self._senders.move_to_end(sender)
+        state.name, state.round_trip_ms = self._name_of(sender) or (state.name, state.round_trip_ms)
+        state.seen_s = self._clock()
+        return state
+
+    def observe(self, frame: Frame, outcome: Outcome, perceived: Perceived | None) -> None:
+        """Note the outcome of a frame; called by the engine."""
+        now_s, n_bytes = self._clock(), len(frame.stream)
+        with self._lock:
+            state = self._sender(frame.sender)
+            state.received += 1
+            if not isinstance(outcome, Answer):
+                state.dropped[outcome.reason.value] += 1
+                state.events.append(_Event(now_s, n_bytes, latency_ms=0.0, answered=False, concealed=0.0))
+                return
+            state.answered += 1
+            concealed = outcome.concealed_pixels / (outcome.height * outcome.width)
+            latency_ms = outcome.stages.total_ms
+            state.events.append(_Event(now_s, n_bytes, latency_ms=latency_ms, answered=True, concealed=concealed))
+            state.picture = None
+            if perceived is not None and now_s - state.watched_s < WATCHED_S:
+                state.picture = _Picture(
+                    number=frame.number,
+                    image=perceived.image_uint8_HW3,
+                    classes=perceived.classes_uint8_HW,
+                    concealed=perceived.concealed_HW,
+                    original=frame.original,
+                    stages=asdict(outcome.stages),
+                    stream_bytes=n_bytes,
+                )
+
+    def packets(self, sender: str, frame: ReceivedFrame) -> None:
+        """Note how many of a frame's packets were sent and how many arrived."""
+        with self._lock:
+            state = self._sender(sender)
+            state.packets += frame.packets
+            state.packets_sent += frame.packet_count
+
+    def state(self, selected: str | None) -> dict[str, Any]:
+        """Return everything that the page shows, as values for JSON.
+
+        Args:
+            selected: the engine's name for the sender that is shown in detail, whose pictures are kept for the next
+                `WATCHED_S` seconds; the first sender is taken if it is None or not known.
+        """
+        now_s = self._clock()
+        engine = self._engine.counters
+        with self._lock:
+            senders = [self._summary(key, state, now_s) for key, state in self._senders.items()]
+            senders.sort(key=lambda s: (not s["active"], s["name"], s["id"]))
+            chosen = selected if selected in self._senders else (senders[0]["id"] if senders else None)
+            detail = None if chosen is None else self._detail(chosen, now_s)
+        perception = self._engine.perception
+        return {
+            "codec": perception.codec.name,
+            "expert": perception.expert_name,
+            "policy": self._engine.limits.policy,
+            "uptime_s": round(now_s - self._began_s, 1),
+            "classes": [
+                {"name": name, "colour": "#" + bytes(colour.tolist()).hex()}
+                for name, colour in zip(perception.class_names, self._palette_m3, strict=True)
+            ],
+            "engine": {
+                "received": engine.received,
+                "answered": engine.answered,
+                "waiting": engine.waiting,
+                "dropped": {reason.value: count for reason, count in engine.dropped.items() if count},
+            },
+            "senders": senders,
+            "selected": detail,
+        }
+
+    def _summary(self, key: str, state: _Sender, now_s: float) -> dict[str, Any]:
+        """Return the line of a sender in the page's table."""
+        recent = [event for event in state.events if now_s - event.at_s <= WINDOW_S]
+        answered = [event for event in recent if event.answered]
+        span_s = max(now_s - recent[0].at_s, 0.5) if recent else 1.0
+        return {
+            "id": key,
+            "name": state.name,
+            "transport": state.transport,
+            "active": now_s - state.seen_s < ACTIVE_S,
+            "frames": state.received,
+            "fps": round(len(answered) / span_s, 2),
+            "kbps": round(8 * sum(event.n_bytes for event in recent) / span_s / 1000, 1),
+            "kib": round(sum(event.n_bytes for event in recent) / len(recent) / 1024, 3) if recent else 0.0,
+            "dropped_share": round(1 - len(answered) / len(recent), 4) if recent else 0.0,
+            "packet_loss": round(1 - state.packets / state.packets_sent, 4) if state.packets_sent else None,
+            "latency_ms": round(median(event.latency_ms for event in answered), 1) if answered else None,
+            "round_trip_ms": round(state.round_trip_ms, 1) or None,
+        }
+
+    def _detail(self, key: str, now_s: float) -> dict[str, Any]:
+        """Return the curves and the latest picture of a sender."""
+        state = self._watch(key, now_s)
+        events = list(state.events)[-SERIES:]
+        picture = state.picture
+        detail: dict[str, Any] = {
+            "id": key,
+            "dropped": dict(state.dropped),
+            "concealed": round(events[-1].concealed, 4) if events else 0.0,
+            "series": {
+                "kib": [round(event.n_bytes / 1024, 3) for event in events],
+                "latency_ms": [round(event.latency_ms, 1) if event.answered else None for event in events],
+                "fps": _rates([event.at_s for event in events if event.answered]),
+                "lost": [0 if event.answered and not event.concealed else 1 for event in events],
+            },
+            "picture": None,
+        }
+        if picture is not None:
+            counts_m = np.bincount(picture.classes.reshape(-1), minlength=len(self._palette_m3))
+            detail["picture"] = {
+                "number": picture.number,
+                "height": picture.image.shape[0],
+                "width": picture.image.shape[1],
+                "original": bool(picture.original),
+                "concealed": picture.concealed is not None,
+                "kib": round(picture.stream_bytes / 1024, 3),
+                "stages": {name: round(value, 2) for name, value in picture.stages.items()},
+                "shares": [round(float(share), 4) for share in counts_m / picture.classes.size],
+            }
+        return detail
+
+    def _watch(self, key: str, now_s: float) -> _Sender:
+        """Return a sender and keep its pictures from now on; at most `MOST_WATCHED` senders keep theirs."""
+        state = self._senders[key]
+        state.watched_s = now_s
+        watched = sorted((s for s in self._senders.values() if s.picture is not None), key=lambda s: s.watched_s)
+        for other in watched[: -MOST_WATCHED or None]:
+            if other is not state:
+                other.picture, other.watched_s = None, -WATCHED_S
+        return state
+
+    def picture(self, sender: str, kind: PictureKind) -> tuple[bytes, str] | None:
+        """Return a sender's latest picture as a file, with its media type; None if there is no picture."""
+        with self._lock:
+            state = self._senders.get(sender)
+            picture = None if state is None else self._watch(sender, self._clock()).picture
+        if picture is None:
+            return None
+        match kind:
+            case "original":
+                image = _read_original(picture.original)
+                return None if image is None else (_file(image, "JPEG", quality=88), "image/jpeg")
+            case "reconstruction":
+                return _file(Image.fromarray(picture.image), "JPEG", quality=90, subsampling=0), "image/jpeg"
+            case "classes":
+                image = Image.fromarray(picture.classes)
+                image.putpalette(self._palette_m3.tobytes())  # grey values become numbers of colours
+                return _file(image, "PNG", compress_level=1), "image/png"
+            case "concealed":
+                if picture.concealed is None:
+                    return None
+                alpha_HW = picture.concealed.astype(np.uint8) * 255
+                return _file(Image.fromarray(np.dstack([alpha_HW, alpha_HW]), "LA"), "PNG"), "image/png"
+
+
+def _rates(times_s: list[float]) -> list[float]:
+    """Return the frames a second at each time but the first, taken over up to eight frames before it."""
+    rates = []
+    for n in range(1, len(times_s)):
+        first = max(0, n - 8)
+        span_s = times_s[n] - times_s[first]
+        rates.append(round((n - first) / span_s, 2) if span_s > 0 else 0.0)
+    return rates
+
+
+def _file(image: Image.Image, form: str, **options: Any) -> bytes:
+    """Return an image as a file of a format of Pillow."""
+    stream = BytesIO()
+    image.save(stream, format=form, **options)
+    return stream.getvalue()
+
+
+def _read_original(data: bytes) -> Image.Image | None:
+    """Return the original that a sender sent; None if it cannot be read or is too large.
+
+    The page gets it encoded again, so that bytes of a sender never reach a browser.
+    """
+    try:
+        with warnings.catch_warnings(), Image.open(BytesIO(data), formats=["JPEG", "PNG", "WEBP"]) as image:
+            warnings.simplefilter("ignore")
+            if image.width * image.height > MOST_ORIGINAL_PIXELS:
+                return None
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None

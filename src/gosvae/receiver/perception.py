@@ -1,0 +1,235 @@
+"""Decoding of streams and the expert's look at the pictures, in batches; without a queue and without a network.
+
+Axis legend: B frames, 3 RGB channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from gosvae import bitstream
+from gosvae.codecs.base import ClassMapCodec, ImageCodec, LossTolerantCodec
+from gosvae.codecs.latent import Latent
+from gosvae.codecs.trained import TrainedCodec
+from gosvae.errors import BitstreamError, ConfigError, ForeignStreamError, GosvaeError
+from gosvae.experts.base import Expert
+from gosvae.protocol.class_maps import ClassArray
+from gosvae.protocol.frames import Dropped, Perceived, Reason, StageTimes
+from gosvae.tensors import ImageArray, image_to_tensor
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MAX_PIXELS = 2**22
+"""Greatest number of pixels of a frame: 2048x2048."""
+BATCH_PIXELS = 2**21
+"""Greatest number of pixels that go through a network together; a larger frame goes alone. It bounds the memory."""
+
+
+@dataclass
+class _Work:
+    """A frame on its way through the stages."""
+
+    stream: bytes
+    incomplete: bool
+    stages: StageTimes = field(default_factory=StageTimes)
+    latent: Latent | None = None
+    image: ImageArray | None = None
+    concealed: npt.NDArray[np.bool_] | None = None
+    classes: ClassArray | None = None
+    dropped: Dropped | None = None
+
+
+class Perception:
+    """A codec and an expert, called with the frames of a batch by one thread at a time.
+
+    Args:
+        codec: codec that the senders use.
+        expert: expert that looks at the reconstructions; None for a codec that sends class maps (`ClassMapCodec`).
+        device: device of the expert.
+        max_pixels: greatest number of pixels of a frame; larger frames are dropped before anything is decoded.
+
+    Raises:
+        ConfigError: the expert has more than 256 classes, or an expert is needed and there is none.
+    """
+
+    def __init__(
+        self,
+        codec: ImageCodec,
+        expert: Expert | None,
+        *,
+        device: str | torch.device = "cpu",
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+    ) -> None:
+        self.codec, self.expert, self.device, self.max_pixels = codec, expert, torch.device(device), max_pixels
+        if isinstance(codec, ClassMapCodec):
+            self.class_names, self.expert_name = tuple(codec.class_names), codec.name
+        elif expert is None:
+            raise ConfigError(f"{codec.name!r} sends pictures, and there is no expert to look at them")
+        else:
+            self.class_names, self.expert_name = expert.info.class_names, expert.info.name
+        if len(self.class_names) > 256:
+            raise ConfigError(f"{self.expert_name!r} has {len(self.class_names)} classes: a class map holds up to 256")
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Fingerprint of the codec, 8 bytes; empty for a classical codec."""
+        return self.codec.fingerprint if isinstance(self.codec, TrainedCodec) else b""
+
+    def __call__(self, frames: Sequence[tuple[bytes, bool]]) -> list[Perceived | Dropped]:
+        """Return the results in the order of the frames; a frame that cannot be decoded does not affect the others.
+
+        Args:
+            frames: pairs of a stream and whether slices of it are missing.
+        """
+        works = [_Work(stream, incomplete) for stream, incomplete in frames]
+        for work in works:
+            self._guarded(self._unpack, [work])
+        for group in _alike((w for w in works if w.latent is not None and w.dropped is None), _shape_of_latent):
+            self._guarded(self._reconstruct, group)
+        ready = [w for w in works if w.image is not None and w.classes is None and w.dropped is None]
+        for group in _alike(ready, _shape_of_image):
+            self._guarded(self._perceive, group)
+        return [self._result(work) for work in works]
+
+    def _result(self, work: _Work) -> Perceived | Dropped:
+        if work.dropped is not None:
+            return work.dropped
+        assert work.image is not None
+        assert work.classes is not None
+        return Perceived(work.image, work.classes, work.concealed, work.stages)
+
+    def _guarded(self, stage: Callable[[Sequence[_Work]], None], group: Sequence[_Work]) -> None:
+        """Run a stage on a group; if it fails, run it on each frame alone, so that only failing frames are dropped."""
+        try:
+            stage(group)
+        except Exception as error:
+            if len(group) > 1:
+                for work in group:
+                    self._guarded(stage, [work])
+                return
+            group[0].dropped = _dropped(error)
+
+    def _unpack(self, group: Sequence[_Work]) -> None:
+        (work,) = group
+        began_s = time.perf_counter()
+        if isinstance(self.codec, TrainedCodec):
+            work.latent = self._latent(self.codec, work)
+            work.stages.entropy_ms = _ms_since(began_s)
+            return
+        self._check_picture(work.stream)
+        if work.incomplete:
+            if not isinstance(self.codec, LossTolerantCodec):
+                raise _IncompleteError(f"slices are missing, and {self.codec.name} cannot do without them")
+            concealed = self.codec.decompress_damaged(work.stream)
+            work.image = concealed.image_uint8_HW3
+            work.concealed = concealed.concealed_HW if concealed.damaged else None
+            work.stages.reconstruct_ms = _ms_since(began_s)
+        elif isinstance(self.codec, ClassMapCodec):
+            work.classes = self.codec.class_map(work.stream)
+            work.stages.entropy_ms = _ms_since(began_s)
+            work.image = self.codec.decompress(work.stream)
+        else:
+            work.image = self.codec.decompress(work.stream)
+            work.stages.reconstruct_ms = _ms_since(began_s)
+
+    def _latent(self, codec: TrainedCodec, work: _Work) -> Latent:
+        """Take a stream apart, which happens only here, and decode it."""
+        stream = bitstream.salvage(work.stream) if work.incomplete else bitstream.unpack_slices(work.stream)
+        self._check_size(stream.header.height, stream.header.width)
+        if work.incomplete and not isinstance(codec, LossTolerantCodec):
+            raise _IncompleteError(f"slices are missing, and {codec.name} cannot do without them")
+        latent = codec.decode_stream(stream)
+        if latent.damaged:
+            work.concealed = codec.concealed_pixels(latent)
+        return latent
+
+    def _check_size(self, height: int, width: int) -> None:
+        if height * width > self.max_pixels:
+            raise _TooLargeError(f"a frame of {width}x{height} pixels: this receiver takes {self.max_pixels}")
+
+    def _check_picture(self, data: bytes) -> None:
+        """Check the size in the header of a classical picture, if Pillow knows the format."""
+        try:
+            with Image.open(BytesIO(data)) as image:
+                width, height = image.size
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return  # the codec says what is wrong
+        self._check_size(height, width)
+
+    def _reconstruct(self, group: Sequence[_Work]) -> None:
+        began_s = time.perf_counter()
+        assert isinstance(self.codec, TrainedCodec)
+        images = self.codec.reconstruct_batch([work.latent for work in group if work.latent is not None])
+        for work, image in zip(group, images, strict=True):
+            work.image, work.stages.reconstruct_ms = image, _ms_since(began_s)
+
+    def _perceive(self, group: Sequence[_Work]) -> None:
+        began_s = time.perf_counter()
+        assert self.expert is not None
+        x_hat_B3HW = torch.cat([image_to_tensor(work.image) for work in group if work.image is not None])
+        classes_BHW = self.expert.class_map(x_hat_B3HW.to(self.device)).to(torch.uint8).cpu().numpy()
+        for work, classes_HW in zip(group, classes_BHW, strict=True):
+            work.classes, work.stages.expert_ms, work.stages.batch = classes_HW, _ms_since(began_s), len(group)
+
+
+class _TooLargeError(GosvaeError):
+    """A frame with more pixels than the receiver takes."""
+
+
+class _IncompleteError(GosvaeError):
+    """A frame without slices that the codec needs."""
+
+
+def _dropped(error: Exception) -> Dropped:
+    """Return the reason behind an exception; a defect is logged, and its details are not sent."""
+    match error:
+        case ForeignStreamError():
+            return Dropped(Reason.FOREIGN, str(error))
+        case BitstreamError():
+            return Dropped(Reason.DAMAGED, str(error))
+        case _TooLargeError():
+            return Dropped(Reason.TOO_LARGE, str(error))
+        case _IncompleteError():
+            return Dropped(Reason.INCOMPLETE, str(error))
+        case GosvaeError():
+            return Dropped(Reason.FAILED, str(error))
+    log.error("a frame failed", exc_info=error)
+    return Dropped(Reason.FAILED, "the receiver failed on this frame and logged why")
+
+
+def _shape_of_latent(work: _Work) -> tuple[object, int]:
+    """Return the shape that frames of a batch share, and the number of pixels of this frame."""
+    assert work.latent is not None
+    return work.latent.symbols.shape, work.latent.height * work.latent.width
+
+
+def _shape_of_image(work: _Work) -> tuple[object, int]:
+    assert work.image is not None
+    return work.image.shape, work.image.shape[0] * work.image.shape[1]
+
+
+def _alike(works: Iterable[_Work], shape: Callable[[_Work], tuple[object, int]]) -> list[list[_Work]]:
+    """Return the frames in groups of one shape, each of at most `BATCH_PIXELS` pixels."""
+    groups: list[list[_Work]] = []
+    open_groups: dict[object, list[_Work]] = {}
+    for work in works:
+        key, pixels = shape(work)
+        group = open_groups.get(key)
+        if group is None or (len(group) + 1) * pixels > BATCH_PIXELS:
+            group = open_groups[key] = []
+            groups.append(group)
+        group.append(work)
+    return groups
+
+
+def _ms_since(began_s: float) -> float:
+    return 1000.0 * (time.perf_counter() - began_s)

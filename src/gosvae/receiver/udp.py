@@ -1,0 +1,202 @@
+"""Streams over UDP, the receiver's end: datagrams in, frames out when they are complete or their time is over.
+
+Nothing is acknowledged or sent again. `docs/link.md` describes the datagrams; they are neither encrypted nor
+authenticated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import socket
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, fields
+from types import TracebackType
+from typing import Any, Self
+
+from gosvae.errors import ConfigError
+from gosvae.packets.inlet import Inlet
+from gosvae.packets.reassembly import ReceivedFrame
+
+log = logging.getLogger(__name__)
+
+OnFrame = Callable[[ReceivedFrame], Awaitable[None] | None]
+"""Function or coroutine function that is called with every frame."""
+QUEUED_FRAMES = 64
+"""Default of the greatest number of frames in the queue."""
+QUEUED_BYTES = 2**25
+"""Default of the greatest number of bytes in the queue."""
+SOCKET_BUFFER_BYTES = 2**21
+"""Number of bytes that the receiver asks the operating system to buffer; it may get fewer."""
+
+
+@dataclass(frozen=True)
+class UdpCounters:
+    """Numbers of datagrams and frames; `UdpReceiver.inlet` has those of packets and repair packets.
+
+    Attributes:
+        datagrams, octets: number of datagrams that arrived, and of the bytes in them.
+        expired: number of frames that were closed by their deadline.
+        delivered: number of frames that `on_frame` was called with.
+        dropped: number of frames that were removed from a full queue, because `on_frame` is slower than the senders.
+        failed: number of frames for which `on_frame` raised an exception; it is logged.
+    """
+
+    datagrams: int = 0
+    octets: int = 0
+    expired: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    failed: int = 0
+
+
+class UdpReceiver(asyncio.DatagramProtocol):
+    """Receiver that calls a function with every frame, complete or with slices missing. `open` makes one.
+
+    Datagrams are read when they arrive; whatever they are, none waits in this process. Frames wait for `on_frame` in a
+    queue; if it is full, the oldest frames are dropped and counted, so that the newest come through.
+    """
+
+    def __init__(self, on_frame: OnFrame, inlet: Inlet, *, max_frames: int, max_bytes: int) -> None:
+        if min(max_frames, max_bytes) < 1:
+            raise ConfigError(f"a queue of {max_frames} frames and {max_bytes} bytes: expected at least 1 of each")
+        self.inlet = inlet
+        self._on_frame = on_frame
+        self._max_frames, self._max_bytes = max_frames, max_bytes
+        self._queue: deque[ReceivedFrame] = deque()
+        self._queued_bytes = 0
+        self._counts: Counter[str] = Counter()
+        self._ready = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._transport: asyncio.DatagramTransport | None = None
+        self._worker: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        host: str,
+        port: int,
+        on_frame: OnFrame,
+        *,
+        inlet: Inlet | None = None,
+        max_frames: int = QUEUED_FRAMES,
+        max_bytes: int = QUEUED_BYTES,
+    ) -> Self:
+        """Return a receiver that listens; `async with await UdpReceiver.open(...)` closes it at the end.
+
+        Args:
+            host: address of the interface; `0.0.0.0` or `::` for all interfaces.
+            port: port; 0 takes any free port, which `address` then has.
+            on_frame: function that is called with one frame after the other, never with two at once.
+            inlet: reassembly with its deadline and limits; None means the defaults.
+            max_frames, max_bytes: greatest number of frames, and of their bytes, that wait for `on_frame`.
+
+        Raises:
+            OSError: the address cannot be listened on.
+            ConfigError: the queue would hold nothing.
+        """
+        receiver = cls(on_frame, inlet or Inlet(), max_frames=max_frames, max_bytes=max_bytes)
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: receiver, local_addr=(host, port)
+        )
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
+        receiver._transport = transport
+        receiver._worker = asyncio.create_task(receiver._work())
+        return receiver
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that the receiver listens on."""
+        assert self._transport is not None
+        host, port = self._transport.get_extra_info("sockname")[:2]
+        return host, port
+
+    @property
+    def counters(self) -> UdpCounters:
+        """Numbers of datagrams and frames so far."""
+        return UdpCounters(**{f.name: self._counts[f.name] for f in fields(UdpCounters)})
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        """Take a datagram; called by asyncio."""
+        del addr
+        self._counts["datagrams"] += 1
+        self._counts["octets"] += len(data)
+        self._put(self.inlet.add(data, asyncio.get_running_loop().time()))
+        self._set_timer()
+
+    def error_received(self, exc: Exception) -> None:
+        """Log an error of the operating system; called by asyncio."""
+        log.debug("UDP: %s", exc)
+
+    def _set_timer(self) -> None:
+        deadline_s = self.inlet.next_deadline_s
+        if self._timer is None and deadline_s is not None:
+            self._timer = asyncio.get_running_loop().call_at(deadline_s, self._expire)
+
+    def _expire(self) -> None:
+        """Close the frames that are due. A timer may fire a little early, because the clock has a resolution."""
+        self._timer = None
+        done = self.inlet.expire(asyncio.get_running_loop().time())
+        self._counts["expired"] += len(done)
+        self._put(done)
+        self._set_timer()
+
+    def _put(self, frames: Sequence[ReceivedFrame]) -> None:
+        for frame in frames:
+            self._queue.append(frame)
+            self._queued_bytes += len(frame.stream)
+        while len(self._queue) > self._max_frames or self._queued_bytes > self._max_bytes:
+            self._queued_bytes -= len(self._queue.popleft().stream)
+            self._counts["dropped"] += 1
+        if self._queue:
+            self._ready.set()
+
+    async def _work(self) -> None:
+        """Call `on_frame` with one frame after the other."""
+        while True:
+            await self._ready.wait()
+            while self._queue:
+                frame = self._queue.popleft()
+                self._queued_bytes -= len(frame.stream)
+                await self._deliver(frame)
+            self._ready.clear()
+
+    async def _deliver(self, frame: ReceivedFrame) -> None:
+        self._counts["delivered"] += 1
+        try:
+            result = self._on_frame(frame)
+            if inspect.isawaitable(result):
+                await result
+        except Exception:  # whatever `on_frame` raises, the next frame is taken
+            self._counts["failed"] += 1
+            log.exception("frame %d of stream %08x", frame.frame, frame.stream_id)
+
+    async def close(self) -> None:
+        """Stop listening; frames in the queue, and the slices of incomplete frames, are still delivered."""
+        if self._transport is None or self._worker is None:
+            return
+        self._transport.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._put(self.inlet.flush())
+        while self._ready.is_set():
+            await asyncio.sleep(0.001)
+        self._worker.cancel()
+        await asyncio.gather(self._worker, return_exceptions=True)
+        self._transport = self._worker = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+async def serve_udp(host: str, port: int, on_frame: OnFrame, *, inlet: Inlet | None = None) -> None:
+    """Receive until the task is cancelled; arguments and errors are those of `UdpReceiver.open`."""
+    async with await UdpReceiver.open(host, port, on_frame, inlet=inlet):
+        await asyncio.get_running_loop().create_future()

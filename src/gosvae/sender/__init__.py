@@ -1,0 +1,1 @@
+"""A sender: pictures are read, coded and sent over gRPC or UDP."""

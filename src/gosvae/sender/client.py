@@ -1,0 +1,313 @@
+"""The sender's end of the gRPC service: connect, send frames, read their outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from gosvae.errors import ConfigError, LinkError
+from gosvae.protocol.class_maps import ClassMapCoding
+from gosvae.protocol.frames import Outcome
+from gosvae.protocol.messages import METHOD, coding_number, import_grpc, pb, read_outcome
+from gosvae.protocol.security import ClientTls, Endpoint, read_pem
+
+MAX_ANSWER_BYTES = 2**24
+"""Number of bytes of the longest message that is read."""
+CALL_OVERHEAD_BYTES = 14
+"""Number of bytes around a message: gRPC's prefix and the head of an HTTP/2 frame. TCP, IP and TLS add more."""
+
+STATUS_S = 1.0
+"""Longest wait for the receiver's own status after a failed write; it stays away while answers before it are unread."""
+
+NOBODY = "no receiver at {endpoint}: check that one listens there, with the same TLS settings and trusted certificates"
+"""Line for a connection that ends before the receiver has introduced itself."""
+ENDED = "the stream to {endpoint} ended: the receiver is closing or the connection broke; connect again"
+"""Line for a connection that ends later, for whatever reason."""
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """A receiver's introduction.
+
+    Attributes:
+        codec: name of the receiver's codec.
+        codec_fingerprint: fingerprint of that codec, 8 bytes; empty for a classical codec.
+        expert: name of the receiver's expert.
+        class_names: names of the classes, in the order of their numbers.
+        max_frame_bytes: greatest number of bytes of a frame, its stream and its original together.
+        max_pending_frames: greatest number of frames of one sender that are not answered yet.
+        policy: what happens if the queue is full; see `EngineLimits`.
+        deadline_ms: greatest age of a frame when its turn comes; 0 means no deadline.
+    """
+
+    codec: str
+    codec_fingerprint: bytes
+    expert: str
+    class_names: tuple[str, ...]
+    max_frame_bytes: int
+    max_pending_frames: int
+    policy: str
+    deadline_ms: int
+
+
+class LinkClient:
+    """Connection to a receiver. `open` makes one; `async with` closes it.
+
+    Attributes:
+        endpoint: address of the receiver.
+        welcome: the receiver's introduction.
+    """
+
+    def __init__(self, endpoint: Endpoint, channel: Any, call: Any, welcome: Welcome) -> None:
+        self.endpoint, self.welcome = endpoint, welcome
+        self._channel, self._call, self._ending = channel, call, _Ending(call)
+
+    @classmethod
+    async def open(
+        cls,
+        endpoint: Endpoint,
+        *,
+        name: str = "",
+        coding: ClassMapCoding = "zlib",
+        fingerprint: bytes = b"",
+        tls: ClientTls | None = None,
+        token: str | None = None,
+        timeout_s: float = 10.0,
+        insecure: bool = False,
+    ) -> Self:
+        """Return a connection over which both ends have introduced themselves.
+
+        Args:
+            endpoint: address of the receiver.
+            name: name of the sender, for people.
+            coding: coding of the class maps in answers.
+            fingerprint: fingerprint of the sender's codec, 8 bytes; if it is empty, the receiver checks nothing.
+            tls: certificates; None sends without encryption.
+            token: token of the receiver. It is sent over TLS or to this machine only, unless `insecure`.
+            timeout_s: seconds that the connection and the introduction may take.
+            insecure: whether the token may be sent to another machine without encryption.
+
+        Raises:
+            LinkError: there is no receiver, or it refuses.
+            ConfigError: the token would travel unencrypted, or the files of TLS cannot be used.
+            MissingDependencyError: grpcio is not installed.
+        """
+        if token is not None and tls is None and not endpoint.is_loopback and not insecure:
+            raise ConfigError(
+                f"the token would travel to {endpoint} unencrypted: use TLS, or set insecure=True", argument="insecure"
+            )
+        grpc = import_grpc()
+        options = [
+            ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+            ("grpc.keepalive_time_ms", 20_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.enable_retries", 0),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        target = str(endpoint)
+        channel = (
+            grpc.aio.insecure_channel(target, options=options)
+            if tls is None
+            else grpc.aio.secure_channel(target, _credentials(grpc, tls), options=options)
+        )
+        metadata = [("authorization", f"Bearer {token}")] if token is not None else None
+        call = channel.stream_stream(METHOD)(metadata=metadata)
+        ending = _Ending(call)
+        hello = pb().Hello(name=name, coding=coding_number(coding), codec_fingerprint=fingerprint)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await call.write(pb().FromSender(hello=hello).SerializeToString())
+                data = await call.read()
+                if data is grpc.aio.EOF:
+                    raise LinkError(await _reason(endpoint, ending, welcomed=False))
+                welcome = _message(data).welcome
+        except TimeoutError:
+            await channel.close(None)
+            raise LinkError(f"no answer from {endpoint} within {timeout_s:g} s: is a receiver there?") from None
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            text = await _reason(endpoint, ending, welcomed=False)
+            await channel.close(None)
+            raise LinkError(text) from None
+        except BaseException:
+            await channel.close(None)
+            raise
+        introduction = Welcome(
+            codec=welcome.codec,
+            codec_fingerprint=welcome.codec_fingerprint,
+            expert=welcome.expert,
+            class_names=tuple(welcome.class_names),
+            max_frame_bytes=welcome.max_frame_bytes,
+            max_pending_frames=welcome.max_pending_frames,
+            policy=welcome.policy,
+            deadline_ms=welcome.deadline_ms,
+        )
+        return cls(endpoint, channel, call, introduction)
+
+    async def send(
+        self, number: int, stream: bytes, *, deadline_ms: int = 0, round_trip_ms: float = 0.0, original: bytes = b""
+    ) -> int:
+        """Send a frame; wait while the receiver does not read.
+
+        Args:
+            number: number of the frame, which its outcome has too.
+            stream: bytes of the codec.
+            deadline_ms: greatest age of the frame when its turn comes; 0 leaves it to the receiver.
+            round_trip_ms: round trip of the latest answer, for the receiver's page; 0 if there is none.
+            original: the picture as an image file, for the receiver's page; empty sends none.
+
+        Returns:
+            Number of bytes of the message without the original.
+
+        Raises:
+            LinkError: the stream has ended.
+        """
+        frame = pb().Frame(
+            number=number, stream=stream, deadline_ms=deadline_ms, round_trip_ms=round_trip_ms, original=original
+        )
+        data = pb().FromSender(frame=frame).SerializeToString()
+        await self.send_raw(data)
+        return len(data) - len(original) + CALL_OVERHEAD_BYTES
+
+    async def send_raw(self, data: bytes) -> None:
+        """Send any bytes as a message, for tests of receivers; errors are those of `send`."""
+        grpc = import_grpc()
+        try:
+            await self._call.write(data)
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            raise LinkError(await self._reason()) from None
+
+    async def finish(self) -> None:
+        """Tell the receiver that no more frames come; their outcomes still do. Errors are those of `send`."""
+        grpc = import_grpc()
+        try:
+            await self._call.done_writing()
+        except (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
+            raise LinkError(await self._reason()) from None
+
+    async def answers(self) -> AsyncIterator[Outcome]:
+        """Yield the outcomes of frames in the order in which they are ready, until no more come.
+
+        Raises:
+            LinkError: the connection broke, or the receiver ended the stream with an error.
+        """
+        grpc = import_grpc()
+        while True:
+            try:
+                data = await self._call.read()
+            except (grpc.RpcError, asyncio.InvalidStateError):
+                raise LinkError(await self._reason()) from None
+            if data is grpc.aio.EOF:
+                if await self._call.code() != grpc.StatusCode.OK:
+                    raise LinkError(await self._reason())
+                return
+            outcome = read_outcome(_message(data))
+            if outcome is not None:
+                yield outcome
+
+    async def _reason(self) -> str:
+        return await _reason(self.endpoint, self._ending, welcomed=True)
+
+    async def close(self) -> None:
+        """End the stream; frames and answers that are under way are lost."""
+        self._call.cancel()
+        await self._channel.close(None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _message(data: bytes) -> Any:
+    """Return a message of a receiver.
+
+    Raises:
+        LinkError: the bytes are not such a message.
+    """
+    message = pb().FromReceiver()
+    try:
+        message.ParseFromString(data)
+    except Exception:  # protobuf's DecodeError, and whatever else its parser raises
+        raise LinkError("what listens there is no gosvae receiver: its message cannot be read") from None
+    return message
+
+
+def _credentials(grpc: Any, tls: ClientTls) -> Any:
+    if (tls.certificate is None) != (tls.key is None):
+        raise ConfigError("a certificate needs its key and a key its certificate: give both or neither")
+    return grpc.ssl_channel_credentials(
+        root_certificates=None if tls.authority is None else read_pem(tls.authority),
+        private_key=None if tls.key is None else read_pem(tls.key),
+        certificate_chain=None if tls.certificate is None else read_pem(tls.certificate),
+    )
+
+
+class _Ending:
+    """The status that the receiver has ended a call with.
+
+    A write that fails because the call has ended makes gRPC note an internal error of its own. That happens before or
+    after it notes the receiver's status, and the later of the two stands: so each is looked at when it is noted.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._status: tuple[Any, str] | None = None
+        call.add_done_callback(self._note)
+
+    def _note(self, _: Any) -> None:
+        status = _at_once(self._call.code()), _at_once(self._call.details()) or ""
+        if self._status is None and not _of_a_failed_write(*status):
+            self._status = status
+
+    async def status(self) -> tuple[Any, str]:
+        """Return the code and the details of the call's end; waits for it."""
+        code, details = await self._call.code(), await self._call.details() or ""
+        end_s = time.monotonic() + STATUS_S
+        while self._status is None and _of_a_failed_write(code, details) and time.monotonic() < end_s:
+            await asyncio.sleep(0.01)
+            code, details = await self._call.code(), await self._call.details() or ""
+        return self._status or (code, details)
+
+
+def _at_once(finished: Coroutine[Any, Any, Any]) -> Any:
+    """Return the result of a coroutine that has nothing to wait for."""
+    try:
+        finished.send(None)
+    except StopIteration as end:
+        return end.value
+    finished.close()
+    raise AssertionError("the coroutine waits")
+
+
+def _of_a_failed_write(code: Any, details: str) -> bool:
+    """Return whether a status is gRPC's own, for a write to a call that has ended."""
+    return code is import_grpc().StatusCode.INTERNAL and "from Core" in details
+
+
+async def _reason(endpoint: Endpoint, ending: _Ending, *, welcomed: bool) -> str:
+    """Return one line that says why a call ended and what to do; details of gRPC stand in brackets at the end.
+
+    A receiver that closes and a connection that breaks can reach a sender as any of several statuses, depending on what
+    is on its way at that moment, so all of them have the same line.
+    """
+    status = import_grpc().StatusCode
+    code, details = await ending.status()
+    details = " ".join(details.split())[:300]
+    if code in (status.OK, status.UNAVAILABLE, status.CANCELLED, status.UNKNOWN, status.INTERNAL, status.ABORTED):
+        line = (ENDED if welcomed else NOBODY).format(endpoint=endpoint)
+        return f"{line} [{code.name.lower()}: {details}]" if details else line
+    match code:
+        case status.UNAUTHENTICATED:
+            return f"the receiver at {endpoint} refuses: {details}; give its token"
+        case status.UNIMPLEMENTED:
+            return f"what listens at {endpoint} is no gosvae receiver"
+        case status.RESOURCE_EXHAUSTED if welcomed:
+            return f"a message is longer than one end of the link takes: send smaller frames [{details}]"
+    return f"the receiver at {endpoint} refuses: {details or code.name.lower()}"

@@ -1,0 +1,245 @@
+"""Sources of a sender's pictures: files, a folder, a video, a camera, or the standard input.
+
+Axis legend: H and W pixels, 3 RGB channels.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from gosvae.errors import ImageError, MissingDependencyError
+from gosvae.images import IMAGE_SUFFIXES, MAX_PIXELS, read_image
+from gosvae.tensors import ImageArray
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".y4m", ".gif"})
+MAX_PICTURE_BYTES = 2**28
+"""Greatest number of bytes of a picture on the standard input."""
+CAMERA = "camera:"
+_LENGTH = struct.Struct(">I")
+_PPM_FIELD_CHARACTERS = 16
+
+
+def open_source(names: Sequence[str], stdin: BinaryIO) -> Iterator[ImageArray]:
+    """Return an iterator over pictures, uint8 (H, W, 3), that reads each one when it is asked for.
+
+    Args:
+        names: any number of image files and of folders of them, which are read in the order of their names; or one
+            video file, one `camera:FORMAT:DEVICE` such as `camera:v4l2:/dev/video0` (a format that FFmpeg knows), or
+            `-`.
+        stdin: standard input, which `-` reads; see `read_pictures`.
+
+    Raises:
+        ImageError: A source does not exist, or is not a picture; the latter is raised when its turn comes.
+        MissingDependencyError: PyAV is needed and not installed.
+    """
+    if not names:
+        raise ImageError("no source: name images, a folder, a video, camera:FORMAT:DEVICE, or - for standard input")
+    special = [name for name in names if name == "-" or name.startswith(CAMERA) or is_video(name)]
+    if special and len(names) > 1:
+        raise ImageError(f"{special[0]} must be the only source: {len(names)} are given")
+    if names[0] == "-":
+        return read_pictures(stdin)
+    if names[0].startswith(CAMERA):
+        form, separator, device = names[0].removeprefix(CAMERA).partition(":")
+        if not separator:
+            raise ImageError(f"{names[0]}: expected camera:FORMAT:DEVICE such as camera:v4l2:/dev/video0")
+        return _camera(_open_video(device, form))
+    if special:
+        return _frames(_open_video(names[0], None))
+    return _read_files(_image_files(names))
+
+
+def is_video(name: str) -> bool:
+    """Whether a file's name says that it is a video."""
+    return Path(name).suffix.lower() in VIDEO_SUFFIXES
+
+
+def video_fps(name: str) -> float | None:
+    """Return the frames a second of a video file; None if the file does not say. Errors are those of `open_source`."""
+    with _open_video(name, None) as container:
+        rate = container.streams.video[0].average_rate
+        return float(rate) if rate else None
+
+
+def _image_files(names: Sequence[str]) -> list[Path]:
+    files: list[Path] = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            found = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+            if not found:
+                raise ImageError(f"no images in the folder {path}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+            files += found
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise ImageError(f"cannot open {path}: no such file or folder")
+    return files
+
+
+def _read_files(files: Sequence[Path]) -> Iterator[ImageArray]:
+    return (read_image(file) for file in files)
+
+
+def read_pictures(stream: BinaryIO) -> Iterator[ImageArray]:
+    """Yield the pictures that come one after the other through a pipe.
+
+    They have one of two forms, which the first bytes tell apart: binary PPM pictures (`P6`, 8 bits, as
+    `ffmpeg -f image2pipe -c:v ppm -` writes them), or image files of any format, each after its length as 4 bytes,
+    big-endian.
+
+    Raises:
+        ImageError: the bytes have neither form or end inside a picture, or a picture is too large.
+    """
+    while True:
+        head = stream.read(4)
+        if not head:
+            return
+        if head[:2] == b"P6":
+            yield _read_ppm(stream, head[2:])
+            continue
+        if len(head) < 4:
+            raise ImageError("standard input ends inside the length of a picture")
+        (n_bytes,) = _LENGTH.unpack(head)
+        if not 0 < n_bytes <= MAX_PICTURE_BYTES:
+            raise ImageError(
+                f"standard input has neither P6 pictures nor files behind their lengths: it begins with {head.hex(' ')}"
+            )
+        yield read_image(BytesIO(_exactly(stream, n_bytes)))
+
+
+def _exactly(stream: BinaryIO, n_bytes: int) -> bytes:
+    data = bytearray()
+    while len(data) < n_bytes:
+        piece = stream.read(min(n_bytes - len(data), 2**20))
+        if not piece:
+            raise ImageError(f"standard input ends {n_bytes - len(data)} bytes before the end of a picture")
+        data += piece
+    return bytes(data)
+
+
+def _read_ppm(stream: BinaryIO, begun: bytes) -> ImageArray:
+    """Return a binary PPM picture from the bytes after `P6`, of which `begun` is read already."""
+    pushed = bytearray(begun)
+    numbers: list[int] = []
+
+    def character() -> bytes:
+        if pushed:
+            first = bytes(pushed[:1])
+            del pushed[:1]
+            return first
+        return _exactly(stream, 1)
+
+    while len(numbers) < 3:
+        char = character()
+        while char.isspace() or char == b"#":
+            if char == b"#":  # a comment, up to the end of its line
+                while character() != b"\n":
+                    pass
+            char = character()
+        field = b""
+        while char.isdigit() and len(field) < _PPM_FIELD_CHARACTERS:
+            field, char = field + char, character()
+        if not field or not char.isspace():
+            raise ImageError("standard input has a P6 picture with a damaged head")
+        numbers.append(int(field))
+    width, height, most = numbers
+    if most != 255 or not 0 < width * height <= MAX_PIXELS:
+        raise ImageError(f"a P6 picture of {width}x{height} pixels up to {most}: expected 8 bits, {MAX_PIXELS} pixels")
+    rest = bytes(pushed)
+    data = rest + _exactly(stream, 3 * width * height - len(rest))
+    return np.frombuffer(data, np.uint8).reshape(height, width, 3).copy()
+
+
+def _open_video(name: str, form: str | None) -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise MissingDependencyError(f"videos and cameras need PyAV ({error}): pip install 'gosvae[video]'") from None
+    try:
+        container = av.open(name, format=form)
+    except (OSError, ValueError) as error:  # av.FFmpegError is one of them
+        raise ImageError(f"cannot open {name}: {getattr(error, 'strerror', None) or error}") from None
+    if not container.streams.video:
+        container.close()
+        raise ImageError(f"{name} has no pictures in it")
+    return container
+
+
+def _frames(container: Any) -> Iterator[ImageArray]:
+    with container:
+        try:
+            for frame in container.decode(video=0):
+                yield frame.to_ndarray(format="rgb24")
+        except (OSError, ValueError) as error:
+            raise ImageError(f"{container.name} is damaged: {getattr(error, 'strerror', None) or error}") from None
+
+
+class _Newest:
+    """Reader of a camera, in a thread of its own, that keeps the newest picture and discards older ones."""
+
+    def __init__(self, frames: Iterator[ImageArray]) -> None:
+        self._frames = frames
+        self._changed = threading.Condition()
+        self._picture: ImageArray | None = None
+        self._error: Exception | None = None
+        self._ended = False
+        threading.Thread(target=self._read, name="gosvae-camera", daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            for picture in self._frames:
+                with self._changed:
+                    self._picture = picture
+                    self._changed.notify()
+                    if self._ended:
+                        return
+        except Exception as error:  # raised by `pictures`
+            self._error = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify()
+
+    def pictures(self) -> Iterator[ImageArray]:
+        """Yield the newest picture each time, no picture twice."""
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._picture is not None or self._ended)
+                    picture, self._picture = self._picture, None
+                if picture is None:
+                    if self._error is not None:
+                        raise self._error
+                    return
+                yield picture
+        finally:
+            self._ended = True
+
+
+def _camera(container: Any) -> Iterator[ImageArray]:
+    return _Newest(_frames(container)).pictures()
+
+
+def resized(image_uint8_HW3: ImageArray, height: int, width: int) -> ImageArray:
+    """Return the picture at another size."""
+    if image_uint8_HW3.shape[:2] == (height, width):
+        return image_uint8_HW3
+    return np.asarray(Image.fromarray(image_uint8_HW3).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def as_jpeg(image_uint8_HW3: ImageArray, quality: int = 75) -> bytes:
+    """Return the picture as a JPEG file; empty if a side is longer than JPEG allows."""
+    stream = BytesIO()
+    with suppress(ValueError):  # a side of more than 65535 pixels
+        Image.fromarray(image_uint8_HW3).save(stream, format="JPEG", quality=quality)
+    return stream.getvalue()

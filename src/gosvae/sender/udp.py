@@ -1,0 +1,165 @@
+"""Streams over UDP, the sender's end: packets and repair packets that leave at a pace.
+
+Nothing is acknowledged or sent again. `docs/link.md` describes the datagrams; they are neither encrypted nor
+authenticated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from gosvae.bitstream import MAX_SLICES
+from gosvae.errors import ConfigError
+from gosvae.packets.packet import DEFAULT_MTU_BYTES, MAX_MTU_BYTES, packetise
+from gosvae.packets.protection import REPAIR_OVERHEAD_BYTES, protect
+
+log = logging.getLogger(__name__)
+
+
+class UdpSender(asyncio.DatagramProtocol):
+    """Sender of streams to one address, with repair packets and at a pace. `open` makes one.
+
+    Attributes:
+        stream_id: number that tells the streams of this sender from those of others.
+        frames, datagrams, octets: numbers of frames, datagrams and bytes that were sent; the bytes are without the
+            headers of IP and UDP (28 bytes a datagram for IPv4).
+        errors: number of errors that the operating system reported, such as that nobody listens; sending goes on.
+    """
+
+    def __init__(
+        self,
+        *,
+        stream_id: int | None,
+        overhead: float,
+        classes: Sequence[tuple[int, float]],
+        mtu_bytes: int,
+        slices_per_packet: int,
+        kbps: float | None,
+    ) -> None:
+        if kbps is not None and not kbps > 0:
+            raise ConfigError(f"a pace of {kbps} kbit/s: expected more than 0, or None for no limit")
+        if not 2 * REPAIR_OVERHEAD_BYTES <= mtu_bytes - REPAIR_OVERHEAD_BYTES <= MAX_MTU_BYTES - REPAIR_OVERHEAD_BYTES:
+            raise ConfigError(f"datagrams of {mtu_bytes} bytes: expected {3 * REPAIR_OVERHEAD_BYTES}..{MAX_MTU_BYTES}")
+        self.stream_id = secrets.randbits(32) if stream_id is None else stream_id
+        self.frames = self.datagrams = self.octets = self.errors = 0
+        self._overhead, self._classes, self._mtu_bytes = overhead, classes, mtu_bytes
+        self._slices_per_packet, self._kbps = slices_per_packet, kbps
+        self._free_at_s = 0.0
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._transport: asyncio.DatagramTransport | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        host: str,
+        port: int,
+        *,
+        stream_id: int | None = None,
+        overhead: float = 0.0,
+        classes: Sequence[tuple[int, float]] = (),
+        mtu_bytes: int = DEFAULT_MTU_BYTES,
+        slices_per_packet: int = MAX_SLICES,
+        kbps: float | None = None,
+    ) -> Self:
+        """Return a sender; `async with await UdpSender.open(...)` closes it at the end.
+
+        Args:
+            host, port: address of the receiver.
+            stream_id: number of the stream; None takes a random one.
+            overhead, classes: repair packets, as in `protect`; 0 and no classes send none.
+            mtu_bytes: length of the longest datagram, repair packets included.
+            slices_per_packet: greatest number of slices in a packet, as in `packetise`; with 1, a lost packet takes one
+                slice with it.
+            kbps: pace in 1000 bits a second, of the datagrams without the headers of IP and UDP. None sends as fast as
+                possible, which overruns the buffers of most links, and those of a receiver on loopback too.
+
+        Raises:
+            OSError: the host is not known.
+            ConfigError: the pace or the MTU is impossible.
+        """
+        sender = cls(
+            stream_id=stream_id,
+            overhead=overhead,
+            classes=classes,
+            mtu_bytes=mtu_bytes,
+            slices_per_packet=slices_per_packet,
+            kbps=kbps,
+        )
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: sender, remote_addr=(host, port)
+        )
+        sender._transport = transport
+        return sender
+
+    def pause_writing(self) -> None:
+        """Pause, because the operating system takes no more; called by asyncio."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Resume, because the operating system takes more again; called by asyncio."""
+        self._writable.set()
+
+    def error_received(self, exc: Exception) -> None:
+        """Count an error of the operating system; called by asyncio."""
+        self.errors += 1
+        log.debug("UDP: %s", exc)
+
+    async def send(self, stream: bytes) -> int:
+        """Send a stream as the next frame and return the number of bytes of its datagrams; returns after the last one.
+
+        Raises:
+            BitstreamError, PacketError: as in `packetise` and `protect`.
+            MissingDependencyError: repair packets are asked for and raptorq is not installed.
+            ConfigError: the sender is closed.
+        """
+        if self._transport is None or self._transport.is_closing():
+            raise ConfigError("this sender is closed: open another")
+        protected = self._overhead > 0 or bool(self._classes)
+        datagrams = packetise(
+            stream,
+            stream_id=self.stream_id,
+            frame=self.frames,
+            mtu_bytes=self._mtu_bytes - (REPAIR_OVERHEAD_BYTES if protected else 0),
+            slices_per_packet=self._slices_per_packet,
+        )
+        if protected:
+            datagrams = protect(datagrams, overhead=self._overhead, classes=self._classes, mtu_bytes=self._mtu_bytes)
+        self.frames += 1
+        for data in datagrams:
+            await self._pace(len(data))
+            self._transport.sendto(data)
+            self.datagrams += 1
+            self.octets += len(data)
+        return sum(map(len, datagrams))
+
+    async def _pace(self, n_bytes: int) -> None:
+        """Wait until the link is free, then occupy it for the time that `n_bytes` take."""
+        await self._writable.wait()
+        if self._kbps is None:
+            await asyncio.sleep(0)
+            return
+        now_s = asyncio.get_running_loop().time()
+        start_s = max(now_s, self._free_at_s)
+        self._free_at_s = start_s + 8 * n_bytes / (1000 * self._kbps)
+        if start_s > now_s:
+            await asyncio.sleep(start_s - now_s)
+
+    async def close(self) -> None:
+        """Send the datagrams that are still buffered, then close."""
+        if self._transport is not None:
+            self._transport.close()
+            await asyncio.sleep(0)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
