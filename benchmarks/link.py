@@ -1,7 +1,7 @@
-"""What is timed of the link on loopback: one stream stage by stage, many senders at once, connects, noise.
+"""Time the link on loopback: one stream stage by stage, many senders at once, many connects, and noise.
 
 `python benchmarks/link.py --out docs/camvid/link-service.json`; each part alone with --parts. The receiver runs in this
-process, the senders in another, so that what is measured of memory is the receiver's.
+process and the senders in another, so that the measured memory is the receiver's.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ LOOPBACK = Endpoint("127.0.0.1", 0)
 
 
 def rss_mib() -> float:
-    """Resident memory of this process now, in MiB."""
+    """Return the resident memory of this process now, in MiB."""
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -54,12 +54,12 @@ def rss_mib() -> float:
 
 
 def spread(values_ms: list[float]) -> dict[str, float]:
-    """Median and 99th percentile."""
+    """Return median and 99th percentile."""
     return {"median": round(float(np.median(values_ms)), 3), "p99": round(float(np.percentile(values_ms, 99)), 3)}
 
 
 def streams(name: str, count: int, height: int, width: int) -> list[bytes]:
-    """Streams of generated scenes."""
+    """Return streams of generated scenes."""
     codec = load_codec(name)
     scenes = Streets(count, seed=7, height=height, width=width)
     return [codec.compress(scenes[n].image_uint8_HW3) for n in range(count)]
@@ -83,7 +83,7 @@ def _run(target: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, An
 
 
 async def one_sender(endpoint: Endpoint, codec_name: str, frames: int, height: int, width: int) -> dict[str, Any]:
-    """One frame after the other: picture to class map, as the sender sees it."""
+    """Send one frame after the other and time them at the sender, from picture to class map."""
     codec = load_codec(codec_name)
     scenes = Streets(4, seed=7, height=height, width=width)
     times: dict[str, list[float]] = {name: [] for name in ("encode_ms", "network_ms", "whole_ms", *STAGES)}
@@ -112,7 +112,7 @@ async def one_sender(endpoint: Endpoint, codec_name: str, frames: int, height: i
 
 
 async def many_senders(endpoint: Endpoint, data: list[bytes], count: int, seconds: float, fps: float) -> dict[str, Any]:
-    """Senders at once, each with so many frames a second; what they sent and what they were told."""
+    """Send from many senders at once, at a rate of frames each; return their counts of frames and answers."""
     totals: Counter[str] = Counter()
     trips_ms: list[float] = []
     end_s = time.monotonic() + seconds
@@ -147,7 +147,7 @@ async def many_senders(endpoint: Endpoint, data: list[bytes], count: int, second
 
 
 async def many_connects(endpoint: Endpoint, data: bytes, count: int) -> dict[str, Any]:
-    """Connect, send a frame, and leave: properly, or without a word."""
+    """Connect, send a frame, and leave: properly, or without finishing the stream."""
     began_s, totals = time.monotonic(), Counter[str]()
 
     async def visit(n: int) -> None:
@@ -164,7 +164,7 @@ async def many_connects(endpoint: Endpoint, data: bytes, count: int) -> dict[str
 
 
 def noise(numbers: random.Random, data: list[bytes]) -> bytes:
-    """A message that is none, or a valid one with garbage, a damaged stream or a forged header in it."""
+    """Return a malformed message, or a valid one with garbage, a damaged stream or a forged header in it."""
     kind = numbers.randrange(5)
     good = bytearray(numbers.choice(data))
     if kind == 0:
@@ -174,7 +174,7 @@ def noise(numbers: random.Random, data: list[bytes]) -> bytes:
     elif kind == 2:
         for _ in range(numbers.randrange(1, 4)):
             good[numbers.randrange(len(good))] ^= 1 << numbers.randrange(8)
-    elif kind == 3:  # an intact container around what no encoder made
+    elif kind == 3:  # an intact container around random bytes
         header = Header(bytes(good[3:7]), numbers.randrange(1, 4000), numbers.randrange(1, 4000), good[2])
         good = bytearray(pack_slices(header, [numbers.randbytes(numbers.randrange(60))]))
     frame = pb().Frame(number=numbers.randrange(2**63), stream=bytes(good), deadline_ms=numbers.randrange(2**31))
@@ -183,7 +183,7 @@ def noise(numbers: random.Random, data: list[bytes]) -> bytes:
 
 
 async def fuzz(endpoint: Endpoint, data: list[bytes], count: int, seed: int) -> dict[str, Any]:
-    """So many messages of noise over streams of 5,000; then a good frame, which must be answered."""
+    """Send messages of noise, 5,000 in each stream; then send a good frame, which must be answered."""
     numbers, totals = random.Random(seed), Counter[str]()
     began_s, left = time.monotonic(), count
     while left:
@@ -209,7 +209,7 @@ async def fuzz(endpoint: Endpoint, data: list[bytes], count: int, seed: int) -> 
 async def receiving(
     options: argparse.Namespace, limits: EngineLimits, work: Callable[[LinkService], Awaitable[dict[str, Any]]]
 ) -> dict[str, Any]:
-    """Run senders against a receiver; add its counters and its memory, sampled each second."""
+    """Run senders against a receiver; return their result with its counters and its memory, sampled each second."""
     perception = Perception(load_codec(options.codec), load_expert(options.expert))
     service_limits = ServiceLimits(max_malformed=10**9, max_streams=1024)
     async with Engine(perception, limits) as engine, LinkService(engine, LOOPBACK, limits=service_limits) as service:
@@ -246,7 +246,7 @@ async def receiving(
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All parts that were asked for."""
+    """Measure all parts that are asked for."""
     results: dict[str, Any] = {}
     small = streams(options.codec, 4, *options.small)
     patient = EngineLimits(deadline_ms=0, max_frames=256)
@@ -265,7 +265,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             options, patient, lambda s: in_child(many_connects, s.endpoint, small[0], options.connects)
         )
     if "fuzz" in options.parts:
-        every_one = EngineLimits(policy="block", deadline_ms=0)  # none is refused for want of room
+        every_one = EngineLimits(policy="block", deadline_ms=0)  # no message is refused because the queue is full
         results["fuzz"] = await receiving(
             options, every_one, lambda s: in_child(fuzz, s.endpoint, small, options.messages, 0)
         )
@@ -273,7 +273,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(results: dict[str, Any]) -> None:
-    """The table of the single stream, and a line for each other part."""
+    """Print the table of the single stream, and a line for each other part."""
     if "stream" in results:
         stream = results["stream"]
         print(f"one stream, {stream['frames']} frames of {stream['mean_bytes']:.0f} bytes; ms: median, 99th percentile")
@@ -285,21 +285,21 @@ def show(results: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Measure, print, and write."""
+    """Measure, print the results, and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--codec", default="gosvae-variable-camvid")
     parser.add_argument("--expert", default="embedded")
-    parser.add_argument("--frames", type=int, default=200, help="of the single stream")
-    parser.add_argument("--size", type=int, nargs=2, default=(256, 512), help="height and width of its pictures")
-    parser.add_argument("--small", type=int, nargs=2, default=(64, 96), help="height and width of all others")
+    parser.add_argument("--frames", type=int, default=200, help="number of frames of the single stream")
+    parser.add_argument("--size", type=int, nargs=2, default=(256, 512), help="height and width of the single stream")
+    parser.add_argument("--small", type=int, nargs=2, default=(64, 96), help="height and width of all other streams")
     parser.add_argument("--senders", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of the many senders, up to 600")
-    parser.add_argument("--fps", type=float, default=2.0, help="of each of the many senders")
+    parser.add_argument("--seconds", type=float, default=60.0, help="duration of the many senders, up to 600")
+    parser.add_argument("--fps", type=float, default=2.0, help="frames a second of each of the many senders")
     parser.add_argument("--connects", type=int, default=1000)
-    parser.add_argument("--messages", type=int, default=100_000, help="of noise")
-    parser.add_argument("--threads", type=int, default=2, help="of the receiver's networks")
-    parser.add_argument("--out", type=Path, help="write JSON here")
+    parser.add_argument("--messages", type=int, default=100_000, help="number of messages of noise")
+    parser.add_argument("--threads", type=int, default=2, help="number of threads of the receiver's networks")
+    parser.add_argument("--out", type=Path, help="file for the results, as JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results = asyncio.run(measure(options))

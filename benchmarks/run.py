@@ -1,4 +1,4 @@
-"""What is timed: training images/s, encode and decode ms/image with transform and entropy coding apart, peak memory.
+"""Time training (images/s) and coding (ms/image, transform and entropy coding apart), and measure peak memory.
 
 Run it on an idle machine: `make bench`, or `python benchmarks/run.py --threads 1 2`. Each case runs in a process of its
 own, so that its peak memory is its own. Times are medians of single images (batch 1); training uses the recipe's own
@@ -28,7 +28,7 @@ HEIGHT, WIDTH = 256, 512
 
 
 def median_ms(call: Callable[[], object], repeats: int) -> float:
-    """Median wall-clock time of a call in ms, after two calls that are not counted."""
+    """Return the median wall-clock time of a call in ms, after two calls that are not counted."""
     times = []
     for _ in range(repeats + 2):
         start = time.perf_counter()
@@ -38,12 +38,12 @@ def median_ms(call: Callable[[], object], repeats: int) -> float:
 
 
 def peak_mib() -> float:
-    """Largest resident memory of this process in MiB."""
+    """Return the largest resident memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
 
 
 def measure_learned(name: str, repeats: int) -> dict[str, Any]:
-    """A learned codec: transform and entropy coding apart."""
+    """Measure a learned codec: transform and entropy coding apart."""
     from gosvae.codecs.latent import Latent
     from gosvae.codecs.registry import load_vq_codec
     from gosvae.datasets.streets import Streets
@@ -63,7 +63,7 @@ def measure_learned(name: str, repeats: int) -> dict[str, Any]:
 
 
 def measure_variable(name: str, repeats: int) -> dict[str, Any]:
-    """A variable-rate codec at its own level: transform and entropy coding apart, and the whole way to bytes.
+    """Measure a variable-rate codec at its own level: transform, entropy coding, and the whole compression.
 
     Also in bf16 where the processor computes in it.
     """
@@ -110,7 +110,7 @@ def measure_variable(name: str, repeats: int) -> dict[str, Any]:
 
 
 def encoder_kmac(encoder: torch.nn.Module) -> float:
-    """Thousands of multiplications for each pixel, counted by PyTorch."""
+    """Return thousands of multiplications for each pixel, counted by PyTorch."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.inference_mode(False), torch.no_grad():
@@ -119,7 +119,7 @@ def encoder_kmac(encoder: torch.nn.Module) -> float:
 
 
 def coding_ms(model: Any, indices_hw: Any, repeats: int) -> dict[str, Any]:
-    """Entropy coding of indices, forth and back."""
+    """Measure entropy coding of indices, encoding and decoding."""
     import numpy as np
 
     from gosvae.entropy.coder import decode_indices, encode_indices
@@ -134,7 +134,7 @@ def coding_ms(model: Any, indices_hw: Any, repeats: int) -> dict[str, Any]:
 
 
 def measure_static(_: str, repeats: int) -> dict[str, Any]:
-    """Static coding of 8192 indices (64x128) of 512 codes, drawn from a skewed distribution of about 8.3 bits."""
+    """Measure static coding of 8192 indices (64x128) of 512 codes, drawn from a distribution of about 8.3 bits."""
     import numpy as np
 
     from gosvae.entropy.static import StaticHistogram
@@ -147,7 +147,7 @@ def measure_static(_: str, repeats: int) -> dict[str, Any]:
 
 
 def measure_context(name: str, repeats: int) -> dict[str, Any]:
-    """The context model of 512 codes on the grid of an image at a stride, of random weights: their values cost nothing.
+    """Measure a context model of 512 codes with random weights, whose values do not affect the time.
 
     Random indices take more bytes than a codec's, so real images are not slower.
     """
@@ -165,7 +165,7 @@ def measure_context(name: str, repeats: int) -> dict[str, Any]:
 
 
 def measure_classical(name: str, repeats: int) -> dict[str, Any]:
-    """A classical codec at its default quality: encode and decode as a whole."""
+    """Measure a classical codec at its default quality: encoding and decoding as a whole."""
     from gosvae.codecs.classical import load_classical
     from gosvae.datasets.streets import Streets
 
@@ -180,7 +180,7 @@ def measure_classical(name: str, repeats: int) -> dict[str, Any]:
 
 
 def measure_training(recipe_name: str, steps: int) -> dict[str, Any]:
-    """Training of a recipe's last stage against the embedded expert, first steps left out."""
+    """Measure the training of a recipe's last stage with the embedded expert, without the first steps."""
     from gosvae.datasets.mixture import load_prepared
     from gosvae.experts.registry import load_expert
     from gosvae.losses.perceptual import available_perceptual, load_perceptual
@@ -242,12 +242,12 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--threads", type=int, nargs="+", default=[torch.get_num_threads()], help="of PyTorch, each apart"
+        "--threads", type=int, nargs="+", default=[torch.get_num_threads()], help="numbers of threads to measure with"
     )
-    parser.add_argument("--repeats", type=int, default=20, help="images, and training steps, for each median")
+    parser.add_argument("--repeats", type=int, default=20, help="number of images or steps for a median")
     parser.add_argument("--recipes", nargs="*", default=["vqvae", "gosvae", "gosvae-compact"], help="recipes to train")
     parser.add_argument("--classical", nargs="*", default=["avif", "jpeg", "jpegxl", "webp"], help="classical codecs")
-    parser.add_argument("--json", type=Path, help="write the numbers here too")
+    parser.add_argument("--json", type=Path, help="file for the numbers")
     options = parser.parse_args()
 
     kinds = {"codec": "learned", "variable-rate": "variable"}

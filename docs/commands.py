@@ -17,7 +17,8 @@ def page() -> str:
     """Markdown with the help text of every command."""
     parser = make_parser()
     commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    lines = ["# Commands", "", "What `gosvae COMMAND --help` prints."]
+    lines = ["# Commands", "", "What `gosvae --help` and `gosvae COMMAND --help` print."]
+    lines += ["", "```text", parser.format_help().rstrip(), "```"]
     for name, command in commands.choices.items():
         command.formatter_class = partial(command.formatter_class, width=WIDTH)
         lines += ["", f"## gosvae {name}", "", "```text", command.format_help().rstrip(), "```"]

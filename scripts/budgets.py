@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How well a codec meets budgets: bytes of each image's stream as a share of what `--kib` allows.
+"""Measure how well a codec meets budgets: the bytes of each image's stream as a share of `--kib`.
 
     scripts/budgets.py gosvae-variable-camvid --data camvid:PATH --kib 0.3 0.5 1 2 4 8
 
@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("codec")
     parser.add_argument("--data", required=True)
     parser.add_argument("--kib", type=float, nargs="+", default=[0.3, 0.5, 1.0, 2.0, 4.0, 8.0])
-    parser.add_argument("--limit", type=int, help="so many images, evenly spaced; all by default")
+    parser.add_argument("--limit", type=int, help="number of images, evenly spaced; default: all")
     parser.add_argument("--to", type=Path, help="file for the table")
     options = parser.parse_args()
     codec = load_codec(options.codec)

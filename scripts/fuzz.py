@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Feeds mutated streams to every codec, or mutated datagrams to a receiver, and exits with 1 on any finding.
+"""Feed mutated streams to every codec, or mutated datagrams to a receiver, and exit with 1 on any finding.
 
 scripts/fuzz.py --count 200000
 scripts/fuzz.py --datagrams --count 100000
@@ -21,10 +21,10 @@ from fuzzing import Report, run_fuzz  # noqa: E402
 
 
 def main() -> int:
-    """Run, print a table, write it as JSON where asked."""
+    """Run the fuzzer, print a table, and write it as JSON if a file is named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=5000, help="streams or datagrams to try")
-    parser.add_argument("--datagrams", action="store_true", help="datagrams to the link's receiver (no --first)")
+    parser.add_argument("--count", type=int, default=5000, help="number of streams or datagrams to try")
+    parser.add_argument("--datagrams", action="store_true", help="send datagrams to a receiver (without --first)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first stream, to repeat a finding")
     parser.add_argument("--json", type=Path, help="file for the result")
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def totals(report: Report) -> Counter[str]:
-    """Outcomes over all kinds of mutation."""
+    """Return the numbers of outcomes over all kinds of mutation."""
     result: Counter[str] = Counter()
     for (_, outcome), number in report.outcomes.items():
         result[outcome] += number
@@ -57,7 +57,7 @@ def totals(report: Report) -> Counter[str]:
 
 
 def describe(report: Report) -> str:
-    """The result as lines of text."""
+    """Return the result as lines of text."""
     kinds: Counter[str] = Counter()
     for (kind, _), number in report.outcomes.items():
         kinds[kind] += number
@@ -76,7 +76,7 @@ def describe(report: Report) -> str:
 
 
 def as_tree(report: Report, options: argparse.Namespace) -> dict[str, object]:
-    """The result for a JSON file."""
+    """Return the result for a JSON file."""
     return {
         "count": options.count,
         "seed": options.seed,

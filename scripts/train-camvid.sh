@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Trains the models of the package from CamVid and generated streets: many hours on two CPU cores; three runs want a GPU. All but
-# gosvae-variable-camvid are written to the package. Stop it at any moment; the same command continues. Usage: scripts/train-camvid.sh CAMVID_FOLDER [LPIPS_WEIGHTS_FOLDER]
+# Trains the models of the package from CamVid and generated streets. This takes many hours on two CPU cores, and three
+# runs need a GPU. All models but gosvae-variable-camvid are written to the package. Stop it at any moment; the same
+# command continues it. Usage: scripts/train-camvid.sh CAMVID_FOLDER [LPIPS_WEIGHTS_FOLDER]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 gosvae=${GOSVAE:-.venv/bin/gosvae}
@@ -13,7 +14,7 @@ models=src/gosvae/models
 mkdir -p "$models/expert-camvid"
 cp runs/expert-camvid/{config.json,provenance.json,weights.safetensors} "$models/expert-camvid/"
 
-# Another network, which no codec is trained with.
+# Another expert, which is not used to train any codec.
 "$gosvae" train-expert expert-unet --data "$data" --set name=expert-unet-camvid --out runs/expert-unet-camvid
 mkdir -p "$models/expert-unet-camvid"
 cp runs/expert-unet-camvid/{config.json,provenance.json,weights.safetensors} "$models/expert-unet-camvid/"
@@ -29,7 +30,7 @@ imitate=(--data "$data" --expert embedded "${lpips[@]}")
     --seed 2 --out runs/gosvae-3
 "$gosvae" train gosvae-finetune "${imitate[@]}" --init runs/gosvae-3 --set name=gosvae-k512 --set stages.0.steps=1845 \
     --seed 3 --out runs/gosvae-4
-# The same with fewer codes: other rates.
+# The same codec with fewer codes, for other rates.
 for size in 4 8 16 32 128; do
     "$gosvae" train gosvae-finetune "${imitate[@]}" --init runs/gosvae-3 --set name=gosvae-k$size \
         --set model.quantizer.codebook_size=$size --set stages.0.steps=1845 --seed 3 --out runs/gosvae-k$size
@@ -41,13 +42,13 @@ done
     --out runs/gosvae-compact-camvid
 "$gosvae" export runs/gosvae-compact-camvid "$models/gosvae-compact-camvid" --eight-bit-decoder
 
-# Context models of their indices: fewer bytes for the same pictures.
+# Context models of their indices, which need fewer bytes for the same pictures.
 "$gosvae" train-entropy runs/gosvae-4 --data "camvid:$camvid" --steps 4000 --out runs/camvid-context
 "$gosvae" export runs/camvid-context "$models/gosvae-camvid" --name gosvae-camvid
 "$gosvae" train-entropy gosvae-compact-camvid --data "camvid:$camvid" --steps 2500 --out runs/compact-context
 "$gosvae" export runs/compact-context "$models/gosvae-compact-camvid" --eight-bit-decoder
 
-# One model for all rates: on two cores first, then on a GPU, with 24 channels. In the run of the released one the first
+# One model for all rates: first on two cores, then on a GPU, with 24 channels. For the released model, the first
 # stage was cut after 1494 of its 2500 steps and the second after 2851, with a decoder of two and one residual blocks fewer,
 # lowest_price 0.3 and warmup_steps 1000.
 judged=(--expert embedded "${lpips[@]}" --set name=gosvae-variable-camvid)
@@ -71,14 +72,14 @@ narrow=("${judged[@]}" --set 'model={}' --set balance_classes=true --set stages.
     --set erasures.share=0.2 --set perceptual_images=4 --set stages.0.batches.crop_height=192 \
     --set stages.0.batches.crop_width=256
 
-# Two more experts, to be imitated beside the first.
+# Two more experts, which are imitated beside the first.
 "$gosvae" train-expert --data "$data" --set name=expert-b --set 'widths=[24, 48, 96, 160]' --set 'blocks=[1, 2, 4]' \
     --set stages.0.steps=1500 --set stages.0.batches.brightness=0.1 --seed 1 --out runs/expert-b
 "$gosvae" train-expert --data "$data" --set name=expert-c --set 'widths=[48, 64, 128, 128]' --set 'blocks=[1, 1, 2]' \
     --set stages.0.steps=1200 --set stages.0.batches.brightness=0.05 --seed 2 --out runs/expert-c
 
 # On a GPU again (10.8 minutes on an H200), with twice the channels: whole frames, three experts, two perceptual distances.
-# The second of these two was cut after 1045 of 1072 steps, and its moving average kept.
+# For the released model, the second of these two runs was stopped after 1045 of 1072 steps; its average was kept.
 wide=("${judged[@]}" --set 'more_perceptual=[stlpips-alex]' --set stages.0.ramp_steps=1)
 frames=("${wide[@]}" --set 'model.context.first_levels=[0, 0, 0, 0, 64, 64, 96, 96, 128, 128, 160, 160]'
     --set rate.lowest_price=0.04 --set 'more_experts=[runs/expert-b, runs/expert-c]' --set perceptual_images=8
@@ -88,10 +89,10 @@ frames=("${wide[@]}" --set 'model.context.first_levels=[0, 0, 0, 0, 64, 64, 96, 
     --set stages.0.steps=2937 --set stages.0.learning_rate=1e-3 --set rate.warmup_steps=400
 "$gosvae" train gosvae-variable-finetune --init runs/variable-5 --data "$data" "${frames[@]}" --out runs/variable-6 \
     --set stages.0.steps=1072 --set stages.0.learning_rate=4e-4 --set rate.warmup_steps=1 --seed 1
-# Then, on two cores, twice the imitation. The released model had four more runs after this one, with finer quantizer steps at
-# high levels (recipe key `finer`), features of the encoder that had died woken (`wake`), and channels of high levels started
-# again (`new_from`). These keys are no longer in the package: revision 53069a1 made the released weights, and this script has
-# all commands there. So the result stays in runs/ here and does not replace the released model.
+# Then, on two cores, with twice the weight of the imitation. The released model had four more runs after this one. They
+# used recipe keys that are no longer in the package: `finer` (finer quantizer steps at high levels), `wake` (dead features
+# of the encoder are revived) and `new_from` (channels of high levels start again). Revision 53069a1 of this script has all
+# commands of the released weights. The result of this script stays in runs/ and does not replace the released model.
 "$gosvae" train gosvae-variable-finetune --init runs/variable-6 --data "$data" "${wide[@]}" --out runs/variable-7 \
     --set stages.0.steps=2350 --set rate.warmup_steps=1 --set 'more_experts=[runs/expert-b]' --seed 2
 "$gosvae" export runs/variable-7 runs/gosvae-variable-camvid --eight-bit-decoder

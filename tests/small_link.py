@@ -24,7 +24,7 @@ from gosvae.receiver.engine import Engine, EngineLimits
 from gosvae.receiver.perception import Perception
 from gosvae.receiver.service import LinkService
 from gosvae.receiver.session import ServiceLimits
-from gosvae.sender import sender
+from gosvae.sender import grpc_target
 from gosvae.sender.client import LinkClient
 from tiny import checkpoint, expert, streets
 
@@ -58,7 +58,7 @@ def patient_senders() -> Iterator[None]:
     """Lengthen the waits of a sender for its receiver, which a busy machine keeps it waiting for."""
     with (
         patch.dict(LinkClient.open.__func__.__kwdefaults__, timeout_s=PATIENCE_S),  # type: ignore[attr-defined]
-        patch.object(sender, "DRAIN_S", PATIENCE_S),
+        patch.object(grpc_target, "DRAIN_S", PATIENCE_S),
     ):
         yield
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gosvae.errors import WriteError
-from gosvae.files import write_atomically, write_json, write_together
+from gosvae.files import json_bytes, write_atomically, write_json, write_together
 
 
 def no_space(*_: object) -> None:
@@ -30,6 +31,42 @@ def test_a_file_is_made_with_its_folders_and_the_usual_permissions(tmp_path: Pat
     plain = tmp_path / "plain"
     plain.write_bytes(b"")
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_a_replaced_file_hands_its_mode_on(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    write_atomically(path, b"new")
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", 0o640)
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    real, link, chain = tmp_path / "store" / "real", tmp_path / "link", tmp_path / "chain"
+    link.symlink_to("store/real")  # leads to nothing yet
+    chain.symlink_to(link)
+    write_atomically(link, b"1")
+    assert real.read_bytes() == b"1"
+    write_together({chain: b"2"})
+    assert (link.is_symlink(), chain.is_symlink(), real.read_bytes()) == (True, True, b"2")
+    assert names(tmp_path / "store") == ["real"]
+    circle = tmp_path / "circle"
+    circle.symlink_to(circle)
+    with pytest.raises(WriteError, match="circle"):
+        write_atomically(circle, b"3")
+    assert circle.is_symlink()
+
+
+def test_a_name_of_the_greatest_length_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 251 + ".gos")
+    write_atomically(path, b"1")
+    assert path.read_bytes() == b"1"
+
+
+def test_json_escapes_names_that_are_no_utf8() -> None:
+    tree = {"caf\udce9.png": "é"}
+    assert json.loads(json_bytes(tree).decode()) == tree
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

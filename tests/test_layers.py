@@ -16,7 +16,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "gosvae"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "units", "tensors", "config", "seeding", "files", "precision", "provenance", "wire", "extras"),
+    ("errors", "units", "tensors", "config", "seeding", "files", "precision", "provenance", "wire", "extras", "walk"),
     ("nn", "images"),
     ("encoders", "decoders", "quantizers", "entropy", "bitstream", "channels", "experts", "datasets", "diffusion"),
     ("losses", "metrics"),

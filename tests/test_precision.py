@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from gosvae.precision import autocast, has_bf16
+from gosvae.errors import ConfigError
+from gosvae.precision import autocast, has_bf16, usable_device
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -35,3 +36,12 @@ def test_auto_is_what_the_device_does_well(
     with autocast("cpu", precision):
         assert torch.is_autocast_enabled("cpu") is mixed
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if mixed else torch.float32)
+
+
+def test_a_device_that_is_not_there_is_refused_in_one_line() -> None:
+    assert usable_device("cpu") == usable_device(torch.device("cpu")) == torch.device("cpu")
+    for device in ("cuda:99", "no-such-device", "hpu"):
+        with pytest.raises(ConfigError, match=f"device '{device}' cannot be used here") as caught:
+            usable_device(device)
+        assert "\n" not in str(caught.value)
+        assert caught.value.argument == "device"

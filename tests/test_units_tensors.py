@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gosvae.errors import ShapeError
+from gosvae.errors import ConfigError, ShapeError
 from gosvae.tensors import check_layout, image_to_tensor, pad_to_multiple, tensor_to_image
 from gosvae.units import bytes_from_kib, kib, psnr_db, rate_bpp
 
@@ -18,6 +18,9 @@ from gosvae.units import bytes_from_kib, kib, psnr_db, rate_bpp
 def test_units() -> None:
     assert kib(2048) == 2.0
     assert bytes_from_kib(0.9999) == 1023  # never above the budget
+    for value in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ConfigError, match="expected a finite number"):
+            bytes_from_kib(value)
     assert rate_bpp(8192, 256, 512) == 0.5
     assert psnr_db(0.01) == pytest.approx(20.0)
     assert psnr_db(0.0) == math.inf

@@ -1,4 +1,4 @@
-"""The container: what stands around the payload so that it is never taken for something else.
+"""Container of streams: header and checksums around the payload, so that a stream is never taken for something else.
 
 Version 2 is written; version 1 is read for ever. `docs/bitstream.md` has the exact layout of both.
 """
@@ -14,28 +14,37 @@ from typing import Literal
 from gosvae.errors import BitstreamError, ForeignStreamError
 
 MAGIC = 0xC7
-"""First byte of version 2 and later: `G` with the top bit set. No UTF-8 text begins with it and a version byte."""
+"""First byte of streams of version 2 and later: `G` with the top bit set.
+
+No UTF-8 text begins with this byte and a version byte.
+"""
 MAGIC_1 = b"GSVA"
+"""First bytes of streams of version 1."""
 VERSION = 2
-"""The newest version, which is written."""
+"""Newest version of the container, in which streams are written."""
 FINGERPRINT_BYTES = 8
-"""Of a codec's SHA-256: what codecs keep and version 1 holds."""
+"""Length of a codec's fingerprint, the beginning of its SHA-256, as codecs keep it and version 1 holds it."""
 SHORT_FINGERPRINT_BYTES = 4
-"""What version 2 holds: a stream passes for one of another, given codec with a chance of 2**-32."""
+"""Length of the fingerprint in version 2.
+
+The probability that a stream is taken for one of another given codec is 2**-32.
+"""
 MAX_SIDE = 65535
+"""Largest height or width of an image, in pixels."""
 MAX_PIXELS = 2**28
-"""Of an image in version 2: sides up to 16384 at once, so that the header never takes more than 16 bytes."""
+"""Largest number of pixels of an image in version 2, such as 16384x16384; the header takes at most 16 bytes."""
 MAX_SLICES = 256
+"""Largest number of slices of a stream."""
 
 SliceLayout = Literal["bands", "interleaved"]
-"""Which positions of the index grid a slice holds: rows beside each other, or every n-th row and column."""
+"""Layout of the slices: bands of consecutive rows of the index grid, or every n-th row and column."""
 
 _FIXED_1 = struct.Struct(f">4sBB{FINGERPRINT_BYTES}sHH")
 _FIXED_2 = struct.Struct(f">BBB{SHORT_FINGERPRINT_BYTES}s")
 _CRC = struct.Struct(">I")
 _SLICED, _INTERLEAVED = 1, 2
 _LOST = b"\0\xff\xff\xff\xff"
-"""In the table of slices: a length of 0 and a checksum that no bytes of that length have (theirs is 0)."""
+"""Entry of a lost slice in the table of slices: length 0, with a checksum that empty data does not have."""
 
 _OTHER_FORMATS = {
     b"\x89PNG": "a PNG",
@@ -54,12 +63,12 @@ _OTHER_FORMATS = {
 
 @dataclass(frozen=True)
 class Header:
-    """What a decoder must know before it reads the payload.
+    """Values that a decoder needs before it reads the payload.
 
     Attributes:
         fingerprint: first 8 bytes of the SHA-256 of the codec (configuration and weights); 4 in a version 2 stream.
         height, width: true size of the image in pixels, 1..65535.
-        entropy_model_id: which entropy model made the payload, 0..255.
+        entropy_model_id: id of the entropy model that made the payload, 0..255.
 
     Raises:
         BitstreamError: a value that the container cannot hold.
@@ -81,13 +90,13 @@ class Header:
 
 @dataclass(frozen=True)
 class Stream:
-    """A stream taken apart.
+    """The contents of a stream.
 
     Attributes:
-        version: of the container.
-        header: what all slices share.
-        layout: which positions of the grid each slice holds; `bands` where there is only one slice.
-        slices: payload of every slice in order; None where it is damaged or missing.
+        version: version of the container.
+        header: header, which all slices share.
+        layout: layout of the slices; `bands` if there is only one slice.
+        slices: payload of every slice in order; None if it is damaged or missing.
     """
 
     version: int
@@ -107,7 +116,7 @@ class Stream:
 
 
 def _varint(value: int) -> bytes:
-    """Unsigned LEB128: seven bits a byte, lowest first, top bit set where more follow."""
+    """Return a number as unsigned LEB128: seven bits in a byte, lowest first, the top bit set if more bytes follow."""
     field = bytearray()
     while value > 127:
         field.append(value & 127 | 128)
@@ -117,13 +126,13 @@ def _varint(value: int) -> bytes:
 
 
 class _Reader:
-    """Reads the fields of a header one after the other."""
+    """Reader of the fields of a header, one after the other."""
 
     def __init__(self, data: bytes, position: int) -> None:
         self.data, self.position = data, position
 
     def take(self, n_bytes: int) -> bytes:
-        """The next bytes."""
+        """Return the next bytes."""
         taken = self.data[self.position : self.position + n_bytes]
         if len(taken) < n_bytes:
             raise BitstreamError(f"truncated: {len(self.data)} bytes end inside the header of a gosvae stream")
@@ -131,7 +140,7 @@ class _Reader:
         return taken
 
     def varint(self, what: str, limit: int) -> int:
-        """The next number, in its shortest form and below `limit`."""
+        """Return the next number, which must have its shortest form and be below `limit`."""
         value, shift = 0, 0
         while value < limit:
             byte = self.take(1)[0]
@@ -146,14 +155,14 @@ class _Reader:
         raise BitstreamError(f"damaged: the {what} field is not valid")
 
     def crc(self) -> int:
-        """The next checksum."""
+        """Return the next checksum."""
         return int(_CRC.unpack(self.take(_CRC.size))[0])
 
 
 def pack(header: Header, payload: bytes, *, version: int = VERSION) -> bytes:
-    """A complete stream of one slice: header, payload and checksum.
+    """Return a complete stream of one slice: header, payload and checksum.
 
-    Version 2 writes the first 4 bytes of the fingerprint, version 1 all 8.
+    Version 2 holds the first 4 bytes of the fingerprint, version 1 all 8.
 
     Raises:
         BitstreamError: a payload of 4 GiB or more, an image that version 2 does not hold, an unknown version.
@@ -172,13 +181,13 @@ def pack(header: Header, payload: bytes, *, version: int = VERSION) -> bytes:
 
 
 def pack_slices(header: Header, payloads: Sequence[bytes | None], layout: SliceLayout = "bands") -> bytes:
-    """A stream of version 2, of one slice or several that can be decoded without each other.
+    """Return a stream of version 2, with one slice or several that can be decoded without each other.
 
     A slice that is None was lost on the way: `salvage` finds it missing and `unpack_slices` refuses the stream.
 
     Raises:
-        BitstreamError: no slice or more than 256, one of 4 GiB or more, an image of more than 2**28 pixels, or
-            nothing but lost slices.
+        BitstreamError: there is no slice or more than 256, a slice has 4 GiB or more, the image has more than 2**28
+            pixels, or all slices are lost.
     """
     if not 1 <= len(payloads) <= MAX_SLICES:
         raise BitstreamError(f"{len(payloads)} slices, a stream holds 1..{MAX_SLICES}")
@@ -216,12 +225,12 @@ def _check_pixels(header: Header) -> None:
 
 
 def _checksum_agrees(data: bytes) -> bool:
-    """Whether the last four bytes are the CRC-32 of those before."""
+    """Return whether the last four bytes are the CRC-32 of those before."""
     return len(data) >= 4 and _CRC.unpack(data[-4:])[0] == zlib.crc32(data[:-4])
 
 
 def _version_of(data: bytes) -> int:
-    """Version of the bytes, 1 or 2; raises where they do not begin as a stream does."""
+    """Return the version of a stream, 1 or 2; raise `BitstreamError` if the bytes do not begin as a stream does."""
     if not data:
         raise BitstreamError("empty: expected a gosvae stream, got 0 bytes")
     if len(data) < 5 and (MAGIC_1.startswith(data) or data == bytes([MAGIC])):
@@ -236,8 +245,8 @@ def _version_of(data: bytes) -> int:
         looks = f", this looks like {kinds[0]}" if kinds else ""
         raise BitstreamError(f"not a gosvae stream: it begins with {data[:8].hex(' ')}{looks}")
     version = data[1] >> 4
-    # Later versions keep the first byte, the place of the version, and a CRC-32 of all at the end, so that a newer
-    # stream is told from a damaged one.
+    # Later versions keep the first byte, the place of the version, and a CRC-32 of everything at the end, so that a
+    # newer stream can be told from a damaged one.
     if version > VERSION and _checksum_agrees(data):
         raise ForeignStreamError(f"made by a newer gosvae (format {version}), this one reads up to {VERSION}: upgrade")
     if version != VERSION:
@@ -246,7 +255,7 @@ def _version_of(data: bytes) -> int:
 
 
 def _read_1(data: bytes) -> Stream:
-    """Take an intact stream of version 1 apart."""
+    """Return the contents of an intact stream of version 1."""
     reader = _Reader(data, 0)
     _, _, model_id, fingerprint, height, width = _FIXED_1.unpack(reader.take(_FIXED_1.size))
     n_bytes = reader.varint("length", 2**32)
@@ -258,7 +267,7 @@ def _read_1(data: bytes) -> Stream:
 
 
 def _read_2(data: bytes) -> tuple[Stream, int]:
-    """Take a stream of version 2 apart: slices that do not agree with their checksum are None; and where it ends."""
+    """Return the contents of a stream of version 2 and its length; slices with a wrong checksum are None."""
     reader = _Reader(data, 0)
     _, flags, model_id, fingerprint = _FIXED_2.unpack(reader.take(_FIXED_2.size))
     flags &= 15
@@ -298,13 +307,26 @@ def _check_end(data: bytes, expected: int) -> None:
         raise BitstreamError(f"{which}: {len(data)} bytes where the header announces {expected}")
 
 
-def unpack_slices(data: bytes) -> Stream:
-    """A complete, intact stream taken apart: no slice is None.
+def as_bytes(data: object) -> bytes:
+    """Return bytes, a bytearray or a memoryview as `bytes`.
 
     Raises:
-        ForeignStreamError: an intact stream of a newer format version.
-        BitstreamError: anything else that is not a stream: empty, truncated, extended, damaged, another format.
+        BitstreamError: something else; the message says what to call.
     """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        advice = "Path(...).read_bytes() reads a file"
+        raise BitstreamError(f"expected the bytes of a stream, got {type(data).__name__}: {advice}")
+    return bytes(data)
+
+
+def unpack_slices(data: bytes) -> Stream:
+    """Return the contents of a complete, intact stream; no slice is None.
+
+    Raises:
+        ForeignStreamError: the stream is intact and of a newer format version.
+        BitstreamError: the bytes are empty, truncated, extended, damaged or of another format.
+    """
+    data = as_bytes(data)
     if _version_of(data) == 1:
         return _read_1(data)
     stream, end = _read_2(data)
@@ -319,14 +341,15 @@ def unpack_slices(data: bytes) -> Stream:
 
 
 def salvage(data: bytes) -> Stream:
-    """What is left of a stream: slices that are damaged or cut off are None, and bytes behind the end are ignored.
+    """Return the contents of a damaged stream: slices that are damaged or cut off are None.
 
-    A stream of one slice is intact or refused.
+    Bytes after the end are ignored. A stream of one slice is refused unless it is intact.
 
     Raises:
-        ForeignStreamError: an intact stream of a newer format version.
+        ForeignStreamError: the stream is intact and of a newer format version.
         BitstreamError: the header is damaged, or no slice is intact.
     """
+    data = as_bytes(data)
     stream = _read_1(data) if _version_of(data) == 1 else _read_2(data)[0]
     if not stream.payloads:
         raise BitstreamError(f"damaged: the header is intact, but none of the {len(stream.slices)} slices is")
@@ -334,11 +357,11 @@ def salvage(data: bytes) -> Stream:
 
 
 def unpack(data: bytes) -> tuple[Header, bytes]:
-    """Header and payload of a complete, intact stream of one slice.
+    """Return header and payload of a complete, intact stream of one slice.
 
     Raises:
-        ForeignStreamError: an intact stream of a newer format version.
-        BitstreamError: a stream of several slices, or anything that is not a stream, as in `unpack_slices`.
+        ForeignStreamError: the stream is intact and of a newer format version.
+        BitstreamError: the stream has several slices, or the bytes are not a stream, as in `unpack_slices`.
     """
     stream = unpack_slices(data)
     if len(stream.slices) > 1:
@@ -347,17 +370,17 @@ def unpack(data: bytes) -> tuple[Header, bytes]:
 
 
 def payload_bytes(data: bytes) -> int:
-    """Bytes of the slices of an intact stream; errors as in `unpack_slices`."""
+    """Return the number of bytes of all slices of an intact stream; errors as in `unpack_slices`."""
     return sum(map(len, unpack_slices(data).payloads))
 
 
 def made_by(header: Header, fingerprint: bytes) -> bool:
-    """Whether the codec whose SHA-256 is or begins with `fingerprint` (8 bytes or more) made the stream."""
+    """Return whether a codec made the stream, given its SHA-256 or the first 8 or more bytes of it."""
     return fingerprint[: len(header.fingerprint)] == header.fingerprint
 
 
 def check_fingerprint(header: Header, expected: bytes) -> None:
-    """Raise `ForeignStreamError` unless the codec whose SHA-256 begins with or is `expected` made the stream."""
+    """Raise `ForeignStreamError` unless a codec made the stream, given its SHA-256 or the beginning of it."""
     if not made_by(header, expected):
         raise ForeignStreamError(
             f"made by another codec: the stream's fingerprint is {header.fingerprint.hex()}, this codec's is "

@@ -1,4 +1,4 @@
-"""Strict configuration: unknown keys and impossible values are one-line errors, and `a.b=c` overrides any value.
+"""Strict configurations: an unknown key or an impossible value is a one-line error, and `a.b=c` overrides any value.
 
 A configuration is a frozen pydantic model, nested beside the class that it configures. YAML and JSON files hold the
 same tree.
@@ -17,9 +17,9 @@ from gosvae.errors import ConfigError, unknown_name
 
 
 class Config(BaseModel):
-    """Base of all configurations: frozen, no unknown keys, no conversion that loses anything.
+    """Base of all configurations: they are frozen, refuse unknown keys, and convert no value with a loss.
 
-    Text that is a number counts as one, since YAML takes `1e-3` (without a dot) for text.
+    Text that is a number counts as a number, since YAML reads `1e-3` (without a dot) as text.
 
     Attributes:
         neutral: Values that stay out of the identity of a stored model (`identity`), as plain values by field name.
@@ -34,7 +34,7 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _complete_stored(cls, tree: Any, info: ValidationInfo) -> Any:
-        """Fields that a file of a stored model lacks get their neutral value, whatever their default is now."""
+        """Return the fields of a stored model's file; a field that it lacks gets its neutral value."""
         if info.context is _STORED and isinstance(tree, dict):
             return {**cls.neutral, **tree}
         return tree
@@ -48,19 +48,19 @@ C = TypeVar("C", bound=Config)
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The configuration types in an annotation: itself, members of a union, items of a tuple."""
+    """Return the configuration types in an annotation: the type itself, members of a union, items of a tuple."""
     candidates = [annotation, *getattr(annotation, "__args__", ())]
     return [a for a in candidates if isinstance(a, type) and issubclass(a, BaseModel)]
 
 
 def _kind(model: type[BaseModel]) -> Any:
-    """What tells a member of a union from the others, or None."""
+    """Return the `kind` that tells a member of a union from the others, or None."""
     field = model.model_fields.get("kind")
     return None if field is None else field.default
 
 
 def _follow(config_type: type[BaseModel], path: tuple[Any, ...]) -> tuple[list[str], str]:
-    """Fields known at a path of pydantic's, and the path as a user writes it: without the kinds of unions."""
+    """Return the fields known at a path of pydantic's, and the path without the kinds of unions, as users write it."""
     models, written = [config_type], []
     for part in path:
         fields = next((m.model_fields for m in models if part in m.model_fields), {})
@@ -81,10 +81,11 @@ def parse(config_type: type[C], tree: Any, *, source: str = "configuration", sto
         tree: Keys and values.
         source: Name of the origin in error messages.
         stored: Whether the tree comes from the files of a stored model. Fields that it lacks then get the neutral value
-            of `Config.neutral` in place of the default, so that the files alone say what the model is.
+            of `Config.neutral` instead of the default, so that the files alone describe the model.
 
     Raises:
-        ConfigError: naming the key, what was given, what was expected, and for an unknown key the nearest known one.
+        ConfigError: a key is unknown or a value is impossible. The message names the key, the value that was given, and
+            the values that are expected, or for an unknown key the nearest known one.
     """
     if not isinstance(tree, dict):
         raise ConfigError(f"{source}: expected a mapping of keys to values, got {type(tree).__name__}")
@@ -108,7 +109,7 @@ def parse(config_type: type[C], tree: Any, *, source: str = "configuration", sto
 
 
 def to_tree(config: Config) -> dict[str, Any]:
-    """The configuration as plain values, ready for JSON."""
+    """Return the configuration as plain values, ready for JSON."""
     return config.model_dump(mode="json")
 
 
@@ -145,7 +146,7 @@ def load_yaml(path: Path) -> Any:
 
 
 def _copy(tree: Any) -> Any:
-    """A copy in which nothing is shared: a change in one place must not reach what a YAML alias repeats elsewhere."""
+    """Return a copy in which nothing is shared, so that a change does not reach other places of the same YAML alias."""
     if isinstance(tree, dict):
         return {key: _copy(value) for key, value in tree.items()}
     return [_copy(value) for value in tree] if isinstance(tree, list) else tree
@@ -155,7 +156,7 @@ def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any
     """Apply `a.b.0.c=value` overrides (YAML values) to a tree and return the new tree; the given one is unchanged.
 
     Raises:
-        ConfigError: an override without `=`, an index out of range, or a path through a plain value.
+        ConfigError: an override has no `=`, an index is out of range, or a path leads through a plain value.
     """
     result: dict[str, Any] = _copy(tree)
     for override in overrides:

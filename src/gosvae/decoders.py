@@ -1,4 +1,4 @@
-"""Decoders: a quantised latent `z_q_BDhw` to the reconstruction `x_hat_B3HW`, the mirror of `gosvae.encoders`."""
+"""Decoders from a quantised latent `z_q_BDhw` to the reconstruction `x_hat_B3HW`; they mirror `gosvae.encoders`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gosvae.tensors import check_layout
 
 
 class ShallowDecoder(nn.Module):
-    """A 3x3 convolution, shallow residual blocks and strided 4x4 transposed convolutions."""
+    """Decoder of a 3x3 convolution, shallow residual blocks and strided 4x4 transposed convolutions."""
 
     def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class ShallowDecoder(nn.Module):
 
 
 class ResidualDecoder(nn.Module):
-    """`blocks` residual blocks on the latent grid, then one at every stride on the way up."""
+    """Decoder with `blocks` residual blocks on the latent grid, then one block at every stride on the way up."""
 
     def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class ResidualDecoder(nn.Module):
 
 
 class CompactDecoder(nn.Module):
-    """Dense 3x3 residual blocks on the latent grid and on the grid of stride 4, pixel-shuffle to the image."""
+    """Decoder with dense 3x3 residual blocks on the latent grid and on the grid of stride 4, then a pixel-shuffle."""
 
     def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class CompactDecoder(nn.Module):
 
 
 class VqganDecoder(nn.Module):
-    """The mirror of `VqganEncoder`; Esser et al. (2021) give the decoder one block more on every grid."""
+    """Decoder that mirrors `VqganEncoder`, with one block more on every grid, as in Esser et al. (2021)."""
 
     def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ def _decoder_blocks(config: AutoencoderConfig) -> int:
 
 
 class Decoder(nn.Module):
-    """`z_q_BDhw` to `x_hat_B3HW`, nominally in [0, 1] and not clamped.
+    """Decoder from `z_q_BDhw` to `x_hat_B3HW`, nominally in [0, 1] and not clamped.
 
     Raises:
         ShapeError: the latent does not have `code_dim` channels.
@@ -120,7 +120,7 @@ class Decoder(nn.Module):
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """The kernel that makes the picture: where the gradients of two losses are compared (Esser et al. 2021)."""
+        """Kernel of the last layer, where the gradients of two losses are compared (Esser et al. 2021)."""
         return [parameter for parameter in self.network.parameters() if parameter.ndim == 4][-1]
 
     def forward(self, z_q_BDhw: Tensor) -> Tensor:

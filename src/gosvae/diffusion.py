@@ -1,8 +1,8 @@
 """Conditional diffusion on semantic maps: noising, loss terms, guided sampling. The schedulers are those of diffusers.
 
 Sources: DDPM (Ho et al. 2020), DDIM (Song et al. 2021), learned variance (Nichol and Dhariwal 2021), classifier-free
-guidance (Ho and Salimans 2021), weights limited in signal-to-noise ratio (Hang et al. 2023, "Min-SNR"); put together
-for semantic maps by Wang et al. 2022 and, over a channel, by GESCO (Grassucci et al. 2023).
+guidance (Ho and Salimans 2021), weights limited in signal-to-noise ratio (Hang et al. 2023, "Min-SNR"). Wang et al.
+(2022) combine them for semantic maps, and GESCO (Grassucci et al. 2023) uses them over a channel.
 
 Axis legend: B images, 3 RGB channels, L label channels (classes, then edges), H and W pixels, T steps of the schedule.
 Pictures inside a diffusion lie in [-1, 1], outside in [0, 1].
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 KEPT_BYTES = 2**30
-"""Memory that a sampler may take for what the normalisations make of the map, so as to compute it once."""
+"""Largest memory, in bytes, in which a sampler keeps the scales and shifts of a map, to compute them only once."""
 _SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 _PREDICTIONS = {"noise": "epsilon", "image": "sample", "velocity": "v_prediction"}
 
 
 class DiffusionConfig(UNetConfig):
-    """A semantic U-Net and the diffusion that it is trained for; the defaults are GESCO's.
+    """Configuration of a semantic U-Net and of the diffusion that it is trained for; the defaults are GESCO's.
 
     Attributes:
-        class_count: classes of the map; training sets it to the expert's. 35 in the paper's Table I.
-        timesteps: T, steps of noising in training.
-        schedule: how the noise grows: `linear` (DDPM) or `cosine` (Nichol and Dhariwal 2021).
-        prediction: what the network predicts: the `noise`, the clean `image`, or the `velocity` (Salimans and Ho
-            2022). Large patches hold more noise than a narrow network can carry: they need `image`.
+        class_count: number of classes of the map; training sets it to the expert's. The paper's Table I has 35.
+        timesteps: number of steps of noising in training, T.
+        schedule: growth of the noise: `linear` (DDPM) or `cosine` (Nichol and Dhariwal 2021).
+        prediction: target of the network: the `noise`, the clean `image`, or the `velocity` (Salimans and Ho 2022).
+            Large patches hold more noise than a narrow network can carry: they need `image`.
         sampler: `ddpm` (random steps) or `ddim` (deterministic steps after the first draw).
-        sampling_steps: steps of the sampler, spread over the T; the paper samples with 100.
-        guidance: scale of classifier-free guidance; 1 is the conditional prediction alone. GESCO: 2 on Cityscapes,
-            2.5 on ADE20K.
+        sampling_steps: number of steps of the sampler, spread over the T; the paper samples with 100.
+        guidance: scale of classifier-free guidance; 1 is the conditional prediction alone. GESCO has 2 on Cityscapes
+            and 2.5 on ADE20K.
     """
 
     neutral: ClassVar[Mapping[str, Any]] = {
@@ -75,7 +75,7 @@ class DiffusionConfig(UNetConfig):
 
 
 def semantic_map(classes_BHW: Tensor, class_count: int, *, edges: bool) -> Tensor:
-    """One-hot map (B, L, H, W), float32, of class numbers in [0, class_count), with its edges as the last channel.
+    """Return a one-hot map (B, L, H, W), float32, of class numbers in [0, class_count), with edges in the last channel.
 
     GESCO draws the edges of Cityscapes between instances. An expert for semantic segmentation knows no instances, so
     these are the edges between classes: they follow from the map and cost no bytes, but two cars that touch are one.
@@ -85,7 +85,7 @@ def semantic_map(classes_BHW: Tensor, class_count: int, *, edges: bool) -> Tenso
 
 
 def class_edges(classes_BHW: Tensor) -> Tensor:
-    """1.0 where one of the four neighbours has another class, else 0.0: float32 (B, 1, H, W)."""
+    """Return float32 (B, 1, H, W): 1.0 where one of the four neighbours has another class, else 0.0."""
     edges_BHW = torch.zeros_like(classes_BHW, dtype=torch.bool)
     across = classes_BHW[:, :, 1:] != classes_BHW[:, :, :-1]
     down = classes_BHW[:, 1:, :] != classes_BHW[:, :-1, :]
@@ -99,10 +99,10 @@ def class_edges(classes_BHW: Tensor) -> Tensor:
 def degraded_map(
     map_BLHW: Tensor, deviations: Sequence[float], drop: float, generator: torch.Generator | None = None
 ) -> Tensor:
-    """The map as training shows it: with Gaussian noise, as a noisy channel would leave it, or not at all.
+    """Return maps for training: with Gaussian noise, as a noisy channel would leave them, or all zeros.
 
-    Every picture draws one of the standard deviations (GESCO's training against a noisy map), and with probability
-    `drop` its map is all zeros, which is what classifier-free guidance calls unconditional.
+    Every picture draws one of the standard deviations (GESCO's training against a noisy map). With probability `drop`
+    its map is all zeros, which stands for the unconditional prediction of classifier-free guidance.
     """
     batch = len(map_BLHW)
     chosen_B = torch.tensor(list(deviations))[torch.randint(len(deviations), (batch,), generator=generator)]
@@ -113,7 +113,10 @@ def degraded_map(
 
 
 def make_scheduler(config: DiffusionConfig) -> DDPMScheduler | DDIMScheduler:
-    """The configuration's scheduler of diffusers; its `add_noise` and `alphas_cumprod` are the same for both kinds."""
+    """Return the scheduler of diffusers for a configuration.
+
+    `add_noise` and `alphas_cumprod` are the same for both samplers.
+    """
     with needs("train", "GESCO's diffusion"):  # imported here: slow to load
         from diffusers.schedulers.scheduling_ddim import DDIMScheduler
         from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
@@ -123,11 +126,11 @@ def make_scheduler(config: DiffusionConfig) -> DDPMScheduler | DDIMScheduler:
         "beta_schedule": _SCHEDULES[config.schedule],
         "prediction_type": _PREDICTIONS[config.prediction],
     }
-    # Both begin at the last step of the noising, with noise alone. DDPM ends at step 0, where no noise is added any
-    # more; DDIM, which needs equal distances, steps from its last one to the picture.
+    # Both begin at the last step of the noising, with noise alone. DDPM ends at step 0, where no more noise is added;
+    # DDIM, which needs equal distances, steps from its last one to the picture.
     if config.sampler == "ddim":
         return DDIMScheduler(**common, timestep_spacing="trailing")
-    # Fixed large variance is what Ho et al. and Wang et al. use where none is learned.
+    # Ho et al. and Wang et al. use a fixed large variance where it is not learned.
     variance = "learned_range" if config.learned_variance else "fixed_large"
     return DDPMScheduler(**common, timestep_spacing="linspace", variance_type=variance)
 
@@ -136,9 +139,9 @@ class Diffusion:
     """Closed forms of a noise schedule, for training.
 
     Args:
-        config: the diffusion.
-        snr_limit: loss weights grow with the signal-to-noise ratio up to this (Min-SNR), None for the plain mean
-            square of the prediction (DDPM's simple loss).
+        config: configuration of the diffusion.
+        snr_limit: largest signal-to-noise ratio up to which loss weights grow with it (Min-SNR); None for the plain
+            mean square of the prediction (DDPM's simple loss).
     """
 
     def __init__(self, config: DiffusionConfig, *, snr_limit: float | None = None) -> None:
@@ -150,16 +153,16 @@ class Diffusion:
         self._alphas_T, self._before_T = alphas_T, before_T
 
     def noised(self, x_B3HW: Tensor, noise_B3HW: Tensor, timesteps_B: Tensor) -> Tensor:
-        """q(x_t | x_0) in closed form: sqrt(a_t) x_0 + sqrt(1 - a_t) noise, a_t the product of the alphas."""
+        """Return a draw of q(x_t | x_0): sqrt(a_t) x_0 + sqrt(1 - a_t) noise, with a_t the product of the alphas."""
         noisy: Tensor = self._scheduler.add_noise(x_B3HW, noise_B3HW, timesteps_B)
         return noisy
 
     def _of(self, values_T: Tensor, timesteps_B: Tensor) -> Tensor:
-        """The schedule's values at the steps, float32 (B, 1, 1, 1)."""
+        """Return the schedule's values at the steps, float32 (B, 1, 1, 1)."""
         return values_T[timesteps_B.cpu()].float().view(-1, 1, 1, 1).to(timesteps_B.device)
 
     def target(self, x_B3HW: Tensor, noise_B3HW: Tensor, timesteps_B: Tensor) -> Tensor:
-        """What the network has to predict."""
+        """Return the target of the network's prediction."""
         if self.config.prediction == "noise":
             return noise_B3HW
         if self.config.prediction == "image":
@@ -168,7 +171,7 @@ class Diffusion:
         return velocity
 
     def image(self, prediction_B3HW: Tensor, noisy_B3HW: Tensor, timesteps_B: Tensor) -> Tensor:
-        """The clean picture in [-1, 1] that a prediction stands for."""
+        """Return the clean picture in [-1, 1] that a prediction stands for."""
         if self.config.prediction == "image":
             return prediction_B3HW
         alpha = self._of(self._alphas_T, timesteps_B)
@@ -177,7 +180,7 @@ class Diffusion:
         return (noisy_B3HW - (1 - alpha).sqrt() * prediction_B3HW) / alpha.sqrt()
 
     def loss_weights(self, timesteps_B: Tensor) -> Tensor:
-        """Weight of each picture's square error, (B,)."""
+        """Return the weight of each picture's squared error, (B,)."""
         if self.snr_limit is None:
             return torch.ones(len(timesteps_B), device=timesteps_B.device)
         alpha_B = self._alphas_T[timesteps_B.cpu()]
@@ -188,11 +191,13 @@ class Diffusion:
         return weights_B.to(timesteps_B.device)
 
     def terms(self, output_BCHW: Tensor, x_B3HW: Tensor, noise_B3HW: Tensor, timesteps_B: Tensor) -> dict[str, Tensor]:
-        """Unweighted terms of a network's output: `denoising`, and `variance` where that is learned.
+        """Return the unweighted loss terms of a network's output: `denoising`, and `variance` where it is learned.
 
         Args:
-            output_BCHW: (B, 3 or 6, H, W), from the picture noised with this noise at these steps.
+            output_BCHW: output (B, 3 or 6, H, W) for the pictures after the noise at the steps was added.
             x_B3HW: clean pictures in [-1, 1].
+            noise_B3HW: noise that was added.
+            timesteps_B: steps of the noising.
         """
         prediction = output_BCHW[:, :IMAGE_CHANNELS].float()
         square_B = (prediction - self.target(x_B3HW, noise_B3HW, timesteps_B)).square().mean(dim=(1, 2, 3))
@@ -206,10 +211,10 @@ class Diffusion:
     def _variance_bits(
         self, prediction: Tensor, fraction: Tensor, x_B3HW: Tensor, noise_B3HW: Tensor, timesteps_B: Tensor
     ) -> Tensor:
-        """One term of the variational bound in bits for each value (Nichol and Dhariwal 2021, Eqs. 14 to 16).
+        """Return one term of the variational bound, in bits for each value (Nichol and Dhariwal 2021, Eqs. 14 to 16).
 
-        KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) for t > 0, the discretised likelihood of x_0 for t = 0. Only the
-        variance learns from it: the mean is taken as given.
+        The term is KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) for t > 0, and the discretised likelihood of x_0 for
+        t = 0. Only the variance learns from it: the mean is taken as given.
         """
         alpha, before = self._of(self._alphas_T, timesteps_B), self._of(self._before_T, timesteps_B)
         beta = 1 - alpha / before
@@ -219,7 +224,7 @@ class Diffusion:
         from_clean = before.sqrt() * beta / (1 - alpha)
         from_noisy = (1 - beta).sqrt() * (1 - before) / (1 - alpha)
         difference = from_clean * (x_B3HW - x_hat)
-        # The first step's posterior has no variance: the second's stands in, as in the source.
+        # The first step's posterior has no variance: that of the second step replaces it, as in the source.
         log_low_T = (1 - self._before_T).div(1 - self._alphas_T).mul(1 - self._alphas_T / self._before_T).log()
         log_low_T[0] = log_low_T[1]
         log_low = self._of(log_low_T, timesteps_B)
@@ -234,7 +239,10 @@ class Diffusion:
 
 
 def _log_likelihood(x_B3HW: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Log-probability, in nats, of 8-bit values under Gaussians: the mass within half a level (DDPM, Eq. 13)."""
+    """Return log-probabilities, in nats, of 8-bit values under Gaussians: the mass within half a level.
+
+    This is Eq. 13 of DDPM.
+    """
     rate, half = (-0.5 * log_variance).exp(), 1.0 / 255.0
     above = torch.special.ndtr((x_B3HW + half - mean) * rate)
     below = torch.special.ndtr((x_B3HW - half - mean) * rate)
@@ -243,7 +251,7 @@ def _log_likelihood(x_B3HW: Tensor, mean: Tensor, log_variance: Tensor) -> Tenso
 
 
 def guided(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
-    """Classifier-free guidance on the prediction's channels; the variance's are the conditional ones."""
+    """Return the prediction with classifier-free guidance; the channels of the variance are the conditional ones."""
     mean_c, mean_u = conditional[:, :IMAGE_CHANNELS], unconditional[:, :IMAGE_CHANNELS]
     return torch.cat([mean_u + guidance * (mean_c - mean_u), conditional[:, IMAGE_CHANNELS:]], dim=1)
 
@@ -258,8 +266,8 @@ def sample(
     picture, whatever else is in the batch, up to the rounding of floats.
 
     Raises:
-        ShapeError: the sides are not such multiples, the map has another number of label channels, or there is not one
-            generator for each picture.
+        ShapeError: the sides are not multiples of the stride, the map has another number of label channels, or there
+            is not one generator for each picture.
     """
     batch, labels, height, width = map_BLHW.shape
     if len(generators) != batch:

@@ -1,7 +1,7 @@
-"""Encoders: `x_B3HW` in [0, 1] to a latent `z_BDhw` with h = H / r, w = W / r.
+"""Encoders from `x_B3HW` in [0, 1] to a latent `z_BDhw` with h = H / r, w = W / r.
 
-Four architectures: `shallow` and `residual` are the paper's, `vqgan` is that of its VQ-GAN baseline, `compact` is ours
-for coarse grids. The stride r is a power of two and sets the depth.
+There are four architectures: `shallow` and `residual` are the paper's, `vqgan` is that of its VQ-GAN baseline, and
+`compact` is our own for coarse grids. The stride r is a power of two and sets the depth.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from gosvae.tensors import check_layout
 
 
 class ShallowEncoder(nn.Module):
-    """Strided 4x4 convolutions, a 3x3 convolution, shallow residual blocks, 1x1 to D (van den Oord et al. 2017)."""
+    """Encoder of strided 4x4 convolutions, a 3x3 convolution, shallow residual blocks and a 1x1 convolution to D.
+
+    The design is that of van den Oord et al. 2017.
+    """
 
     def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
         super().__init__()
@@ -39,7 +42,7 @@ class ShallowEncoder(nn.Module):
 
 
 class ResidualEncoder(nn.Module):
-    """Residual blocks in place of shallow convolutions: one at every stride on the way down, `blocks` at the last."""
+    """Encoder with one residual block at every stride on the way down, and `blocks` of them at the last stride."""
 
     def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
         super().__init__()
@@ -57,7 +60,10 @@ class ResidualEncoder(nn.Module):
 
 
 class CompactEncoder(nn.Module):
-    """Pixel-unshuffle by 4, then dense 3x3 residual blocks on coarse grids: few multiplications for each pixel."""
+    """Encoder of a pixel-unshuffle by 4 and dense 3x3 residual blocks on coarse grids.
+
+    It takes few multiplications for each pixel.
+    """
 
     def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
         super().__init__()
@@ -80,9 +86,10 @@ class CompactEncoder(nn.Module):
 
 
 class VqganEncoder(nn.Module):
-    """Normalised residual blocks on every grid, two more on the last one (Esser et al. 2021).
+    """Encoder with normalised residual blocks on every grid and two more on the last one (Esser et al. 2021).
 
-    Theirs ends with a 3x3 and a 1x1 convolution; here they are one, since nothing stands between them.
+    The original ends with a 3x3 and a 1x1 convolution; here one convolution does the work of both, since nothing
+    stands between them.
     """
 
     def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
@@ -105,7 +112,7 @@ class VqganEncoder(nn.Module):
 
 
 class Encoder(nn.Module):
-    """`x_B3HW` in [0, 1] to `z_BDhw`; H and W must be multiples of the stride.
+    """Encoder from `x_B3HW` in [0, 1] to `z_BDhw`; H and W must be multiples of the stride.
 
     Raises:
         ShapeError: the input is not (B, 3, H, W).

@@ -13,9 +13,10 @@ from typing import Literal
 
 from gosvae.errors import MissingDependencyError
 
-Extra = Literal["jpegxl", "plot", "train"]
+Extra = Literal["completion", "jpegxl", "plot", "train"]
 
 PACKAGES: dict[Extra, tuple[str, ...]] = {
+    "completion": ("shtab",),
     "jpegxl": ("imagecodecs",),
     "plot": ("bjontegaard", "matplotlib", "scipy"),
     "train": ("diffusers", "lightning_fabric", "tensorboard"),

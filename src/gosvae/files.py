@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, whatever happens while they are written."""
+"""Atomic writing: a file is either the old one or the new one, whatever happens while it is written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from gosvae.errors import WriteError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write through a temporary file in the same folder, flush to the disk, then replace.
+    """Write a temporary file in the same folder, flush it to the disk, then replace the old file with it.
+
+    A file that is replaced hands its mode on to the new one. A link stays a link: the file that it leads to is written.
 
     Raises:
         WriteError: the disk is full or the folder cannot be written; the old file is untouched.
@@ -23,7 +26,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_together(files: dict[Path, bytes]) -> None:
-    """Write several files: none is replaced, in the given order, before all are on the disk.
+    """Write several files as `write_atomically` does; once all are on the disk, they replace the old ones in order.
 
     Raises:
         WriteError: the disk is full or a folder cannot be written; the old files are untouched.
@@ -32,9 +35,10 @@ def write_together(files: dict[Path, bytes]) -> None:
     path = Path()
     try:
         for path, data in files.items():
-            if path.exists() and not path.is_file():  # a folder, or a device such as /dev/null
+            target = _behind_links(path)
+            if target.exists() and not target.is_file():  # a folder, or a device such as /dev/null
                 raise OSError(errno.EEXIST, "it is not a regular file")
-            temporary[path] = _write_beside(path, data)
+            temporary[target] = _write_beside(target, data)
         for path, written in temporary.items():
             written.replace(path)
     except OSError as error:
@@ -45,18 +49,37 @@ def write_together(files: dict[Path, bytes]) -> None:
                 written.unlink(missing_ok=True)
 
 
+def _behind_links(path: Path) -> Path:
+    """Return the path that a link leads to, whether there is a file or not; any other path as it is."""
+    if not path.is_symlink():
+        return path
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, "its links lead in a circle")
+    return target
+
+
+def _mode_of(path: Path) -> int:
+    """Return the mode of a file, or that of a new file where there is none."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        umask = os.umask(0)
+        os.umask(umask)
+        return 0o666 & ~umask
+
+
 def _write_beside(path: Path, data: bytes) -> Path:
-    """A temporary file in the folder of `path`, complete and on the disk; nothing is left of one that failed."""
+    """Return a temporary file in the folder of `path`, complete and on the disk; a failure leaves no file behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # The prefix is short: the name of `path` may be as long as the file system allows.
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".gosvae-")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
+        Path(name).chmod(_mode_of(path))
     except BaseException:  # Ctrl-C too
         with contextlib.suppress(OSError):
             Path(name).unlink(missing_ok=True)
@@ -65,10 +88,10 @@ def _write_beside(path: Path, data: bytes) -> Path:
 
 
 def json_bytes(tree: Any) -> bytes:
-    """Indented JSON."""
-    return (json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=True) + "\n").encode()
+    """Return a tree of plain values as indented JSON; bytes of file names that are no UTF-8 become escapes of JSON."""
+    return (json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=True) + "\n").encode(errors="backslashreplace")
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """Write indented JSON atomically."""
+    """Write a tree of plain values as indented JSON, atomically."""
     write_atomically(path, json_bytes(tree))

@@ -1,4 +1,4 @@
-"""Task, distortion and rate metrics. Counts are gathered over a whole data set, never averaged over images.
+"""Metrics of task, distortion and rate. Counts are summed over a whole data set, never averaged over images.
 
 Axis legend: H and W pixels, m classes.
 """
@@ -23,18 +23,18 @@ ClassMap = Tensor | npt.NDArray[np.integer[Any]]
 
 
 class PerceptualMetric(Protocol):
-    """A perceptual distance such as LPIPS, named for the network behind it."""
+    """A perceptual distance such as LPIPS, with the name of the network behind it."""
 
     @property
     def name(self) -> str: ...
 
     def __call__(self, x_B3HW: Tensor, x_hat_B3HW: Tensor) -> Tensor:
-        """Distances (B,) of images in [0, 1]."""
+        """Return the distances (B,) between images in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class MeanIou:
-    """A mean intersection over union, in [0, 1], and over how many classes it was taken."""
+    """Mean intersection over union, in [0, 1], and the number of classes that it is the mean of."""
 
     value: float
     class_count: int
@@ -49,7 +49,7 @@ class ConfusionMatrix:
     """Integer pixel counts of (label, prediction) over any number of images of any size.
 
     Attributes:
-        counts_mm: int64 (m, m); row: the label, column: the prediction.
+        counts_mm: pixel counts, int64 (m, m), with a row for each label and a column for each prediction.
     """
 
     def __init__(self, class_count: int, ignore_index: int = IGNORE_INDEX) -> None:
@@ -60,11 +60,11 @@ class ConfusionMatrix:
         self.counts_mm: npt.NDArray[np.int64] = np.zeros((class_count, class_count), dtype=np.int64)
 
     def update(self, predicted_HW: ClassMap, labels_HW: ClassMap) -> None:
-        """Count one image; pixels whose label is the ignore index do not count.
+        """Count the pixels of one image; those whose label is the ignore index do not count.
 
         Raises:
             ShapeError: the two maps differ in shape.
-            DatasetError: a class outside [0, m) that is not the ignore index.
+            DatasetError: a class is outside [0, m) and is not the ignore index.
         """
         if tuple(predicted_HW.shape) != tuple(labels_HW.shape):
             raise ShapeError(f"expected a prediction of the labels' shape {tuple(labels_HW.shape)}", predicted_HW.shape)
@@ -95,24 +95,24 @@ class ConfusionMatrix:
         self.counts_mm += other.counts_mm
 
     def per_class_iou(self) -> tuple[float | None, ...]:
-        """Intersection over union of every class; None for a class in neither labels nor predictions."""
+        """Return the intersection over union of every class; None for a class in neither labels nor predictions."""
         intersections_m = self.counts_mm.diagonal()
         unions_m = self.counts_mm.sum(axis=0) + self.counts_mm.sum(axis=1) - intersections_m
         return tuple(float(i / u) if u else None for i, u in zip(intersections_m, unions_m, strict=True))
 
     def mean_iou(self) -> MeanIou | None:
-        """Mean over the classes that occur in labels or predictions; None before the first counted pixel."""
+        """Return the mean over the classes that occur in labels or predictions; None before the first counted pixel."""
         present = [iou for iou in self.per_class_iou() if iou is not None]
         return MeanIou(float(np.mean(present)), len(present)) if present else None
 
     def pixel_accuracy(self) -> float | None:
-        """Share of counted pixels with the right class; None before the first counted pixel."""
+        """Return the share of counted pixels with the right class; None before the first counted pixel."""
         total = int(self.counts_mm.sum())
         return int(self.counts_mm.trace()) / total if total else None
 
 
 def mean_squared_error(image_uint8_HW3: ImageArray, other_uint8_HW3: ImageArray) -> float:
-    """Mean squared error of two 8-bit images on the [0, 1] scale (`units.psnr_db` makes a PSNR of it).
+    """Return the mean squared error of two 8-bit images on the [0, 1] scale; `units.psnr_db` converts it to a PSNR.
 
     Raises:
         ShapeError: the images differ in size.
@@ -124,16 +124,17 @@ def mean_squared_error(image_uint8_HW3: ImageArray, other_uint8_HW3: ImageArray)
 
 
 def frechet_distance(features_ND: npt.NDArray[Any], other_MD: npt.NDArray[Any]) -> float:
-    """Fréchet distance of two Gaussians with the means and (unbiased) covariances of two sets of features.
+    """Return the Fréchet distance of two Gaussians with the means and (unbiased) covariances of two sets of features.
 
-    `|mean - other mean|^2 + Tr(C + C' - 2 (C C')^(1/2))` (Dowson and Landau 1982), as in the FID (Heusel et al. 2017).
-    With few images (N or M not far above D) it comes out too large: compare only at the same number of images.
+    The distance is `|mean - other mean|^2 + Tr(C + C' - 2 (C C')^(1/2))` (Dowson and Landau 1982), as in the FID
+    (Heusel et al. 2017). With few images (N or M not far above D) it is too large: compare only values of the same
+    number of images.
 
     Args:
-        features_ND, other_MD: one row for each image; N and M at least 2, D features.
+        features_ND, other_MD: D features in one row for each image; N and M are at least 2.
 
     Raises:
-        ShapeError: fewer than two images, or sets with another number of features.
+        ShapeError: a set has fewer than two images, or the sets have different numbers of features.
         ConfigError: a feature is not a finite number.
     """
     for features in (features_ND, other_MD):
@@ -152,7 +153,7 @@ def frechet_distance(features_ND: npt.NDArray[Any], other_MD: npt.NDArray[Any]) 
         factor: npt.NDArray[np.float64] = (values - means_D[-1]) / np.sqrt(len(values) - 1)
         factors.append(np.linalg.qr(factor)[1] if len(factor) > factor.shape[1] else factor)
     # C C' = F^T F G^T G has the eigenvalues of (F G^T)(F G^T)^T: the trace of its root is the sum of the singular
-    # values of F G^T. No root of a matrix is needed, which would fail where N < D makes C singular.
+    # values of F G^T. So no root of a matrix is needed; it would fail where N < D makes C singular.
     root_trace = np.linalg.svd(factors[0] @ factors[1].T, compute_uv=False).sum()
     spread = sum(float((factor**2).sum()) for factor in factors)
     distance = float(((means_D[0] - means_D[1]) ** 2).sum()) + spread - 2.0 * float(root_trace)
@@ -160,10 +161,10 @@ def frechet_distance(features_ND: npt.NDArray[Any], other_MD: npt.NDArray[Any]) 
 
 
 def zero_order_bits(indices: Tensor) -> float:
-    """Bits that integer `indices` (any shape) take at the entropy of their own histogram.
+    """Return the bits that integer `indices` (any shape) take at the entropy of their own histogram.
 
-    A bound for coders without context that know the histogram, and an estimate: it counts neither the histogram's own
-    cost nor any header. With one call for each image every image has its own histogram.
+    This is a lower bound for coders without context that know the histogram. It is an estimate, which counts neither
+    the cost of the histogram nor any header. With one call for each image every image has its own histogram.
     """
     if indices.numel() == 0:
         return 0.0

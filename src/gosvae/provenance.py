@@ -1,4 +1,4 @@
-"""What a result was made with: code revision, package versions, hardware."""
+"""Provenance of results: code revision, package versions and hardware."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that decide a result."""
+    """Return the versions of Python and of the packages that affect results."""
     found = {"python": platform.python_version()}
     for package in ("gosvae", "torch", "numpy", "pillow", "imagecodecs", "constriction"):
         try:
@@ -23,7 +23,7 @@ def versions() -> dict[str, str]:
 
 
 def revision() -> str | None:
-    """Git revision of the source tree that this module was imported from, `-dirty` with changes; None outside one."""
+    """Return the Git revision of this module's source tree, with `-dirty` if it has changes; None outside of Git."""
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
@@ -32,14 +32,14 @@ def revision() -> str | None:
 
     source = Path(__file__)
     try:
-        git("ls-files", "--error-unmatch", source.name)  # not some repository that an environment happens to lie in
+        git("ls-files", "--error-unmatch", source.name)  # fails in a repository that only contains the environment
         return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty") or None
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def hardware() -> str:
-    """Processor, its cores and the accelerator, in words."""
+    """Return a description of the processor, its cores and the accelerator."""
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

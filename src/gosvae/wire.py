@@ -1,4 +1,4 @@
-"""Numbers that stand in packets and messages. A number is never changed and never used again for something else.
+"""Numbers in packets and messages. A number is never changed and never used again for something else.
 
 `tests/golden/test_wire_numbers.py` freezes them. `docs/link.md` has the layout of packets, `protocol/proto/link.proto`
 that of messages.

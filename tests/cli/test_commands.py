@@ -131,19 +131,20 @@ def test_there_and_back(run: Run, codec: Path, photos: Path, tmp_path: Path) -> 
     fixed = tmp_path / "fixed.gos"
     run("compress", photos / "0.png", "-o", fixed, "--codec", codec, "--entropy", "fixed")
     run("decompress", fixed, "--codec", codec)
-    np.testing.assert_array_equal(read_image(tmp_path / "fixed.png"), read_image(back))
+    np.testing.assert_array_equal(read_image(tmp_path / "fixed.gos.png"), read_image(back))
 
 
 def test_compress_says_what_a_model_is_made_for(
-    run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, refuse: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = dataclasses.replace(checkpoint(), provenance={"dataset": "camvid (367)+streets (180)"})
     save_codec(tmp_path / "model", model)
     assert main(["compress", str(photos / "0.png"), str(photos / "1.png"), "--codec", str(tmp_path / "model")]) == 0
     captured = capsys.readouterr()
     assert captured.err == "gosvae: note: tiny is made for street scenes; other pictures may come out badly\n"
-    assert captured.out.count("\n") == 2
+    assert captured.out.count("\n") == 3  # two files and their sum
     run("compress", photos / "0.png", "--codec", "jpeg:40")  # nothing on standard error: JPEG was not trained
+    refuse("compress", tmp_path / "none.png", "--codec", tmp_path / "model")  # the error alone, without the note
 
 
 def test_folders_of_results_and_classical_codecs(run: Run, photos: Path, tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_streams_are_refused_in_one_line(refuse: Run, codec: Path, photos: Path,
     picture = photos / "0.png"
     assert "did you mean 'jpeg'?" in refuse("compress", picture, "--codec", "jepg")
     assert "no such checkpoint folder: runs/none" in refuse("compress", picture, "--codec", "runs/none")
-    assert "written over itself" in refuse("decompress", picture, "--codec", "jpeg")
+    assert "is both the input and the output" in refuse("decompress", picture, "-o", picture, "--codec", "jpeg")
     assert f"two files would be written to {photos / '0.gos'}" in refuse("compress", picture, picture, "--codec", codec)
     (tmp_path / "one").touch()
     assert "give a folder" in refuse("compress", picture, photos / "1.png", "-o", tmp_path / "one", "--codec", codec)
@@ -170,9 +171,15 @@ def test_streams_are_refused_in_one_line(refuse: Run, codec: Path, photos: Path,
     for command in (("decompress", renamed, "--codec", codec), ("decompress", renamed), ("info", renamed)):
         assert f"{renamed}: not a gosvae stream: it begins with" in refuse(*command)
     assert "cannot read" in refuse("decompress", tmp_path / "none.gos")
-    assert "no such checkpoint folder" in refuse("info", tmp_path / "none.gos")
-    assert "unknown codec 'nothing'" in refuse("info", "nothing")
+    assert "no such file or folder" in refuse("info", tmp_path / "none.gos")
+    assert "unknown model 'expert-camvdi'; did you mean 'expert-camvid'?" in refuse("info", "expert-camvdi")
+    for size in ("0", "-1", "nan", "much"):
+        assert f"expected a size in KiB above 0 such as 0.5, got '{size}'" in refuse("compress", picture, "--kib", size)
     assert f"is {photos} a checkpoint folder?" in refuse("info", photos)
+
+
+def test_info_knows_the_embedded_expert_by_both_names(run: Run) -> None:
+    assert run("info", "embedded") == run("info", "expert-camvid")
 
 
 def test_slices_and_containers(run: Run, refuse: Run, codec: Path, photos: Path, tmp_path: Path) -> None:
@@ -184,10 +191,11 @@ def test_slices_and_containers(run: Run, refuse: Run, codec: Path, photos: Path,
         assert part in text
     run("decompress", stream, "-o", back, "--codec", codec)
     whole = read_image(back)
-    run(*command, "--container", "1", "--entropy", "fixed")
+    run(*command, "--container", "1", "--entropy", "fixed", "--force")
     assert "version 1, checksum correct" in run("info", stream)
-    run("decompress", stream, "-o", back, "--codec", codec)
+    run("decompress", stream, "-o", back, "--codec", codec, "--force")
     assert (read_image(back) == whole).all()
+    stream.unlink()
     assert "300 slices: expected 1..256" in refuse(*command, "--slices", "300")
     assert "this codec has no context entropy model" in refuse(*command, "--entropy", "context")
     assert "'jpeg' has no option slices: leave it out" in refuse(*command[:-1], "jpeg", "--slices", "3")

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from gosvae.cli.main import main
+from gosvae.cli.send import milliseconds
 from gosvae.codecs.checkpoint import save_codec
 from gosvae.images import read_image, write_image
 from gosvae.protocol.security import Endpoint
@@ -146,7 +147,7 @@ def test_the_whole_way_over_grpc(codec: Path, photos: Path, tmp_path: Path, caps
         assert status == 0
         assert re.search(r"^ +\d+ s +\d+\.\d frames/s .*answered", text, re.MULTILINE)  # a line each second
         assert re.search(r"^30 frames in .* 0 skipped", text, re.MULTILINE)
-        assert "30 answered, 0 refused, 0 without an answer" in text
+        assert "30 answered, 0 dropped, 0 without an answer" in text
         maps = sorted(out.iterdir())
         assert len(maps) == 30
         classes = read_image(maps[0])
@@ -198,10 +199,15 @@ def test_pictures_from_a_pipe(codec: Path) -> None:
         ]
         done = subprocess.run(command, input=data, capture_output=True, timeout=2 * PATIENCE_S, check=False)
         assert done.returncode == 0, done.stderr
-        assert b"3 answered, 0 refused" in done.stdout
+        assert b"3 answered, 0 dropped" in done.stdout
         done = subprocess.run(command, input=data[:-5], capture_output=True, timeout=2 * PATIENCE_S, check=False)
         assert done.returncode == 2
         assert done.stderr.decode() == "gosvae: error: standard input ends 5 bytes before the end of a picture\n"
+
+
+def test_a_round_trip_without_answers_is_a_dash() -> None:
+    assert milliseconds([], 50) == "-"
+    assert milliseconds([1.0, 3.0], 50) == "2 ms"
 
 
 def test_an_expired_certificate_is_refused_and_logged(codec: Path, photos: Path, tmp_path: Path, refuse: Run) -> None:
@@ -211,8 +217,9 @@ def test_an_expired_certificate_is_refused_and_logged(codec: Path, photos: Path,
     with receiving("--codec", codec, "--grpc", "127.0.0.1:0", *tls) as receiver:
         send = ("send", photos, "--codec", codec, "--grpc", receiver.place("gRPC"), "--ca", authority.file, "--quiet")
         expired, its_key = authority.sign("expired", (-10, -1))
-        assert "no receiver" in refuse(*send, "--cert", expired, "--key", its_key)
-        assert "no receiver" in refuse(*send)
+        assert "refuses this sender's certificate" in refuse(*send, "--cert", expired, "--key", its_key)
+        assert "asks for a certificate of this sender" in refuse(*send)
+        assert "uses TLS and this sender does not" in refuse(*send[:6], "--quiet")
         good, its_key = authority.sign("good")
         assert main([str(a) for a in (*send, "--cert", good, "--key", its_key, "--frames", 2)]) == 0
     assert "certificate has expired" in receiver.said
@@ -222,7 +229,9 @@ def test_an_expired_certificate_is_refused_and_logged(codec: Path, photos: Path,
 def test_what_a_sender_can_mend(codec: Path, variable: Path, photos: Path, tmp_path: Path, refuse: Run) -> None:
     nobody = "127.0.0.1:1"
     send = ("send", photos, "--codec", codec, "--grpc", nobody)
-    assert "no receiver at 127.0.0.1:1" in refuse(*send)
+    assert "no receiver at 127.0.0.1:1" in refuse(*send, "--give-up-after", 0)
+    for bad in ("-1", "nan", "inf", "soon"):
+        assert "seconds, 0 or more, or never" in refuse(*send, f"--give-up-after={bad}")
     assert "no such file or folder" in refuse("send", tmp_path / "none", "--codec", codec, "--grpc", nobody)
     assert "unknown codec" in refuse("send", photos, "--codec", "gosvae-camvit", "--grpc", nobody)
     assert "expected HOST:PORT" in refuse("send", photos, "--codec", codec, "--grpc", "nowhere")
@@ -239,6 +248,47 @@ def test_what_a_sender_can_mend(codec: Path, variable: Path, photos: Path, tmp_p
     assert "--grpc" in refuse("send", photos, "--codec", codec)
     assert "certificate needs its key" in refuse(*send, "--cert", codec)
     assert "datagrams of 5 bytes" in refuse("send", photos, "--codec", codec, "--udp", nobody, "--mtu", 5)
+
+
+def test_a_damaged_picture_is_skipped_and_counted(
+    codec: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in (0, 2):
+        (tmp_path / f"{n}.png").write_bytes((photos / f"{n}.png").read_bytes())
+    (tmp_path / "1.png").write_bytes((photos / "1.png").read_bytes()[:200])
+    send = ["send", "--codec", str(codec), "--udp", "127.0.0.1:1", "--quiet", "--fps", "1000"]
+    assert main([*send, str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert said.out.startswith("2 frames in")
+    assert "1 damaged pictures skipped" in said.out
+    assert said.err.startswith("gosvae: skipped: ")
+    assert "1.png" in said.err
+    assert main([*send, str(tmp_path), "--loop", "--frames", "5"]) == 2
+    assert "5 frames in" in capsys.readouterr().out
+    assert main([*send, str(tmp_path / "1.png")]) == 2
+    assert "gosvae: error: " in capsys.readouterr().err
+
+
+def test_a_receiver_that_comes_later_is_waited_for(codec: Path, photos: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = str(Endpoint(*taken.getsockname()))
+    send = [sys.executable, "-m", "gosvae.cli.main", "send", str(photos), "--codec", str(codec), "--grpc", place]
+    sender = subprocess.Popen(
+        [*send, "--quiet", "--give-up-after", "never"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert sender.stderr is not None
+        line = sender.stderr.readline()
+        assert line.startswith(f"gosvae: no receiver at {place}"), line
+        assert "next attempt in" in line
+        with receiving("--codec", codec, "--grpc", place, "--deadline-ms", 0):
+            out, err = sender.communicate(timeout=2 * PATIENCE_S)
+            assert sender.returncode == 0, err
+        assert "3 answered, 0 dropped" in out
+        assert f"connected to {place} after" in err
+    finally:
+        sender.kill()
+        sender.wait()
 
 
 def test_another_codec_is_told(codec: Path, variable: Path, photos: Path, refuse: Run) -> None:

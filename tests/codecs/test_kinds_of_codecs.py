@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from gosvae.codecs.cards import CARDS
 from gosvae.codecs.checkpoint import CodecCheckpoint
 from gosvae.codecs.kinds import KINDS
-from gosvae.codecs.registry import build_codec, load_codec, option_names
+from gosvae.codecs.registry import build_codec, load_codec, models_folder, option_names
 from gosvae.codecs.slices import StreamOptions
 from gosvae.entropy.ids import MARKED_MODELS
 from gosvae.errors import ConfigError
@@ -59,3 +61,24 @@ def test_codecs_that_are_not_trained_have_no_options() -> None:
     for name in ("avif", "label-map"):
         with pytest.raises(ConfigError, match=f"'{name}' has no option slices: leave it out"):
             load_codec(name, options=StreamOptions(slices=2))
+
+
+@pytest.mark.parametrize("spec", ["gosvae-camvid", "gosvae-variable-camvid", "label-map"])
+def test_a_device_that_is_not_there_is_refused(spec: str) -> None:
+    with pytest.raises(ConfigError, match="device 'cuda:99' cannot be used here"):
+        load_codec(spec, device="cuda:99")
+
+
+def test_checkpoint_folders_may_have_colons_in_their_names(tmp_path: Path) -> None:
+    folder = tmp_path / "2026-11-30T04:15" / "mine"
+    shutil.copytree(models_folder() / "gosvae-variable-camvid", folder)
+    assert load_codec(f"{folder}:96").level == 96  # type: ignore[attr-defined]
+    assert load_codec(folder).name == "gosvae-variable-camvid"
+    assert load_codec(f"{folder}:1.5KiB").budget_bytes == 1536  # type: ignore[attr-defined]
+    assert "effort" in option_names(f"{folder}:96")
+    shutil.move(folder, tmp_path / "mine:7")
+    assert load_codec(f"{tmp_path / 'mine:7'}").name == "gosvae-variable-camvid"
+    assert load_codec(f"{tmp_path / 'mine:7'}:9").level == 9  # type: ignore[attr-defined]
+    for spec in (folder, f"{folder}:96", "~no-such-user/mine", "~no-such-user:4"):
+        with pytest.raises(ConfigError, match=r"no such checkpoint folder|not a checkpoint folder"):
+            load_codec(spec)

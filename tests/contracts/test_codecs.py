@@ -9,9 +9,11 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gosvae.codecs.autoencoder import AutoencoderCodec
@@ -21,7 +23,7 @@ from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.label_map import LabelMapCodec
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.codecs.vq import VqCodec
-from gosvae.errors import BitstreamError, RateError, ShapeError
+from gosvae.errors import BitstreamError, ImageError, RateError, ShapeError
 from gosvae.seeding import numpy_generator
 from gosvae.tensors import ImageArray
 from tiny import QUANTIZERS, checkpoint, expert, model_config, scalar_checkpoint, variable_checkpoint
@@ -176,6 +178,23 @@ def test_foreign_files_are_refused(request: pytest.FixtureRequest, codec: ImageC
 def test_other_arrays_are_refused(codec: ImageCodec, image: ImageArray) -> None:
     with pytest.raises(ShapeError, match="expected a uint8 image"):
         codec.compress(image)
+
+
+def test_what_is_no_array_is_refused(codec: ImageCodec) -> None:
+    for image in (Path("a.png"), Image.new("RGB", (8, 8)), torch.zeros(3, 8, 8, dtype=torch.uint8), None):
+        with pytest.raises(ImageError, match=r"gosvae\.read_image reads files"):
+            codec.compress(image)  # type: ignore[arg-type]
+
+
+def test_any_object_of_bytes_is_a_stream(codec: ImageCodec) -> None:
+    data = codec.compress(picture(37, 51))
+    expected = codec.decompress(data)
+    for kind in (bytearray, memoryview):
+        np.testing.assert_array_equal(codec.decompress(kind(data)), expected)
+    for other in ("a.gos", Path("a.gos"), None):
+        with pytest.raises(BitstreamError, match="expected the bytes of a stream") as caught:
+            codec.decompress(other)  # type: ignore[arg-type]
+        assert "\n" not in str(caught.value)
 
 
 def test_payload_is_what_the_header_leaves(codec: ImageCodec) -> None:

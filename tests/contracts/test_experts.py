@@ -18,7 +18,7 @@ from experts.tiny_models import (
     save_tiny_unet,
     write_card,
 )
-from gosvae.errors import ShapeError
+from gosvae.errors import ExpertError, ShapeError
 from gosvae.experts.base import Expert
 from gosvae.experts.compact import random_compact_expert
 from gosvae.experts.exported import load_exported_expert
@@ -120,3 +120,16 @@ def test_the_fingerprint_changes_with_any_weight(expert: Expert) -> None:
 def test_another_layout_is_refused(expert: Expert, shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError):
         expert(torch.rand(shape))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_an_answer_that_is_not_finite_is_an_error(
+    expert: Expert, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = expert(torch.rand(1, 3, 32, 64)).detach().clone()
+    answer[0, 0, 3, 4] = value
+    monkeypatch.setattr(type(expert), "class_logits", lambda *_: answer)
+    for ask in (expert, expert.class_map):
+        with pytest.raises(ExpertError, match="NaN or infinite") as caught:
+            ask(torch.rand(1, 3, 32, 64))
+        assert "\n" not in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -176,6 +177,23 @@ def test_a_folder_is_read_recursively_and_sorted(tmp_path: Path) -> None:
     assert [int(dataset[i].image_uint8_HW3[0, 0, 0]) for i in range(len(dataset))] == [10, 20, 30]
     assert dataset[0].labels_uint8_HW is None
     assert not dataset.has_labels
+
+
+def test_linked_and_hidden_folders_and_other_formats(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(tmp_path / "real" / "a.png", picture(10))
+    data = tmp_path / "data"
+    for name in ("b10.png", "b2.png", ".ipynb_checkpoints/b2-checkpoint.png", ".Trash-1000/files/x.png"):
+        save(data / name, picture(20))
+    (data / "cam0").symlink_to(tmp_path / "real")
+    (data / "phone.HEIC").write_bytes(b"a format that is not read")
+    dataset = ImageFolder(data)
+    assert [dataset[i].name for i in range(len(dataset))] == ["b2.png", "b10.png", "cam0/a.png"]
+    assert ".heic (1)" in caplog.text
+
+
+def test_a_name_that_is_no_utf8_can_be_written(tmp_path: Path) -> None:
+    save(tmp_path / os.fsdecode(b"caf\xe9.png"), picture(1))
+    assert ImageFolder(tmp_path)[0].name == r"caf\xe9.png"
 
 
 def test_one_image_file_is_a_folder_of_one(tmp_path: Path) -> None:

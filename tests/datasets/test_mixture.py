@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.datasets.geometry import GeometryConfig
@@ -62,7 +63,26 @@ def test_paths_may_hold_a_plus_sign(tmp_path: Path) -> None:
         assert len(load_prepared(spec, default_split="val")) == 1
 
 
-@pytest.mark.parametrize("spec", ["streets:2+", "streets:2+nowhere", "+"])
+def test_the_longest_path_that_exists_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, count in (("a", 1), ("a+b", 2), ("c++/d:2026", 3)):
+        for n in range(count):
+            write_image(tmp_path / folder / f"{n}.png", streets()[0].image_uint8_HW3)
+    for split in ("val", "valannot"):
+        (tmp_path / "c++" / "camvid" / split).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "c++" / "camvid" / split / "0.png")
+    monkeypatch.chdir(tmp_path)
+    for spec, count in (
+        ("folder:a+folder:a+b", 3),
+        ("a+b+a", 3),
+        ("a+c++/d:2026+folder:a+b", 6),
+        ("folder:c++/d:2026", 3),
+        ("camvid:c++/camvid@val", 1),
+        ("camvid:c++/camvid@val+streets:2+camvid:c++/camvid", 4),
+    ):
+        assert len(load_prepared(spec, default_split="val")) == count, spec
+
+
+@pytest.mark.parametrize("spec", ["streets:2+", "~no-such-user/data", "folder:~no-such-user", "streets:2+nowhere", "+"])
 def test_a_part_that_names_nothing_is_refused(spec: str) -> None:
     with pytest.raises(DatasetError) as caught:
         load_prepared(spec, default_split="val")

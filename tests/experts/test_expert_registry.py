@@ -66,6 +66,8 @@ def test_what_names_no_expert(tmp_path: Path) -> None:
         with pytest.raises(ExpertError) as caught:
             load_expert(spec)
         assert all(way in str(caught.value) for way in EXPERTS)
+    with pytest.raises(ExpertError, match=r"no file or folder 'embeded' \(did you mean embedded\?\)"):
+        load_expert("embeded")
     with pytest.raises(ExpertError, match=r"did you mean hf:shi-labs/oneformer\?"):
         load_expert("shi-labs/oneformer")
 

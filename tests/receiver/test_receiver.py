@@ -18,7 +18,8 @@ from gosvae.protocol.security import Endpoint
 from gosvae.receiver.engine import EngineLimits
 from gosvae.receiver.receiver import Receiver, ReceiverConfig
 from gosvae.sender.client import LinkClient
-from gosvae.sender.sender import GrpcTarget, UdpTarget, percentile, send_pictures
+from gosvae.sender.grpc_target import GrpcTarget
+from gosvae.sender.sender import UdpTarget, percentile, send_pictures
 from gosvae.sender.transmitter import Transmitter
 from gosvae.sender.udp import UdpSender
 from gosvae.tensors import ImageArray

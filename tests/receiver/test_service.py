@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -21,7 +22,7 @@ from gosvae.protocol.security import ClientTls, Endpoint, ServerTls
 from gosvae.receiver.engine import EngineLimits
 from gosvae.receiver.service import LinkService
 from gosvae.receiver.session import ServiceLimits
-from gosvae.sender.client import LinkClient, _Ending
+from gosvae.sender.client import LinkClient, UnreachableError, _Ending
 from receiver.test_engine import Gate
 from small_link import PATIENCE_S, TOKEN, Authority, codec, patient_limits, run, serving, stream, until
 
@@ -98,9 +99,37 @@ def test_a_message_longer_than_allowed_ends_its_stream_alone() -> None:
             await LinkClient.open(service.endpoint) as client,
             await LinkClient.open(service.endpoint) as other,
         ):
+            await client.send_raw(bytes(200_000))
             with pytest.raises(LinkError, match="longer than one end of the link takes"):
-                await talk(client, [bytes(200_000)])
+                await anext(client.answers())
             assert len(await talk(other, [stream()])) == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize("n_bytes", [5001, 70_000, 200_000])
+def test_a_frame_longer_than_allowed_is_refused_alone(n_bytes: int) -> None:
+    async def test() -> None:
+        limits = patient_limits(max_frame_bytes=5000)
+        async with serving(PATIENT, limits=limits) as service, await LinkClient.open(service.endpoint) as client:
+            first, second, third = await talk(client, [stream(), bytes(n_bytes), stream()])
+            refused = next(outcome for outcome in (first, second, third) if isinstance(outcome, Dropped))
+            assert (refused.number, refused.reason) == (1, Reason.TOO_LARGE)
+            assert service.engine.counters.answered == 2
+            assert accounted(service)
+
+    run(test)
+
+
+@pytest.mark.parametrize("n_bytes", [5001, 200_000])
+def test_an_original_that_does_not_fit_is_left_out(n_bytes: int) -> None:
+    async def test() -> None:
+        limits = patient_limits(max_frame_bytes=5000)
+        async with serving(PATIENT, limits=limits) as service, await LinkClient.open(service.endpoint) as client:
+            await client.send(0, stream(), original=bytes(n_bytes))
+            await client.finish()
+            assert [type(outcome) async for outcome in client.answers()] == [Answer]
+            assert accounted(service)
 
     run(test)
 
@@ -224,17 +253,19 @@ def test_tls_and_certificates_of_clients(tmp_path: Path) -> None:
 
     async def test() -> None:
         async with serving(tls=tls) as service:
+            refused = "refuses this sender's certificate"
             bad = [
-                None,
-                ClientTls(ours.file),
-                ClientTls(theirs.file, *ours.sign("client")),
-                ClientTls(ours.file, *ours.sign("expired", (-10, -1))),
-                ClientTls(ours.file, *ours.sign("early", (1, 9))),
-                ClientTls(ours.file, *theirs.sign("stranger")),
+                (None, "uses TLS and this sender does not"),
+                (ClientTls(ours.file), "asks for a certificate of this sender"),
+                (ClientTls(theirs.file, *ours.sign("client")), "certificate of the receiver .* is not accepted"),
+                (ClientTls(ours.file, *ours.sign("expired", (-10, -1))), refused),
+                (ClientTls(ours.file, *ours.sign("early", (1, 9))), refused),
+                (ClientTls(ours.file, *theirs.sign("stranger")), refused),
             ]
-            for client_tls in bad:
-                with pytest.raises(LinkError, match="no receiver"):
+            for client_tls, said in bad:
+                with pytest.raises(LinkError, match=said) as caught:
                     await LinkClient.open(service.endpoint, tls=client_tls)
+                assert not isinstance(caught.value, UnreachableError)  # waiting would not help
             assert service.counters.streams == 0
             good = ClientTls(ours.file, *ours.sign("client"))
             async with await LinkClient.open(service.endpoint, tls=good) as client:
@@ -245,6 +276,27 @@ def test_tls_and_certificates_of_clients(tmp_path: Path) -> None:
                 assert len(await talk(client, [stream()])) == 1
             with pytest.raises(LinkError, match="wrong token"):
                 await LinkClient.open(service.endpoint, tls=ClientTls(ours.file), token="another-token-here")
+        async with serving() as service:
+            with pytest.raises(LinkError, match="does not use TLS and this sender does"):
+                await LinkClient.open(service.endpoint, tls=ClientTls(ours.file))
+
+    run(test)
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])
+def test_a_proxy_of_the_environment_is_used_if_asked_for(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        dead = closed.getsockname()[1]
+    for name in ("http_proxy", "https_proxy", "grpc_proxy", "no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{dead}")
+
+    async def test() -> None:
+        async with serving(PATIENT) as service:
+            async with await LinkClient.open(service.endpoint) as client:
+                assert len(await talk(client, [stream()])) == 1
+            with pytest.raises(UnreachableError, match="no receiver"):
+                await LinkClient.open(service.endpoint, proxy=True)
 
     run(test)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from PIL import Image
 
 from gosvae.errors import ImageError
 from gosvae.images import write_image
-from gosvae.sender.sources import as_jpeg, open_source, read_pictures, resized, video_fps
+from gosvae.sender.sources import MAX_DAMAGED_FRAMES, as_jpeg, open_source, read_pictures, resized, video_fps
 from gosvae.tensors import ImageArray
 from tiny import streets
 
@@ -57,7 +59,7 @@ def test_what_is_not_there_is_refused_at_once(folder: Path, tmp_path: Path) -> N
     (tmp_path / "empty").mkdir()
     for names, words in (
         ([str(tmp_path / "none")], "no such file"),
-        ([str(tmp_path / "empty")], "no images in the folder"),
+        ([str(tmp_path / "empty")], "no images in"),
         ([], "no source"),
         (["-", str(folder)], "only source"),
         (["camera:0"], "expected camera:FORMAT:DEVICE"),
@@ -65,11 +67,13 @@ def test_what_is_not_there_is_refused_at_once(folder: Path, tmp_path: Path) -> N
         with pytest.raises(ImageError, match=words):
             open_source(names, NOTHING)
     (folder / "3.png").write_text("no picture")
+    (folder / "4.png").write_bytes(png(picture(1)))
     images = open_source([str(folder)], NOTHING)
     for _ in range(3):
         next(images)
     with pytest.raises(ImageError, match=r"3\.png"):
         next(images)
+    np.testing.assert_array_equal(next(images), picture(1))
 
 
 def test_pictures_through_a_pipe() -> None:
@@ -116,16 +120,22 @@ def test_noise_through_a_pipe_is_refused_in_one_line(noise: bytes, begin: bytes)
     assert len(lines) == 1
 
 
-def test_videos(tmp_path: Path) -> None:
-    av = pytest.importorskip("av", reason="needs gosvae[video]")
-    path = tmp_path / "drive.mkv"
+def write_video(path: Path, codec: str, pixel_format: str, count: int, options: dict[str, str]) -> None:
+    import av
+
     with av.open(path, "w") as container:
-        coded = container.add_stream("ffv1", rate=12, options={"level": "3"})
-        coded.width, coded.height, coded.pix_fmt = 96, 64, "bgr0"
-        for n in range(5):
+        coded = container.add_stream(codec, rate=12, options=options)
+        coded.width, coded.height, coded.pix_fmt = 96, 64, pixel_format
+        for n in range(count):
             for packet in coded.encode(av.VideoFrame.from_ndarray(picture(n), format="rgb24")):
                 container.mux(packet)
         container.mux(coded.encode())
+
+
+def test_videos(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="needs gosvae[video]")
+    path = tmp_path / "drive.mkv"
+    write_video(path, "ffv1", "bgr0", 5, {"level": "3"})
     assert video_fps(str(path)) == 12
     images = list(open_source([str(path)], NOTHING))
     assert len(images) == 5
@@ -135,6 +145,80 @@ def test_videos(tmp_path: Path) -> None:
     for name in ("not.mp4", "none.mp4"):
         with pytest.raises(ImageError, match="cannot open"):
             open_source([str(tmp_path / name)], NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((1, 0, 0, 1), lambda stored: stored),
+        ((0, 1, -1, 0), lambda stored: np.rot90(stored, -1)),  # a phone that is held upright: a quarter turn clockwise
+        ((-1, 0, 0, -1), lambda stored: np.rot90(stored, 2)),
+        ((0, -1, 1, 0), lambda stored: np.rot90(stored, 1)),
+        ((-1, 0, 0, 1), np.fliplr),
+        ((1, 0, 0, -1), np.flipud),
+        ((0, 1, 1, 0), lambda stored: stored.transpose(1, 0, 2)),
+    ],
+)
+def test_videos_are_turned_as_their_display_matrix_says(
+    tmp_path: Path, matrix: tuple[int, int, int, int], shown: Callable[[ImageArray], ImageArray]
+) -> None:
+    pytest.importorskip("av", reason="needs gosvae[video]")
+    path = tmp_path / "phone.mp4"
+    write_video(path, "mpeg4", "yuv420p", 1, {})
+    (stored,) = open_source([str(path)], NOTHING)
+    a, b, c, d = (value << 16 for value in matrix)
+    data = path.read_bytes()
+    at = data.index(b"tkhd") + 44  # the matrix of the track's header (ISO 14496-12, 8.3.2)
+    assert struct.unpack(">9i", data[at : at + 36]) == (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    path.write_bytes(data[:at] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[at + 36 :])
+    (turned,) = open_source([str(path)], NOTHING)
+    np.testing.assert_array_equal(turned, shown(stored))
+
+
+def damaged_video(path: Path, damaged: range, count: int) -> None:
+    """A video of JPEG frames, some of which hold noise."""
+    write_video(path, "mjpeg", "yuvj420p", count, {})
+    data = bytearray(path.read_bytes())
+    starts = [at for at in range(len(data)) if data.startswith(b"\xff\xd8\xff", at)]
+    assert len(starts) == count
+    for n in damaged:
+        data[starts[n] : starts[n] + 600] = bytes(600)
+    path.write_bytes(data)
+
+
+def test_a_damaged_frame_is_stepped_over_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("av", reason="needs gosvae[video]")
+    path = tmp_path / "drive.avi"
+    damaged_video(path, range(3, 5), 8)
+    images = list(open_source([str(path)], NOTHING))
+    assert len(images) == 6
+    for image, n in zip(images, (0, 1, 2, 5, 6, 7), strict=True):
+        assert np.abs(image.astype(int) - picture(n)).mean() < 12
+    assert "damaged frame skipped" in caplog.text
+    assert "damaged frames skipped in all: 2" in caplog.text
+
+
+def test_many_damaged_frames_in_a_row_end_a_video(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="needs gosvae[video]")
+    path = tmp_path / "drive.avi"
+    damaged_video(path, range(2, 2 + MAX_DAMAGED_FRAMES), 4 + MAX_DAMAGED_FRAMES)
+    images = open_source([str(path)], NOTHING)
+    assert len([next(images), next(images)]) == 2
+    with pytest.raises(ImageError, match=f"{MAX_DAMAGED_FRAMES} frames in a row"):
+        next(images)
+
+
+@pytest.mark.parametrize("name", ["FFmpegError", "ExitError", "UndefinedError", "HTTPNotFoundError", "BugError"])
+def test_every_error_of_ffmpeg_is_one_of_ours(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    av = pytest.importorskip("av", reason="needs gosvae[video]")
+
+    def fails(*_: object, **__: object) -> None:
+        raise getattr(av.error, name)(1, "what FFmpeg says")
+
+    monkeypatch.setattr(av, "open", fails)
+    for call in (lambda: open_source(["a.mp4"], NOTHING), lambda: video_fps("a.mp4")):
+        with pytest.raises(ImageError, match=r"cannot open a\.mp4: what FFmpeg says"):
+            call()
 
 
 def test_a_camera_gives_its_newest_picture() -> None:

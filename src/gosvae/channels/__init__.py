@@ -1,4 +1,4 @@
-"""Channels: what happens to packets on their way. `load_channel("packet-loss p=0.1")` makes any of them."""
+"""Channels that lose, damage or erase packets. `load_channel("packet-loss p=0.1")` makes any of them by its name."""
 
 from gosvae.channels.base import Channel, Delivery
 from gosvae.channels.bits import BinarySymmetric, BitErasure

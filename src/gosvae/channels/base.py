@@ -1,4 +1,4 @@
-"""The channel contract: packets in, what arrives of them out, every chance drawn from the given generator."""
+"""Contract of channels: they take packets and return a `Delivery`; all randomness comes from the given generator."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from pydantic import Field
 from gosvae.config import Config
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-"""From 0 to 1, both included."""
+"""Probability, from 0 to 1, both included."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What a receiver has of the packets that were sent, and what it knows of the damage.
+    """Packets as a receiver gets them, with the damage that it knows of.
 
     The three tuples are as long as the list that was sent, in its order.
 
     Attributes:
-        packets: the bytes that arrived, as many as were sent; None for a packet that was lost.
-        erasures: for each packet a mask of its length, most significant bit first as in the packet: 1 where the
-            receiver knows that the bit is erased (it reads as 0). All 0 where the channel hides its errors, empty for
-            a packet that was lost.
-        damaged: whether the receiver knows that the packet is not what was sent: a bit is erased, or a checksum of
-            the channel's own code does not agree. False for a packet that was lost. A packet that is not marked may
-            be damaged all the same: only a checksum inside it tells.
+        packets: bytes that arrived, as many as were sent; None for a packet that was lost.
+        erasures: masks, one for each packet and of its length, most significant bit first as in the packet. A 1 means
+            that the receiver knows that the bit is erased (it reads as 0). A mask is all 0 if the channel hides its
+            errors, and empty for a packet that was lost.
+        damaged: marks of the packets that the receiver knows to be damaged, because a bit is erased or a checksum of
+            the channel's own code does not agree; False for a packet that was lost. A packet without a mark may also
+            be damaged, which only a checksum inside it can tell.
 
     Raises:
-        ValueError: tuples or masks of different lengths: a defect of the channel.
+        ValueError: tuples or masks have different lengths, which is a defect of the channel.
     """
 
     packets: tuple[bytes | None, ...]
@@ -46,7 +46,7 @@ class Delivery:
 
     @property
     def arrived(self) -> tuple[bytes, ...]:
-        """The packets that were not lost, in order."""
+        """Packets that were not lost, in order."""
         return tuple(packet for packet in self.packets if packet is not None)
 
     @property
@@ -58,20 +58,22 @@ class Delivery:
 def delivery(
     packets: Sequence[bytes | None], *, erasures: Sequence[bytes] | None = None, damaged: Sequence[bool] | None = None
 ) -> Delivery:
-    """A delivery in which nothing is known to be erased or damaged unless it is given."""
+    """Return a delivery; without `erasures` and `damaged` the receiver knows of no damage."""
     masks = [bytes(len(packet or b"")) for packet in packets] if erasures is None else erasures
     marks = [any(mask) for mask in masks] if damaged is None else damaged
     return Delivery(tuple(packets), tuple(masks), tuple(marks))
 
 
 class Channel(Config, ABC):
-    """A channel: its fields are what a specification such as `packet-loss p=0.1` may set, and calling it sends packets.
+    """Base of all channels; a specification such as `packet-loss p=0.1` sets the fields, and a call sends packets.
 
-    A channel keeps no state: each call begins anew, and the same packets with a generator in the same state arrive in
-    the same way. It changes, erases or loses what is sent, but it never changes the length of a packet, invents,
-    repeats or reorders one. An empty packet is a packet too.
+    A channel keeps no state between calls: the same packets with a generator in the same state arrive in the same way.
+    It changes, erases or loses packets, but it never changes the length of a packet, and never invents, repeats or
+    reorders one. Packets may be empty.
 
-    `name` is how specifications begin; `usage` lists the keys in one line.
+    Attributes:
+        name: first word of specifications.
+        usage: the keys of specifications, in one line.
     """
 
     name: ClassVar[str]
@@ -79,17 +81,17 @@ class Channel(Config, ABC):
 
     @property
     def spec(self) -> str:
-        """The specification that `load_channel` makes this channel from, every value written out."""
+        """Specification from which `load_channel` makes this channel, with all values."""
         values = self.model_dump(exclude_none=True)
         return " ".join([self.name, *(f"{key}={value}" for key, value in values.items())])
 
     @abstractmethod
     def __call__(self, packets: Sequence[bytes], generator: torch.Generator) -> Delivery:
-        """Send packets.
+        """Send packets and return their delivery.
 
         Args:
-            packets: any number of any length, 0 too.
-            generator: a CPU generator; the call moves it on.
+            packets: packets, of any number and length including 0.
+            generator: CPU generator, whose state the call advances.
 
         Raises:
             MissingDependencyError: the channel needs a package that is not installed.

@@ -12,13 +12,13 @@ from gosvae.channels.base import Channel, Delivery, Probability, delivery
 
 
 def _uniform(count: int, generator: torch.Generator) -> list[float]:
-    """Numbers in [0, 1), in double precision."""
+    """Return `count` random numbers in [0, 1), in double precision."""
     drawn: list[float] = torch.rand(count, generator=generator, dtype=torch.float64).tolist()
     return drawn
 
 
 class PacketLoss(Channel):
-    """Every packet is lost with probability `p`, whatever happens to the others; the rest arrive as sent."""
+    """Channel that loses every packet with probability `p`, independently of the others; the rest arrive as sent."""
 
     name: ClassVar[str] = "packet-loss"
     usage: ClassVar[str] = "packet-loss p=0..1: each packet is lost with probability p"
@@ -31,7 +31,7 @@ class PacketLoss(Channel):
 
 
 class GilbertElliott(Channel):
-    """Packets are lost in bursts: a Markov chain of two states, good (all arrive) and bad (all are lost).
+    """Channel that loses packets in bursts: a Markov chain of two states, good (all arrive) and bad (all are lost).
 
     This is Gilbert's chain in the simple form that Hasslinger and Hohlfeld (2008), "The Gilbert-Elliott model for
     packet loss in real time services on the Internet", call the simple Gilbert model: Elliott's (1963) loss
@@ -41,9 +41,9 @@ class GilbertElliott(Channel):
         burst = 1 / b             mean number of packets lost in a row, geometrically distributed
         loss  = a / (a + b)       mean share of packets lost, and the probability that the first one is
 
-    so that b = 1 / burst and a = b * loss / (1 - loss). `burst = 1 / (1 - loss)` is independent loss; shorter bursts
-    than that are more regular than chance. A call begins in the stationary state: send the packets of many frames in
-    one call for bursts that reach over several.
+    so that b = 1 / burst and a = b * loss / (1 - loss). `burst = 1 / (1 - loss)` is independent loss; with shorter
+    bursts the losses are more regular than chance. A call begins in the stationary state: for bursts that reach over
+    several frames, send the packets of all of them in one call.
 
     Attributes:
         loss: mean share of the packets that are lost, 0..1; 1 loses every packet, whatever the burst.

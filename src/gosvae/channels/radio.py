@@ -1,7 +1,8 @@
-"""Radio channels: bits are mapped to symbols, fade, get noise, and are decided again. Sionna does all of it.
+"""Radio channels: bits are mapped to symbols, which fade and get noise, and the receiver decides the bits again.
 
-Sionna (Hoydis et al. 2022, "Sionna: An Open-Source Library for Next-Generation Physical Layer Research") has the
-constellations, the noise, the fading, and the codes of 5G; it is the extra `radio` and is imported at the first packet.
+Sionna (Hoydis et al. 2022, "Sionna: An Open-Source Library for Next-Generation Physical Layer Research") computes the
+constellations, the noise, the fading, and the codes of 5G. It is in the extra `radio` and is imported at the first
+packet.
 
 Axis legend: N bits, S symbols, M points of the constellation, C code blocks.
 """
@@ -31,15 +32,19 @@ _CONSTELLATIONS: dict[str, tuple[str, int]] = {
     "16qam": ("qam", 4),
     "64qam": ("qam", 6),
 }
-"""Sionna's family and the bits in a symbol; all have unit mean energy, and neighbours differ in one bit (3GPP TS
-38.211, section 5.1)."""
+"""Family of Sionna's constellations and number of bits in a symbol, for each modulation.
+
+All have unit mean energy, and neighbours differ in one bit (3GPP TS 38.211, section 5.1).
+"""
 
 LONGEST_BLOCK = 8448
+"""Largest number of bits in a block of base graph 1, with its CRC."""
 LONGEST_BLOCK_AT_LOW_RATE = 3776
-"""Bits in a block, with its CRC: of base graph 1, and of base graph 2 (at most 3840) below a rate of 0.34."""
+"""Largest number of bits in a block of base graph 2 (at most 3840), with its CRC; it serves rates below 0.34."""
 BLOCK_STEP = 64
-"""Blocks are multiples of so many bits, so that packets of all lengths share few codes."""
+"""Number of bits that the length of a block is a multiple of, so that packets of all lengths share few codes."""
 CRC_BITS = 24
+"""Number of bits of the CRC of a block."""
 _CHUNK_SYMBOLS = 2**16
 _PLACE = {"precision": "single", "device": "cpu"}
 _RNG_LOCK = threading.Lock()
@@ -47,7 +52,7 @@ _RNG_LOCK = threading.Lock()
 
 @dataclass(frozen=True)
 class _Parts:
-    """Sionna's blocks for one modulation."""
+    """Blocks of Sionna for one modulation."""
 
     bits_per_symbol: int
     mapper: Any
@@ -61,7 +66,7 @@ class _Parts:
 
 @dataclass(frozen=True)
 class _Code:
-    """Sionna's blocks for one LDPC code: `payload_bits` of a block are the packet's, the rest is its CRC."""
+    """Blocks of Sionna for one LDPC code; a block has `payload_bits` bits of the packet, then its CRC."""
 
     payload_bits: int
     n: int
@@ -72,7 +77,7 @@ class _Code:
 
 
 def _import_sionna() -> Any:
-    """Sionna's physical layer. Importing it seeds PyTorch's global generators anew: they are put back."""
+    """Return Sionna's physical layer. Its import seeds PyTorch's global generators; their state is restored."""
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             import sionna.phy
@@ -91,7 +96,7 @@ def _parts(modulation: Modulation) -> _Parts:
     return _Parts(
         bits_per_symbol=bits,
         mapper=phy.mapping.Mapper(constellation=constellation, **_PLACE),
-        # The nearest point of all decides all its bits: max-log, which is what the closed forms are for.
+        # The nearest point of the constellation decides all bits of a symbol (max-log), as the closed forms assume.
         decide=phy.mapping.Demapper("maxlog", constellation=constellation, hard_out=True, **_PLACE),
         likelihood=phy.mapping.Demapper("app", constellation=constellation, **_PLACE),
         gains=phy.channel.GenerateFlatFadingChannel(1, 1, **_PLACE),
@@ -118,7 +123,7 @@ def _code(block_bits: int, n: int, bits_per_symbol: int) -> _Code:
 
 @contextmanager
 def _draws_from(generator: torch.Generator, rng: torch.Generator) -> Iterator[None]:
-    """Sionna's blocks draw from a generator of their own: for a while it is the given one."""
+    """Replace the generator of Sionna's blocks by the given one within this context."""
     with _RNG_LOCK:
         kept = rng.get_state()
         rng.set_state(generator.get_state())
@@ -130,7 +135,7 @@ def _draws_from(generator: torch.Generator, rng: torch.Generator) -> Iterator[No
 
 
 def _bits_of(packet: bytes) -> Tensor:
-    """Float (N,), most significant bit of each byte first."""
+    """Return the bits of a packet as floats (N,), most significant bit of each byte first."""
     return torch.from_numpy(np.unpackbits(np.frombuffer(packet, np.uint8))).float()
 
 
@@ -139,12 +144,12 @@ def _bytes_of(bits_N: Tensor) -> bytes:
 
 
 def _padded(bits_N: Tensor, multiple: int) -> Tensor:
-    """The bits and zeros up to a multiple."""
+    """Return the bits, padded with zeros to a multiple of a length."""
     return torch.nn.functional.pad(bits_N, (0, -len(bits_N) % multiple))
 
 
 class _Radio(Channel):
-    """What the radio channels share; they differ in the gains of the symbols."""
+    """Base of the radio channels, which differ only in the gains of the symbols."""
 
     snr_db: Annotated[float, Field(ge=-100, le=100)]
     modulation: Modulation = "qpsk"
@@ -152,12 +157,13 @@ class _Radio(Channel):
 
     @abstractmethod
     def _gains(self, parts: _Parts, symbols: Sequence[int]) -> Tensor:
-        """Complex gains (S, 1, 1) of the symbols of all packets, given how many symbols each packet has."""
+        """Return complex gains (S, 1, 1) of the symbols of all packets, given the number of symbols of each packet."""
 
     def code_for(self, n_bytes: int) -> tuple[int, int, int]:
-        """Blocks, bits in a block with its CRC, and bits of a block on the air, for a packet of so many bytes.
+        """Return the number of blocks of a packet of `n_bytes` bytes, and the bits of a block before and after coding.
 
-        The packet is cut into as few blocks as the code allows, of equal length, padded with zeros.
+        The packet is cut into as few blocks as the code allows, of equal length, padded with zeros. The bits before
+        coding include the CRC; those after coding are sent on the air.
         """
         assert self.ldpc_rate is not None
         longest = LONGEST_BLOCK if self.ldpc_rate >= 0.34 else LONGEST_BLOCK_AT_LOW_RATE
@@ -170,7 +176,7 @@ class _Radio(Channel):
         return blocks, block_bits, n + -n % bits_per_symbol
 
     def _encoded(self, packet: bytes) -> Tensor:
-        """The bits that go on the air, a whole number of symbols."""
+        """Return the bits of a packet that are sent on the air, a whole number of symbols."""
         bits_N = _bits_of(packet)
         bits_per_symbol = _CONSTELLATIONS[self.modulation][1]
         if self.ldpc_rate is None or not packet:
@@ -182,7 +188,7 @@ class _Radio(Channel):
         return coded
 
     def _decoded(self, received_N: Tensor, n_bytes: int) -> tuple[bytes, bool]:
-        """A packet from decided bits (uncoded) or log-likelihood ratios, and whether its CRC tells of damage."""
+        """Return a packet from decided bits (uncoded) or log-likelihood ratios, and whether its CRC shows damage."""
         if self.ldpc_rate is None or not n_bytes:
             return _bytes_of(received_N[: 8 * n_bytes]), False
         blocks, block_bits, n = self.code_for(n_bytes)
@@ -217,16 +223,16 @@ class _Radio(Channel):
 
 
 class Awgn(_Radio):
-    """Additive white Gaussian noise on the complex baseband, coherent detection.
+    """Channel with additive white Gaussian noise on the complex baseband and coherent detection.
 
     Attributes:
         snr_db: **Es/N0** in dB: mean energy of a symbol on the air over the noise power density, so the noise has
             variance N0 = 10^(-snr_db / 10), half of it in each of the two dimensions. The energy for a bit of the
             packet is less: Eb/N0 = Es/N0 - 10 log10(b r) with b bits in a symbol and code rate r (1 without a code).
         modulation: `bpsk`, `qpsk`, `16qam` or `64qam`, Gray-mapped, of unit mean energy.
-        ldpc_rate: None, and bits are decided symbol by symbol; or the rate, 0.25..0.92, of the LDPC code of 5G (3GPP
-            TS 38.212) with its CRC-24B on each block, decoded in 20 iterations of belief propagation. A packet whose
-            CRC does not agree is marked as damaged. The rate is that of a block with its CRC and padding.
+        ldpc_rate: rate, 0.25..0.92, of the LDPC code of 5G (3GPP TS 38.212) with its CRC-24B on each block, decoded in
+            20 iterations of belief propagation; None decides bits symbol by symbol without a code. The rate is that of
+            a block with its CRC and padding. A packet whose CRC does not agree is marked as damaged.
     """
 
     name: ClassVar[str] = "awgn"
@@ -237,14 +243,14 @@ class Awgn(_Radio):
 
 
 class Rayleigh(_Radio):
-    """Flat Rayleigh fading, then noise; the receiver knows every gain.
+    """Channel with flat Rayleigh fading and then noise; the receiver knows every gain.
 
-    A gain is complex Gaussian of mean power 1, so that `snr_db`, as in `Awgn`, is the mean **Es/N0**.
+    A gain is complex Gaussian of mean power 1, so that `snr_db` is the mean **Es/N0**.
 
     Attributes:
-        snr_db, modulation, ldpc_rate: as in `Awgn`.
-        fading: `packet`, one gain for all symbols of a packet (slow fading: whole packets are bad), or `symbol`, one
-            for each (ideal interleaving).
+        snr_db, modulation, ldpc_rate: see `Awgn`.
+        fading: `packet` for one gain for all symbols of a packet (slow fading: whole packets are bad), or `symbol` for
+            one gain for each symbol (ideal interleaving).
     """
 
     name: ClassVar[str] = "rayleigh"

@@ -1,4 +1,4 @@
-"""Channels by name: `NAME KEY=VALUE ...` becomes a `Channel`."""
+"""Names of the channels: a specification `NAME KEY=VALUE ...` becomes a `Channel`."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from gosvae.errors import ConfigError, unknown_name
 _MEMBERS: tuple[type[Channel], ...] = (BinarySymmetric, BitErasure, PacketLoss, GilbertElliott, Awgn, Rayleigh)
 
 CHANNELS: Mapping[str, type[Channel]] = MappingProxyType({member.name: member for member in _MEMBERS})
-"""Every channel by the name that its specification begins with."""
+"""Channels, by the name that their specification begins with."""
 
 
 def load_channel(spec: str) -> Channel:
-    """The channel that a specification describes.
+    """Return the channel that a specification describes.
 
     Args:
         spec: a name of `CHANNELS` and its values, for example `packet-loss p=0.1`, `gilbert-elliott loss=0.1 burst=4`,
             `awgn snr_db=8 modulation=qpsk`.
 
     Raises:
-        ConfigError: an unknown name or key, or a value that is missing or impossible; the message lists what there is.
+        ConfigError: a name or key is unknown, or a value is missing or impossible; the message lists the known ones.
     """
     name, *words = spec.split() or [""]
     if name not in CHANNELS:

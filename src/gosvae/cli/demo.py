@@ -1,4 +1,4 @@
-"""`gosvae demo`: the whole way on images that are always at hand, or on one's own."""
+"""`gosvae demo`: compare the package's models with classical codecs on generated scenes or on the user's images."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from gosvae.evaluation.tables import terminal_table
 from gosvae.experts.registry import load_expert
 
 SHOWN = (DEFAULT_CODEC, "gosvae-compact-camvid", "vqvae-camvid", PAPER_CODEC)
-"""The codecs of the package that are compared, the paper's last."""
+"""Names of the package's codecs that the demo compares, the paper's codec last."""
 LEVELS = (64, 128, 192)
-"""At which codecs of variable rate are shown."""
+"""Levels at which the demo shows codecs of variable rate."""
 LONGEST_SIDE = 1024
-"""Larger pictures are scaled down to it in the demo, so that it stays quick."""
+"""Number of pixels of the longest side; larger pictures are scaled down, so that the demo stays quick."""
 
 
 @dataclass
 class _Shrunk(Dataset):
-    """Pictures scaled down to at most LONGEST_SIDE pixels on a side."""
+    """Dataset whose pictures are scaled down to at most LONGEST_SIDE pixels on a side."""
 
     dataset: Dataset
 
@@ -61,7 +61,7 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def entries_of_the_package() -> list[CodecEntry]:
-    """`SHOWN`, as far as the package has them, and those of variable rate at some levels."""
+    """Return the installed codecs of `SHOWN` as entries; a codec of variable rate has one for each of `LEVELS`."""
     entries = []
     for name in SHOWN:
         if name not in embedded_codecs():
@@ -75,7 +75,7 @@ def entries_of_the_package() -> list[CodecEntry]:
 
 
 def _baselines() -> list[ClassicalCodec]:
-    """Classical codecs to compare with; says so where JPEG XL is not installed."""
+    """Return the classical codecs to compare with; print a note for each that is not installed."""
     codecs: list[ClassicalCodec] = []
     for name in ("avif", "jpegxl", "webp", "jpeg"):
         try:
@@ -86,7 +86,7 @@ def _baselines() -> list[ClassicalCodec]:
 
 
 def run_demo(options: argparse.Namespace) -> int:
-    """Evaluate the package's models and classical codecs at like bytes; print a table, write a picture."""
+    """Evaluate the package's models and classical codecs at similar bytes; print a table and write a picture."""
     dataset: Dataset
     if options.count < 1:
         raise ConfigError(f"--count must be at least 1, got {options.count}")

@@ -1,4 +1,4 @@
-"""`gosvae entropy` and `gosvae train-entropy`: what entropy models make of a codec's indices, and learning one."""
+"""`gosvae entropy` and `gosvae train-entropy`: compare the entropy models of a codec, and train one."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def run_train_entropy(options: argparse.Namespace) -> int:
     outcome = train_context(
         recipe, codec, seen, run, folder, max_minutes=options.max_minutes, progress=not options.quiet
     )
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # one of several devices speaks for all
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # only the first of several devices prints
         print(
             f"finished: {folder}" if outcome.complete else f"stopped at step {outcome.step}, to be continued: {folder}"
         )

@@ -1,4 +1,4 @@
-"""`gosvae evaluate`: codecs against an expert on a data set, with classical codecs at like bytes."""
+"""`gosvae evaluate`: measure codecs with an expert on a data set, with classical codecs at similar bytes."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frechet", choices=("none", "auto", *FRECHET_NAMES), default="none", metavar="NETWORK",
         help="network for a Frechet distance between the sets of images: inception (FID), squeezenet, expert, or auto "
-        "(the first of them that is at hand)",
+        "(the first of them that is available)",
     )  # fmt: skip
     parser.add_argument(
         "--effort",
@@ -133,7 +133,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def add_link(parser: argparse.ArgumentParser) -> None:
-    """`--channel` and what belongs to it."""
+    """Add `--channel` and the options that belong to it."""
     parser.add_argument(
         "--channel", metavar="CHANNEL",
         help="send every stream in packets over this channel, such as 'packet-loss p=0.1' or 'awgn snr_db=8'; all "
@@ -146,7 +146,7 @@ def add_link(parser: argparse.ArgumentParser) -> None:
 
 
 def link_of(options: argparse.Namespace) -> LinkSettings | None:
-    """The link that was asked for; None without a channel.
+    """Return the link that the options ask for; None without a channel.
 
     Raises:
         ConfigError: an unknown channel, or repair packets without one.
@@ -159,12 +159,12 @@ def link_of(options: argparse.Namespace) -> LinkSettings | None:
 
 
 def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecEntry]:
-    """Codecs (their networks on a device), matched baselines and sweeps as entries of an evaluation.
+    """Return codecs (their networks on a device), matched baselines and sweeps as entries of an evaluation.
 
-    `label-map` has the expert of the evaluation, `label-map:EXPERT` its own.
+    `label-map` uses the expert of the evaluation, `label-map:EXPERT` the expert that it names.
 
     Raises:
-        ConfigError: `--match` names no codec of the evaluation, or `--anchor` no curve of it.
+        ConfigError: `--match` names no codec of the evaluation, or `--anchor` names none of its curves.
     """
     entries: list[CodecEntry] = []
     specs = options.codecs or ([] if options.sweep else [DEFAULT_CODEC])
@@ -177,7 +177,7 @@ def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecE
         if budget_bytes is not None:
             entries.append(CodecEntry(spec, codec, budget_bytes=budget_bytes, curve=options.curve))
             continue
-        taken = codec.name in [entry.label for entry in entries]  # two runs of one recipe have one name
+        taken = codec.name in [entry.label for entry in entries]  # two runs of the same recipe have the same name
         entries.append(CodecEntry(spec if ":" in spec or taken else codec.name, codec, curve=options.curve))
     by_spec = dict(zip(specs, entries, strict=True))
     matches = options.match if options.match is not None else specs[:1]
@@ -209,13 +209,13 @@ def _load(spec: str, options: argparse.Namespace, device: torch.device) -> Image
 
 
 def _options_of(spec: str, options: argparse.Namespace) -> StreamOptions:
-    """How a codec of the evaluation writes: `--effort` is for those that know it, slices where packets may be lost."""
+    """Return the options of a codec's streams: `--effort` if the codec has it, and slices if packets may be lost."""
     slices = 1 if options.channel is None else options.packets
     return stream_options(spec, effort=options.effort, slices=slices)
 
 
 def write_results(evaluation: Evaluation, folder: Path, *, details: bool = False) -> list[Path]:
-    """Write result JSONs, the table, the picture and the plot; return what a person opens first."""
+    """Write result JSONs, the table, the picture and the plot; return the paths of the files to open."""
     save_evaluation(evaluation, folder)
     paths = [folder / "table.md"]
     write_atomically(paths[0], markdown_table(evaluation, details=details).encode())
@@ -230,7 +230,7 @@ def write_results(evaluation: Evaluation, folder: Path, *, details: bool = False
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
-    """Evaluate and print the table."""
+    """Evaluate the codecs and print the table."""
     if options.limit is not None and options.limit < 1:
         raise ConfigError(f"--limit must be at least 1, got {options.limit}")
     if options.anchor:

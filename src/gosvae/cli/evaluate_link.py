@@ -1,4 +1,4 @@
-"""`gosvae evaluate-link`: task quality over channels that get worse, for several systems at equal bytes on the air."""
+"""`gosvae evaluate-link`: measure systems over channels that get worse, at equal bytes on the air."""
 
 from __future__ import annotations
 
@@ -83,10 +83,10 @@ def add_evaluate_link(parser: argparse.ArgumentParser) -> None:
 
 
 def systems_of(options: argparse.Namespace, device: torch.device) -> list[System]:
-    """Every codec with every overhead.
+    """Return every codec with every overhead.
 
     Raises:
-        ConfigError: a codec that cannot be loaded, or no budget above 0.
+        ConfigError: a codec that cannot be loaded, or a budget that is not above 0.
     """
     if options.kib <= 0:
         raise ConfigError(f"--kib {options.kib}: expected more than 0")
@@ -104,7 +104,7 @@ def systems_of(options: argparse.Namespace, device: torch.device) -> list[System
 
 
 def write_sweep(sweep: Sweep, folder: Path) -> list[Path]:
-    """Write the result, the tables and a plot for each axis; return what a person opens first."""
+    """Write the result, the tables and a plot for each axis; return the paths of the files to open."""
     save_sweep(sweep, folder)
     paths = [folder / "table.md"]
     write_atomically(paths[0], link_tables(sweep).encode())
@@ -116,7 +116,7 @@ def write_sweep(sweep: Sweep, folder: Path) -> list[Path]:
 
 
 def run_evaluate_link(options: argparse.Namespace) -> int:
-    """Sweep and print the tables."""
+    """Measure every system on every channel and print the tables."""
     if options.points is not None and len(options.axes) > 1:
         raise ConfigError(f"--points are those of one axis, not of {', '.join(options.axes)}: choose one --axes")
     if options.limit is not None and options.limit < 1:
@@ -126,7 +126,7 @@ def run_evaluate_link(options: argparse.Namespace) -> int:
         dataset = EvenlySpaced(dataset, options.limit)
     device, expert = device_of(options), load_expert(options.expert)
     expert.to(device)
-    # The channel and the overhead of the settings are those of each point and system.
+    # Each point has its own channel and each system its own overhead; those of the settings are not used.
     link = LinkSettings(PacketLoss(p=0.0), 0.0, options.packets, options.mtu, options.seed)
     sweep = sweep_link(
         systems_of(options, device),

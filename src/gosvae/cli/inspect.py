@@ -1,12 +1,15 @@
-"""`gosvae info` and `gosvae list`."""
+"""`gosvae info` and `gosvae list`: describe a file, and list the names that commands accept."""
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from gosvae import bitstream
 from gosvae.cli.streams import read_stream
+from gosvae.cli.targets import STANDARD
 from gosvae.codecs.checkpoint import read_json
 from gosvae.codecs.classical import CLASSICAL_CODECS
 from gosvae.codecs.registry import (
@@ -20,18 +23,22 @@ from gosvae.codecs.registry import (
 from gosvae.codecs.slices import ENTROPY_MODELS
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.datasets.registry import DATASETS
-from gosvae.errors import BitstreamError, CheckpointError, ForeignStreamError
+from gosvae.errors import BitstreamError, CheckpointError, ConfigError, ForeignStreamError, unknown_name
 from gosvae.experts.compact import count_parameters
-from gosvae.experts.registry import EXPERTS, embedded_experts, load_expert
+from gosvae.experts.registry import EMBEDDED, EXPERTS, embedded_experts, load_expert
 from gosvae.recipes import load_recipe, recipe_names
 from gosvae.units import kib, rate_bpp
+from gosvae.walk import expanded, printable
 
 
 def add_info(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae info`."""
     parser.add_argument(
-        "what", help="a .gos file, a checkpoint folder, or the name of a model of the package", metavar="WHAT"
+        "what",
+        help="a .gos file, - for one on standard input, a checkpoint folder, or the name of a model of the package",
+        metavar="WHAT",
     )
+    _add_json(parser)
     parser.set_defaults(run=run_info)
 
 
@@ -40,33 +47,59 @@ def add_list(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "kind", nargs="?", choices=("recipes", "experts", "datasets", "codecs"), help="list only these; default: all"
     )
+    _add_json(parser)
     parser.set_defaults(run=run_list)
 
 
-def _print_table(rows: dict[str, str]) -> None:
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _print_table(rows: Mapping[str, object]) -> None:
     width = max(map(len, rows))
-    for name, text in rows.items():
-        print(f"  {name:<{width}}  {text}")
+    for name, value in rows.items():
+        print(f"  {name:<{width}}  {printable(str(value))}")
+
+
+def _print_json(tree: object) -> None:
+    print(json.dumps(tree, indent=2))
 
 
 def run_info(options: argparse.Namespace) -> int:
     """Describe a file or a checkpoint."""
-    path = Path(options.what)
+    rows, numbers = _describe(options.what)
+    if options.json:
+        _print_json({name.replace(" ", "_"): value for name, value in {**rows, **numbers}.items()})
+    else:
+        _print_table(rows)
+    return 0
+
+
+def _describe(what: str) -> tuple[dict[str, str], dict[str, object]]:
+    """Return the lines on a file or a checkpoint, and the values that stand in JSON in place of some of them."""
+    if what == STANDARD:
+        return _describe_stream(read_stream(None), "standard input")
+    path = expanded(what)
     if path.is_file():
-        return _info_stream(path)
-    folder = path if path.is_dir() else models_folder() / options.what
+        return _describe_stream(read_stream(path), str(path))
+    name = EMBEDDED if what == "embedded" else what
+    folder = path if path.is_dir() else models_folder() / name
+    known = [*embedded_codecs(), *embedded_experts()]
+    if not path.is_dir() and name.partition(":")[0] not in known:
+        if len(path.parts) > 1 or path.suffix:
+            raise ConfigError(f"no such file or folder: {name}; gosvae list shows the names of the package's models")
+        raise ConfigError(f"{unknown_name('model', name, known)}, and there is no file or folder of that name")
     tree = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     if isinstance(tree, dict) and (tree.get("kind") == "expert" or "model_type" in tree):
-        return _info_expert(folder)
-    return _info_codec(options.what)
+        return _describe_expert(folder), {}
+    return _describe_codec(what), {}
 
 
-def _info_stream(path: Path) -> int:
-    data = read_stream(path)
+def _describe_stream(data: bytes, label: str) -> tuple[dict[str, str], dict[str, object]]:
     try:
         stream = bitstream.unpack_slices(data)
     except BitstreamError as error:
-        raise type(error)(f"{path}: {error}", argument=error.argument) from None
+        raise type(error)(f"{label}: {error}", argument=error.argument) from None
     try:
         maker = codec_of_stream(data).name
     except ForeignStreamError:
@@ -84,11 +117,19 @@ def _info_stream(path: Path) -> int:
         "entropy model": f"{header.entropy_model_id} ({model})",
         "codec": f"{header.fingerprint.hex()} ({maker})",
     }
-    _print_table(rows)
-    return 0
+    numbers: dict[str, object] = {
+        "version": stream.version,
+        "width": header.width,
+        "height": header.height,
+        "bytes": len(data),
+        "bpp": rate,
+        "payload": sum(lengths),
+        "slices": len(lengths),
+    }
+    return rows, numbers
 
 
-def _info_codec(what: str) -> int:
+def _describe_codec(what: str) -> dict[str, str]:
     codec = load_trained_codec(what)
     card, notes = codec.checkpoint.card, codec.checkpoint.provenance
     rows = {
@@ -101,16 +142,15 @@ def _info_codec(what: str) -> int:
             rows[key.replace("_", " ")] = _note(notes[key])
     if isinstance(notes.get("expert"), dict):
         rows["expert"] = f"{notes['expert']['name']} ({notes['expert']['fingerprint'][:16]})"
-    _print_table(rows)
-    return 0
+    return rows
 
 
 def _note(value: object) -> str:
-    """Text of a value of the provenance; a mapping such as steps by stage becomes `joint 260`."""
+    """Return a value of the provenance as text; a mapping such as steps by stage becomes `joint 260`."""
     return ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else str(value)
 
 
-def _info_expert(folder: Path) -> int:
+def _describe_expert(folder: Path) -> dict[str, str]:
     expert = load_expert(folder)
     notes = read_json(folder / "provenance.json") if (folder / "provenance.json").is_file() else {}
     if not isinstance(notes, dict):
@@ -125,8 +165,7 @@ def _info_expert(folder: Path) -> int:
     for key in ("dataset", "images", "minutes", "hardware", "revision", "date"):
         if notes.get(key) is not None:
             rows[key] = str(notes[key])
-    _print_table(rows)
-    return 0
+    return rows
 
 
 def _summary(codec: TrainedCodec) -> str:
@@ -135,7 +174,7 @@ def _summary(codec: TrainedCodec) -> str:
 
 
 def run_list(options: argparse.Namespace) -> int:
-    """List what can be named."""
+    """List the recipes, experts, data sets and codecs that commands accept by name."""
     sections: dict[str, dict[str, str]] = {}
     recipes = {name: load_recipe(name) for name in recipe_names()}
     sections["recipes"] = {name: recipe.description for name, recipe in recipes.items()}
@@ -147,8 +186,11 @@ def run_list(options: argparse.Namespace) -> int:
     }
     sections["codecs"] |= {f"{name}[:QUALITY]": "classical" for name in CLASSICAL_CODECS}
     sections["codecs"][f"{LABEL_MAP}[:EXPERT]"] = "the expert's class map and nothing else: the bound for a single task"
-    for title, rows in sections.items():
-        if options.kind in (None, title):
-            print(f"{title}:")
-            _print_table(rows)
+    chosen = {title: rows for title, rows in sections.items() if options.kind in (None, title)}
+    if options.json:
+        _print_json(chosen)
+        return 0
+    for title, rows in chosen.items():
+        print(f"{title}:")
+        _print_table(rows)
     return 0

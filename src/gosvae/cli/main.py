@@ -1,4 +1,4 @@
-"""The `gosvae` command: parses, dispatches, and turns errors into one line and exit status 2.
+"""The `gosvae` command: parses, dispatches, and turns every error into one line and an exit status.
 
 The module of a command is imported when the command is called, so that the version, the help and a refusal of an
 unknown command appear at once, without PyTorch.
@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from gosvae.errors import GosvaeError, unknown_name
+from gosvae.walk import printable
 
 COMMANDS = {
     "compress": ("streams:add_compress", "compress images"),
@@ -33,15 +37,25 @@ COMMANDS = {
     "send": ("send:add_send", "send images to a receiver"),
     "receive": ("receive:add_receive", "receive images, apply the expert, answer, show a live page"),
     "reproduce": ("reproduce:add_reproduce", "make the paper's tables and figures"),
+    "completion": ("completion:add_completion", "print the completion script of a shell"),
 }
-"""Commands by name: the function that adds its options, as MODULE:FUNCTION under `gosvae.cli`, and its summary."""
+"""Commands by name: the function that adds their options (MODULE:FUNCTION under `gosvae.cli`), and their summary."""
+
+EXIT_STATUS = """\
+exit status:
+  0    done
+  1    done, but some of several inputs could not be used; each of them is named on standard error
+  2    refused, or nothing could be done: one line on standard error says why
+  70   a defect of gosvae
+  130  interrupted (Ctrl-C)
+  141  the reader of standard output has gone"""
 
 OPTIONS_BY_ARGUMENT = {"use_labels": "no_labels", "client_authority": "client_ca", "token": "token_file"}
-"""Options whose name is not that of the argument of the Python API that they stand for."""
+"""Names of options by the argument of the Python API that they stand for, where the two names differ."""
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows the default of every option that has one, and examples as they are written."""
+    """Help formatter that shows the default of every option that has one, and examples as they are written."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
@@ -51,18 +65,26 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
         return action.help if hidden else super()._get_help_string(action)
 
 
+class _StandardError(logging.StreamHandler[Any]):
+    """Writes to what standard error is at the time: programs that call `main` may replace it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.setStream(sys.stderr)
+        super().emit(record)
+
+
 class _Version(argparse.Action):
-    """Prints the version of the installed package."""
+    """Option that prints the version of the installed package."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        from importlib.metadata import version  # imported here: no other command waits for it
+        from importlib.metadata import version  # imported here, so that no other command waits for it
 
         print(f"gosvae {version('gosvae')}")
         parser.exit()
 
 
-class _MainHelpFormatter(argparse.HelpFormatter):
-    """Gives each command one line: argparse does not count that commands are indented further than options."""
+class _MainHelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help formatter that leaves room for each command on one line: commands are indented further than options."""
 
     def format_help(self) -> str:
         self._action_max_length += self._indent_increment
@@ -70,14 +92,29 @@ class _MainHelpFormatter(argparse.HelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, without the whole usage before it; commands inherit it."""
+    """Parser that reports an error in one line, without the usage before it; parsers of commands inherit this."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register("type", float, _finite)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
+def _finite(text: str) -> float:
+    """Return the number of an option: `nan` and `inf` are refused, since no option has a meaning for them."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}")
+    return value
+
+
 class _MainParser(_Parser):
-    """Parser of the command's name, which it corrects where it is unknown."""
+    """Parser of the command's name; for an unknown name it suggests a similar one."""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if isinstance(action.choices, dict) and value not in action.choices:
@@ -85,7 +122,7 @@ class _MainParser(_Parser):
 
 
 class _CommandParser(_Parser):
-    """Parser of one command, whose options are added when they are needed first."""
+    """Parser of one command, whose options are added when they are first needed."""
 
     place = ""
 
@@ -95,6 +132,7 @@ class _CommandParser(_Parser):
             self.place = ""
             add: Callable[[argparse.ArgumentParser], None] = getattr(import_module(f"gosvae.cli.{module}"), function)
             add(self)
+            _add_debug(self)
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         self._load()
@@ -105,14 +143,22 @@ class _CommandParser(_Parser):
         return super().format_help()
 
 
+def _add_debug(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="print the traceback of an error too"
+    )
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = _MainParser(
         prog="gosvae",
         formatter_class=_MainHelpFormatter,
         description="A goal-oriented image codec: sends what a perception model needs, in a fraction of the bytes.",
+        epilog=EXIT_STATUS,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    _add_debug(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser)
     for name, (place, summary) in COMMANDS.items():
         sentence = f"{summary[0].upper()}{summary[1:]}."
@@ -123,32 +169,45 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def message_of(error: GosvaeError, parser: argparse.ArgumentParser) -> str:
-    """Return an error's line; where the command has an option for what mends it, that option stands behind."""
+    """Return the printable line of an error, followed by the option of the command that mends it, if there is one."""
+    line = printable(str(error))
     dest = OPTIONS_BY_ARGUMENT.get(error.argument or "", error.argument)
     for action in parser._actions if dest else ():
         if action.dest == dest and action.option_strings:
-            return f"{error} (option {action.option_strings[-1]})"
-    return str(error)
+            return f"{line} (option {action.option_strings[-1]})"
+    return line
+
+
+def _refuse(line: str, options: argparse.Namespace, status: int = 2) -> int:
+    """Print the line of an error, after its traceback if that was asked for, and return the exit status."""
+    if getattr(options, "debug", False):
+        traceback.print_exc()
+    print(f"gosvae: error: {line}", file=sys.stderr)
+    return status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0 done, 2 an error that the user can mend, 130 interrupted."""
-    logging.basicConfig(level=logging.WARNING, format="gosvae: %(message)s")
+    """Run a command and return its exit status, see `EXIT_STATUS`."""
+    logging.basicConfig(level=logging.WARNING, format="gosvae: %(message)s", handlers=[_StandardError()])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a character that the terminal lacks never ends a command
     options = make_parser().parse_args(arguments)
     try:
         status: int = options.run(options)
     except GosvaeError as error:
-        print(f"gosvae: error: {message_of(error, options.parser)}", file=sys.stderr)
-        return 2
+        return _refuse(message_of(error, options.parser), options)
     except KeyboardInterrupt:
         print("gosvae: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, such as `| head`
+    except BrokenPipeError:  # the reader of the output, such as `| head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:  # the file system's own word on a path, such as a missing permission
-        print(f"gosvae: error: {error.filename or 'file system'}: {error.strerror or error}", file=sys.stderr)
-        return 2
+    except OSError as error:  # an error of the file system for a path, such as a missing permission
+        return _refuse(printable(f"{error.filename or 'file system'}: {error.strerror or error}"), options)
+    except Exception as error:  # a defect
+        advice = "this is a defect of gosvae: please report it, with the output of the same command and --debug"
+        return _refuse(printable(f"{type(error).__name__}: {error}; {advice}"), options, status=70)
     return status
 
 

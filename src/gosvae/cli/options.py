@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ EXPERT_HELP = (
 
 
 def add_geometry(parser: argparse.ArgumentParser) -> None:
-    """`--resize` and `--crop`."""
+    """Add `--resize` and `--crop`."""
     parser.add_argument(
         "--resize", type=parse_size, metavar="HxW", help="resize images to this size; default: that of the data set"
     )
@@ -39,7 +40,7 @@ def add_geometry(parser: argparse.ArgumentParser) -> None:
 
 
 def geometry_of(options: argparse.Namespace) -> GeometryConfig | None:
-    """The geometry that was asked for; None leaves each dataset its own."""
+    """Return the geometry that the options ask for; None leaves each dataset its own."""
     if options.resize is None and options.crop is None:
         return None
     resize, crop = options.resize or (None, None), options.crop or (None, None)
@@ -47,15 +48,26 @@ def geometry_of(options: argparse.Namespace) -> GeometryConfig | None:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Height and width of `256x512`, for argparse."""
+    """Return height and width from text such as `256x512`, for argparse."""
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if match is None or "0" in match.groups():
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH such as 256x512, got {text!r}")
     return int(match[1]), int(match[2])
 
 
+def parse_kib(text: str) -> float:
+    """Return a size in KiB, above 0, for argparse."""
+    try:
+        size = float(text)
+    except ValueError:
+        size = math.nan
+    if not 0 < size < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a size in KiB above 0 such as 0.5, got {text!r}")
+    return size
+
+
 def add_perceptual(parser: argparse.ArgumentParser, *, default: str) -> None:
-    """`--lpips` and `--weights`."""
+    """Add `--lpips` and `--weights`."""
     parser.add_argument(
         "--lpips", choices=("auto", "none", *PERCEPTUAL_NAMES), default=default, help="perceptual distance to use"
     )
@@ -68,10 +80,10 @@ def add_perceptual(parser: argparse.ArgumentParser, *, default: str) -> None:
 
 
 def perceptual_of(options: argparse.Namespace, device: str | torch.device = "cpu") -> PerceptualLoss | None:
-    """The perceptual distance that was asked for, on a device.
+    """Return the perceptual distance that the options ask for, on a device.
 
     Raises:
-        MissingDependencyError: its weights are not at hand.
+        MissingDependencyError: its weights are not found.
     """
     if options.lpips == "none":
         return None
@@ -80,7 +92,7 @@ def perceptual_of(options: argparse.Namespace, device: str | torch.device = "cpu
 
 
 def add_run(parser: argparse.ArgumentParser, *, seed: bool = True, precision: bool = True) -> None:
-    """`--max-minutes`, `--accelerator` and what else belongs to a training."""
+    """Add `--max-minutes`, `--accelerator` and the other options of a training."""
     parser.add_argument(
         "--max-minutes", type=float, metavar="MINUTES",
         help="stop cleanly after this time; the same command continues",
@@ -100,7 +112,7 @@ def add_run(parser: argparse.ArgumentParser, *, seed: bool = True, precision: bo
 
 
 def add_packets(parser: argparse.ArgumentParser) -> None:
-    """`--packets`, `--mtu` and `--seed`: how images travel over a channel."""
+    """Add `--packets`, `--mtu` and `--seed`, which say how images are sent over a channel."""
     parser.add_argument(
         "--packets", type=int, default=8, metavar="N", help="number of packets of an image on a channel"
     )
@@ -111,8 +123,10 @@ def add_packets(parser: argparse.ArgumentParser) -> None:
 
 
 def stream_options(spec: str, *, effort: int = DEFAULT_OPTIONS.effort, slices: int = 1) -> StreamOptions:
-    """Return how a codec writes streams that are evaluated: several slices are interleaved; options that the codec does
-    not have are left out."""
+    """Return the options of streams that are evaluated: several slices are interleaved.
+
+    Options that the codec does not have are left out.
+    """
     wanted = {"slices": slices, "layout": "interleaved" if slices > 1 else "bands", "effort": effort}
     names = option_names(spec)
     return StreamOptions(**{name: value for name, value in wanted.items() if name in names})  # type: ignore[arg-type]
@@ -120,7 +134,7 @@ def stream_options(spec: str, *, effort: int = DEFAULT_OPTIONS.effort, slices: i
 
 @contextmanager
 def plot_or_note() -> Iterator[None]:
-    """Leave out the plot of this block where its package is absent, and say so: the results are written already."""
+    """Leave out the plot of this block, with a note, if its package is missing: the results are already written."""
     try:
         yield
     except MissingDependencyError as error:
@@ -128,7 +142,7 @@ def plot_or_note() -> Iterator[None]:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """`--device`."""
+    """Add `--device`."""
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
@@ -138,7 +152,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
-    """`--precision`."""
+    """Add `--precision`."""
     parser.add_argument(
         "--precision", choices=get_args(Precision), default="32",
         help="arithmetic of a variable-rate codec's networks; auto: bf16 where the device computes in it, else 32 bits",
@@ -146,16 +160,16 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
 
 
 def precision_of(spec: str, options: argparse.Namespace) -> Precision:
-    """Return the precision that was asked for where the codec has the option, 32 bits elsewhere."""
+    """Return the precision that the options ask for if the codec has a choice, else 32 bits."""
     wanted: Precision = options.precision
     return wanted if "precision" in option_names(spec) else "32"
 
 
 def device_of(options: argparse.Namespace) -> torch.device:
-    """The device that was asked for.
+    """Return the device that the options ask for.
 
     Raises:
-        ConfigError: a GPU that is not there.
+        ConfigError: a GPU is asked for, and there is none.
     """
     there = torch.cuda.is_available()
     if options.device == "cuda" and not there:

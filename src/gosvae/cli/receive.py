@@ -1,4 +1,4 @@
-"""`gosvae receive`: decodes frames of senders, lets the expert look at them, answers, and shows it all on a page."""
+"""`gosvae receive`: decode frames of senders, apply the expert, answer, and show the results on a page."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def add_receive(parser: argparse.ArgumentParser) -> None:
 
 
 def _config(options: argparse.Namespace) -> ReceiverConfig:
-    """What the options ask for; errors as `ReceiverConfig`."""
+    """Return the configuration that the options ask for; errors are those of `ReceiverConfig`."""
     if (options.tls_cert is None) != (options.tls_key is None) or (options.client_ca and not options.tls_cert):
         raise ConfigError("--tls-cert and --tls-key go together, and --client-ca needs both")
     tls = None if options.tls_cert is None else ServerTls(options.tls_cert, options.tls_key, options.client_ca)

@@ -1,4 +1,4 @@
-"""`gosvae reproduce`: the paper's tables and figures, one command for each."""
+"""`gosvae reproduce`: make the paper's tables and figures, one or all."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
 
 
 def job_of(options: argparse.Namespace) -> Job:
-    """What the options ask for."""
+    """Return the job that the options ask for."""
     run = {name: getattr(options, name) for name in ("accelerator", "devices", "precision", "workers", "cache_mib")}
     return Job(
         data=options.data,
@@ -82,10 +82,10 @@ def job_of(options: argparse.Namespace) -> Job:
 
 
 def experiments_of(options: argparse.Namespace, world: World) -> tuple[str, ...]:
-    """The tables and figures that are asked for and that the data can make.
+    """Return the tables and figures that are asked for and that the data can make.
 
     Raises:
-        ConfigError: Table II without ADE20K.
+        ConfigError: Table II is asked for, and the data is not ADE20K.
     """
     ade20k = world.is_ade20k
     if options.experiment == "all":
@@ -99,7 +99,7 @@ def experiments_of(options: argparse.Namespace, world: World) -> tuple[str, ...]
 
 
 def run_reproduce(options: argparse.Namespace) -> int:
-    """Make the rows, then the report; 0 where all rows are done, 1 where some failed, 3 where some are left."""
+    """Make the rows, then the report; return 0 if all rows are done, 1 if some failed, 3 if some are left."""
     if options.pictures < 1:
         raise ConfigError(f"--pictures must be at least 1, got {options.pictures}")
     world = World(job_of(options))
@@ -122,7 +122,7 @@ def run_reproduce(options: argparse.Namespace) -> int:
     summary = Summary()
     try:
         summary = runner.run(max_minutes=options.max_minutes)
-    finally:  # Ctrl-C too: what is there is shown
+    finally:  # after Ctrl-C too: the report shows the rows that are done
         path = write_report(
             runner,
             experiments,
@@ -135,7 +135,7 @@ def run_reproduce(options: argparse.Namespace) -> int:
 
 
 def report_status(summary: Summary) -> int:
-    """Print how it ended and return the exit status."""
+    """Print how the run ended and return the exit status."""
     for row_id, reason in summary.failed.items():
         print(f"gosvae: row {row_id} failed: {reason}", file=sys.stderr)
     print(f"{len(summary.done)} rows are done, {len(summary.failed)} failed, {len(summary.left)} are left")

@@ -1,16 +1,19 @@
-"""`gosvae send`: pictures of a folder, a video, a camera or a pipe to a receiver, at a given rate."""
+"""`gosvae send`: send pictures of a folder, a video, a camera or a pipe to a receiver, at a given rate."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import contextlib
+import math
 import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -20,15 +23,18 @@ from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, option_names
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.codecs.trained import TrainedCodec
-from gosvae.errors import ConfigError, LinkError
+from gosvae.errors import ConfigError, ImageError, LinkError
 from gosvae.images import write_image
 from gosvae.packets.packet import DEFAULT_MTU_BYTES
 from gosvae.protocol.class_maps import ClassMapCoding
 from gosvae.protocol.frames import Answer
 from gosvae.protocol.security import TOKEN_VARIABLE, ClientTls, Endpoint, read_token
 from gosvae.sender.client import LinkClient
-from gosvae.sender.sender import GrpcTarget, Target, UdpTarget, percentile, send_pictures
-from gosvae.sender.sources import CAMERA, is_video, open_source, resized, video_fps
+from gosvae.sender.grpc_target import GrpcTarget
+from gosvae.sender.reconnect import Reconnection
+from gosvae.sender.sender import UdpTarget, percentile, send_pictures
+from gosvae.sender.sources import CAMERA, PictureFiles, is_video, open_source, resized, video_fps
+from gosvae.sender.target import Target
 from gosvae.sender.transmitter import Transmitter
 from gosvae.sender.udp import UdpSender
 from gosvae.tensors import ImageArray
@@ -42,8 +48,10 @@ EXAMPLE = """examples:
 """
 DEFAULT_FPS = 10.0
 PACE = 2.0
-"""Pace of UDP packets over the rate: a frame leaves in half of its time, the next one is coded in the other half."""
+"""Ratio of the pace of UDP packets to the rate: a frame is sent in half of its time, which leaves time for coding."""
 MOST_FPS = 1000.0
+GIVE_UP_AFTER_S = 60.0
+"""Seconds without a receiver after which the command ends."""
 
 
 def add_send(parser: argparse.ArgumentParser) -> None:
@@ -107,15 +115,37 @@ def add_send(parser: argparse.ArgumentParser) -> None:
         help=f"file with the receiver's token; default: the environment's {TOKEN_VARIABLE}",
     )
     security.add_argument("--insecure", action="store_true", help="allow the token to travel without encryption")
+    reaching = parser.add_argument_group("reaching the receiver over gRPC")
+    reaching.add_argument(
+        "--give-up-after", type=parse_patience, default=GIVE_UP_AFTER_S, metavar="SECONDS",
+        help="end after this time without a receiver; until then the sender waits, longer after each attempt, and goes "
+        "on when the receiver is there; 0: end at the first failure; never: wait without end",
+    )  # fmt: skip
+    reaching.add_argument(
+        "--proxy", action="store_true", help="connect through the HTTP proxy that the environment names, as https_proxy"
+    )
     parser.add_argument("--quiet", action="store_true", help="print no line each second")
     add_device(parser)
     add_precision(parser)
     parser.set_defaults(run=run_send)
 
 
+def parse_patience(text: str) -> float:
+    """Return a number of seconds of 0 or more, or infinity for `never`."""
+    if text == "never":
+        return math.inf
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, 0 or more, or never")
+    return seconds
+
+
 @dataclass
 class _Saver:
-    """Writes class maps to a folder."""
+    """Writer of class maps to a folder."""
 
     folder: Path
 
@@ -125,11 +155,11 @@ class _Saver:
 
 
 def _codec(options: argparse.Namespace) -> ImageCodec:
-    """The codec with slices and level as they were asked for."""
+    """Return the codec with the slices and the level that the options ask for."""
     spec = options.codec
     if options.level is not None:
         if "level" not in option_names(spec):
-            raise ConfigError(f"--level is for variable-rate codecs: {spec!r} is none")
+            raise ConfigError(f"--level is for variable-rate codecs: {spec!r} is not one")
         if options.kbps is not None:
             raise ConfigError("--level and --kbps both set the rate: give one")
         spec = f"{spec}:{options.level}"
@@ -140,18 +170,49 @@ def _codec(options: argparse.Namespace) -> ImageCodec:
     return load_codec(spec, options=stream_options, device=device_of(options), precision=precision)
 
 
-def _pictures(options: argparse.Namespace) -> Iterator[ImageArray]:
-    """Pictures of the source, resized, again and again with --loop."""
+class _Damaged:
+    """Files that are no pictures: each pass over them is told, and the number is counted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def step_over(self, pictures: Iterator[ImageArray]) -> Iterator[ImageArray]:
+        """Yield the pictures of files that can be read.
+
+        Raises:
+            ImageError: no picture of a pass can be read, or the source is not made of files.
+        """
+        good, latest = 0, None
+        while True:
+            try:
+                picture = next(pictures)
+            except StopIteration:
+                if latest is not None and not good:
+                    raise latest from None
+                return
+            except ImageError as error:
+                if not isinstance(pictures, PictureFiles):
+                    raise
+                self.count += 1
+                latest = error
+                print(f"gosvae: skipped: {error}", file=sys.stderr, flush=True)
+                continue
+            good += 1
+            yield picture
+
+
+def _pictures(options: argparse.Namespace, damaged: _Damaged) -> Iterator[ImageArray]:
+    """Yield the pictures of the source, resized, and start again after the last one with `--loop`."""
     names = options.source
     endless = names[0] == "-" or names[0].startswith(CAMERA)
     if options.loop and endless:
         raise ConfigError(f"--loop: {names[0]} cannot begin again")
-    first = open_source(names, sys.stdin.buffer)  # what is missing is told before a connection is made
+    first = open_source(names, sys.stdin.buffer)  # a missing source is reported before a connection is made
 
     def passes() -> Iterator[Iterator[ImageArray]]:
-        yield first
+        yield damaged.step_over(first)
         while options.loop:
-            yield open_source(names, sys.stdin.buffer)
+            yield damaged.step_over(open_source(names, sys.stdin.buffer))
 
     for number, picture in enumerate(chain.from_iterable(passes())):
         if options.frames is not None and number >= options.frames:
@@ -160,7 +221,7 @@ def _pictures(options: argparse.Namespace) -> Iterator[ImageArray]:
 
 
 def _fps(options: argparse.Namespace) -> float | None:
-    """Frames a second; None: as they come."""
+    """Return the number of frames a second; None sends them as they come."""
     if options.fps is not None:
         if not 0 < options.fps <= MOST_FPS:
             raise ConfigError(f"--fps {options.fps:g}: expected more than 0 and at most {MOST_FPS:g}")
@@ -178,12 +239,17 @@ def run_send(options: argparse.Namespace) -> int:
         raise ConfigError("--originals and --out are for --grpc: over UDP nothing comes back")
     if options.grpc is not None and options.fec:
         raise ConfigError("--fec is for --udp: over gRPC nothing is lost")
-    pictures = _pictures(options)
+    damaged = _Damaged()
+    pictures = _pictures(options, damaged)
     first = next(pictures, None)
     if first is None:
         raise ConfigError(f"no pictures in {options.source[0]}")
     transmitter = Transmitter(codec, kbps=options.kbps, fps=fps or DEFAULT_FPS)
-    return asyncio.run(_send(options, chain([first], pictures), transmitter, fps))
+    status = asyncio.run(_send(options, chain([first], pictures), transmitter, fps))
+    if damaged.count:
+        print(f"{damaged.count} damaged pictures skipped")
+        return 2
+    return status
 
 
 async def _send(
@@ -194,7 +260,7 @@ async def _send(
         loop.add_signal_handler(number, stop.set)
     began_s = time.monotonic()
     async with contextlib.AsyncExitStack() as stack:
-        target = await _target(options, transmitter.codec, stack)
+        target = await _target(options, transmitter.codec, stack, stop)
         teller = asyncio.create_task(_tell(target, transmitter, quiet=options.quiet))
         try:
             await send_pictures(pictures, transmitter, target, fps=fps, stop=stop)
@@ -206,7 +272,9 @@ async def _send(
     return 0
 
 
-async def _target(options: argparse.Namespace, codec: ImageCodec, stack: contextlib.AsyncExitStack) -> Target:
+async def _target(
+    options: argparse.Namespace, codec: ImageCodec, stack: contextlib.AsyncExitStack, stop: asyncio.Event
+) -> Target:
     """Connect to the receiver."""
     if options.udp is not None:
         endpoint = Endpoint.parse(options.udp)
@@ -227,7 +295,8 @@ async def _target(options: argparse.Namespace, codec: ImageCodec, stack: context
         return UdpTarget(await stack.enter_async_context(sender))
     secret = options.tls or options.ca is not None or options.cert is not None
     coding: ClassMapCoding = "none" if options.out is None else "zlib"
-    client = await LinkClient.open(
+    connect = partial(
+        LinkClient.open,
         Endpoint.parse(options.grpc),
         name=options.name,
         coding=coding,
@@ -235,14 +304,29 @@ async def _target(options: argparse.Namespace, codec: ImageCodec, stack: context
         tls=ClientTls(authority=options.ca, certificate=options.cert, key=options.key) if secret else None,
         token=read_token(options.token_file),
         insecure=options.insecure,
+        proxy=options.proxy,
     )
-    await stack.enter_async_context(client)
-    on_answer = None if options.out is None else _Saver(options.out)
-    return GrpcTarget(client, originals=options.originals, on_answer=on_answer)
+    live = options.source[0] == "-" or options.source[0].startswith(CAMERA)
+    reconnection = Reconnection(
+        connect,
+        give_up_after_s=options.give_up_after,
+        fresh_s=None if live else math.inf,
+        say=lambda line: print(f"gosvae: {line}", file=sys.stderr, flush=True),
+        stop=stop,
+    )
+    client = await reconnection.connect()
+    target = GrpcTarget(
+        client,
+        originals=options.originals,
+        on_answer=None if options.out is None else _Saver(options.out),
+        reconnection=reconnection if options.give_up_after > 0 else None,
+    )
+    stack.push_async_callback(target.close)
+    return target
 
 
 async def _tell(target: Target, transmitter: Transmitter, *, quiet: bool) -> None:
-    """A line of statistics each second."""
+    """Print a line of statistics each second."""
     began_s = then_s = time.monotonic()
     sent = answered = stream_bytes = link_bytes = 0
     while not quiet:
@@ -254,11 +338,16 @@ async def _tell(target: Target, transmitter: Transmitter, *, quiet: bool) -> Non
         line += f"  {kib((c.stream_bytes - stream_bytes) / max(frames, 1)):6.2f} KiB/frame"
         line += f"  {8 * (c.link_bytes - link_bytes) / span_s / 1000:7.1f} kbit/s"
         if isinstance(target, GrpcTarget):
-            line += f"  answered {(c.answered - answered) / span_s:5.1f}/s  refused {c.dropped.total()}"
-            line += f"  round trip {percentile(list(c.round_trips_ms)[-50:], 50):.0f} ms"
+            line += f"  answered {(c.answered - answered) / span_s:5.1f}/s  dropped {c.dropped.total()}"
+            line += f"  round trip {milliseconds(list(c.round_trips_ms)[-50:], 50)}"
         print(f"{line}  skipped {transmitter.counters.skipped}", flush=True)
         then_s, sent, answered = now_s, c.sent, c.answered
         stream_bytes, link_bytes = c.stream_bytes, c.link_bytes
+
+
+def milliseconds(values: deque[float] | list[float], percent: float) -> str:
+    """Return a percentile of times in milliseconds as text; a dash if no frame was answered yet."""
+    return f"{percentile(values, percent):.0f} ms" if values else "-"
 
 
 def _print_summary(target: Target, transmitter: Transmitter, seconds: float) -> None:
@@ -271,10 +360,14 @@ def _print_summary(target: Target, transmitter: Transmitter, seconds: float) -> 
         f"{t.skipped} skipped, {t.forced} above the rate"
     )
     if isinstance(target, GrpcTarget):
-        refused = ", ".join(f"{count} {reason}" for reason, count in sorted(c.dropped.items()))
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(c.dropped.items()))
         print(
-            f"{c.answered} answered, {refused or '0'} refused, {target.unanswered} without an answer; round trip "
-            f"{percentile(c.round_trips_ms, 50):.0f} ms (99th percentile {percentile(c.round_trips_ms, 99):.0f} ms)"
+            f"{c.answered} answered, {reasons or '0'} dropped, {target.unanswered} without an answer; round trip "
+            f"{milliseconds(c.round_trips_ms, 50)} (99th percentile {milliseconds(c.round_trips_ms, 99)})"
         )
+        if c.reconnections:
+            print(f"connected again {c.reconnections} times: {c.sent_again} frames sent again, {c.lost} lost")
+        if c.originals_left_out:
+            print(f"{c.originals_left_out} originals left out: the frames would be longer than the receiver takes")
     elif isinstance(target, UdpTarget):
         print(f"{target.sender.datagrams} datagrams, {target.sender.errors} errors")

@@ -1,42 +1,54 @@
-"""`gosvae compress` and `gosvae decompress`."""
+"""`gosvae compress` and `gosvae decompress`: images to files, and back."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
+
+from PIL import Image
 
 from gosvae.bitstream import SliceLayout
+from gosvae.cli.batch import Result, Work, add_batch, read_standard_input, run_all, write_result
+from gosvae.cli.options import parse_kib
+from gosvae.cli.targets import Existing, Job, Naming, Plan, files_below, plan
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
 from gosvae.codecs.shortcuts import compress
 from gosvae.codecs.slices import DEFAULT_OPTIONS, ENTROPY_MODELS, StreamOptions
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.datasets.registry import contents
-from gosvae.errors import BitstreamError, ConfigError, RateError
-from gosvae.files import write_atomically
+from gosvae.errors import BitstreamError, RateError
 from gosvae.images import read_image, write_image
 from gosvae.units import kib, rate_bpp
+from gosvae.walk import IMAGE_SUFFIXES, find_images
 
 SUFFIX = ".gos"
-"""Of files that a learned codec makes."""
+"""Ending of the names of files that a learned codec makes."""
+SUFFIXES = {"jpeg": ".jpg", "webp": ".webp", "avif": ".avif", "jpegxl": ".jxl"}
+"""Endings of the names of files that classical codecs make."""
 
 
 def add_compress(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae compress`."""
     parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help="image files: PNG, JPEG, WebP, AVIF, TIFF, ..."
-    )
+        "sources", nargs="+", metavar="IMAGE",
+        help="image files (PNG, JPEG, WebP, AVIF, TIFF, ...), folders of them, or - for standard input",
+    )  # fmt: skip
     parser.add_argument(
-        "-o", "--out", type=Path, help="output file, or folder for several images; default: beside the image"
-    )
+        "-o", "--out",
+        help="output file; folder for several images (FOLDER/ makes it); - for standard output; a link is written "
+        "through; default: NAME.gos beside the image",
+    )  # fmt: skip
     parser.add_argument(
         "--codec", default=DEFAULT_CODEC, help="name from gosvae list, NAME:LEVEL, or checkpoint folder"
     )
     parser.add_argument(
-        "--kib", type=float, metavar="KIB",
+        "--kib", type=parse_kib, metavar="KIB",
         help="largest size of a stream: take the best quality within it; for variable-rate and classical codecs",
     )  # fmt: skip
     parser.add_argument(
@@ -69,53 +81,79 @@ def add_compress(parser: argparse.ArgumentParser) -> None:
         "--effort", type=int, default=DEFAULT_OPTIONS.effort, metavar="N",
         help="0 to 9: number of searches for integers that take fewer bytes; for variable-rate codecs",
     )  # fmt: skip
+    add_batch(parser)
     parser.set_defaults(run=run_compress)
 
 
 def add_decompress(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae decompress`."""
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="files that gosvae compress wrote")
     parser.add_argument(
-        "-o", "--out", type=Path, help="output file, or folder for several; default: PNG beside the file"
-    )
+        "sources", nargs="+", metavar="FILE",
+        help="files that gosvae compress wrote, folders of them, or - for standard input",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--out",
+        help="output file; folder for several (FOLDER/ makes it); - for a PNG on standard output; a link is written "
+        "through; default: NAME.gos.png beside NAME.gos",
+    )  # fmt: skip
     parser.add_argument(
         "--codec",
         help="checkpoint folder of the codec that made the files; default: the model of the package that made them",
     )
+    add_batch(parser)
     parser.set_defaults(run=run_decompress)
 
 
-def _target(source: Path, out: Path | None, suffix: str, count: int) -> Path:
-    """Where the result of one of `count` sources goes."""
-    if out is None:
-        return source.with_suffix(suffix)
-    if count > 1 and out.exists() and not out.is_dir():
-        raise ConfigError(f"{count} files cannot go into the one file {out}: give a folder")
-    if count > 1 or out.is_dir():
-        return out / source.with_suffix(suffix).name
-    return out
-
-
-def _pairs(sources: Iterable[Path], out: Path | None, suffix: str) -> list[tuple[Path, Path]]:
-    """Sources and targets; refuses to write over a source or to write one target twice."""
-    sources = list(sources)
-    pairs = [(source, _target(source, out, suffix, len(sources))) for source in sources]
-    seen: set[Path] = set()
-    for source, target in pairs:
-        if target.resolve() == source.resolve():
-            raise ConfigError(f"{target} would be written over itself: give another name with -o")
-        if target in seen:
-            raise ConfigError(f"two files would be written to {target}: take them one by one, each with its own -o")
-        seen.add(target)
-    return pairs
-
-
 def _purpose(codec: ImageCodec) -> str | None:
-    """Return one line that says which pictures a codec was trained for; None where its provenance does not tell."""
+    """Return one line that says which pictures a codec was trained for; None if its provenance does not tell."""
     if not isinstance(codec, TrainedCodec):
         return None
     shown = contents(str(codec.checkpoint.provenance.get("dataset", "")))
     return shown and f"{codec.name} is made for {shown}; other pictures may come out badly"
+
+
+def _plan(options: argparse.Namespace, naming: Naming) -> Plan:
+    """Return what a command reads and writes."""
+    existing: Existing = "replace" if options.force else "skip" if options.skip_existing else "refuse"
+    return plan(options.sources, options.out, naming, existing)
+
+
+@dataclass
+class _Compressing(Work):
+    """Compresses images; a codec that is at hand is not loaded again, except in other processes."""
+
+    spec: str
+    options: StreamOptions
+    kib: float | None
+    codec: ImageCodec | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "codec": None}
+
+    def prepare(self) -> None:
+        self.codec = self.codec or load_codec(self.spec, options=self.options)
+
+    def __call__(self, job: Job) -> Result:
+        assert self.codec is not None
+        source = BytesIO(read_standard_input()) if job.source is None else job.source
+        image = read_image(source)
+        try:
+            data = compress(image, self.codec, kib=self.kib)
+        except RateError as error:
+            raise RateError(f"{job.shown}: {error}", argument=error.argument) from None
+        write_result(job.target, data)
+        height, width = image.shape[:2]
+        read_bytes = len(source.getbuffer()) if isinstance(source, BytesIO) else source.stat().st_size
+        facts = {
+            "width": width,
+            "height": height,
+            "bytes": len(data),
+            "bpp": rate_bpp(len(data), height, width),
+            "codec": self.codec.name,
+        }
+        rate = f"{kib(len(data)):.2f} KiB, {rate_bpp(len(data), height, width):.3f} bpp"
+        line = f"{width}x{height}, {rate} ({self.codec.name})"
+        return Result(job, read_bytes, len(data), facts, line)
 
 
 def run_compress(options: argparse.Namespace) -> int:
@@ -123,47 +161,80 @@ def run_compress(options: argparse.Namespace) -> int:
     stream_options = StreamOptions(
         options.entropy, options.slices, options.slice_layout, options.container, options.effort
     )
-    codec = load_codec(options.codec, options=stream_options)
-    name = options.codec.partition(":")[0]
-    suffix = {"jpeg": ".jpg", "webp": ".webp", "avif": ".avif", "jpegxl": ".jxl"}.get(name, SUFFIX)
-    purpose = _purpose(codec)
-    if purpose:
-        print(f"gosvae: note: {purpose}", file=sys.stderr)
-    for source, target in _pairs(options.images, options.out, suffix):
-        image = read_image(source)
-        try:
-            data = compress(image, codec, kib=options.kib)
-        except RateError as error:
-            raise RateError(f"{source}: {error}") from None
-        write_atomically(target, data)
-        height, width = image.shape[:2]
-        rate = f"{kib(len(data)):.2f} KiB, {rate_bpp(len(data), height, width):.3f} bpp"
-        print(f"{source} -> {target}: {width}x{height}, {rate} ({codec.name})")
-    return 0
+    work = _Compressing(options.codec, stream_options, options.kib)
+    work.prepare()
+    assert work.codec is not None
+    suffix = SUFFIXES.get(options.codec.partition(":")[0], SUFFIX)
+    naming = Naming(
+        suffix,
+        beside=lambda source: source.with_suffix(suffix),
+        find=_images,
+        folder_needs_out=suffix in IMAGE_SUFFIXES,
+    )
+    todo = _plan(options, naming)
+    purpose = _purpose(work.codec)
+    return run_all(work, todo, options, note=purpose)
 
 
-def read_stream(path: Path) -> bytes:
-    """Bytes of a file.
+def _images(folder: Path) -> Sequence[Path]:
+    """Return the images below a folder; pictures that are left out are told."""
+    found = find_images(folder)
+    if found.left_out:
+        print(f"gosvae: note: {found.note()}", file=sys.stderr)
+    return found.files
+
+
+def read_stream(path: Path | None) -> bytes:
+    """Return the bytes of a file, or of standard input where `path` is None.
 
     Raises:
         BitstreamError: the file cannot be read.
+        ConfigError: standard input is closed.
     """
+    if path is None:
+        return read_standard_input()
     try:
         return path.read_bytes()
     except OSError as error:
         raise BitstreamError(f"cannot read {path}: {error.strerror}") from None
 
 
-def run_decompress(options: argparse.Namespace) -> int:
-    """Reconstruct images from files."""
-    codec: ImageCodec | None = load_codec(options.codec) if options.codec else None
-    for source, target in _pairs(options.files, options.out, ".png"):
-        data = read_stream(source)
+@dataclass
+class _Decompressing(Work):
+    """Reconstructs images with a codec, or with the models of the package where none is named."""
+
+    spec: str | None
+    codec: ImageCodec | None = None
+
+    def prepare(self) -> None:
+        self.codec = load_codec(self.spec) if self.spec else None
+
+    def __call__(self, job: Job) -> Result:
+        data = read_stream(job.source)
         try:
-            maker = codec or codec_of_stream(data)
+            maker = self.codec or codec_of_stream(data)
             image = maker.decompress(data)
         except BitstreamError as error:
-            raise type(error)(f"{source}: {error}", argument=error.argument) from None
-        write_image(target, image)
-        print(f"{source} -> {target}: {image.shape[1]}x{image.shape[0]} ({maker.name})")
-    return 0
+            raise type(error)(f"{job.shown}: {error}", argument=error.argument) from None
+        if job.target is None:
+            stream = BytesIO()
+            Image.fromarray(image).save(stream, format="PNG")
+            write_result(None, stream.getvalue())
+            n_bytes = stream.tell()
+        else:
+            write_image(job.target, image)
+            n_bytes = job.target.stat().st_size
+        height, width = image.shape[:2]
+        facts = {"width": width, "height": height, "codec": maker.name}
+        return Result(job, len(data), n_bytes, facts, f"{width}x{height} ({maker.name})")
+
+
+def run_decompress(options: argparse.Namespace) -> int:
+    """Reconstruct images from files."""
+    ending = SUFFIXES.get((options.codec or "").partition(":")[0], SUFFIX)
+    naming = Naming(
+        ".png",
+        beside=lambda source: source.with_name(source.name + ".png"),  # never the name of the original
+        find=lambda folder: files_below(folder, ending),
+    )
+    return run_all(_Decompressing(options.codec), _plan(options, naming), options)

@@ -1,4 +1,4 @@
-"""`gosvae train`, `gosvae train-expert`, `gosvae adapt-expert` and `gosvae export`."""
+"""`gosvae train`, `gosvae train-expert`, `gosvae adapt-expert` and `gosvae export`: make codecs and experts."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _data(options: argparse.Namespace, *, centre_crop: bool) -> Dataset:
 
 
 def _report(outcome: Outcome, folder: Path) -> int:
-    if os.environ.get("LOCAL_RANK", "0") != "0":  # one of several devices speaks for all
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # only the first of several devices prints
         return 0
     if outcome.complete:
         print(f"finished: {folder}")

@@ -1,9 +1,5 @@
 """The autoencoder of Table I as a codec: a latent of integers, entropy-coded to a byte budget.
 
-Use this when the row "Autoencoder" of the paper is to be repeated: a plain network without a codebook, whose rate is
-the step of its integers. Compared with the variable-rate codec it has no context model, takes more bytes, and its
-streams do not survive a lost packet.
-
 Axis legend: B images, D latent channels, F fine integers, h and w latent positions, H and W pixels.
 """
 
@@ -29,6 +25,7 @@ from gosvae.codecs.trained import TrainedCodec, card_of, ready
 from gosvae.entropy import coder
 from gosvae.entropy.channels import ChannelHistograms
 from gosvae.errors import BitstreamError, CheckpointError, ConfigError
+from gosvae.precision import usable_device
 from gosvae.tensors import ImageArray
 
 FineArray = npt.NDArray[np.int16]
@@ -36,11 +33,11 @@ FineArray = npt.NDArray[np.int16]
 
 @dataclass(frozen=True)
 class AutoencoderOptions:
-    """Options of an autoencoder: there are none, a budget is given for each image."""
+    """Options of an autoencoder, which has none; a budget is given for each image."""
 
 
 class AutoencoderTransform(Transform):
-    """Encoder to fine integers; decoder of symbols at a step."""
+    """Networks of an autoencoder: encoder to fine integers, and decoder of symbols at a step."""
 
     def __init__(self, model: ScalarAutoencoder, device: torch.device) -> None:
         self.model, self.device = model, device
@@ -57,7 +54,7 @@ class AutoencoderTransform(Transform):
 class StepCoder(LatentCoder):
     """Latent coder of an autoencoder: a byte for the step, then the symbols under the histogram of each channel.
 
-    Where the symbols of a large image take so few bytes that no reader would believe it, the largest step is taken.
+    If the symbols of a large image take fewer bytes than readers accept, the largest step is taken.
 
     Args:
         config: configuration of the model.
@@ -85,7 +82,7 @@ class StepCoder(LatentCoder):
         return entropy_model.model_id, [payload]
 
     def _nothing(self, n_symbols: int) -> bytes:
-        """Payload at the largest step, which has one symbol: filled with zeros to the length that readers expect."""
+        """Return the payload at the largest step, which has one symbol, padded with zeros to the expected length."""
         return bytes([self._config.largest_step]).ljust(least_bytes(n_symbols), b"\0")
 
     def least_bytes(self, grid_hw: tuple[int, int]) -> int:
@@ -100,7 +97,7 @@ class StepCoder(LatentCoder):
         entropy_model = ChannelHistograms(self._counts_DF, step)
         if step == largest and payload == self._nothing(channels * h * w):
             return np.zeros((channels, h, w), np.int64), step
-        # Before memory is taken: an untrue size must not ask for more than the payload can hold.
+        # This check precedes any allocation: a false size must not take more memory than the payload can need.
         if 8 * len(payload) < entropy_model.least_bits(h * w) - 32:
             raise BitstreamError(f"payload of {len(payload)} bytes is not a latent of {channels}x{h}x{w}: damaged")
         indices_N = coder.decode(payload[1:], channels * h * w, entropy_model.tables(h * w))
@@ -113,7 +110,10 @@ class StepCoder(LatentCoder):
 
 
 class AutoencoderCodec(TrainedCodec, RateControlledCodec):
-    """A convolutional autoencoder on one device, ready to use; the rate is the step that its latent is rounded with.
+    """Use this when you repeat the row "Autoencoder" of the paper's Table I.
+
+    Compared with `VariableRateCodec`, it has no context model and takes more bytes, and its streams do not survive a
+    lost packet. It is a plain network without a codebook; the rate is the step with which its latent is rounded.
 
     Args:
         checkpoint: configuration, weights and fine counts (D, F).
@@ -133,7 +133,7 @@ class AutoencoderCodec(TrainedCodec, RateControlledCodec):
     ) -> None:
         del options
         self.config = card_of(checkpoint, AutoencoderCard, "an autoencoder").model
-        device = torch.device(device)
+        device = usable_device(device)
         self.model = ready(ScalarAutoencoder(self.config), checkpoint, device)
         shape = (self.config.latent_channels, self.config.largest_step)
         if checkpoint.counts.shape != shape:
@@ -165,7 +165,7 @@ class AutoencoderCodec(TrainedCodec, RateControlledCodec):
         return sum(p.numel() for p in self.model.parameters())
 
     def fine_integers(self, image_uint8_HW3: ImageArray) -> FineArray:
-        """Return the latent before a step merges it, int16 (D, h, w) in -L..L; errors as `analyse`."""
+        """Return the latent before a step merges it, int16 (D, h, w) in -L..L; errors as in `analyse`."""
         fine_Dhw: FineArray = self.analyse(image_uint8_HW3)[0].cpu().numpy()
         return fine_Dhw
 

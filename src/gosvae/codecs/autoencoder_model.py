@@ -34,8 +34,8 @@ class AutoencoderModelConfig(Config):
         latent_channels: number of channels, D.
         fine_levels: largest fine integer, L; the latent, in (-1, 1), is rounded to the integers -L..L.
         step: number of fine integers that a symbol stands for where no budget is given; it sets the rate.
-        training_steps: image i of a batch is rounded with step i modulo their number, so that the decoder learns
-            several rates; `step` alone where it is empty.
+        training_steps: steps used in training: image i of a batch has the step at i modulo their number, so that the
+            decoder learns several rates. An empty tuple means `step` alone.
     """
 
     neutral: ClassVar[Mapping[str, Any]] = {
@@ -82,18 +82,19 @@ class ScalarAutoencoder(nn.Module):
 
     @property
     def stride(self) -> int:
-        """Pixels per latent position on each axis, r."""
+        """Number of pixels per latent position on each axis, r."""
         return self.config.autoencoder.stride
 
     def _latent(self, x_B3HW: Tensor) -> Tensor:
-        """z_BDhw in (-1, 1), float32 also under autocast: half precision would not tell fine integers apart."""
+        """Return `z_BDhw` in (-1, 1), in float32 even under autocast, since half precision is too coarse."""
         return torch.tanh(LATENT_GAIN * self.encoder(x_B3HW).float())
 
     def forward(self, x_B3HW: Tensor) -> Reconstruction:
-        """Training: the latent is rounded with the training steps; gradients pass straight through.
+        """Return the reconstruction of a training batch, whose latent is rounded with the training steps.
 
-        Straight-through rounding (Theis et al. 2017, Lossy image compression with compressive autoencoders) instead
-        of uniform noise (Ballé et al. 2017): a step needs no random numbers, so a resumed run is bit for bit the same.
+        Rounding is straight-through (Theis et al. 2017, Lossy image compression with compressive autoencoders) and
+        adds no uniform noise (Ballé et al. 2017), so it needs no random numbers and a resumed run is bit for bit the
+        same.
         """
         z_BDhw = self._latent(x_B3HW)
         steps = self.config.training_steps or (self.config.step,)

@@ -1,4 +1,4 @@
-"""The codec contract: an image becomes bytes, and bytes become an image, for classical and trained codecs alike."""
+"""Contract of codecs, classical and trained: an image becomes bytes, and bytes become an image."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ class RateControlledCodec(ImageCodec):
 
 @dataclass(frozen=True)
 class Concealed:
-    """A picture with parts that were lost on the way and filled in.
+    """A picture whose lost parts are filled in.
 
     Attributes:
         image_uint8_HW3: the picture at its original size.
         concealed_HW: bool (H, W), the pixels whose own latent position was lost and guessed. Neighbours within reach
             of the decoder may show a guess too; they are not marked.
-        damaged: numbers, from 0, of the slices that did not arrive; empty where the picture is `decompress`'s.
+        damaged: numbers, from 0, of the slices that did not arrive; empty if the picture is that of `decompress`.
     """
 
     image_uint8_HW3: ImageArray

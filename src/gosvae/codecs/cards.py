@@ -15,7 +15,7 @@ from gosvae.experts.base import ExpertReference
 
 
 class Card(Config):
-    """All that is needed to build a codec; nothing is guessed from its weights.
+    """Base of the cards, which have everything that is needed to build a codec; nothing is guessed from its weights.
 
     Each kind of codec has a card with its own `kind` and its own `model`.
     """

@@ -24,13 +24,13 @@ from gosvae.files import json_bytes, write_together
 
 SCHEMA_VERSION = 1
 SCALE_SUFFIX = ".scale"
-"""End of the names of the scales of kernels that are stored in 8 bits."""
+"""Suffix of the names of kernel scales, for kernels that are stored in 8 bits."""
 HALF_LIMIT = 6e4
-"""Largest value that is stored in float16, which ends at 65504."""
+"""Largest value that is stored in float16, whose own limit is 65504."""
 COUNTS_KEY = "entropy.counts"
 """Name of the static frequency table among the weights; the networks' weights begin with `model.`."""
 CONTEXT_PREFIX = "entropy.context."
-"""Beginning of the names of the context model's integers among the weights."""
+"""Prefix of the names of the context model's integers among the weights."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class CodecCheckpoint:
     def fingerprint(self) -> bytes:
         """Return the SHA-256 over the identity of the model's configuration, its weights and its table: 32 bytes."""
         model = identity(self.card.model)
-        if self.card.kind != "codec":  # the first kind has none, and its streams must stay readable
+        if self.card.kind != "codec":  # left out for VQ codecs, whose streams must stay readable
             model = {"kind": self.card.kind, **model}
         digest = hashlib.sha256(json.dumps(model, sort_keys=True).encode())
         for name, value in sorted({**self.weights, COUNTS_KEY: self.counts}.items()):
@@ -87,7 +87,7 @@ def load_weights(network: nn.Module, checkpoint: CodecCheckpoint) -> None:
 
 
 def half_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights on the CPU, in float16 where it holds their range (about 3 decimal digits, half the size)."""
+    """Return weights on the CPU, in float16 if it covers their range (about 3 decimal digits, half the size)."""
 
     def half(value: Tensor) -> Tensor:
         fits = value.is_floating_point() and bool(value.abs().max() < HALF_LIMIT)
@@ -121,7 +121,7 @@ def save_codec(folder: Path, checkpoint: CodecCheckpoint, *, eight_bit_decoder: 
     the same indices; the reconstruction and the fingerprint change.
 
     Raises:
-        WriteError: no space or no permission; files that stood there are intact.
+        WriteError: there is no space or no permission; existing files are intact.
     """
     tensors = {f"model.{k}": v.detach().cpu().contiguous() for k, v in checkpoint.weights.items()}
     if eight_bit_decoder:

@@ -1,12 +1,13 @@
 """Lossless coding of class maps, for the label-map codec and for codecs that send a semantic map.
 
-Pixels go row by row. Where the left, upper left, upper and upper right neighbours agree, one flag says that the whole
-stretch up to the next edge of the row above goes on alike. Elsewhere the classes of the neighbours are the candidates,
-nearest first, and one flag each says whether it is this one. The flags are coded in contexts of 4, 8 and 14 neighbours
-(which of them are equal) and of the classes themselves, mixed as in `entropy.mixing`. Nothing is learned beforehand.
+Pixels are coded row by row. Where the left, upper left, upper and upper right neighbours agree, one flag says that all
+pixels up to the next edge of the row above have the same class. Elsewhere the classes of the neighbours are candidates,
+nearest first, and one flag for each says whether the pixel has it. The flags are coded in contexts of 4, 8 and 14
+neighbours (which of them are equal) and of the classes themselves, mixed as in `entropy.mixing`. The coder needs no
+training.
 
-Source: own, after the context templates of JBIG (ITU-T T.82) and the run mode of JPEG-LS (ITU-T T.87).
-CamVid's 101 validation maps (256x512 pixels, 12 classes) take 1.1 KiB on average, in lossless JPEG XL twice as much.
+The method is our own, after the context templates of JBIG (ITU-T T.82) and the run mode of JPEG-LS (ITU-T T.87).
+CamVid's 101 validation maps (256x512 pixels, 12 classes) take 1.1 KiB on average, half as much as lossless JPEG XL.
 """
 
 from __future__ import annotations
@@ -41,23 +42,25 @@ _PATTERNS = (4, 8, 14)
 """Numbers of neighbours that make each pattern context."""
 _MAX_CANDIDATES = 4
 _MAX_CONTEXTS = 1 << 17
-"""Number of contexts with counters of their own; further ones, which only maps like noise have, share one for each
-decision. It bounds the memory."""
+"""Largest number of contexts with separate counters, which bounds the memory.
+
+Further contexts, which occur only in maps like noise, share one counter for each decision.
+"""
 _MAX_REMEMBERED = 1 << 14
-"""Number of neighbourhoods whose contexts are kept, for speed alone; it changes no byte."""
+"""Number of neighbourhoods whose contexts are kept; it affects the speed only, and no byte."""
 _FREE_PIXELS = 2**18
 """Number of pixels of a map that may take no bytes at all."""
 _PIXELS_PER_BYTE = 2**12
-"""Number of further pixels for each byte; it bounds what a reader reserves by what it was sent."""
+"""Number of further pixels for each byte, so that a reader reserves memory in proportion to the bytes it got."""
 _LEFT, _RIGHT, _TOP = 3, 2, 3
-"""Widths of the margins that the template reaches into."""
+"""Widths of the margins that the template needs."""
 
 
 def encode_class_map(map_uint8_HW: ClassMapBytes, class_count: int) -> bytes:
     """Return the bytes of a map, uint8 (H, W) with values in [0, class_count), at least one pixel.
 
-    The same map always gives the same bytes; large ones are filled with zeros to a byte for each 4096 pixels beyond
-    2**18. Size and class count are not in them: `decode_class_map` takes both.
+    The same map always gives the same bytes. The bytes of large maps are padded with zeros to one byte for each 4096
+    pixels beyond 2**18. They do not contain size and class count, which `decode_class_map` takes as arguments.
 
     Raises:
         ShapeError: the array is not a uint8 map with pixels.
@@ -74,7 +77,7 @@ def encode_class_map(map_uint8_HW: ClassMapBytes, class_count: int) -> bytes:
         writer = SymbolWriter()
         _MapCoder(writer, class_map.shape, class_count).run(class_map.tobytes())
         data = writer.finish()
-    return data.ljust(_least_bytes(class_map.size), b"\0")  # zeros behind the end change nothing
+    return data.ljust(_least_bytes(class_map.size), b"\0")  # zeros after the end change nothing
 
 
 def _least_bytes(n_pixels: int) -> int:
@@ -86,12 +89,12 @@ def decode_class_map(data: bytes, shape_hw: tuple[int, int], class_count: int) -
 
     Raises:
         ShapeError: a side of the shape is not positive.
-        BitstreamError: `encode_class_map` makes these bytes from no map of this shape and class count.
+        BitstreamError: `encode_class_map` never makes these bytes from a map of this shape and class count.
     """
     _check_class_count(class_count)
     if len(shape_hw) != 2 or min(shape_hw) < 1:
         raise ShapeError("expected the shape (H, W) of a class map with positive sides", shape_hw)
-    if len(data) < _least_bytes(shape_hw[0] * shape_hw[1]):  # before memory is taken
+    if len(data) < _least_bytes(shape_hw[0] * shape_hw[1]):  # checked before memory is taken
         raise BitstreamError(_not_a_map(data, shape_hw))
     class_map, written = np.zeros(shape_hw, np.uint8), b""
     if class_count > 1:
@@ -118,7 +121,7 @@ def _check_class_count(class_count: int) -> None:
 
 @dataclass
 class _Decision:
-    """A candidate class, with all that is needed to code whether the pixel has it."""
+    """A candidate class, with the counters and weights that code whether the pixel has it."""
 
     candidate: int
     counters: list[Counter]
@@ -126,10 +129,10 @@ class _Decision:
 
 
 class _MapCoder:
-    """A single pass through a map, for the writer's or the reader's side of the same decisions.
+    """A single pass through a map, in which a writer or a reader goes through the same decisions.
 
-    The map stands in a buffer with margins: the class 0 above, the row above's first class at the left, the row's last
-    class at the right. The writer fills it as the reader does, so that neither can look ahead.
+    The map is in a buffer with margins: the class 0 above, the first class of the row above at the left, the last class
+    of the row at the right. The writer fills it as the reader does, so that it cannot look ahead.
     """
 
     def __init__(self, coder: SymbolCoder, shape_hw: tuple[int, int], class_count: int) -> None:
@@ -166,7 +169,7 @@ class _MapCoder:
         return np.ascontiguousarray(rows[:, _LEFT : _LEFT + self.width])
 
     def _stretch(self, here: int, n_left: int, row: bytes | None) -> int:
-        """Code pixels alike up to the edge of the row above, or up to a pixel that is not; return how many pixels."""
+        """Code equal pixels up to the next edge of the row above or the first other pixel, and return their number."""
         pixels, stride = self.pixels, self.stride
         above, above2 = here - stride, here - 2 * stride
         known = pixels[here - 1]
@@ -187,7 +190,7 @@ class _MapCoder:
         return run + 1
 
     def _pixel(self, here: int, value: int) -> int:
-        """Code one pixel by its neighbours; return its class."""
+        """Code one pixel by its neighbours and return its class."""
         pixels, stride = self.pixels, self.stride
         above, above2 = here - stride, here - 2 * stride
         around = bytes(
@@ -229,7 +232,7 @@ class _MapCoder:
         return self.counters[number, context if known else None]
 
     def _new_class(self, excluded: list[int], context: int, value: int) -> int:
-        """Code a class that is none of `excluded`; return it."""
+        """Code a class that is not in `excluded` and return it."""
         counts = self.new_class_counts[context]
         others = [number for number in range(self.class_count) if number not in excluded]
         if not others:

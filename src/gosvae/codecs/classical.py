@@ -1,11 +1,8 @@
 """JPEG and AVIF (also of the shrunk image), WebP and JPEG XL behind the codec contract, with strong settings.
 
-Use these to compare with: compared with trained codecs they keep every scene and need no model, and take more bytes
-at low rates for the same task quality. AVIF is the strongest of them there.
-
-Settings, the same for every image: no metadata, chroma 4:2:0 for JPEG, WebP and AVIF (JPEG XL: its own XYB), one
-thread so that the bytes do not depend on the machine. None of these formats has a checksum: a truncated, foreign or
-unreadable file is refused, a flipped bit may show as a wrong picture.
+The settings are the same for every image: no metadata, chroma 4:2:0 for JPEG, WebP and AVIF (JPEG XL has its own XYB),
+and one thread, so that the bytes do not depend on the machine. These formats have no checksum: a truncated, foreign or
+unreadable file is refused, but a flipped bit may give a wrong picture.
 """
 
 from __future__ import annotations
@@ -17,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from gosvae.bitstream import as_bytes
 from gosvae.codecs.base import RateControlledCodec
 from gosvae.codecs.rate_search import bisect_setting, check_smallest
 from gosvae.errors import BitstreamError, ConfigError, ImageError, unknown_name
@@ -25,7 +23,11 @@ from gosvae.tensors import ImageArray, check_image
 
 
 class ClassicalCodec(RateControlledCodec):
-    """A codec off the shelf with an integer quality; higher is better and larger.
+    """Use this when you need a rival to compare with, or a codec without a model.
+
+    Compared with trained codecs, classical codecs keep every scene, and take more bytes at low rates for the same task
+    quality. AVIF is the best of them there. Their rate is an integer quality; a higher one is better and takes more
+    bytes.
 
     Args:
         quality: between `min_quality` and `max_quality`; None takes `default_quality`.
@@ -52,7 +54,7 @@ class ClassicalCodec(RateControlledCodec):
 
     @abstractmethod
     def _encode(self, image_uint8_HW3: ImageArray, quality: int) -> bytes:
-        """Return the file at a quality, of an image that is checked."""
+        """Return the file of a checked image at a quality."""
 
     @abstractmethod
     def _decode(self, data: bytes) -> ImageArray:
@@ -60,7 +62,7 @@ class ClassicalCodec(RateControlledCodec):
 
     @abstractmethod
     def _begins_right(self, data: bytes) -> bool:
-        """Whether the first bytes are those of the format."""
+        """Return whether the first bytes are those of the format."""
 
     @property
     def name(self) -> str:
@@ -84,8 +86,8 @@ class ClassicalCodec(RateControlledCodec):
         file always meets the budget.
 
         Raises:
-            RateError: even the lowest quality takes more; says how much.
-            ShapeError, ImageError: as `compress`.
+            RateError: even the lowest quality takes more; the message says how much.
+            ShapeError, ImageError: see `compress`.
         """
         image = self._checked(image_uint8_HW3)
         best = check_smallest(self.title, image.shape, self._encode(image, self.min_quality), budget_bytes)
@@ -95,7 +97,7 @@ class ClassicalCodec(RateControlledCodec):
         )[1]  # fmt: skip
 
     def compress_smallest(self, image_uint8_HW3: ImageArray) -> bytes:
-        """Return the file at the lowest quality; errors as `compress`."""
+        """Return the file at the lowest quality; errors as in `compress`."""
         return self._encode(self._checked(image_uint8_HW3), self.min_quality)
 
     def decompress(self, data: bytes) -> ImageArray:
@@ -104,12 +106,13 @@ class ClassicalCodec(RateControlledCodec):
         Raises:
             BitstreamError: empty, truncated, unreadable, or another format (found by its first bytes).
         """
+        data = as_bytes(data)
         if not self._begins_right(data):
             what = f"it begins with {data[:8].hex(' ')}" if data else "it is empty"
             raise BitstreamError(f"not a {self.title} file: {what}")
         try:
             return check_image(self._decode(data))
-        except Exception as error:  # decoders of damaged bytes raise nearly everything
+        except Exception as error:  # decoders raise nearly any type on damaged bytes
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             if isinstance(error, UnidentifiedImageError):
                 reason = "its header cannot be read"  # Pillow names a buffer in memory
@@ -151,7 +154,7 @@ def _smaller_jpeg(image_uint8_HW3: ImageArray, quality: int) -> bytes:
 
 
 class Jpeg(ClassicalCodec):
-    """JPEG of libjpeg-turbo, optimised Huffman tables; baseline or progressive, whichever file is smaller."""
+    """JPEG of libjpeg-turbo with optimised Huffman tables; baseline or progressive, whichever file is smaller."""
 
     format_name, title = "jpeg", "JPEG"
     max_quality, default_quality, max_side = 95, 75, 65500
@@ -191,8 +194,8 @@ def _first_byte_is_right(data: bytes, factor: int) -> bool:
 class _ShrunkJpeg(ClassicalCodec):
     """JPEG of the image at a fraction of its height and width, enlarged again at the receiver (Lanczos both times).
 
-    The file is one byte and then a complete JPEG. With sides of the image of `a * factor - b` pixels (0 <= b <
-    factor), a is the side of the JPEG and the byte is `16 * factor + 4 * b` (of the height) ` + b` (of the width).
+    The file is one byte and then a complete JPEG. If a side of the image has `a * factor - b` pixels (0 <= b < factor),
+    the JPEG's side has a pixels, and the byte is `16 * factor + 4 * b` (for the height) ` + b` (for the width).
     """
 
     factor: int
@@ -226,7 +229,7 @@ class JpegQuarter(_ShrunkJpeg):
 
 
 class WebP(ClassicalCodec):
-    """Lossy WebP of libwebp, slowest and best method."""
+    """Lossy WebP of libwebp with its slowest and best method."""
 
     format_name, title = "webp", "WebP"
     min_quality, default_quality, max_side = 0, 75, 16383
@@ -242,7 +245,7 @@ class WebP(ClassicalCodec):
 
 
 class Avif(ClassicalCodec):
-    """AVIF of libavif, speed 6 (of 0 to 10, 0 the slowest)."""
+    """AVIF of libavif at speed 6 (0 is the slowest speed, 10 the fastest)."""
 
     format_name, title = "avif", "AVIF"
     default_quality, max_side = 60, 32768
@@ -314,8 +317,8 @@ def _imagecodecs() -> Any:
 class JpegXl(ClassicalCodec):
     """Lossy JPEG XL of libjxl (effort 7), a bare codestream; quality maps to distance as in libjxl's `cjxl`.
 
-    Quality ends at 5 (distance 19.7): from distance 20 on, libjxl halves the resolution, and its files were larger at
-    the same PSNR on all of five CamVid images.
+    The lowest quality is 5 (distance 19.7): from distance 20 on, libjxl halves the resolution, and its files are larger
+    at the same PSNR on all of five CamVid images.
 
     Raises:
         MissingDependencyError: imagecodecs is not installed.

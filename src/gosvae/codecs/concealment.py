@@ -1,4 +1,4 @@
-"""Lost indices filled in: from the context model's most probable ones given what arrived, or from the nearest known.
+"""Concealment of lost indices, by the context model's most probable ones or by the nearest known ones.
 
 Axis legend: H and W pixels, h and w latent positions, N positions that are guessed together.
 """
@@ -13,11 +13,13 @@ import numpy.typing as npt
 from gosvae.entropy.context import ContextModel
 
 MOST_RINGS = 16
-"""Latent positions from the edge of a hole inwards that the context model fills; deeper ones have the nearest known
-index, which is as good a guess there and bounds the work."""
+"""Number of latent positions from the edge of a hole inwards that the context model fills.
+
+Deeper positions get the nearest known index, which is as good a guess there and bounds the work.
+"""
 SWEEPS = 2
-"""Number of times, at most, that guesses are made again with each other as neighbours (iterated conditional modes,
-Besag 1986)."""
+"""Largest number of passes that guess again with the other guesses as neighbours (iterated conditional modes, Besag
+1986)."""
 
 IndexArray = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -26,13 +28,13 @@ _BESIDE = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
 def conceal_indices(indices_hw: IndexArray, known_hw: Mask, context: ContextModel | None) -> IndexArray:
-    """Return indices, int64 (h, w): those that are known, and guesses for the others.
+    """Return indices, int64 (h, w): the known ones, and guesses for the others.
 
     Holes are filled from their edges inwards. Each position has the index that the context model finds most probable
     given the neighbours that are known or filled already; then each guess is made again, given the others.
 
     Args:
-        indices_hw: indices, of any value where they are not known.
+        indices_hw: indices, with any value where they are not known.
         known_hw: positions that are known, at least one.
         context: context model; None gives every position the index of the nearest known one (by steps along the axes).
     """
@@ -56,7 +58,7 @@ def conceal_indices(indices_hw: IndexArray, known_hw: Mask, context: ContextMode
 
 
 def nearest_known(indices_hw: IndexArray, known_hw: Mask) -> IndexArray:
-    """Return the indices (h, w); those that are not known are taken from the nearest position that is, step by step."""
+    """Return the indices (h, w); an unknown one is that of the nearest known position, by steps along the axes."""
     indices_hw, known_hw = indices_hw.copy(), known_hw.copy()
     while not known_hw.all():
         found_hw = known_hw.copy()
@@ -80,7 +82,7 @@ def _beside(known_hw: Mask) -> Mask:
 
 
 def _shifted(grid_hw: npt.NDArray[Scalar], dy: int, dx: int) -> npt.NDArray[Scalar]:
-    """Return the values at (y - dy, x - dx), with zeros where that is outside."""
+    """Return the values at (y - dy, x - dx), with zeros outside of the grid."""
     height, width = grid_hw.shape
     result = np.zeros_like(grid_hw)
     result[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)] = grid_hw[

@@ -1,13 +1,9 @@
-"""GESCO as a codec: the expert's class map in real bytes, a diffusion model that draws a picture to it.
+"""GESCO as a codec: the expert's class map as bytes, and a diffusion model that draws a picture from it.
 
-Use this when a receiver must show a picture and the class map alone may be sent: compared with the label-map codec,
-which sends the same bytes, people see a scene, and compared with all other kinds its colours and textures are invented
-and it takes seconds for a picture.
-
-Generative semantic communication (Grassucci, Barbarossa and Comminiello 2023). The sender runs the expert and sends
-its class map without loss; the receiver regenerates a picture in which the expert is to see the same. GESCO sends the
-labels' map and the edges between instances; here nobody has labels, and the edges are those between classes, which the
-receiver finds in the map.
+The method is generative semantic communication (Grassucci, Barbarossa and Comminiello 2023). The sender runs the expert
+and sends its class map without loss; the receiver draws a picture in which the expert should see the same classes.
+GESCO sends a map of labels and the edges between instances. A sender has no labels, so here the map is the expert's,
+and the edges are those between classes, which the receiver finds in the map.
 
 Axis legend: B images, 3 RGB channels, H and W pixels. A latent is the class map itself.
 """
@@ -33,13 +29,17 @@ from gosvae.errors import BitstreamError, ExpertError
 from gosvae.experts.base import Expert
 from gosvae.experts.registry import load_expert
 from gosvae.nn.semantic_unet import SemanticUNet
+from gosvae.precision import usable_device
 from gosvae.seeding import torch_generator
 from gosvae.tensors import ImageArray, LabelArray
 
 MAX_PIXELS = 2**22
-"""Size of the largest picture, in pixels: attention and normalisation see the whole of it, so there are no tiles."""
+"""Size of the largest picture, in pixels; attention and normalisation see all of it, so it cannot be cut into tiles."""
 BATCH_PIXELS = 2**18
-"""Pixels that are drawn together, at most: the network is wide at full resolution and draws each picture twice."""
+"""Largest number of pixels that are drawn together.
+
+It is small because the network is wide at full resolution and draws each picture twice.
+"""
 
 
 def pad_classes(classes_BHW: Tensor, multiple: int) -> Tensor:
@@ -51,16 +51,16 @@ def pad_classes(classes_BHW: Tensor, multiple: int) -> Tensor:
 
 @dataclass(frozen=True)
 class GescoOptions:
-    """Options of GESCO: there are none."""
+    """Options of GESCO, which has none."""
 
 
 class DrawingTransform(Transform):
-    """The expert's class map of a picture; a picture that a diffusion model draws to a map.
+    """Networks of GESCO: an expert from a picture to its class map, and a diffusion model from a map to a picture.
 
     Args:
         network: network of the diffusion.
-        config: its configuration.
-        expert: returns the sender's expert.
+        config: configuration of the diffusion.
+        expert: function that returns the sender's expert.
         device: device of the networks.
     """
 
@@ -124,11 +124,14 @@ class ClassMapCoder(LatentCoder):
 
 
 class GescoCodec(TrainedCodec):
-    """A trained semantic diffusion model on one device, ready to use.
+    """Use this when a receiver must show a picture and only the class map may be sent.
 
-    Compressing takes the expert that the model was trained with; decompressing does not. The same bytes give the same
-    picture on one machine: the noise is drawn from a generator that the payload seeds. Pictures have up to 2048 x 2048
-    pixels.
+    Compared with `LabelMapCodec`, which sends the same bytes, it shows people a scene. Compared with all other kinds,
+    its colours and textures are invented, and a picture takes seconds.
+
+    Compression needs the expert that the model was trained with; decompression does not. The same bytes give the same
+    picture on one machine: the noise is drawn from a generator that the payload seeds. Pictures have at most 2048 x
+    2048 pixels.
 
     Args:
         checkpoint: a card of kind `gesco` and weights.
@@ -138,7 +141,7 @@ class GescoCodec(TrainedCodec):
 
     Raises:
         CheckpointError: a checkpoint of another kind, or weights that do not fit the configuration.
-        ExpertError: an expert that is not the one of the card.
+        ExpertError: the expert is not the one that the card names.
     """
 
     def __init__(
@@ -151,7 +154,7 @@ class GescoCodec(TrainedCodec):
     ) -> None:
         del options
         self.card = card_of(checkpoint, GescoCard, "kind 'gesco'")
-        self.config, device = self.card.model, torch.device(device)
+        self.config, device = self.card.model, usable_device(device)
         network = SemanticUNet(self.config, self.config.label_channels(self.config.class_count))
         self.network = ready(network, checkpoint, device)
         transform = DrawingTransform(self.network, self.config, lambda: self.expert, device)
@@ -170,10 +173,10 @@ class GescoCodec(TrainedCodec):
 
     @property
     def expert(self) -> Expert:
-        """The sender's expert, loaded when it is first asked for.
+        """Expert of the sender, loaded at the first use.
 
         Raises:
-            ExpertError: the card names no file, what it names is gone, or is another expert now.
+            ExpertError: the card names no file, the file is missing, or the file has another expert.
         """
         if self._expert is None:
             source = self.card.expert.source
@@ -187,7 +190,7 @@ class GescoCodec(TrainedCodec):
 
     @property
     def parameter_count(self) -> int:
-        """Number of parameters of the diffusion model; the expert is the sender's own."""
+        """Number of parameters of the diffusion model, without the sender's expert."""
         return sum(p.numel() for p in self.network.parameters())
 
     @property
@@ -203,12 +206,12 @@ class GescoCodec(TrainedCodec):
         }
 
     def class_map(self, image_uint8_HW3: ImageArray) -> LabelArray:
-        """Return the classes that the expert sees, uint8 (H, W): `analyse` as an array.
+        """Return the classes that the expert sees, uint8 (H, W), which are those of `analyse` as an array.
 
         Raises:
             ShapeError: the array is not a uint8 RGB image.
-            ImageError: more than `MAX_PIXELS` pixels, or a side of more than 65535.
-            ExpertError: the expert cannot be had, or is another one.
+            ImageError: the image has more than `MAX_PIXELS` pixels, or a side of more than 65535.
+            ExpertError: the expert cannot be loaded, or is another one.
         """
         classes_HW: LabelArray = self.analyse(image_uint8_HW3)[0].to(torch.uint8).cpu().numpy()
         return classes_HW
@@ -217,5 +220,5 @@ class GescoCodec(TrainedCodec):
         return self.compress_at(image_uint8_HW3, 0)
 
     def compress_map(self, classes_uint8_HW: LabelArray) -> bytes:
-        """Return the stream of a class map: the expert's, or labels, as in GESCO's own experiments."""
+        """Return the stream of a class map, which is the expert's, or that of labels as in GESCO's experiments."""
         return self.encode(Latent(classes_uint8_HW.astype(np.int64), *classes_uint8_HW.shape))

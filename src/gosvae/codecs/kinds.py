@@ -1,6 +1,6 @@
-"""The kinds of trained codecs: one record for each, and nothing elsewhere that tells them apart.
+"""Kinds of trained codecs, with one record for each; no other module distinguishes kinds.
 
-A new kind joins by a card in `cards.py`, a class with a transform and a latent coder, and a record here.
+A new kind needs a card in `cards.py`, a class with a transform and a latent coder, and a record here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gosvae.precision import Precision
 
 
 class Builder(Protocol):
-    """Makes the codec of a checkpoint; the class of a kind is one."""
+    """Function that makes the codec of a checkpoint, such as the class of a kind."""
 
     def __call__(self, checkpoint: CodecCheckpoint, *, options: Any, device: str | torch.device) -> TrainedCodec: ...
 
@@ -35,9 +35,9 @@ class CodecKind:
     """A kind of trained codec.
 
     Attributes:
-        card: type of its `config.json`.
-        options: type of its own options, a dataclass; options that are no field of it are refused.
-        build: makes the codec.
+        card: type of the contents of `config.json`.
+        options: type of the options, a dataclass; options that are not a field of it are refused.
+        build: function that makes the codec.
         context_id: id of the entropy model whose weights a checkpoint of this kind may hold beside the codec.
     """
 
@@ -69,7 +69,7 @@ def chosen_options(options: StreamOptions, precision: Precision) -> dict[str, An
 
 
 def check_options(name: str, chosen: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    """Raise `ConfigError` where a codec has no option of a name that was chosen."""
+    """Raise `ConfigError` if a codec does not have an option that was chosen."""
     unknown = [option for option in chosen if option not in known]
     if unknown:
         there = f"it has {', '.join(known)}" if known else "leave it out"

@@ -1,9 +1,4 @@
-"""The label-map codec: the expert runs at the sender, and its class map is all that is sent.
-
-Use this when the bound of a single task is wanted, or when the sender can run the expert and nobody needs the scene:
-compared with all other codecs the receiver has exactly the classes of the original, and nothing else. No other task can
-be done with it, and no person sees the scene.
-"""
+"""The label-map codec: the sender runs the expert and sends its class map only."""
 
 from __future__ import annotations
 
@@ -24,13 +19,18 @@ from gosvae.tensors import ImageArray, check_image, image_to_tensor
 
 
 class LabelMapCodec(ClassMapCodec):
-    """Sends the expert's class map without loss, in the container of learned codecs with the expert's fingerprint.
+    """Use this when one task is enough and the sender can run its expert, or when you need the bound of that task.
+
+    Compared with all other codecs, the receiver has exactly the classes that the expert sees in the original, and
+    nothing else: no other task can use the stream, and people do not see the scene.
+
+    The class map is sent without loss, in the container of trained codecs with the expert's fingerprint.
 
     Args:
-        expert: on any device; at most 256 classes.
+        expert: expert with at most 256 classes, on any device.
 
     Raises:
-        ConfigError: an expert with more classes.
+        ConfigError: the expert has more classes.
     """
 
     def __init__(self, expert: Expert) -> None:
@@ -81,7 +81,7 @@ class LabelMapCodec(ClassMapCodec):
         return decode_class_map(payload, (header.height, header.width), len(self.class_names))
 
     def decompress(self, data: bytes) -> ImageArray:
-        """Return the map in the colours of `datasets.palettes.class_palette`: for people, not for the expert."""
+        """Return the map in the colours of `datasets.palettes.class_palette`, for people and not for the expert."""
         return self.palette_m3[self.class_map(data)]
 
     def payload_bytes(self, data: bytes) -> int:

@@ -1,4 +1,4 @@
-"""What a kind of trained codec brings to the template: a transform, a latent coder, and the latent between them.
+"""Parts of a kind of trained codec: a transform, a latent coder, and the latent between them.
 
 `TrainedCodec` composes the two, as CompressAI composes a transform with a `LatentCodec`.
 
@@ -25,14 +25,14 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Latent:
-    """A picture between the networks: the integers that a stream holds, and how a decoder has to read them.
+    """A picture between the networks: the integers in a stream, and the values that a decoder needs to read them.
 
     Attributes:
         symbols: int64 (h, w) or (D, h, w); -1 at positions that are not known.
         height, width: size of the picture in pixels.
         setting: rate at which the picture was coded: level of a variable-rate codec, step of an autoencoder; 0 for
             kinds that have one rate.
-        known_hw: bool (h, w), whether the slice that holds a position is intact; None where all of them are.
+        known_hw: mask, bool (h, w), of the positions whose slice is intact; None if all slices are.
         damaged: numbers, from 0, of the slices that are lost.
         seed: seed of decoders that draw at random: SHA-256 of the payload, in hexadecimal.
     """
@@ -47,19 +47,20 @@ class Latent:
 
     @property
     def grid_hw(self) -> tuple[int, int]:
-        """Rows and columns of latent positions."""
+        """Numbers of rows and columns of latent positions."""
         return self.symbols.shape[-2], self.symbols.shape[-1]
 
 
 class Transform(ABC):
-    """The networks of a kind: pictures to latents, and symbols to pictures.
+    """Networks of a kind, from pictures to latents and from symbols to pictures.
 
     Attributes:
         device: device of the networks.
-        stride: pixels per latent position on each axis.
-        halo: latent positions around a tile that can influence it; None for networks that see the whole picture.
+        stride: number of pixels per latent position on each axis.
+        halo: number of latent positions around a tile that can influence it; None for networks that see the whole
+            picture.
         whole_pixels: size of the largest picture, in pixels, that a network without a halo takes.
-        batch_pixels: pixels that go through the decoder together, at most; it bounds the memory of batches.
+        batch_pixels: largest number of pixels that go through the decoder together, which bounds the memory of batches.
     """
 
     device: torch.device
@@ -86,10 +87,10 @@ class Transform(ABC):
 
 
 class LatentCoder(ABC):
-    """Latents to symbols, and symbols to the payloads of slices and back.
+    """Coder of latents to symbols, and of symbols to the payloads of slices and back.
 
     Attributes:
-        marks: for each entropy model that is read, by its id, the mark of its weights (`EntropyModel.mark`).
+        marks: marks of the weights (`EntropyModel.mark`) of all entropy models that are read, by their ids.
         sliceable: whether a stream may have several slices.
     """
 
@@ -102,24 +103,24 @@ class LatentCoder(ABC):
 
     @abstractmethod
     def encode(self, parts: Sequence[SymbolArray], setting: int) -> tuple[int, list[bytes]]:
-        """Return the id of the entropy model and the payloads of slices, which hold these parts of the symbols.
+        """Return the id of the entropy model and the payloads of slices, one for each of these parts of the symbols.
 
         Raises:
-            BitstreamError: the symbols are none that a decoder would accept.
+            BitstreamError: a decoder would not accept the symbols.
         """
 
     @abstractmethod
     def least_bytes(self, grid_hw: tuple[int, int]) -> int:
-        """Return the bytes of payload that a grid takes at least: a stream with fewer is refused unread."""
+        """Return a lower bound of the bytes of payload of a grid; a stream with fewer bytes is refused unread."""
 
     @abstractmethod
     def decode(self, model_id: int, payload: bytes, shape_hw: tuple[int, int]) -> tuple[SymbolArray, int]:
         """Return the symbols of one slice, which has `shape_hw` positions, and the setting that it names.
 
         Raises:
-            BitstreamError: the payload is none that an encoder makes.
+            BitstreamError: no encoder makes this payload.
         """
 
     @abstractmethod
     def conceal(self, symbols: SymbolArray, known_hw: Mask) -> SymbolArray:
-        """Return the symbols as the transform takes them, when some positions are not known."""
+        """Return the symbols for the transform if some positions are not known."""

@@ -1,4 +1,4 @@
-"""Search for the best stream that fits a budget, for every codec whose rate is a knob."""
+"""Search for the best stream that fits a budget, for every codec whose rate can be set."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def bisect_setting(
 ) -> tuple[int, bytes]:
     """Return the setting nearest to `exceeds` whose stream fits the budget, and that stream.
 
-    It is the best one where sizes grow with every step towards `exceeds`; elsewhere the stream fits all the same.
+    It is the best setting if sizes grow with every step towards `exceeds`; otherwise the stream still fits.
 
     Args:
-        encode: makes the stream at a setting.
-        budget_bytes: bytes that the stream may take.
-        fits: a setting whose stream fits; may be larger or smaller than `exceeds`, and is not encoded again.
-        exceeds: a setting that does not fit, or the first one that does not exist.
+        encode: function that makes the stream at a setting.
+        budget_bytes: number of bytes that the stream may take.
+        fits: setting whose stream fits; it may be larger or smaller than `exceeds`, and is not encoded again.
+        exceeds: setting whose stream does not fit, or the first setting that does not exist.
         stream: stream at `fits`.
     """
     while abs(exceeds - fits) > 1:
@@ -35,15 +35,15 @@ def bisect_setting(
 def fill_budget(
     encode: Callable[[float], bytes], budget_bytes: int, *, low: float, high: float, stream: bytes, enough: float
 ) -> bytes:
-    """Return a longer stream that fits the budget, or the one that is there, after five steps at most.
+    """Return a longer stream that fits the budget, or the given one if five steps do not find a longer one.
 
     The range of a positive setting is halved on a logarithmic scale; a larger setting takes more bytes.
 
     Args:
-        encode: makes the stream at a setting.
-        budget_bytes: bytes that the stream may take.
+        encode: function that makes the stream at a setting.
+        budget_bytes: number of bytes that the stream may take.
         low, high: range of the setting.
-        stream: a stream that fits.
+        stream: stream that fits.
         enough: share of the budget at which the search ends.
     """
     for _ in range(5):
@@ -65,10 +65,10 @@ def check_smallest(name: str, shape: tuple[int, ...], smallest: bytes, budget_by
         name: name of the codec.
         shape: shape of the image, height and width first.
         smallest: stream at the lowest rate.
-        budget_bytes: bytes that it may take.
+        budget_bytes: number of bytes that the stream may take.
 
     Raises:
-        RateError: it takes more; the message says how much.
+        RateError: the stream takes more; the message says how much.
     """
     if len(smallest) > budget_bytes:
         raise RateError(

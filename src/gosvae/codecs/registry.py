@@ -1,4 +1,4 @@
-"""One string names any codec: a model of the package, a checkpoint folder, or a classical codec."""
+"""Names of codecs: one string names a model of the package, a checkpoint folder, or a classical codec."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from gosvae.codecs.trained import TrainedCodec
 from gosvae.codecs.vq import VqCodec, VqOptions
 from gosvae.errors import ConfigError, ForeignStreamError, unknown_name
 from gosvae.experts.registry import load_expert
-from gosvae.precision import Precision
+from gosvae.precision import Precision, usable_device
+from gosvae.walk import expanded
 
 DEFAULT_CODEC = "gosvae-variable-camvid"
-"""Name of the model that `gosvae compress` takes where none is given."""
+"""Name of the model that `gosvae compress` uses by default."""
 PAPER_CODEC = "gosvae-camvid"
 """Name of the paper's GOS-VAE."""
 
@@ -52,7 +53,7 @@ def build_codec(
     """Return the codec of a checkpoint, by its kind; `rate` is the part of a name behind the colon, as in `load_codec`.
 
     Raises:
-        ConfigError: an option or a rate that this kind of codec does not have, or that it cannot meet.
+        ConfigError: this kind of codec does not have the option or the rate, or cannot meet it.
         CheckpointError: the weights do not fit the configuration.
     """
     name, kind = checkpoint.card.name, KINDS[checkpoint.card.kind]
@@ -69,7 +70,7 @@ def checkpoint_folder(name_or_folder: str | Path) -> Path:
     Raises:
         ConfigError: neither a known name nor a folder.
     """
-    folder = Path(name_or_folder).expanduser()
+    folder = expanded(name_or_folder)
     if str(name_or_folder) in embedded_codecs():
         folder = models_folder() / str(name_or_folder)
     elif not folder.is_dir():
@@ -80,10 +81,22 @@ def checkpoint_folder(name_or_folder: str | Path) -> Path:
     return folder
 
 
+def split_rate(spec: str) -> tuple[str, str]:
+    """Return the name or folder of a trained codec and its rate, empty where none stands behind a colon.
+
+    A folder that exists is never cut, so that its path may hold colons.
+    """
+    name, _, rate = spec.rpartition(":")
+    if not name or not rate or spec in embedded_codecs() or expanded(spec).is_dir():
+        return spec, ""
+    known = name in embedded_codecs() or expanded(name).is_dir()
+    return (name, rate) if known or "/" not in rate else (spec, "")
+
+
 def option_names(spec: str) -> tuple[str, ...]:
-    """Return the names of the options that the codec of a name takes, its rate or none behind it."""
-    name = spec if spec in embedded_codecs() or Path(spec).is_dir() else spec.rpartition(":")[0]
-    folder = models_folder() / name if name in embedded_codecs() else Path(name)
+    """Return the names of the options that a codec takes, given its name with or without a rate."""
+    name, _ = split_rate(spec)
+    folder = models_folder() / name if name in embedded_codecs() else expanded(name)
     if not name or not (folder / "config.json").is_file():
         return ()
     kind = KINDS.get(read_json(folder / "config.json").get("kind", "codec"))
@@ -103,9 +116,7 @@ def load_trained_codec(
         ConfigError: neither a known name nor a folder.
         CheckpointError: the folder is not a finished, intact codec.
     """
-    name, _, rate = str(name_or_folder).partition(":")
-    if not rate or Path(name_or_folder).is_dir():
-        name, rate = str(name_or_folder), ""
+    name, rate = split_rate(str(name_or_folder))
     checkpoint = load_codec_checkpoint(checkpoint_folder(name))
     return build_codec(checkpoint, rate=rate, options=options, device=device, precision=precision)
 
@@ -113,7 +124,7 @@ def load_trained_codec(
 def load_vq_codec(
     name_or_folder: str | Path, *, options: VqOptions | None = None, device: str | torch.device = "cpu"
 ) -> VqCodec:
-    """Load a VQ codec, as `load_trained_codec` does; a checkpoint of another kind is a `CheckpointError`."""
+    """Load a VQ codec as `load_trained_codec` does; raise `CheckpointError` for a checkpoint of another kind."""
     return VqCodec.load(checkpoint_folder(name_or_folder), options=options, device=device)
 
 
@@ -126,13 +137,14 @@ def load_codec(
 ) -> ImageCodec:
     """Load any codec: a model of the package, a checkpoint folder, a name of `CLASSICAL_CODECS`, or `label-map`.
 
-    A classical codec takes its quality behind a colon: `jpeg:30`. A variable-rate codec takes its level there, 0..255,
-    or the KiB that an image may take: `gosvae-variable-camvid:96`, `gosvae-variable-camvid:1.5KiB`.
-    The label-map codec takes its expert there: `label-map:hf:ORGANISATION/MODEL`; `label-map` alone has the embedded
-    one. A `precision` is for variable-rate codecs, see `VariableRateCodec`.
+    The quality of a classical codec follows a colon: `jpeg:30`. The rate of a variable-rate codec follows a colon too,
+    as a level of 0..255 or as the KiB that an image may take: `gosvae-variable-camvid:96`,
+    `gosvae-variable-camvid:1.5KiB`. So does the expert of the label-map codec: `label-map:hf:ORGANISATION/MODEL`;
+    `label-map` alone has the embedded expert. A `precision` is for variable-rate codecs, see `VariableRateCodec`.
 
     Raises:
-        ConfigError: an unknown name, an impossible quality, or options or a precision that the codec cannot meet.
+        ConfigError: the name is unknown, the quality is impossible, the device is not there, or the codec cannot meet
+            the options or precision.
         CheckpointError: the folder is not a finished, intact codec.
         ExpertError: a label map's expert cannot be loaded.
     """
@@ -141,7 +153,7 @@ def load_codec(
         check_options(name, chosen_options(options, precision), ())
     if name == LABEL_MAP:
         expert = load_expert(quality if separator else "embedded")
-        expert.to(device)
+        expert.to(usable_device(device))
         return LabelMapCodec(expert)
     if name in CLASSICAL_CODECS:
         if separator and not quality.isdigit():
@@ -151,26 +163,26 @@ def load_codec(
 
 
 def split_budget(spec: str) -> tuple[str, int | None]:
-    """Return the name and the bytes of `NAME:1.5KiB`; the whole spec and None where there is no such budget."""
+    """Return the name and the bytes of `NAME:1.5KiB`, or the whole spec and None if there is no such budget."""
     name, separator, rate = spec.rpartition(":")
     match = re.fullmatch(r"(\d+\.?\d*|\.\d+)kib", rate.lower())
     return (name, int(1024 * float(match[1]))) if separator and match else (spec, None)
 
 
 def _level_or_budget(name: str, rate: str) -> dict[str, int]:
-    """Return the option that stands behind the colon of a variable-rate codec: a level `96`, or a budget `1.5KiB`."""
+    """Return the option after the colon of a variable-rate codec: a level like `96`, or a budget like `1.5KiB`."""
     budget_bytes = split_budget(f":{rate}")[1]
     if not rate:
         return {}
     if budget_bytes is not None:
         return {"budget_bytes": budget_bytes}
     if not rate.isdecimal():
-        raise ConfigError(f"{name}:{rate} is no rate: give a level of 0..255 ({name}:96) or a budget ({name}:1.5KiB)")
+        raise ConfigError(f"{rate!r} is not a rate: give a level of 0..255 ({name}:96) or a budget ({name}:1.5KiB)")
     return {"level": int(rate)}
 
 
 def _made(checkpoint: CodecCheckpoint, header: bitstream.Header) -> bool:
-    """Whether a codec made a stream."""
+    """Return whether a codec made a stream."""
     marked = header.entropy_model_id == KINDS[checkpoint.card.kind].context_id
     mark = checkpoint.context_mark() if marked else b""
     return bitstream.made_by(header, xor_mark(checkpoint.fingerprint(), mark))
@@ -180,7 +192,7 @@ def codec_of_stream(data: bytes) -> TrainedCodec:
     """Return the model of the package that made a stream, found by its fingerprint.
 
     Raises:
-        BitstreamError: the bytes are no intact stream.
+        BitstreamError: the bytes are not an intact stream.
         ForeignStreamError: no model of the package made it.
     """
     header = bitstream.unpack_slices(data).header

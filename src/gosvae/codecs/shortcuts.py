@@ -1,19 +1,21 @@
-"""Compress and decompress in one call, for programs that handle an image now and then."""
+"""Compression and decompression in one call, for programs that handle an image now and then."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from gosvae.bitstream import as_bytes
 from gosvae.codecs.base import ImageCodec, RateControlledCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.errors import ConfigError
+from gosvae.images import AnyImage, as_image
 from gosvae.tensors import ImageArray
 from gosvae.units import bytes_from_kib
 
 
 def compress(
-    image_uint8_HW3: ImageArray,
+    image_uint8_HW3: ImageArray | AnyImage,
     codec: ImageCodec | str | Path = DEFAULT_CODEC,
     *,
     level: int | None = None,
@@ -25,7 +27,8 @@ def compress(
     A codec that is given by its name is loaded in every call: for many images load it once with `load_codec`.
 
     Args:
-        image_uint8_HW3: the image.
+        image_uint8_HW3: the image as an array, as the path of its file or a binary stream, as an image of Pillow, or as
+            a uint8 tensor (3, H, W).
         codec: a codec, or its name as `load_codec` takes it: a model of the package, a checkpoint folder or a
             classical codec.
         level: level of a variable-rate codec, 0 to 255, or quality of a classical codec; for a codec by name.
@@ -33,12 +36,14 @@ def compress(
         options: layout of the stream; for a codec by name.
 
     Raises:
-        ConfigError: an unknown name, a rate that the codec does not have, a level beside a budget, or a level or
-            options for a codec that is loaded already.
+        ConfigError: the name is unknown, the codec does not have the rate, a level and a budget are given together, or
+            a level or options are given for a codec that is loaded already.
         RateError: even the lowest quality takes more than `kib`.
         CheckpointError: the folder is not a finished, intact codec.
         ShapeError: the array is not a uint8 RGB image.
+        ImageError: the file cannot be read, or the argument has none of these forms.
     """
+    image = as_image(image_uint8_HW3)
     if level is not None and kib is not None:
         raise ConfigError("a level and a budget both set the rate: give one", argument="level")
     if isinstance(codec, ImageCodec):
@@ -47,26 +52,27 @@ def compress(
     else:
         codec = load_codec(codec if level is None else f"{codec}:{level}", options=options)
     if kib is None:
-        return codec.compress(image_uint8_HW3)
+        return codec.compress(image)
     if not isinstance(codec, RateControlledCodec):
         raise ConfigError(
             f"the rate of {codec.name!r} is fixed: name a variable-rate codec or a classical one", argument="kib"
         )
-    return codec.compress_to_budget(image_uint8_HW3, bytes_from_kib(kib))
+    return codec.compress_to_budget(image, bytes_from_kib(kib))
 
 
-def decompress(data: bytes, codec: ImageCodec | str | Path | None = None) -> ImageArray:
+def decompress(data: bytes | bytearray | memoryview, codec: ImageCodec | str | Path | None = None) -> ImageArray:
     """Reconstruct the image of a stream, uint8 (H, W, 3).
 
     Args:
         data: the stream.
-        codec: the codec that made it, or its name as `load_codec` takes it; None finds the model of the package.
+        codec: codec that made the stream, or its name as `load_codec` takes it; None finds the model of the package.
 
     Raises:
         BitstreamError: the bytes are damaged, incomplete or of another format.
         ForeignStreamError: the stream is another codec's, or no model of the package made it.
         ConfigError, CheckpointError: the codec cannot be loaded.
     """
+    data = as_bytes(data)
     if codec is None:
         codec = codec_of_stream(data)
     elif not isinstance(codec, ImageCodec):

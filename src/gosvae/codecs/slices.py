@@ -1,4 +1,4 @@
-"""Latents to payloads and back: a grid is cut into slices that can be decoded without each other.
+"""Slices: the grid of a latent is cut into parts whose payloads can be decoded without each other.
 
 Axis legend: h and w latent positions of the whole grid.
 """
@@ -22,9 +22,9 @@ from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import BitstreamError, ConfigError
 
 FREE_INDICES = 2**18
-"""Number of indices that a stream may announce with no payload at all."""
+"""Largest number of indices that a stream may announce with an empty payload."""
 INDICES_PER_BYTE = 1024
-"""Number of further indices for each byte of payload; it bounds what a decoder reserves by what it was sent."""
+"""Number of further indices for each byte of payload, so that a decoder reserves memory in proportion to its input."""
 MOST_EFFORT = 9
 
 GridPart = tuple[slice, slice]
@@ -42,9 +42,9 @@ ENTROPY_MODELS: dict[str, int] = {
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """How streams are written, for codecs of any kind; reading needs none of it.
+    """Options for writing streams, for codecs of any kind; reading does not need them.
 
-    A kind that has no such option refuses every value but the default.
+    A kind that does not have an option refuses every value but the default.
 
     Attributes:
         entropy: entropy model: `auto` for the one that makes the stream the shortest, or the name of one. Fixed-length
@@ -53,11 +53,11 @@ class StreamOptions:
             links. Small grids have fewer.
         layout: positions of a slice: `bands` of rows, or `interleaved`, where a lost slice thins the grid out.
         version: version of the container: 2, or 1 for a receiver of gosvae 0.1 (one slice, fixed or static codes).
-        effort: work for fewer bytes in a variable-rate codec: 0 rounds, 1 reassigns the integers by their histogram,
-            which takes next to no time, 2 to 9 do so under the context model, effort - 1 times.
+        effort: work for fewer bytes in a variable-rate codec: 0 rounds the integers, 1 reassigns them by their
+            histogram, which takes hardly any time, and 2 to 9 reassign them by the context model, effort - 1 times.
 
     Raises:
-        ConfigError: a number of slices, a version or an effort that does not exist.
+        ConfigError: the number of slices, the version or the effort does not exist.
     """
 
     entropy: EntropyChoice = "auto"
@@ -72,7 +72,7 @@ class StreamOptions:
 
 
 def check_container(slices: int, version: int, entropy: str) -> None:
-    """Raise `ConfigError` where the container has no such streams."""
+    """Raise `ConfigError` if the container has no such streams."""
     if not 1 <= slices <= MAX_SLICES:
         raise ConfigError(f"{slices} slices: expected 1..{MAX_SLICES}")
     if version not in (1, VERSION):
@@ -95,7 +95,7 @@ DEFAULT_OPTIONS = StreamOptions()
 
 @dataclass(frozen=True)
 class Slicing:
-    """How the template cuts a latent and packs its slices; see `StreamOptions`."""
+    """Options with which the template cuts a latent and packs its slices; see `StreamOptions`."""
 
     slices: int = 1
     layout: SliceLayout = "bands"
@@ -103,14 +103,14 @@ class Slicing:
 
 
 def _steps(shape_hw: tuple[int, int], count: int) -> tuple[int, int]:
-    """Return how many interleaved slices lie below and beside each other: the larger factor on the longer side."""
+    """Return the numbers of interleaved slices along height and width; the longer side has the larger number."""
     small = max(n for n in range(1, math.isqrt(count) + 1) if count % n == 0)
     large = count // small
     return (large, small) if shape_hw[0] > shape_hw[1] else (small, large)
 
 
 def _fits(shape_hw: tuple[int, int], count: int, layout: SliceLayout) -> bool:
-    """Whether every one of the slices holds a position."""
+    """Return whether every slice holds a position."""
     rows, columns = (count, 1) if layout == "bands" else _steps(shape_hw, count)
     return rows <= shape_hw[0] and columns <= shape_hw[1]
 
@@ -139,7 +139,7 @@ def slice_count(shape_hw: tuple[int, int], wanted: int, layout: SliceLayout) -> 
 
 
 def least_bytes(n_indices: int) -> int:
-    """Return the bytes of payload that a stream of `n_indices` indices has at least, so that readers accept it."""
+    """Return the least number of bytes of payload with which readers accept a stream of `n_indices` indices."""
     return -(-max(0, n_indices - FREE_INDICES) // INDICES_PER_BYTE)
 
 
@@ -186,8 +186,8 @@ def decode_slices(coder: LatentCoder, stream: Stream, grid_hw: tuple[int, int]) 
     """Return the latent of the slices that are intact.
 
     Raises:
-        BitstreamError: an entropy model that the coder does not read, a grid that cannot be cut like this or that is
-            too large for so few bytes, slices of different settings, or a payload that no encoder makes.
+        BitstreamError: the coder does not read the entropy model, the grid cannot be cut in this way or is too large
+            for so few bytes, slices have different settings, or no encoder makes a payload.
     """
     header = stream.header
     if header.entropy_model_id not in coder.marks:
@@ -211,7 +211,7 @@ def decode_slices(coder: LatentCoder, stream: Stream, grid_hw: tuple[int, int]) 
         settings.add(setting)
         if len(settings) > 1:
             raise BitstreamError(f"damaged: slices at the settings {sorted(settings)}, where all have the same")
-        if symbols is None:  # only now: an untrue size is found out before memory is taken for it
+        if symbols is None:  # allocated only now, after a false size would have been refused
             symbols = decoded if len(parts) == 1 else np.full((*decoded.shape[:-2], *grid_hw), -1)
         if len(parts) > 1:
             symbols[..., *part] = decoded

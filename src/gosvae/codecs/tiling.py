@@ -1,6 +1,6 @@
-"""Large pictures in tiles: bounded memory, the same result as in one piece (up to the rounding of floats).
+"""Computation of large pictures in tiles, with bounded memory and the same result (up to the rounding of floats).
 
-Each tile is computed with a halo at least as wide as what can influence it, and the halo is cut off again.
+Each tile is computed with a halo of all the positions that can influence it, and the halo is then cut off.
 Axis legend: B images, C channels, H and W pixels, h and w latent positions.
 """
 
@@ -16,16 +16,16 @@ from gosvae.errors import ImageError
 TILE_PIXELS = 512
 """Side of a tile, in pixels. Pictures of up to TILE_PIXELS**2 pixels are computed in one piece."""
 WHOLE_PIXELS = 2**20
-"""Size of the largest picture of most networks that cannot work in tiles, in pixels, so that memory stays bounded."""
+"""Size of the largest picture, in pixels, for most networks that cannot work in tiles, which bounds the memory."""
 
 
 def fits_in_one_tile(height: int, width: int) -> bool:
-    """Whether a picture is computed in one piece although its network could work in tiles."""
+    """Return whether a picture is computed in one piece although its network could work in tiles."""
     return height * width <= TILE_PIXELS**2
 
 
 def _check_size(height: int, width: int, halo: int | None, whole_pixels: int) -> None:
-    """Refuse what is too large for one piece where, without a halo, there is no other way."""
+    """Raise `ImageError` if a picture without a halo, which cannot be cut into tiles, is too large for one piece."""
     if halo is None and height * width > whole_pixels:
         raise ImageError(
             f"this codec looks at the whole picture at once and takes at most {whole_pixels} pixels, got "
@@ -62,7 +62,7 @@ def encode_in_tiles(
         whole_pixels: size of the largest picture, in pixels, where there is no halo.
 
     Raises:
-        ImageError: no halo is wide enough (None), and the picture is too large for one piece.
+        ImageError: the halo is None, and the picture is too large for one piece.
     """
     height, width = x_13HW.shape[-2] // stride, x_13HW.shape[-1] // stride
     _check_size(x_13HW.shape[-2], x_13HW.shape[-1], halo, whole_pixels)
@@ -87,7 +87,7 @@ def decode_in_tiles(
     halo: int | None,
     whole_pixels: int = WHOLE_PIXELS,
 ) -> Tensor:
-    """Return the pictures (B, 3, H, W) of indices; arguments and errors as `encode_in_tiles`."""
+    """Return the pictures (B, 3, H, W) of indices; arguments and errors as in `encode_in_tiles`."""
     height, width = indices_Bhw.shape[-2:]
     _check_size(height * stride, width * stride, halo, whole_pixels)
     if halo is None or fits_in_one_tile(height * stride, width * stride):

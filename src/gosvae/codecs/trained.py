@@ -1,4 +1,4 @@
-"""The template of every codec behind a checkpoint: header, slices, tiles, crop, damage and batches.
+"""Template of every codec with a checkpoint: header, slices, tiles, crop, damage and batches.
 
 A kind brings a `Transform` and a `LatentCoder`; the template puts them together. A new kind is a class with these two
 and a record in `kinds.py`.
@@ -34,7 +34,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class TrainedCodec(ImageCodec):
-    """A codec that was trained: its model is a checkpoint, and its streams name the model by a fingerprint.
+    """Base of the trained codecs, whose model is a checkpoint and whose streams name the model by a fingerprint.
 
     An image goes through five steps, each of which can be called alone: `analyse` (the encoder network), `quantise`
     (to the integers of a `Latent`, at a setting), `encode` (to a stream), `decode` (to the same latent), `reconstruct`
@@ -66,7 +66,7 @@ class TrainedCodec(ImageCodec):
     @property
     @abstractmethod
     def description(self) -> dict[str, str]:
-        """Lines of `gosvae info` about the model, by the name of each part."""
+        """Return the lines of `gosvae info` about the model, by the name of each part."""
 
     def payload_bytes(self, data: bytes) -> int:
         return bitstream.payload_bytes(data)
@@ -118,7 +118,7 @@ class TrainedCodec(ImageCodec):
         """Return the latent of a stream that is taken apart already, as far as its slices are intact.
 
         Raises:
-            BitstreamError: no slice is intact, or a payload is none that an encoder makes.
+            BitstreamError: no slice is intact, or no encoder makes a payload.
             ForeignStreamError: an intact stream that another model made.
         """
         header, marks = stream.header, self.coder.marks
@@ -158,7 +158,7 @@ class TrainedCodec(ImageCodec):
         return [images[n] for n in range(len(latents))]
 
     def _reconstruct_alike(self, latents: Sequence[Latent]) -> list[ImageArray]:
-        """Images of latents of one grid."""
+        """Return the images of latents that have the same grid."""
         symbols = [
             latent.symbols if latent.known_hw is None else self.coder.conceal(latent.symbols, latent.known_hw)
             for latent in latents

@@ -1,9 +1,5 @@
 """The variable-rate codec: one model for any rate, which is set when an image is compressed.
 
-Use this when the rate should follow the link or a budget of bytes, and wherever few bytes count: compared with a VQ
-codec it takes fewer bytes for the same task quality, and one model serves all rates. It needs the context model of its
-latent at both ends, which takes most of the time of entropy coding.
-
 Axis legend: D latent channels, h and w latent positions, V values of a symbol, P a pair of values, H and W pixels.
 """
 
@@ -36,33 +32,41 @@ from gosvae.entropy.fixed import FixedLength
 from gosvae.entropy.latent import LatentContextModel
 from gosvae.entropy.latent_network import LEVELS, LatentContextConfig, LatentContextNetwork, integer_network
 from gosvae.errors import BitstreamError, ConfigError
-from gosvae.precision import Precision, autocast
+from gosvae.precision import Precision, autocast, usable_device
 from gosvae.tensors import ImageArray
 
 STIFFNESS = 6.0
-"""Bits that a squared distance of 1, in steps of the quantizer, is worth. Rate and distortion are in balance at
-6 / ln 2 = 8.7 for a uniform quantizer of fine steps; a somewhat smaller value saved more bytes than it cost."""
+"""Number of bits that count as much as a squared distance of 1, in steps of the quantizer.
+
+Rate and distortion are in balance at 6 / ln 2 = 8.7 for a uniform quantizer of fine steps. A somewhat smaller value
+saves bytes at little cost.
+"""
 _LEAST_STIFFNESS, _MOST_STIFFNESS = STIFFNESS / 32, STIFFNESS * 16
+_STIFFNESS_OF_SMALLEST = (STIFFNESS, STIFFNESS / 4, STIFFNESS / 8, _LEAST_STIFFNESS)
+"""Stiffness values that are tried for the smallest stream, the one with the best pictures first.
+
+A less stiff assignment saves bytes on most images; on easy images it takes more.
+"""
 _NEAR = 0.98
-"""Share of a budget that a stream should take at least."""
+"""Least share of a budget that a stream should take."""
 
 LatentEntropy = Literal["auto", "context", "fixed"]
 
 
 @dataclass(frozen=True)
 class VariableRateOptions:
-    """How a variable-rate codec writes streams, and how its networks compute.
+    """Options of a variable-rate codec for writing streams and for the precision of its networks.
 
     Attributes:
-        level: level of streams without a budget, 0..255; None: the level of the model's configuration.
-        budget_bytes: bytes that `compress` may take for an image; None: the level decides.
+        level: level of streams without a budget, 0..255; None means the level of the model's configuration.
+        budget_bytes: number of bytes that `compress` may take for an image; None means that the level decides.
         entropy: entropy model: `context`, `fixed`, or `auto` for the one that makes the stream the shortest.
         slices, layout, effort: see `StreamOptions`.
         precision: precision of the transforms: bf16 takes a third of the time where the device has it. The context
             model is exact in any case. The pictures of one stream then differ a little from device to device.
 
     Raises:
-        ConfigError: a level outside 0..255, a budget below 1, or another value that does not exist.
+        ConfigError: the level is outside 0..255, the budget is below 1, or another value does not exist.
     """
 
     level: int | None = None
@@ -85,7 +89,7 @@ class VariableRateOptions:
 
 
 class PyramidTransform(Transform):
-    """Encoder to a latent before the gain of a level; decoder of symbols at levels."""
+    """Networks of a variable-rate codec: encoder to a latent before the gain of a level, and decoder of symbols."""
 
     def __init__(self, model: VariableRateAutoencoder, device: torch.device, precision: Precision) -> None:
         self.model, self.device, self.precision = model, device, precision
@@ -106,10 +110,10 @@ class LevelCoder(LatentCoder):
 
     Args:
         config: configuration of the context model.
-        network: its integers.
-        mark: its mark in streams.
-        scaled: the latent at levels, as `VariableRateAutoencoder.scaled`.
-        options: how streams are written.
+        network: context model in integers.
+        mark: mark of the context model in streams.
+        scaled: function that returns a latent at levels, such as `VariableRateAutoencoder.scaled`.
+        options: options for writing streams.
     """
 
     sliceable = True
@@ -134,10 +138,10 @@ class LevelCoder(LatentCoder):
     def quantise(self, latent_1hw: Tensor, setting: int, stiffness: float = STIFFNESS) -> SymbolArray:
         """Return the symbols 0..2L, int64 (D, h, w), of a latent at a level.
 
-        With an effort above 0 (`StreamOptions`) the assignment is entropy-constrained: of the two integers around each
-        value the cheaper one is taken, in bits plus `stiffness` times the squared distance. At an effort of 1 the bits
-        are those of each channel's histogram in the image, at a larger one those that the context model gives the
-        symbols so far, effort - 1 times.
+        With an effort above 0 (`StreamOptions`) the assignment is entropy-constrained: each value takes the cheaper of
+        the two integers around it, in bits plus `stiffness` times the squared distance. At an effort of 1 the bits come
+        from each channel's histogram in the image. At a larger effort they come from the context model, given the
+        symbols assigned so far, and the assignment is repeated effort - 1 times.
         """
         level_1 = torch.tensor([setting], device=self._network.embedding.device)
         y_1Dhw = self._scaled(latent_1hw.to(level_1.device), level_1)
@@ -158,7 +162,7 @@ class LevelCoder(LatentCoder):
         return model_id, [bytes([setting]) + payload for payload in payloads]
 
     def least_bytes(self, grid_hw: tuple[int, int]) -> int:
-        """See `LatentCoder.least_bytes`: channels that are not coded at a level take nothing."""
+        """See `LatentCoder.least_bytes`: channels that are not coded at a level take no bytes."""
         del grid_hw
         return 1
 
@@ -170,17 +174,22 @@ class LevelCoder(LatentCoder):
         return decode_indices(model, payload[1:], (channels * h, w)).reshape(channels, h, w), level
 
     def conceal(self, symbols: SymbolArray, known_hw: Mask) -> SymbolArray:
-        """See `LatentCoder.conceal`: the decoder was trained with losses and fills in itself where symbols are -1."""
+        """See `LatentCoder.conceal`: symbols that are lost are -1, which the decoder was trained to fill in."""
         del known_hw
         return symbols
 
 
 class VariableRateCodec(SlicedCodec, RateControlledCodec):
-    """A variable-rate codec on one device, ready to use; its rate is a level of 0..255, or what a budget allows.
+    """Use this when the rate should follow the link or a budget of bytes, and whenever few bytes count.
+
+    Compared with `VqCodec`, it takes fewer bytes for the same task quality, and one model serves all rates. Sender and
+    receiver need the context model of its latent, which takes most of the time of entropy coding.
+
+    The rate is a level of 0..255, or the highest level that a budget allows.
 
     Args:
         checkpoint: configuration, weights and context model.
-        options: rate, precision, and how streams are written.
+        options: rate, precision, and options for writing streams.
         device: device of the networks.
 
     Raises:
@@ -197,7 +206,7 @@ class VariableRateCodec(SlicedCodec, RateControlledCodec):
         device: str | torch.device = "cpu",
     ) -> None:
         self.config = card_of(checkpoint, VariableRateCard, "a variable-rate codec").model
-        self.options, device = options or VariableRateOptions(), torch.device(device)
+        self.options, device = options or VariableRateOptions(), usable_device(device)
         self.level = self.config.level if self.options.level is None else self.options.level
         self.budget_bytes = self.options.budget_bytes
         model = VariableRateAutoencoder(self.config)
@@ -250,7 +259,7 @@ class VariableRateCodec(SlicedCodec, RateControlledCodec):
         return learned + sum(value.numel() for value in self.checkpoint.context.values())
 
     def compress(self, image_uint8_HW3: ImageArray) -> bytes:
-        """Return the stream of an image within the budget, or at the level where there is none.
+        """Return the stream of an image within the budget, or at the level if there is no budget.
 
         Raises:
             RateError: a budget was given, and even the lowest level takes more.
@@ -260,15 +269,21 @@ class VariableRateCodec(SlicedCodec, RateControlledCodec):
         return self.compress_at(image_uint8_HW3, self.level)
 
     def compress_smallest(self, image_uint8_HW3: ImageArray) -> bytes:
-        return self._stream(self.analyse(image_uint8_HW3), image_uint8_HW3, 0, _LEAST_STIFFNESS)
+        """See `RateControlledCodec.compress_smallest`: never larger than the stream at level 0."""
+        latent_1Dhw = self.analyse(image_uint8_HW3)
+        return self._smallest(functools.partial(self._stream, latent_1Dhw, image_uint8_HW3, 0))
+
+    def _smallest(self, at_lowest: Callable[[float], bytes]) -> bytes:
+        """Return the smallest stream at the lowest level, of those that `at_lowest` makes at each stiffness."""
+        return min(map(at_lowest, _STIFFNESS_OF_SMALLEST if self.options.effort else (STIFFNESS,)), key=len)
 
     def compress_to_budget(self, image_uint8_HW3: ImageArray, budget_bytes: int) -> bytes:
         """Return the stream of the highest level that fits, found by bisection; the encoder runs once.
 
-        With an effort above 0 the stiffness of the assignment fills what is left. Where the next level takes much more,
-        because channels begin there (`first_levels`), it is taken with as stiff an assignment as fits; where none fits,
-        the level before it with a stiffer one than usual. In the same way budgets a little below the lowest level and
-        above the highest one are met.
+        With an effort above 0 the stiffness of the assignment is changed to fill the rest of the budget. If the next
+        level takes much more, because channels begin there (`first_levels`), it is used with the stiffest assignment
+        that fits; if none fits, the level below it is used with a stiffer assignment than usual. In the same way,
+        budgets a little below the lowest level and above the highest level are met.
 
         Raises:
             RateError: even the lowest level takes more.
@@ -276,13 +291,16 @@ class VariableRateCodec(SlicedCodec, RateControlledCodec):
         latent_1Dhw = self.analyse(image_uint8_HW3)
 
         @functools.cache
-        def stream(level: int, stiffness: float = STIFFNESS) -> bytes:
+        def stream(level: int, stiffness: float) -> bytes:
             return self._stream(latent_1Dhw, image_uint8_HW3, level, stiffness)
 
-        best, data = bisect_setting(stream, budget_bytes, fits=-1, exceeds=LEVELS, stream=b"")
-        # Levels with a range of stiffness in which there may be a longer stream that fits.
+        def usual(level: int) -> bytes:
+            return stream(level, STIFFNESS)
+
+        best, data = bisect_setting(usual, budget_bytes, fits=-1, exceeds=LEVELS, stream=b"")
+        # Levels, each with a range of stiffness that may have a longer stream that fits.
         if best < 0:
-            lowest = stream(0, _LEAST_STIFFNESS)
+            lowest = self._smallest(functools.partial(stream, 0))
             data = check_smallest(self.name, image_uint8_HW3.shape, lowest, budget_bytes)
             ranges = [(0, _LEAST_STIFFNESS, STIFFNESS)]
         elif best + 1 < LEVELS:
@@ -316,7 +334,7 @@ def _histogram_bits(symbols_Dhw: SymbolArray, values: int) -> npt.NDArray[np.flo
 def _assigned(
     shifted_Dhw: npt.NDArray[np.float32], bits_DhwV: npt.NDArray[np.float32], stiffness: float
 ) -> SymbolArray:
-    """Return, of the two symbols around each value, the one with the lower cost; the bits may have sides of 1."""
+    """Return the cheaper of the two symbols around each value; axes of the bits may have length 1."""
     below_Dhw = np.clip(np.floor(shifted_Dhw).astype(np.int64), 0, bits_DhwV.shape[-1] - 2)
     rise_Dhw = shifted_Dhw - below_Dhw
     pair_DhwP = np.stack([below_Dhw, below_Dhw + 1], axis=-1)

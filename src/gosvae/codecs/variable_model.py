@@ -2,8 +2,8 @@
 
 A level of quality, 0..255, scales the channels of the latent before they are rounded (gain units of Cui et al. 2021,
 "Asymmetric gained deep image compression with continuous rate adaptation"): a small gain rounds a channel to 0, which
-costs next to nothing. The encoder does not know the level, so its work is done once whatever the rate. The network of
-the context model is part of it: it is trained together with the codec and tells it what every integer costs.
+costs almost no bits. The encoder does not know the level, so it runs once for all rates. The network of the context
+model is a part of the autoencoder: it is trained together with the codec and gives it the cost of every integer.
 
 Axis legend: B images, D latent channels, h and w latent positions, H and W pixels, A anchors, L the bound.
 """
@@ -61,7 +61,7 @@ class VariableRateAutoencoder(nn.Module):
         self.decoder = PyramidDecoder(config.pyramid, channels, anchors)
         self.context = LatentContextNetwork(config.context)
         low, high = (math.log(gain) for gain in _START_GAINS)
-        # Channels differ from the start in how soon they fall silent, so that few are left at low rates.
+        # From the start, channels are rounded to 0 at different levels, so that few are left at low rates.
         fall_D1 = torch.linspace(0.5, 1.5, channels)[:, None] * (high - low)
         self.log_gains_DA = nn.Parameter(high - fall_D1 * (1.0 - torch.linspace(0, 1, anchors)))
         self.log_inverse_gains_DA = nn.Parameter(-self.log_gains_DA.detach().clone())
@@ -71,7 +71,7 @@ class VariableRateAutoencoder(nn.Module):
 
     @property
     def stride(self) -> int:
-        """Pixels per latent position on each axis, r."""
+        """Number of pixels per latent position on each axis, r."""
         return self.config.pyramid.stride
 
     def _conditions(self, level_B: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class VariableRateAutoencoder(nn.Module):
         return interpolation_LA[level_B]
 
     def transform(self, x_B3HW: Tensor) -> Tensor:
-        """Return the latent (B, D, h, w) before the gain, float32: the encoder alone."""
+        """Return the encoder's output, which is the latent (B, D, h, w) before the gain, float32."""
         latent_BDhw: Tensor = LATENT_GAIN * self.encoder(x_B3HW).float()
         return latent_BDhw
 
@@ -95,7 +95,7 @@ class VariableRateAutoencoder(nn.Module):
     def picture(self, rounded_BDhw: Tensor, level_B: Tensor, lost_B1hw: Tensor | None = None) -> Tensor:
         """Return the reconstruction (B, 3, H, W), not clamped, of integers in -L..L.
 
-        `lost_B1hw` is 1 where they are not known; None where all are known.
+        `lost_B1hw` is 1 where they are not known; None means that all are known.
         """
         if lost_B1hw is not None:
             rounded_BDhw = rounded_BDhw * (1.0 - lost_B1hw)
@@ -109,7 +109,7 @@ class VariableRateAutoencoder(nn.Module):
     ) -> tuple[Reconstruction, Tensor]:
         """Return, for training, the reconstruction and the scaled latent (B, D, h, w) that was rounded for it.
 
-        Rounding passes gradients straight through. The decoder does without the positions where `lost_B1hw` is 1.
+        Rounding passes gradients straight through. The decoder does not see the positions where `lost_B1hw` is 1.
         """
         y_BDhw = self.scaled(self.transform(x_B3HW), level_B)
         rounded_BDhw = straight_through(y_BDhw, y_BDhw.round())

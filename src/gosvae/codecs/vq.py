@@ -1,7 +1,4 @@
-"""A trained VQ autoencoder as a codec: each latent position of an image becomes the index of a code.
-
-Use this when one fixed rate will do and the symbols are wanted as tokens, or to repeat the paper's codec. Compared with
-the variable-rate codec it has no rate to choose and takes more bytes for the same task quality.
+"""The VQ codec: each latent position of an image becomes the index of a code.
 
 Axis legend: B images, H and W pixels, K codes, h and w latent positions.
 """
@@ -41,6 +38,7 @@ from gosvae.entropy.ids import EntropyModelId
 from gosvae.entropy.static import StaticHistogram
 from gosvae.errors import CheckpointError, ConfigError
 from gosvae.metrics import zero_order_bits
+from gosvae.precision import usable_device
 from gosvae.tensors import ImageArray
 
 VERSION_1_MODELS = (EntropyModelId.FIXED_LENGTH, EntropyModelId.STATIC_HISTOGRAM)
@@ -49,10 +47,10 @@ VERSION_1_MODELS = (EntropyModelId.FIXED_LENGTH, EntropyModelId.STATIC_HISTOGRAM
 
 @dataclass(frozen=True)
 class VqOptions:
-    """How a VQ codec writes streams; the fields are those of `StreamOptions`.
+    """Options of a VQ codec for writing streams; the fields are those of `StreamOptions`.
 
     Raises:
-        ConfigError: a number of slices or a version that does not exist.
+        ConfigError: the number of slices or the version does not exist.
     """
 
     entropy: EntropyChoice = "auto"
@@ -64,7 +62,7 @@ class VqOptions:
         check_container(self.slices, self.version, self.entropy)
 
     def writers(self, models: Sequence[EntropyModel]) -> list[EntropyModel]:
-        """Return the models that may be written, the quickest first.
+        """Return the models with which streams may be written, the quickest first.
 
         Args:
             models: models of the codec.
@@ -84,7 +82,7 @@ class VqOptions:
 
 
 class VqTransform(Transform):
-    """Encoder and nearest codes; codes and decoder."""
+    """Networks of a VQ codec: encoder to the indices of the nearest codes, and decoder from indices."""
 
     def __init__(self, model: VqAutoencoder, device: torch.device) -> None:
         self.model, self.device = model, device
@@ -103,7 +101,7 @@ class IndexCoder(LatentCoder):
 
     Args:
         models: entropy models that are read.
-        writers: those that may be written; None: all of them.
+        writers: entropy models that may be written; None means all of them.
     """
 
     sliceable = True
@@ -136,11 +134,13 @@ class IndexCoder(LatentCoder):
 
 
 class VqCodec(SlicedCodec):
-    """A VQ codec on one device, ready to use.
+    """Use this when one fixed rate is enough and you need the symbols as tokens, or to repeat the paper's codec.
+
+    Compared with `VariableRateCodec`, it has only one rate and takes more bytes for the same task quality.
 
     Args:
         checkpoint: configuration, weights and index histogram.
-        options: how streams are written.
+        options: options for writing streams.
         device: device of the networks.
 
     Raises:
@@ -155,7 +155,7 @@ class VqCodec(SlicedCodec):
         options: VqOptions | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        card, device, options = card_of(checkpoint, VqCard, "a VQ codec"), torch.device(device), options or VqOptions()
+        card, device, options = card_of(checkpoint, VqCard, "a VQ codec"), usable_device(device), options or VqOptions()
         self.options = options
         self.model = ready(VqAutoencoder(card.model), checkpoint, device)
         size = self.model.quantizer.codebook_size
@@ -199,18 +199,18 @@ class VqCodec(SlicedCodec):
 
     @property
     def parameter_count(self) -> int:
-        """Number of parameters of encoder, codebook and decoder (a codebook that averages move counts too)."""
+        """Number of parameters of encoder, codebook and decoder; a codebook of moving averages is included."""
         averaged = dict(self.model.quantizer.named_buffers()).get("codebook_KD")
         learned: int = sum(p.numel() for p in self.model.parameters())
         return learned if averaged is None else learned + averaged.numel()
 
     def indices(self, image_uint8_HW3: ImageArray) -> npt.NDArray[np.int64]:
-        """Return the image's code numbers, int64 (h, w): `analyse` as an array; errors as there."""
+        """Return the indices of an image, int64 (h, w), which are `analyse` as an array; errors as in `analyse`."""
         return self.coder.quantise(self.analyse(image_uint8_HW3), 0)
 
     def compress(self, image_uint8_HW3: ImageArray) -> bytes:
         return self.compress_at(image_uint8_HW3, 0)
 
     def zero_order_bytes(self, data: bytes) -> float:
-        """Return the bytes, an estimate, of the stream's indices at their own zero-order entropy."""
+        """Return an estimate of the bytes that a stream's indices take at their own zero-order entropy."""
         return zero_order_bits(torch.from_numpy(self.decode(data).symbols)) / 8.0

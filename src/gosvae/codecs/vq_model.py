@@ -29,12 +29,12 @@ class VqModelConfig(Config):
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """The output of a network for a batch.
+    """Output of a network for a batch.
 
     Attributes:
         x_hat_B3HW: reconstruction, nominally in [0, 1], not clamped.
-        indices_Bhw: int64 code numbers; of a plain autoencoder the symbols (B, D, h, w).
-        terms: the quantizer's unweighted loss terms.
+        indices_Bhw: int64 indices; for a plain autoencoder the symbols (B, D, h, w).
+        terms: unweighted loss terms of the quantizer.
     """
 
     x_hat_B3HW: Tensor
@@ -54,7 +54,7 @@ class VqAutoencoder(nn.Module):
 
     @property
     def stride(self) -> int:
-        """Pixels per latent position on each axis, r."""
+        """Number of pixels per latent position on each axis, r."""
         return self.config.autoencoder.stride
 
     def forward(self, x_B3HW: Tensor) -> Reconstruction:

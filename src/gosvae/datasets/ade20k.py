@@ -40,11 +40,11 @@ class ADE20K(Dataset):
     Label 0 of the files (other objects) is ignored; label k is class k - 1.
 
     Args:
-        root: the folder `ADEChallengeData2016`.
-        split: `train` or `val`.
+        root: path of the folder `ADEChallengeData2016`.
+        split: name of the split, `train` or `val`.
 
     Raises:
-        DatasetError: an unknown split, or folders that are not laid out so.
+        DatasetError: an unknown split, or folders with another layout.
     """
 
     name = "ade20k"

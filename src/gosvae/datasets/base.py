@@ -1,4 +1,4 @@
-"""The dataset contract: `dataset[i] -> Sample`, one class map and one ignore index for each dataset."""
+"""Contract of a dataset: `dataset[i] -> Sample`, with one list of classes and one ignored label."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Sample:
     """One image with its labels.
 
     Attributes:
-        image_uint8_HW3: RGB, uint8, (H, W, 3).
+        image_uint8_HW3: RGB image, uint8, (H, W, 3).
         labels_uint8_HW: class of every pixel, 255 where it is to be ignored; None where there are no labels.
-        name: unique in its dataset.
+        name: name of the sample, unique in its dataset.
     """
 
     image_uint8_HW3: ImageArray
@@ -30,7 +30,7 @@ class Dataset(ABC):
 
     name: str
     class_names: tuple[str, ...]
-    """The classes of the labels, in order; empty where there are no labels."""
+    """Names of the classes of the labels, in order; empty if there are no labels."""
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -36,7 +36,7 @@ class CamVid(Dataset):
     without it, and `seen` is the rest.
 
     Raises:
-        DatasetError: an unknown split, or folders that are not laid out so.
+        DatasetError: an unknown split, or folders with another layout.
     """
 
     name = "camvid"

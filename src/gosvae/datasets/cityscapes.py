@@ -46,7 +46,7 @@ class Cityscapes(Dataset):
     The published label maps of `test` are empty: every pixel of them is ignored.
 
     Raises:
-        DatasetError: an unknown split, or folders that are not laid out so.
+        DatasetError: an unknown split, or folders with another layout.
     """
 
     name = "cityscapes"
@@ -71,5 +71,5 @@ class Cityscapes(Dataset):
 
 
 def _frame(image: Path) -> str:
-    """City, sequence and frame, such as `aachen_000000_000019`."""
+    """Return city, sequence and frame, such as `aachen_000000_000019`."""
     return image.name.removesuffix("_leftImg8bit.png")

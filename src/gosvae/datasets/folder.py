@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from gosvae.datasets.base import Dataset, Sample
-from gosvae.errors import DatasetError
-from gosvae.images import IMAGE_SUFFIXES, read_image
+from gosvae.errors import DatasetError, ImageError
+from gosvae.images import read_image
+from gosvae.walk import find_images, printable
+
+log = logging.getLogger(__name__)
 
 
 class ImageFolder(Dataset):
-    """All images below a folder, sorted by path; hidden files are left out. A path of one image file is a set of one.
+    """Dataset of all images below a folder, as `find_images` lists them, or of a single image file.
+
+    A warning in the log counts the pictures that are left out, for example because their format is not read.
 
     Raises:
         DatasetError: the path does not exist or holds no images.
@@ -21,19 +27,23 @@ class ImageFolder(Dataset):
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
-            raise DatasetError(f"no such file or folder: {path}; expected an image or a folder of images")
+            raise DatasetError(f"no such file or folder: {printable(path)}; expected an image or a folder of images")
         self._root = path if path.is_dir() else path.parent
-        self._images = [path] if path.is_file() else sorted(filter(_is_image, path.rglob("*")))
-        if not self._images:
-            raise DatasetError(f"no images in {path} or below it: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+        self._images = (path,) if path.is_file() else _images_below(path)
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> Sample:
         path = self._images[index]
-        return Sample(read_image(path), None, path.relative_to(self._root).as_posix())
+        return Sample(read_image(path), None, printable(path.relative_to(self._root).as_posix()))
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _images_below(folder: Path) -> tuple[Path, ...]:
+    try:
+        found = find_images(folder)
+    except ImageError as error:
+        raise DatasetError(str(error)) from None
+    if found.left_out:
+        log.warning("%s", found.note())
+    return found.files

@@ -1,4 +1,4 @@
-"""From the size of a data set's files to the size that a codec sees: resize, then cut out the centre."""
+"""Geometry of images: they are resized, and the centre is cut out, before a codec sees them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class GeometryConfig(Config):
     """Sizes in pixels; None leaves that step out. Height and width go together.
 
     Attributes:
-        resize_height, resize_width: resize to this size, whatever the aspect ratio.
-        crop_height, crop_width: then cut this size from the centre.
+        resize_height, resize_width: size that images are resized to, whatever their aspect ratio.
+        crop_height, crop_width: size that is then cut from the centre.
     """
 
     resize_height: PositiveInt | None = None
@@ -33,7 +33,7 @@ class GeometryConfig(Config):
 
 
 def prepare(sample: Sample, geometry: GeometryConfig) -> Sample:
-    """Resize (image: antialiased bicubic; labels: nearest), then cut out the centre.
+    """Return the sample resized (image: antialiased bicubic; labels: nearest), then cut to the centre.
 
     Raises:
         DatasetError: the image is smaller than the crop.

@@ -14,10 +14,10 @@ from gosvae.tensors import ImageArray, LabelArray
 
 
 def list_files(folder: Path, pattern: str, dataset: str) -> list[Path]:
-    """Files below a folder by glob pattern, sorted by path.
+    """Return the files below a folder that match a glob pattern, sorted by path.
 
     Raises:
-        DatasetError: there are none; the message says what was looked for and where.
+        DatasetError: no file matches; the message names the pattern and the folder.
     """
     paths = sorted(path for path in folder.glob(pattern) if path.is_file())
     if not paths:
@@ -27,7 +27,7 @@ def list_files(folder: Path, pattern: str, dataset: str) -> list[Path]:
 
 
 def label_path_of_each(images: list[Path], label_path: Callable[[Path], Path]) -> list[Path]:
-    """The label map that belongs to each image.
+    """Return the path of the label map of each image.
 
     Raises:
         DatasetError: some do not exist; the message counts them and names the first.
@@ -43,7 +43,7 @@ def label_path_of_each(images: list[Path], label_path: Callable[[Path], Path]) -
 
 
 def read_label_map(path: Path) -> LabelArray:
-    """Raw class numbers, uint8 (H, W), of an 8-bit grey or palette image.
+    """Return the raw class numbers, uint8 (H, W), of an 8-bit grey or palette image.
 
     Raises:
         DatasetError: the file is missing, damaged or not of that kind.
@@ -58,7 +58,7 @@ def read_label_map(path: Path) -> LabelArray:
 
 
 def labelled_sample(image: ImageArray, labels: LabelArray, name: str) -> Sample:
-    """Join an image and its labels.
+    """Return the sample of an image and its labels.
 
     Raises:
         DatasetError: their sizes differ.

@@ -31,8 +31,8 @@ class Batch:
     Attributes:
         x_B3HW: RGB in [0, 1], float32.
         labels_BHW: class of every pixel, int64, 255 ignored; None where the dataset has no labels.
-        names: of the samples.
-        flipped: which of them are mirrored.
+        names: names of the samples.
+        flipped: whether each of them is mirrored.
     """
 
     x_B3HW: Tensor
@@ -48,15 +48,16 @@ class TrainingBatches:
     that every image is seen equally often. With `world_size` devices, each rank gets its own samples.
 
     Args:
-        dataset: what to draw from.
-        batch_size: images in a batch of this rank.
-        seed: of the order and of the augmentation.
-        crop_height, crop_width: of a random crop, in pixels; None takes whole images.
-        flip: mirror half of the images.
-        brightness: b; brightness and contrast are each multiplied by a factor from [1 - b, 1 + b].
-        scale: s; before the crop the image is scaled by a factor from [1 - s, 1 + s], but never below the crop's size.
-        workers: processes that decode; 0 decodes in this process.
-        rank, world_size: which of how many devices this is.
+        dataset: dataset that samples are drawn from.
+        batch_size: number of images in a batch of this rank.
+        seed: seed of the order and of the augmentation.
+        crop_height, crop_width: size of a random crop, in pixels; None takes whole images.
+        flip: whether to mirror half of the images.
+        brightness: largest change b; brightness and contrast are each multiplied by a factor from [1 - b, 1 + b].
+        scale: largest change s; before the crop the image is scaled by a factor from [1 - s, 1 + s], but never below
+            the crop's size.
+        workers: number of processes that decode; 0 decodes in this process.
+        rank, world_size: number of this device, from 0, and number of all devices.
 
     Raises:
         ConfigError: a value outside its range, or `scale` without a crop.
@@ -98,7 +99,7 @@ class TrainingBatches:
         self._orders: dict[int, list[int]] = {}
 
     def stream(self, start_step: int) -> Iterator[Batch]:
-        """Batches of the steps `start_step`, `start_step + 1`, ... without end.
+        """Yield the batches of the steps `start_step`, `start_step + 1`, ... without end.
 
         Raises:
             DatasetError: a sample cannot be read, is smaller than the crop, or differs in size from its batch.
@@ -114,7 +115,7 @@ class TrainingBatches:
             num_workers=self._workers,
             collate_fn=_unchanged,
             worker_init_fn=_leave_interrupts_to_the_parent,
-            generator=torch.Generator(),  # or it would draw from the global one
+            generator=torch.Generator(),  # without one, it draws from the global generator
         )
         for item in loader:
             if isinstance(item, GosvaeError):
@@ -122,11 +123,11 @@ class TrainingBatches:
             yield item
 
     def batch(self, step: int) -> Batch:
-        """The batch of one step; raises as `stream` does."""
+        """Return the batch of one step; errors are those of `stream`."""
         first = (step * self._world_size + self._rank) * self._batch_size
         samples, flipped, factors = [], [], []
         for position in range(first, first + self._batch_size):
-            # Always the same number of draws, so that one option does not change what another does.
+            # Always the same number of draws, so that one option does not change the effect of another.
             draws = numpy_generator(self._seed, "augment", position).random(6)
             samples.append(self._cut(self._dataset[self._index(position)], draws[0], draws[1], draws[2]))
             flipped.append(self._flip and bool(draws[3] < 0.5))
@@ -146,7 +147,7 @@ class TrainingBatches:
         return Batch(x_B3HW, labels_BHW, tuple(sample.name for sample in samples), tuple(flipped))
 
     def _index(self, position: int) -> int:
-        """Which sample stands at a position of the endless sequence of all ranks."""
+        """Return the index of the sample at a position of the endless sequence of all ranks."""
         epoch, place = divmod(position, len(self._dataset))
         if epoch not in self._orders:
             self._orders = {e: order for e, order in self._orders.items() if e == epoch - 1}
@@ -155,7 +156,7 @@ class TrainingBatches:
         return self._orders[epoch][place]
 
     def _cut(self, sample: Sample, u_scale: float, u_top: float, u_left: float) -> Sample:
-        """Random scale and crop; the three numbers are from [0, 1)."""
+        """Return a sample scaled and cropped by three random numbers from [0, 1)."""
         if self._crop is None:
             return sample
         image, labels = sample.image_uint8_HW3, sample.labels_uint8_HW
@@ -167,7 +168,7 @@ class TrainingBatches:
             window = np.s_[top : top + crop_height, left : left + crop_width]
             return Sample(image[window], None if labels is None else labels[window], sample.name)
         factor = max(1.0 + self._scale * (2.0 * u_scale - 1.0), crop_height / height, crop_width / width)
-        # To crop first and scale then touches fewer pixels than the other way round.
+        # Cropping before scaling touches fewer pixels than scaling before cropping.
         box_height, box_width = crop_height / factor, crop_width / factor
         top_f, left_f = u_top * (height - box_height), u_left * (width - box_width)
         box = (left_f, top_f, min(left_f + box_width, width), min(top_f + box_height, height))
@@ -179,7 +180,7 @@ class TrainingBatches:
 
 
 class _Steps(TorchDataset[Batch | GosvaeError]):
-    """Batches by step number. Errors are returned, because PyTorch would wrap what a worker raises in a traceback."""
+    """Dataset of batches by step number; errors are returned, because PyTorch wraps raised ones in a traceback."""
 
     def __init__(self, batches: TrainingBatches) -> None:
         self._batches = batches
@@ -202,6 +203,6 @@ def _unchanged(item: Any) -> Any:
 
 
 def _leave_interrupts_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal; the parent decides when its workers end."""
+    """Ignore Ctrl-C, which reaches all processes of a terminal; the parent decides when its workers end."""
     del worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)

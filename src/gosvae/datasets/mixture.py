@@ -5,12 +5,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from pathlib import Path
 
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.datasets.common import InCommonClasses
 from gosvae.datasets.geometry import GeometryConfig, Prepared
-from gosvae.datasets.registry import default_geometry, load_dataset
+from gosvae.datasets.registry import default_geometry, load_dataset, names_existing_path
 from gosvae.datasets.subset import WithoutLabels
 from gosvae.errors import DatasetError
 
@@ -52,18 +51,17 @@ def load_prepared(
     centre_crop: bool = True,
     cache_bytes: int = 0,
 ) -> Dataset:
-    """Load what a string names (see `load_dataset`; parts joined by `+`), each part at its own default geometry.
+    """Load the dataset that a string names (see `load_dataset`); each part joined by `+` has its own default geometry.
 
     Args:
-        geometry: of all parts, in place of their defaults.
-        centre_crop: False leaves out the final crop, so that training sees whole frames.
+        geometry: geometry of all parts, in place of their defaults.
+        centre_crop: whether to cut out the centre; without it, training sees whole frames.
         cache_bytes: memory for decoded samples, for all parts together.
 
     Raises:
         DatasetError: as `load_dataset`, or parts of classes that have nothing in common.
     """
-    is_one_path = any(Path(text).expanduser().exists() for text in (spec, spec.partition(":")[2]) if text)
-    names = [spec] if is_one_path else spec.split("+")
+    names = _parts(spec)
     if not all(names):
         raise DatasetError(f"{spec!r} has an empty part: expected data sets joined by +, such as camvid:PATH+streets")
     parts: list[Dataset] = []
@@ -74,3 +72,14 @@ def load_prepared(
             size = GeometryConfig(resize_height=size.resize_height, resize_width=size.resize_width)
         parts.append(Prepared(dataset, size, cache_bytes=cache_bytes // len(names)))
     return Mixture(parts)
+
+
+def _parts(spec: str) -> list[str]:
+    """Return what the plus signs of a string join: a plus sign within the longest path that exists joins nothing."""
+    pieces, parts = spec.split("+"), list[str]()
+    while pieces:
+        lengths = (n for n in range(len(pieces), 1, -1) if names_existing_path("+".join(pieces[:n])))
+        length = next(lengths, 1)
+        parts.append("+".join(pieces[:length]))
+        pieces = pieces[length:]
+    return parts

@@ -1,4 +1,4 @@
-"""Colours of classes: those that Cityscapes and CamVid are known by, generated ones for all others."""
+"""Colours of classes: the published colours of Cityscapes and CamVid, and generated colours for all others."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ CAMVID: dict[str, Colour] = {
 
 
 def class_palette(class_names: Sequence[str]) -> npt.NDArray[np.uint8]:
-    """Colours (m, 3) of m classes: a known palette if it has every name (case and punctuation do not matter).
+    """Return the colours (m, 3) of m classes: a known palette if it has every name.
+
+    Case and punctuation of names do not matter.
 
     Generated colours go round the colour circle by the golden angle, in three steps of lightness, so that neighbours
     in the list differ clearly.

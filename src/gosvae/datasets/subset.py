@@ -1,4 +1,4 @@
-"""A part of a dataset: fewer samples, or samples without their labels."""
+"""Parts of datasets: evenly spaced samples, or samples without their labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gosvae.datasets.base import Dataset, Sample
 
 @dataclass
 class EvenlySpaced(Dataset):
-    """At most `count` samples of a dataset, evenly spaced over it."""
+    """Dataset of at most `count` samples of another one, evenly spaced over it."""
 
     dataset: Dataset
     count: int

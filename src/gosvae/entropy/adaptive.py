@@ -1,8 +1,4 @@
-"""Counts that are learnt while an image is coded, from the static histogram on.
-
-Use this when images are unlike the training data and there is no context model: compared with the static histogram it
-follows the image and takes a little longer; compared with the context model it is faster and takes more bytes.
-"""
+"""Entropy model that adapts its counts while an image is coded, starting from the static histogram."""
 
 from __future__ import annotations
 
@@ -17,20 +13,25 @@ from gosvae.entropy.ids import EntropyModelId
 from gosvae.entropy.static import StaticHistogram
 
 PRIOR_TOTAL = 2**20
-"""Total, about, of the static histogram at the beginning of an image."""
+"""Approximate sum of the counts at the beginning of an image."""
 OBSERVED = 2**11
-"""Weight of one index that has been coded: the histogram weighs as much as 512 of them."""
+"""Weight of one index that has been coded: the static histogram weighs as much as 512 of them."""
 MOST_OBSERVED = 2**15
 """Number of counted indices at which all counts are halved: recent ones weigh more, and sums stay small."""
 LEAST_BATCH = 64
-"""Least number of indices between two counts."""
+"""Least number of indices between two updates of the counts."""
 
 
 class AdaptiveCounts(EntropyModel):
-    """One histogram for a grid in raster order, updated after every batch of indices, in integers throughout.
+    """Use this when images are unlike the training data and there is no context model.
+
+    Compared with `StaticHistogram`, it follows the image and takes a little longer. Compared with `ContextModel`, it is
+    faster and takes more bytes.
+
+    It has one histogram for a grid in raster order, which it updates after every batch of indices, in integers only.
 
     Args:
-        counts_K: the static histogram, as `StaticHistogram` takes it; errors are its.
+        counts_K: static histogram, as in `StaticHistogram`, with the same errors.
     """
 
     model_id = EntropyModelId.ADAPTIVE_COUNTS
@@ -44,22 +45,22 @@ class AdaptiveCounts(EntropyModel):
 
     @property
     def batch_size(self) -> int:
-        """Number of indices between two counts: a table of K entries costs as much as coding about K / 8 indices."""
+        """Number of indices between two updates: a table of K entries takes as long as coding about K / 8 indices."""
         return max(LEAST_BATCH, self.codebook_size // 8)
 
     def least_bits(self, n_indices: int) -> float:
-        """See `EntropyModel.least_bits`: an image in which a single index occurs takes this."""
+        """See `EntropyModel.least_bits`: the bound holds for an image in which a single index occurs."""
         total = int(self.prior_K.sum())
         rest = total - int(self.prior_K.max())
         most = OBSERVED * (MOST_OBSERVED + self.batch_size)
         return 0.9 * n_indices * float(np.log2(1 + rest / (most + total)))  # 0.9: the coder's tables are rounded
 
     def estimated_bits(self, indices_hw: npt.NDArray[Any]) -> float:
-        """Return the cross-entropy of the indices under the counts as they develop, in bits."""
+        """Return the cross-entropy, in bits, of the indices under the counts at the time when each is coded."""
         return batches_bits(self, indices_hw)
 
     def batches(self, shape_hw: tuple[int, int]) -> Generator[Batch, IndexArray, IndexArray]:
-        """See `EntropyModel.batches`: runs of indices in raster order."""
+        """See `EntropyModel.batches`: the batches are runs of indices in raster order."""
         n_indices, size = check_shape(shape_hw), self.batch_size
         observed_K = np.zeros(self.codebook_size, np.int64)
         decoded = []

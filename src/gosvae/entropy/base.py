@@ -1,4 +1,4 @@
-"""The entropy model contract: how probable is each index, in integers.
+"""Contract of entropy models, which give the probability of each index in integers.
 
 Axis legend: N indices in raster order, T tables, K codes, h and w latent positions.
 """
@@ -26,8 +26,9 @@ from gosvae.errors import BitstreamError, ConfigError, ShapeError
 IndexArray = npt.NDArray[np.int64]
 
 MAX_CODEBOOK_SIZE = 65536
+"""Largest number of codes of a codebook."""
 MARK_BYTES = 4
-"""Length of `EntropyModel.mark`, where there is one."""
+"""Length of a mark that is not empty, see `EntropyModel.mark`."""
 TABLE_BITS = 24
 """Precision of the range coder: the weights of one table sum to 2**24."""
 LARGEST_WEIGHT = 16417714
@@ -40,11 +41,11 @@ class FrequencyTables:
     """Integer frequencies of the K indices under T tables.
 
     Attributes:
-        counts_TK: int64, every count at least 1, the sum of a table below 2**39; K at most 65536.
-        table_of_N: int64 table number of every symbol, or None where all symbols use table 0.
+        counts_TK: int64 counts of at least 1; a table sums to less than 2**39, and K is at most 65536.
+        table_of_N: int64 table number of every symbol, or None if all symbols use table 0.
 
     Raises:
-        ConfigError: counts that break these limits.
+        ConfigError: the counts break these limits.
     """
 
     counts_TK: IndexArray
@@ -71,15 +72,15 @@ class FrequencyTables:
 
     @property
     def codebook_size(self) -> int:
-        """K, the number of different indices."""
+        """Number of different indices, K."""
         return int(self.counts_TK.shape[1])
 
     @cached_property
     def weights_TK(self) -> IndexArray:
-        """The tables as the coder uses them: int64 (T, K), at least 1 each, 2**24 in each row.
+        """Weights that the coder uses, int64 (T, K): each is at least 1, and each row sums to 2**24.
 
         The left cumulative weight of index i is `floor(C_i * (2**24 - K) / S) + i`, with C_i the sum of the counts
-        before i and S of all: one integer division, so every machine gets the same.
+        before i and S the sum of all counts. This is one integer division, so the result is the same on every machine.
         """
         counts_TK = self.counts_TK
         n_codes = counts_TK.shape[1]
@@ -91,7 +92,7 @@ class FrequencyTables:
 
     @cached_property
     def coder_models(self) -> list[Any]:
-        """One model of constriction for each table (K of at least 2)."""
+        """Models of constriction, one for each table; K must be at least 2."""
         # constriction takes floats p, and computes the left cumulative of i as floor(sum(p[:i]) * scale) + i with
         # scale = (2**24 - K) / sum(p). Integers that sum to 2**24 - K make scale exactly 1.0 and every sum exact, so
         # its tables are `weights_TK` to the last bit, on every machine.
@@ -103,10 +104,10 @@ class FrequencyTables:
 
 @dataclass(frozen=True, eq=False)
 class SymbolTables:
-    """A table of its own for each of N symbols.
+    """Integer frequencies of K symbols with one table for each of N symbols.
 
     Attributes:
-        counts_NK: int64, at least 0 and at most 2**24, the sum of a table at least 1; K of at least 2.
+        counts_NK: int64 counts from 0 to 2**24; a table sums to at least 1, and K is at least 2.
         largest_weight: largest weight of a symbol, which takes at least `24 - log2(largest_weight)` bits.
     """
 
@@ -115,17 +116,17 @@ class SymbolTables:
 
     @property
     def codebook_size(self) -> int:
-        """K, the number of different symbols."""
+        """Number of different symbols, K."""
         return int(self.counts_NK.shape[1])
 
     @cached_property
     def weights_NK(self) -> IndexArray:
-        """The tables as the coder uses them: int64 (N, K), at least 1 each, 2**24 in each row.
+        """Weights that the coder uses, int64 (N, K): each is at least 1, and each row sums to 2**24.
 
         With S the sum of a row's counts c and m = floor((2**24 - K) * 2**24 / S), a weight is
-        `floor(c * m / 2**24) + 1`, and the first largest one gets what is missing to 2**24. It is at most
-        `largest_weight`: what is above goes to the others in equal parts, and the rest of that division to the first
-        of the others.
+        `floor(c * m / 2**24) + 1`. The weight of the first largest count is then raised so that the row sums to 2**24.
+        If this weight exceeds `largest_weight`, the excess goes to the other symbols in equal parts, and the rest of
+        that division to the first of the others.
         """
         counts_NK = self.counts_NK
         n_codes = counts_NK.shape[1]
@@ -144,7 +145,7 @@ class SymbolTables:
         return weights_NK
 
     def part(self, rows: slice) -> SymbolTables:
-        """Return some of the rows; weights that are known are not computed again."""
+        """Return some of the rows, with their weights, which are not computed again."""
         part = SymbolTables(self.counts_NK[rows], self.largest_weight)
         for name in ("weights_NK", "coder_weights_NK"):
             part.__dict__[name] = getattr(self, name)[rows]
@@ -152,7 +153,7 @@ class SymbolTables:
 
     @cached_property
     def coder_weights_NK(self) -> npt.NDArray[np.float64]:
-        """Weights in constriction's form: integers in floats, 2**24 - K a row; it adds 1 to each (`coder_models`)."""
+        """Weights in the form of constriction, which adds 1 to each: integers in floats; a row sums to 2**24 - K."""
         return (self.weights_NK - 1).astype(np.float64)
 
 
@@ -161,9 +162,9 @@ class Batch:
     """Symbols that are coded together.
 
     Attributes:
-        where: raster numbers of their positions.
-        tables: how probable each symbol is.
-        symbol_of_K: symbol of each index, where the symbols are not the indices themselves but one digit of them.
+        where: raster numbers of the positions of the symbols.
+        tables: frequencies of the symbols.
+        symbol_of_K: symbol of each index, if the symbols are a digit of the indices; None if they are the indices.
     """
 
     where: slice | IndexArray
@@ -181,26 +182,30 @@ class Batch:
 
 
 class EntropyModel(ABC):
-    """A model of how probable indices are; it never sees bytes."""
+    """Base of all entropy models, which give the probabilities of indices and never see bytes."""
 
     model_id: int
-    """Number in the header of a stream, one of `EntropyModelId`."""
+    """Number of the model in the header of a stream, one of `EntropyModelId`."""
     name: str
+    """Name of the model in lists and messages."""
     codebook_size: int
-    """K, the number of different indices."""
+    """Number of different indices, K."""
     mark: bytes = b""
-    """Bytes that stand once in a stream, so that a receiver with other weights of this model refuses it; empty where
-    the fingerprint of the codec covers the model."""
+    """Bytes in every stream by which a receiver with other weights of this model refuses it.
+
+    The mark is empty if the fingerprint of the codec covers the model.
+    """
 
     @abstractmethod
     def batches(self, shape_hw: tuple[int, int]) -> Generator[Batch, IndexArray, IndexArray]:
-        """Code the h * w indices of one image, on both sides: yield a batch, receive its symbols, and so on.
+        """Yield the batches of one image with h * w indices, receive the symbols of each, and return the indices.
 
-        A batch may depend on all the symbols that were sent before. Returns the indices (N,) in raster order.
+        Encoder and decoder run the same generator. A batch may depend on all symbols that were received before. The
+        indices (N,) are in raster order.
 
         Raises:
             ShapeError: a side of the shape is not positive.
-            BitstreamError: the symbols are no indices: not what an encoder codes.
+            BitstreamError: the symbols do not stand for indices, so no encoder wrote them.
         """
 
     def known_batches(self, indices_hw: npt.NDArray[Any]) -> Iterator[Batch] | None:
@@ -210,7 +215,7 @@ class EntropyModel(ABC):
 
     @abstractmethod
     def least_bits(self, n_indices: int) -> float:
-        """Return a lower bound of the bits of `n_indices` indices, known before any memory is taken for them."""
+        """Return a lower bound of the bits of `n_indices` indices, without taking memory for them."""
 
     @abstractmethod
     def estimated_bits(self, indices_hw: npt.NDArray[Any]) -> float:
@@ -223,7 +228,7 @@ class EntropyModel(ABC):
 
 
 class TableModel(EntropyModel):
-    """A model whose tables depend on nothing but the shape of the grid: one batch."""
+    """Base of the models whose tables depend on the shape of the grid only; all indices are one batch."""
 
     @abstractmethod
     def tables(self, shape_hw: tuple[int, int]) -> FrequencyTables:
@@ -231,18 +236,18 @@ class TableModel(EntropyModel):
 
     @final
     def batches(self, shape_hw: tuple[int, int]) -> Generator[Batch, IndexArray, IndexArray]:
-        """See `EntropyModel.batches`: all indices at once."""
+        """See `EntropyModel.batches`: all indices are one batch."""
         return (yield Batch(slice(None), self.tables(shape_hw)))
 
     @final
     def least_bits(self, n_indices: int) -> float:
-        """See `EntropyModel.least_bits`: nothing is promised here, the coder looks at the tables."""
+        """See `EntropyModel.least_bits`: the bound is 0, since the coder derives a better one from the tables."""
         del n_indices
         return 0.0
 
 
 def batches_bits(model: EntropyModel, indices_hw: npt.NDArray[Any]) -> float:
-    """Return the cross-entropy in bits, summed over the batches of a model; errors as `EntropyModel.estimated_bits`."""
+    """Return the cross-entropy of indices in bits, summed over a model's batches; errors as in `estimated_bits`."""
     indices_N = check_indices(indices_hw, model.codebook_size)
     known = model.known_batches(indices_hw)
     if known is not None:
@@ -267,7 +272,7 @@ def _batch_bits(batch: Batch, symbols_N: IndexArray) -> float:
 
 
 def weights_digest(config: Config, tensors: Mapping[str, Tensor]) -> bytes:
-    """SHA-256 over a configuration and the integers of a model: 32 bytes."""
+    """Return the SHA-256 over a configuration and the integers of a model, 32 bytes."""
     digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode())
     for name, value in sorted(tensors.items()):
         flat = value.detach().cpu().contiguous().view(-1)

@@ -1,7 +1,4 @@
-"""One histogram for each channel of a latent grid of integers, measured on training data on a fine scale.
-
-Use this when an autoencoder codes its latent at any step: compared with the latent context model it needs no network,
-and one table serves all rates; it sees neither neighbours nor other channels, and so takes more bytes.
+"""Entropy model with one histogram for each channel of a latent, measured on training data on a fine scale.
 
 Axis legend: D channels, F fine integers, K symbols, N symbols of an image.
 """
@@ -19,14 +16,22 @@ from gosvae.errors import ConfigError
 
 
 class ChannelHistograms:
-    """A table of counts for each channel: the sums of `step` neighbouring fine counts.
+    """Use this when an autoencoder codes its latent at any step.
 
-    Fine integers -L..L (F = 2 L + 1 of them) become the symbols floor((fine + floor(step / 2)) / step), and a
-    symbol's count is the sum of the counts of its fine integers. Indices are symbols less the smallest one. It is no
-    `EntropyModel`, which codes one grid of positions: here every position has D indices.
+    Compared with `LatentContextModel`, it needs no network, and one table serves all rates. It sees neither neighbours
+    nor other channels, so it takes more bytes.
+
+    Each channel has a table of counts. Fine integers -L..L (F = 2 L + 1 of them) become the symbols
+    floor((fine + floor(step / 2)) / step), and a symbol's count is the sum of the counts of its fine integers. Indices
+    are symbols less the smallest one. The class is not an `EntropyModel`, which codes one grid of positions: here every
+    position has D indices.
+
+    Args:
+        counts_DF: integer counts (D, F) of the fine integers of each channel.
+        step: number of fine integers that become one symbol.
 
     Raises:
-        ConfigError: counts that are not integers (D, F) of at least 1 with an odd F, or a step outside 1..F.
+        ConfigError: the counts are not integers (D, F) of at least 1 with an odd F, or the step is outside 1..F.
     """
 
     model_id = EntropyModelId.CHANNEL_HISTOGRAMS
@@ -48,10 +53,10 @@ class ChannelHistograms:
         self.counts_DK: IndexArray = np.add.reduceat(counts.astype(np.int64), starts_K, axis=1)
 
     def tables(self, n_positions: int) -> FrequencyTables:
-        """Return tables for the indices of a latent: all of channel 0 first, each channel in raster order."""
+        """Return tables for the indices of a latent: channel 0 comes first, and each channel is in raster order."""
         return FrequencyTables(self.counts_DK, np.repeat(np.arange(len(self.counts_DK)), n_positions))
 
     def least_bits(self, n_positions: int) -> float:
-        """Return the bits that a number of positions takes at least: fewer bytes cannot hold them."""
+        """Return a lower bound of the bits that the indices of `n_positions` positions take."""
         weights_DK = FrequencyTables(self.counts_DK).weights_TK
         return float(-np.log2(weights_DK.max(axis=1) / weights_DK.sum(axis=1)).sum()) * n_positions

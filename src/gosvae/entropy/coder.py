@@ -1,9 +1,9 @@
-"""Symbols and integer tables to bytes and back: range coding by constriction.
+"""Entropy coder: symbols become bytes and bytes become symbols, by the range coder of constriction.
 
-The bytes are the 32-bit words of the coder, most significant byte first, without the trailing bytes that carry
-nothing: the last word keeps one to four bytes and a decoder reads zeros after the end. Of all the numbers in the
-final interval of the coder the one with the fewest bytes is written, so symbols and bytes determine each other.
-`docs/bitstream.md` has a complete decoder.
+The bytes are the 32-bit words of the coder, most significant byte first, without trailing bytes that are not needed:
+the last word keeps one to four bytes, and a decoder reads zeros after the end. The coder writes the number in its final
+interval that has the fewest bytes, so symbols and bytes determine each other. `docs/bitstream.md` has a complete
+decoder.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ from gosvae.entropy.fixed import FixedLength
 from gosvae.errors import BitstreamError, ShapeError
 
 _FAMILY = constriction.stream.model.Categorical(perfect=False)
-"""With a row of weights for each symbol; exact for the reason given there: see `SymbolTables.coder_weights_NK`."""
+"""Model of constriction that takes a row of weights for each symbol, see `SymbolTables.coder_weights_NK`."""
 
 
 def _order(n_symbols: int, tables: FrequencyTables) -> list[tuple[int, slice | IndexArray]]:
-    """Which symbols each table codes: all of table 0 first, then those of table 1, and so on; few calls, no copies."""
+    """Return pairs of a table and the symbols that it codes, in the order of coding: table 0, table 1, and so on.
+
+    Symbols are coded table by table because it takes few calls and no copies.
+    """
     if tables.table_of_N is None:
         return [(0, slice(None))]
     if len(tables.table_of_N) != n_symbols:
@@ -44,7 +47,7 @@ def _order(n_symbols: int, tables: FrequencyTables) -> list[tuple[int, slice | I
 
 
 def _last_word(lower: int, span: int) -> bytes:
-    """The fewest bytes (1 to 4) that, followed by zeros, name a 64-bit number in [lower, lower + span)."""
+    """Return the fewest bytes (1 to 4) that, followed by zeros, are a 64-bit number in [lower, lower + span)."""
     carry = (lower + 2**32 - 1) >> 64  # constriction has already added it to the words before
     for n_bytes in (1, 2, 3):
         step = 1 << (64 - 8 * n_bytes)
@@ -57,14 +60,14 @@ def _last_word(lower: int, span: int) -> bytes:
 
 
 def finished_bytes(encoder: Any) -> bytes:
-    """What constriction's `RangeEncoder` has written, in the fewest bytes that decode to the same symbols."""
+    """Return the output of constriction's `RangeEncoder` in the fewest bytes that decode to the same symbols."""
     n_words, (lower, span) = encoder.pos()
     words: bytes = encoder.get_compressed()[:n_words].astype(">u4").tobytes()
     return words + _last_word(lower, span)
 
 
 class _Writer:
-    """Takes symbols batch by batch; the same on the decoder's side, to see whether it comes to the same bytes."""
+    """Writer of symbols, batch by batch; a decoder uses one too, to check that it gets the same bytes."""
 
     def __init__(self) -> None:
         self._encoder = constriction.stream.queue.RangeEncoder()
@@ -83,7 +86,7 @@ class _Writer:
 
     @property
     def least_bytes(self) -> int:
-        """The stream takes more bytes than this, whatever else is written."""
+        """Number of bytes that the stream exceeds, whatever is written next."""
         return 4 * int(self._encoder.pos()[0])
 
     def finish(self) -> bytes:
@@ -93,14 +96,18 @@ class _Writer:
 
 
 class _Reader:
-    """Gives the symbols of a payload batch by batch."""
+    """Reader of the symbols of a payload, batch by batch."""
 
     def __init__(self, data: bytes) -> None:
         padded = data + bytes(-len(data) % 4)
         self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
 
     def read(self, n_symbols: int, tables: FrequencyTables | SymbolTables) -> IndexArray:
-        """Raises AssertionError (of constriction) for bytes that no encoder makes."""
+        """Return the next symbols.
+
+        Raises:
+            AssertionError: constriction finds bytes that no encoder makes.
+        """
         symbols_N = np.zeros(n_symbols, np.int64)
         if tables.codebook_size == 1 or n_symbols == 0:
             return symbols_N
@@ -114,29 +121,29 @@ class _Reader:
 
 
 def encode(symbols_N: IndexArray, tables: FrequencyTables) -> bytes:
-    """Code integers in [0, K), at least one; a codebook of one index takes no bytes."""
+    """Return the bytes of one or more integers in [0, K); a codebook of one index takes no bytes."""
     writer = _Writer()
     writer.write(symbols_N, tables)
     return writer.finish()
 
 
 def _least_bits(order: list[tuple[int, Any]], n_symbols: int, tables: FrequencyTables) -> float:
-    """What the symbols take if each is the most probable one."""
+    """Return the bits that the symbols take if each is the most probable one."""
     bits_T = TABLE_BITS - np.log2(tables.weights_TK.max(axis=1))
     return float(sum(bits_T[t] * (n_symbols if isinstance(where, slice) else len(where)) for t, where in order))
 
 
 def decode(data: bytes, n_symbols: int, tables: FrequencyTables) -> IndexArray:
-    """Inverse of `encode`: int64 (N,), all in [0, K).
+    """Return the symbols, int64 (N,) in [0, K), from which `encode` made these bytes.
 
     Raises:
-        BitstreamError: `encode` makes these bytes from no `n_symbols` symbols.
+        BitstreamError: `encode` never makes these bytes from `n_symbols` symbols.
     """
     if tables.codebook_size == 1:
         if data:
             raise _not_a_stream(data, n_symbols)
         return np.zeros(n_symbols, np.int64)
-    # Before memory is taken for the symbols: can so few bytes hold so many?
+    # Refuse a payload that is too short for the symbols before memory is taken for them.
     if not data or _least_bits(_order(n_symbols, tables), n_symbols, tables) > _most_bits(data):
         raise _not_a_stream(data, n_symbols)
     try:
@@ -150,7 +157,7 @@ def decode(data: bytes, n_symbols: int, tables: FrequencyTables) -> IndexArray:
 
 
 def _most_bits(data: bytes) -> int:
-    """What the symbols of a payload can have taken at most."""
+    """Return the largest number of bits that the symbols of a payload can have taken."""
     return 8 * (len(data) + -len(data) % 4) + 1
 
 
@@ -161,7 +168,7 @@ def _not_a_stream(data: bytes, n_symbols: int) -> BitstreamError:
 
 
 def encode_indices(model: EntropyModel, indices_hw: npt.NDArray[Any]) -> bytes:
-    """The payload of one image: its indices (h, w) in raster order.
+    """Return the payload of one image, given its indices (h, w).
 
     Raises:
         ShapeError: the indices are not an integer array (h, w), or have a side of 0.
@@ -188,7 +195,7 @@ def encode_indices(model: EntropyModel, indices_hw: npt.NDArray[Any]) -> bytes:
 
 
 def decode_indices(model: EntropyModel, data: bytes, shape_hw: tuple[int, int]) -> IndexArray:
-    """Indices (h, w), int64 in [0, K), of a payload.
+    """Return the indices (h, w), int64 in [0, K), of a payload.
 
     Raises:
         ShapeError: a side of the shape is not positive.
@@ -205,7 +212,7 @@ def decode_indices(model: EntropyModel, data: bytes, shape_hw: tuple[int, int]) 
 
 
 def _decode_batches(model: EntropyModel, data: bytes, shape_hw: tuple[int, int]) -> IndexArray:
-    """Decodes and, beside it, encodes again: only the bytes that an encoder makes are a stream."""
+    """Return the indices of a payload, encoded again to check that an encoder makes the same bytes."""
     coding, reader, writer = model.batches(shape_hw), _Reader(data), _Writer()
     n_indices = math.prod(shape_hw)
     batch = next(coding)
@@ -213,7 +220,7 @@ def _decode_batches(model: EntropyModel, data: bytes, shape_hw: tuple[int, int])
         while True:
             symbols = reader.read(batch.length(n_indices), batch.tables)
             writer.write(symbols, batch.tables)
-            if writer.least_bytes > len(data):  # the rest is made up of zeros behind the end: do not go on for long
+            if writer.least_bytes > len(data):  # everything further would be decoded from the zeros after the end
                 raise _not_a_stream(data, n_indices)
             batch = coding.send(symbols)
     except StopIteration as finished:

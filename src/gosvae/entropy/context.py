@@ -1,12 +1,8 @@
-"""The context model: a small network in exact integers says how probable an index is, given its decoded neighbours.
+"""Context model of indices: a small network in exact integers gives the probability of an index from its neighbours.
 
-Use this when bytes count more than time: compared with the static histogram, streams of `gosvae-camvid` are 31 %
-shorter, and coding takes tens of milliseconds in place of less than one. It is trained after the codec, and both ends
-need its weights. `gosvae.entropy.latent` is its sister for latents of many channels.
-
-The grid is coded in passes, see `lattice`; all positions of a pass are evaluated together. A position sees the indices
-at its taps through an embedding, then two to four linear layers, and its index is coded digit by digit, see `digits`.
-There are no convolutions, only products of matrices, so nothing (Winograd, FFT) can leave the integers.
+The grid is coded in passes, see `lattice`; all positions of a pass are evaluated together. The indices at the taps of a
+position go through an embedding and two to four linear layers, and its index is coded digit by digit, see `digits`.
+There are only products of matrices and no convolutions, whose algorithms (Winograd, FFT) may leave the integers.
 
 Axis legend: N positions, T taps, E values of an embedding, C channels, K codes, D digits, V values of one digit.
 """
@@ -53,9 +49,12 @@ from gosvae.nn.integer import (
 )
 
 CHUNK = 1024
-"""Number of positions that are evaluated and coded at once: bounds the memory. Streams of several digits need it."""
+"""Number of positions that are evaluated and coded at once, which bounds the memory.
+
+Streams of indices with several digits depend on it.
+"""
 LEAST_BITS = 1 / 32
-"""Bits that a digit takes at least, see `SymbolTables.weights_NK`."""
+"""Least number of bits that a digit takes, see `SymbolTables.weights_NK`."""
 
 
 class ContextConfig(Config):
@@ -106,9 +105,9 @@ Linear = QuantizedLinear | IntegerLinear
 
 
 class ContextNetwork(nn.Module):
-    """From neighbours to logits. The same code trains (`QuantizedLinear`, real units) and runs (integers).
+    """Network from neighbours to logits; the same code trains (`QuantizedLinear`, real units) and runs (integers).
 
-    Built trainable; `freeze` makes tensors of integers of it, `integer_network` a network of those.
+    A new network is trainable. `freeze` returns its integers, and `integer_network` builds a network from those.
     """
 
     def __init__(self, config: ContextConfig, linear: Callable[..., Linear] | None = None) -> None:
@@ -126,14 +125,14 @@ class ContextNetwork(nn.Module):
         self.blocks = nn.ModuleList(
             nn.ModuleList([make(width, width), make(width, width, residual=True)]) for _ in range(config.blocks)
         )
-        # A digit that is known changes the features, then they pass a layer of their own before the next digit.
+        # A digit that is known changes the features, which then pass a separate layer before the next digit.
         self.digit_embeddings = nn.ParameterList(nn.Parameter(0.1 * torch.randn(v, width)) for v in values[:-1])
         self.digit_layers = nn.ModuleList(make(width, width) for _ in values[:-1])
         self.heads = nn.ModuleList(make(width, v, extra_bits=LOGIT_BITS - UNIT_BITS) for v in values)
         self.integer = linear is not None
 
     def _signed(self, table: Tensor) -> Tensor:
-        """Signed table entries: in integers as they are; while training, rounded."""
+        """Return signed entries of a table: integers unchanged, real units rounded."""
         if self.integer:
             return table
         return round_to_units(table.clamp(-LARGEST_WEIGHT * 2.0**-UNIT_BITS, LARGEST_WEIGHT * 2.0**-UNIT_BITS))
@@ -142,11 +141,12 @@ class ContextNetwork(nn.Module):
         return integer_relu(x) if self.integer else quantized_relu(x)
 
     def features(self, neighbours: list[Tensor], kind: int | None, level: int, n_positions: int) -> Tensor:
-        """Features (N, C) of positions.
+        """Return the features (N, C) of positions.
 
         Args:
-            neighbours: for each embedding table the rows (N, T) of the taps; the last row stands for outside.
-            kind, level: of the pass; kind None for the first one, where nothing is known.
+            neighbours: rows (N, T) of the taps in each embedding table; the last row is for positions outside.
+            kind, level: kind and level of the pass; the kind is None in the first one, where nothing is known.
+            n_positions: number of positions.
         """
         if kind is None:
             h_NC = self._relu(self.start_C).expand(n_positions, -1)
@@ -166,18 +166,18 @@ class ContextNetwork(nn.Module):
         return h_NC
 
     def logits(self, h_NC: Tensor, digit: int) -> Tensor:
-        """Logits (N, V) of a digit: in units of 1/16 bit (integers), or in bits while training."""
+        """Return the logits (N, V) of a digit: in units of 1/16 bit (integers), or in bits while training."""
         x_NV: Tensor = self.heads[digit](h_NC)
         return x_NV.floor() if self.integer else round_to_units(x_NV, LOGIT_BITS - UNIT_BITS)
 
     def with_digit(self, h_NC: Tensor, digit: int, value_N: Tensor) -> Tensor:
-        """Features (N, C) for the next digit, when the value of this one is known."""
+        """Return the features (N, C) for the next digit, when the value of this one is known."""
         known = self._relu(h_NC + F.embedding(value_N, self._signed(self.digit_embeddings[digit])))
         return self._relu(self.digit_layers[digit](known))
 
     @torch.no_grad()
     def freeze(self) -> dict[str, Tensor]:
-        """The network in integers, by name: int8, int32 and uint8 tensors."""
+        """Return the network in integers, by name: int8, int32 and uint8 tensors."""
         tensors = frozen_layers(self)
         scale = 2.0**UNIT_BITS
         for name, value in self.named_parameters():
@@ -188,7 +188,7 @@ class ContextNetwork(nn.Module):
 
 
 def integer_network(config: ContextConfig, tensors: dict[str, Tensor]) -> ContextNetwork:
-    """The network that `ContextNetwork.freeze` made integers of.
+    """Return the network of the integers that `ContextNetwork.freeze` returned.
 
     Raises:
         CheckpointError: a tensor is missing, is not expected, or does not fit the configuration.
@@ -207,13 +207,19 @@ def integer_network(config: ContextConfig, tensors: dict[str, Tensor]) -> Contex
 
 
 class ContextModel(EntropyModel):
-    """A trained context model, ready to code; exact on every device.
+    """Use this when bytes count more than time.
+
+    Compared with `StaticHistogram`, streams of `gosvae-camvid` are 31 % shorter, and coding takes tens of milliseconds
+    instead of less than one. The model is trained after the codec, and sender and receiver need its weights.
+    `LatentContextModel` is the corresponding model for latents of many channels.
+
+    The results are the same on every device.
 
     Args:
-        config: its shape.
-        tensors: integers, as `ContextNetwork.freeze` ; with `digits_KD` (uint16) where the digits are not
+        config: sizes of the model.
+        tensors: integers that `ContextNetwork.freeze` returned, with the digits `digits_KD` (uint16) if they are not
             those of the index as a number.
-        device: where the network runs.
+        device: device of the network.
 
     Raises:
         CheckpointError: the tensors do not fit the configuration.
@@ -238,7 +244,7 @@ class ContextModel(EntropyModel):
         self.device = torch.device(device)
         self.network = integer_network(config, weights).to(self.device)
         self.mark = self.fingerprint()[:MARK_BYTES]
-        # Rows of the embedding tables for each index, and for what is outside of the grid (the last).
+        # Rows of the embedding tables for each index; the last row is for positions outside of the grid.
         rows_KD = self.digits.table_KD if config.embed_digits else np.arange(self.codebook_size)[:, None]
         self._rows = [
             torch.from_numpy(np.append(rows_KD[:, d], rows)).to(self.device) for d, rows in enumerate(config.tables)
@@ -247,19 +253,19 @@ class ContextModel(EntropyModel):
         self._reach = reach(config.refinements)
 
     def fingerprint(self) -> bytes:
-        """SHA-256 over configuration and integers: 32 bytes."""
+        """Return the SHA-256 over configuration and integers, 32 bytes."""
         return weights_digest(self.config, self.tensors)
 
     def least_bits(self, n_indices: int) -> float:
-        """See `EntropyModel.least_bits`: 1/32 bit for each digit."""
+        """See `EntropyModel.least_bits`: the bound is 1/32 bit for each digit."""
         return n_indices * len(self.digits) * LEAST_BITS
 
     def estimated_bits(self, indices_hw: npt.NDArray[Any]) -> float:
-        """Cross-entropy of the indices under the network's distributions, in bits."""
+        """Return the cross-entropy of the indices under the network's distributions, in bits."""
         return batches_bits(self, indices_hw)
 
     def batches(self, shape_hw: tuple[int, int]) -> Generator[Batch, IndexArray, IndexArray]:
-        """See `EntropyModel.batches`: for each chunk of each pass one batch for every digit."""
+        """See `EntropyModel.batches`: each chunk of each pass has one batch for every digit."""
         check_shape(shape_hw)
         height, width = shape_hw
         padded = torch.full((height + 2 * self._reach, width + 2 * self._reach), self.codebook_size, device=self.device)
@@ -281,14 +287,15 @@ class ContextModel(EntropyModel):
     def most_probable(
         self, indices_hw: npt.NDArray[np.int64], known_hw: npt.NDArray[np.bool_], where: IndexArray
     ) -> IndexArray:
-        """The most probable indices (N,) at raster numbers `where`, given those that are known around each of them.
+        """Return the most probable indices (N,) at raster numbers `where`, given the known indices around each of them.
 
-        Each position is seen as one of the last pass, which has neighbours on all sides; `where` do not see themselves
-        or, unless they are marked as known, each other. Digits are chosen one after the other.
+        Each position is treated as one of the last pass, which has neighbours on all sides. The positions `where` do
+        not see themselves, and they see each other only if they are marked as known. Digits are chosen one after the
+        other.
 
         Raises:
-            BitstreamError: the first digits that are most probable are those of no index (a table of digits with
-                holes elsewhere than at its end).
+            BitstreamError: no index has the most probable first digits (in a table of digits with holes elsewhere than
+                at its end).
         """
         height, width = known_hw.shape
         padded = torch.full((height + 2 * self._reach, width + 2 * self._reach), self.codebook_size)
@@ -312,7 +319,7 @@ class ContextModel(EntropyModel):
         return result
 
     def _chunk(self, where: IndexArray, h_NC: Tensor) -> Generator[Batch, IndexArray, IndexArray]:
-        """The batches of one chunk with its features; returns its indices."""
+        """Yield the batches of one chunk, given its features, and return its indices."""
         n_digits = len(self.digits)
         digits_ND = np.empty((len(where), n_digits), np.int64)
         for d in range(n_digits):
@@ -323,13 +330,13 @@ class ContextModel(EntropyModel):
         return self.digits.indices(digits_ND)
 
     def _places(self, where: IndexArray, width: int) -> Tensor:
-        """Positions (N,) in the flattened padded grid."""
+        """Return the positions (N,) in the flattened padded grid."""
         rows, columns = np.divmod(where, width)
         places = (rows + self._reach) * (width + 2 * self._reach) + columns + self._reach
         return torch.from_numpy(places).to(self.device)
 
     def _offsets(self, kind: int | None, spacing: int, stride: int) -> Tensor:
-        """Distances (T,) of a pass's taps in the flattened padded grid."""
+        """Return the distances (T,) of a pass's taps in the flattened padded grid."""
         pairs = () if kind is None else taps(kind, self.config.taps[kind])
         distances = [spacing * (dy * stride + dx) for dy, dx in pairs]
         return torch.tensor(distances, dtype=torch.int64, device=self.device)
@@ -351,7 +358,13 @@ class ContextModel(EntropyModel):
 
 
 def default_config(codebook_size: int, values: tuple[int, ...], *, product: bool) -> ContextConfig:
-    """A configuration for a codebook: `product` where the digits have a meaning of their own, as those of FSQ do."""
+    """Return a configuration for a codebook.
+
+    Args:
+        codebook_size: number of codes, K.
+        values: number of values of each digit.
+        product: whether each digit has its own meaning, as in FSQ.
+    """
     large = codebook_size > 4 * MOST_VALUES
     return ContextConfig(
         codebook_size=codebook_size,

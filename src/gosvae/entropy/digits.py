@@ -1,4 +1,4 @@
-"""An index as a few digits, so that large codebooks need no large tables.
+"""Digits of indices, so that large codebooks need no large tables.
 
 Axis legend: K codes, D digits, C values of a code vector, N indices.
 """
@@ -14,14 +14,14 @@ from gosvae.entropy.base import IndexArray
 from gosvae.errors import BitstreamError, ConfigError
 
 MOST_VALUES = 1024
-"""Largest codebook whose indices are one digit."""
+"""Largest number of codes of a codebook whose indices are one digit."""
 
 
 class Digits:
-    """A one-to-one map from indices in [0, K) to D digits, digit d in [0, values[d]).
+    """A one-to-one map from indices in [0, K) to D digits; digit d is in [0, values[d]).
 
     Raises:
-        ConfigError: two indices with the same digits, or a digit outside its range.
+        ConfigError: two indices have the same digits, or a digit is outside its range.
     """
 
     def __init__(self, table_KD: npt.NDArray[np.integer], values: tuple[int, ...]) -> None:
@@ -40,10 +40,10 @@ class Digits:
         return len(self.values)
 
     def indices(self, digits_ND: IndexArray) -> IndexArray:
-        """Indices (N,) of digits (N, D).
+        """Return the indices (N,) of digits (N, D).
 
         Raises:
-            BitstreamError: digits that no index has.
+            BitstreamError: no index has these digits.
         """
         indices_N: IndexArray = self._index_of[digits_ND @ self._basis_D]
         if indices_N.size and indices_N.min() < 0:
@@ -51,7 +51,7 @@ class Digits:
         return indices_N
 
     def allowed(self, digits_ND: IndexArray) -> npt.NDArray[np.bool_]:
-        """Which values of the last digit make an index with the others of `digits_ND`, bool (N, V)."""
+        """Return, bool (N, V), whether each value of the last digit makes an index with the other digits."""
         others_N = digits_ND[:, :-1] @ self._basis_D[:-1]
         numbers_NV = others_N[:, None] + self._basis_D[-1] * np.arange(self.values[-1])
         allowed_NV: npt.NDArray[np.bool_] = self._index_of[numbers_NV] >= 0
@@ -59,17 +59,17 @@ class Digits:
 
 
 def positional(codebook_size: int, values: tuple[int, ...]) -> npt.NDArray[np.uint16]:
-    """Digits (K, D) of the indices as numbers, the first digit the fastest: those of a product quantizer (FSQ)."""
+    """Return the digits (K, D) of the indices as numbers whose first digit changes the fastest, as in FSQ."""
     numbers = np.arange(codebook_size)
     basis = [math.prod(values[:d]) for d in range(len(values))]
     return np.stack([numbers // b % v for b, v in zip(basis, values, strict=True)], axis=1).astype(np.uint16)
 
 
 def clustered(vectors_KC: npt.NDArray[np.floating]) -> npt.NDArray[np.uint16]:
-    """Two digits (K, 2) for codes without a structure of their own: the cluster, and the place within the cluster.
+    """Return two digits (K, 2) of codes that have no structure: the cluster, and the place within the cluster.
 
-    The clusters are balanced, of ceil(sqrt(K)) codes each: the codes are halved again and again at the median of their
-    main axis, which is a balanced tree. The result is stored with the model, so it need not be the same everywhere.
+    The clusters are balanced, with ceil(sqrt(K)) codes each: a balanced tree halves the codes repeatedly at the median
+    of their main axis. The result is stored with the model, so it need not be the same on every machine.
     """
     vectors = np.asarray(vectors_KC, np.float64)
     size = math.isqrt(len(vectors) - 1) + 1
@@ -80,7 +80,7 @@ def clustered(vectors_KC: npt.NDArray[np.floating]) -> npt.NDArray[np.uint16]:
 
 
 def _by_tree(vectors_KC: npt.NDArray[np.float64], members: IndexArray, size: int) -> IndexArray:
-    """The members in an order in which runs of `size`, aligned to its multiples, are neighbours in space."""
+    """Return the members in an order in which runs of `size`, aligned to its multiples, are neighbours in space."""
     if len(members) == 1:
         return members
     centred = vectors_KC[members] - vectors_KC[members].mean(axis=0)

@@ -1,8 +1,4 @@
-"""Fixed-length codes: every index takes ceil(log2 K) bits, whatever the image.
-
-Use this when the size of a stream must be known beforehand: compared with the other models it needs no statistics, and
-a typical image takes more bytes. It is the fallback for images that the other models would make longer.
-"""
+"""Entropy model of fixed-length codes: every index takes ceil(log2 K) bits, whatever the image."""
 
 from __future__ import annotations
 
@@ -24,7 +20,12 @@ from gosvae.errors import BitstreamError, ConfigError
 
 
 class FixedLength(TableModel):
-    """All K indices are taken as equally probable and coded with the same number of bits.
+    """Use this when the size of a stream must be known in advance.
+
+    Compared with `StaticHistogram` and all other models, it needs no statistics, and typical images take more bytes. It
+    is also the fallback for images that take more bytes with another model.
+
+    All K indices count as equally probable and are coded with the same number of bits.
 
     Raises:
         ConfigError: K is not in 1..65536.
@@ -40,24 +41,24 @@ class FixedLength(TableModel):
         self.bits_per_index = (codebook_size - 1).bit_length()
 
     def tables(self, shape_hw: tuple[int, int]) -> FrequencyTables:
-        """One table of 2**bits equal counts: what the bits cost, not only what the K indices need."""
+        """Return one table of 2**bits equal counts, so that an index costs whole bits."""
         check_shape(shape_hw)
         return FrequencyTables(np.ones((1, 2**self.bits_per_index), np.int64))
 
     def estimated_bits(self, indices_hw: npt.NDArray[Any]) -> float:
-        """Exactly `h * w * ceil(log2 K)`."""
+        """Return `h * w * ceil(log2 K)`, which is exact."""
         return float(check_indices(indices_hw, self.codebook_size).size * self.bits_per_index)
 
     def pack(self, symbols_N: IndexArray) -> bytes:
-        """The indices as big-endian numbers of `bits_per_index` bits one after the other, zero bits at the end."""
+        """Return the indices as big-endian numbers of `bits_per_index` bits, with zero bits at the end."""
         bits_N32 = np.unpackbits(symbols_N.astype(">u4").view(np.uint8).reshape(-1, 4), axis=1)
         return np.packbits(bits_N32[:, 32 - self.bits_per_index :]).tobytes()
 
     def unpack(self, data: bytes, n_symbols: int) -> IndexArray:
-        """Inverse of `pack`.
+        """Return the indices from which `pack` made these bytes.
 
         Raises:
-            BitstreamError: wrong length, an index outside [0, K) or bits set after the last index.
+            BitstreamError: the length is wrong, an index is outside [0, K), or a bit after the last index is set.
         """
         n_bits = n_symbols * self.bits_per_index
         expected = -(-n_bits // 8)

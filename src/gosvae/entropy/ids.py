@@ -1,6 +1,6 @@
-"""Ids of the entropy models: the number in the header of a stream that says how its payload was coded.
+"""Ids of the entropy models, the numbers in the headers of streams that say how a payload was coded.
 
-This table is explicit and final: streams hold these numbers for ever, so an id is never changed and never used again.
+This table is explicit and final: streams contain these numbers, so an id is never changed and never used again.
 `docs/bitstream.md` describes the payload of each.
 """
 
@@ -22,7 +22,7 @@ class EntropyModelId(IntEnum):
     LABEL_MAP = 32
     CLASS_MAP = 33
 
-    # Messages and lists show the number, which is what a stream holds.
+    # Messages and lists show the number, as a stream contains it.
     __repr__ = IntEnum.__str__
 
 
@@ -30,4 +30,4 @@ MARKED_MODELS: dict[int, str] = {
     EntropyModelId.CONTEXT: "context",
     EntropyModelId.LATENT_CONTEXT: "latent-context",
 }
-"""Models whose weights the fingerprint of a codec does not cover, with their names: their streams hold a mark."""
+"""Names of the models whose weights the fingerprint of a codec does not cover; their streams have a mark."""

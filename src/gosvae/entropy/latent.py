@@ -1,12 +1,8 @@
-"""The context model of latents with many channels: how probable each integer of (D, h, w) is at a level of quality.
+"""Context model of latents with many channels: it gives the probability of each integer of (D, h, w) at a level.
 
-Use this when a variable-rate codec writes its latent: compared with fixed-length codes, the only other model there, it
-takes a fraction of the bytes at low rates, and most of the time of entropy coding. `gosvae.entropy.context` is its
-sister for the indices of a VQ codec.
-
-The grid is coded in the passes of `lattice`. A position sees the integers of its taps, each tap summed up in one
-embedding, and the level of the latent; its own channels are coded in groups, and each group knows those before it.
-Everything is in exact integers, see `gosvae.nn.integer`.
+The grid is coded in the passes of `lattice`. A position sees the level of the latent and the integers of its taps, with
+one embedding for each tap. Its own channels are coded in groups, and each group sees the groups before it. All
+arithmetic is in exact integers, see `gosvae.nn.integer`.
 
 Axis legend: N positions, T taps, D channels, G channels of a group, V values, E values of an embedding, C features,
 h and w latent positions.
@@ -42,18 +38,22 @@ from gosvae.nn.integer import exact_arithmetic
 FINEST_WEIGHT = 16731851
 """Largest weight of a symbol in a table: floor(2**24 * 2**(-1/256)), so that every symbol takes at least 1/256 bit."""
 LEAST_BITS = 1 / 256
-"""Bits that a coded symbol takes at least."""
+"""Least number of bits that a coded symbol takes."""
 CHUNK = 4096
-"""Number of positions that are evaluated at once; bounds the memory. Streams depend on it."""
+"""Number of positions that are evaluated at once, which bounds the memory. Streams depend on it."""
 
 _Runs = list[tuple[Part, IndexArray]]
 """Parts of passes, each with the positions of one chunk of it."""
 
 
 class LatentContextModel(EntropyModel):
-    """A trained context model at one level, ready to code; exact on every device.
+    """Use this when a variable-rate codec writes its latent.
 
-    It codes a latent (D, h, w) of symbols 0..2L that is stacked to a grid (D * h, w) of V indices.
+    Compared with `FixedLength`, the only other model of that codec, it takes a fraction of the bytes at low rates and
+    more time. `ContextModel` is the corresponding model for the indices of a VQ codec.
+
+    It codes a latent (D, h, w) of symbols 0..2L that is stacked to a grid (D * h, w) of V indices, at one level, with
+    the same result on every device.
 
     Args:
         config: sizes of the model.
@@ -74,7 +74,7 @@ class LatentContextModel(EntropyModel):
         self._groups_coded = config.groups_at(level)
 
     def least_bits(self, n_indices: int) -> float:
-        """See `EntropyModel.least_bits`: 1/256 bit for each symbol that is coded."""
+        """See `EntropyModel.least_bits`: the bound is 1/256 bit for each symbol that is coded."""
         return n_indices * self._groups_coded / self.config.groups * LEAST_BITS
 
     def estimated_bits(self, indices_hw: npt.NDArray[Any]) -> float:
@@ -82,13 +82,13 @@ class LatentContextModel(EntropyModel):
         return batches_bits(self, indices_hw)
 
     def bits_of_values(self, indices_hw: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Return the bits (D * h, w, V) that each value would take in place of each symbol, all others unchanged.
+        """Return the bits (D * h, w, V) that each symbol would take with each other value, if the others do not change.
 
-        The effect of a change on the bits of symbols that are coded later is left out.
+        The effect of a change on the bits of symbols that are coded later is ignored.
         """
         symbols_ND, plane_hw = self._unstacked(indices_hw)
         bits_NDV = np.full((*symbols_ND.shape, self.codebook_size), np.inf, np.float32)
-        bits_NDV[:, :, self.config.bound] = 0.0  # of channels that are not coded at this level
+        bits_NDV[:, :, self.config.bound] = 0.0  # for channels that are not coded at this level
         for runs, logits in self._known_logits(symbols_ND, plane_hw):
             order_N = np.concatenate([where for _, where in runs])
             logits_NDV = torch.cat(logits, dim=1) * (math.log(2.0) / 2**LOGIT_BITS)
@@ -98,7 +98,7 @@ class LatentContextModel(EntropyModel):
         return bits_NDV.transpose(1, 0, 2).reshape(*indices_hw.shape, -1)
 
     def batches(self, shape_hw: tuple[int, int]) -> Generator[Batch, IndexArray, IndexArray]:
-        """See `EntropyModel.batches`: for each chunk of each pass one batch for every group of channels.
+        """See `EntropyModel.batches`: each chunk of each pass has one batch for every group of channels.
 
         Raises:
             BitstreamError: the shape is not that of a stacked latent.
@@ -200,7 +200,7 @@ class _Grid:
             self._level_E = network.level_table()[level]
 
     def know(self, where: IndexArray, symbols_ND: IndexArray) -> None:
-        """Take in positions and the symbols 0..2L of all their channels."""
+        """Store the symbols 0..2L of all channels of some positions."""
         with exact_arithmetic(self._device):
             rows_ND = self._network.rows(torch.from_numpy(symbols_ND).to(self._device))
             self._known_NE[self._places(where)] = self._network.embed(rows_ND)
@@ -211,7 +211,7 @@ class _Grid:
         Args:
             part: part of a pass.
             where: raster numbers of the positions.
-            all_known: whether the grid holds symbols that are coded later too; they are hidden.
+            all_known: whether the grid also has symbols that are coded later; they are hidden.
         """
         most = 0 if part.kind is None else self._network.config.taps[part.kind]
         pairs = () if part.kind is None else taps(part.kind, most)

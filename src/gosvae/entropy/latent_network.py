@@ -1,6 +1,6 @@
-"""The network of `gosvae.entropy.latent`: from the known part of a latent to the logits of its integers.
+"""Network of `gosvae.entropy.latent`, from the known part of a latent to the logits of its integers.
 
-Trained in real units, run in integers, see `gosvae.nn.integer`.
+It is trained in real units and runs in integers, see `gosvae.nn.integer`.
 
 Axis legend: N positions, T taps, D channels, G channels of a group, V values, E values of an embedding, C features,
 A anchors.
@@ -51,7 +51,7 @@ class LatentContextConfig(Config):
         embedding_width: values of an embedding, E.
         width: features, C.
         blocks: number of residual blocks of two layers each.
-        taps, refinements: as in `gosvae.entropy.context.ContextConfig`.
+        taps, refinements: see `gosvae.entropy.context.ContextConfig`.
         first_levels: lowest level at which each group is coded, rising from 0; below it the integers of the group are 0
             and take no bits. An empty tuple codes all groups at all levels.
     """
@@ -136,7 +136,7 @@ class LatentContextNetwork(nn.Module):
         self.embedding = nn.Parameter(scale * torch.randn(rows, embedding))
         self.levels = nn.Parameter(0.5 * torch.randn(levels, embedding))
         used_taps = [min(config.taps[kind], len(taps(kind, 10**6))) for kind in range(KINDS)]
-        # The last one is for the first pass, where nothing but the level is known.
+        # The last one is for the first pass, where only the level is known.
         self.first = nn.ModuleList(
             make(embedding * (n + 1), width, n_biases=config.refinements, largest_input=LARGEST_WEIGHT)
             for n in [*used_taps, 0]
@@ -190,14 +190,17 @@ class LatentContextNetwork(nn.Module):
         return symbols_ND + offsets_D
 
     def look(self, x_NI: Tensor, kind: int | None, refinement: int) -> Tensor:
-        """Return the output (N, C) of the first layer of a kind of pass, given its taps.
+        """Return the output (N, C) of the first layer of a kind of pass.
 
-        `x_NI` are the embeddings of the taps and, last, of the level.
+        Args:
+            x_NI: embeddings of the taps, followed by the embedding of the level.
+            kind: kind of the pass; None for the first pass.
+            refinement: number of the refinement of the pass.
         """
         return self._relu(self.first[KINDS if kind is None else kind](x_NI, refinement))
 
     def features(self, h_NC: Tensor) -> Tensor:
-        """Return the features (N, C) of the output of `look`, by the layers that all passes share."""
+        """Return the features (N, C) for the output of `look`, computed by the layers that all passes share."""
         for block in self.blocks:
             inner, outer = block.children()
             h_NC = self._relu(h_NC + outer(self._relu(inner(h_NC))))
@@ -225,9 +228,9 @@ class LatentContextNetwork(nn.Module):
 
     @torch.no_grad()
     def thaw(self, tensors: dict[str, Tensor]) -> None:
-        """Take in the integers of `freeze`, for training that goes on from a finished model.
+        """Restore the parameters from the integers of `freeze`, to continue the training of a finished model.
 
-        All but the levels is as it was; their anchors are those that come nearest to the frozen table.
+        The anchors of the levels are those that come nearest to the frozen table; all other parameters are exact.
 
         Raises:
             CheckpointError: the tensors are not those of such a network.
@@ -242,7 +245,7 @@ class LatentContextNetwork(nn.Module):
 
 
 def integer_network(config: LatentContextConfig, tensors: dict[str, Tensor]) -> LatentContextNetwork:
-    """Return the network of the integers that `LatentContextNetwork.freeze` gave.
+    """Return the network of the integers that `LatentContextNetwork.freeze` returned.
 
     Raises:
         CheckpointError: a tensor is missing, is not expected, or does not fit the configuration.

@@ -1,4 +1,4 @@
-"""The order in which a grid of indices is coded: a coarse lattice first, then refinements, in quincunx order.
+"""Order in which a grid of indices is coded: a coarse lattice first, then refinements, in quincunx order.
 
 A lattice of spacing 2s is refined to spacing s: the centres of its squares first, then the middles of its horizontal
 and vertical edges. In the last refinement, which has three quarters of all positions, vertical edges come after
@@ -16,20 +16,21 @@ import numpy as np
 import numpy.typing as npt
 
 KINDS = 3
-"""Geometries of a part within a refinement; they have one set of taps each, scaled by the spacing."""
+"""Number of kinds of parts in a refinement; each kind has its own taps, scaled by the spacing."""
 _REACH = 3
-"""A tap is at most so many spacings away on each axis."""
+"""Largest distance of a tap on each axis, in spacings."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A pass, or a part of one: positions (`top` + i * `step`, `left` + j * `step`), and what they see.
+    """A pass, or a part of one.
 
     Attributes:
-        kind: 0 centres, 1 horizontal, 2 vertical edges; None for the first pass, which sees nothing.
+        step, top, left: steps and offsets of the positions, which are (`top` + i * `step`, `left` + j * `step`).
+        kind: 0 for centres, 1 for horizontal edges, 2 for vertical edges; None for the first pass, which sees nothing.
+        level: number of the refinement; 0 is the coarsest.
+        spacing: distance between neighbouring positions that are known after the refinement, s.
         sees_edges: whether a part of kind 2 sees the horizontal edges of its refinement.
-        level: which refinement, 0 is the coarsest.
-        spacing: s, between the positions that are known after the refinement.
     """
 
     step: int
@@ -41,7 +42,7 @@ class Part:
     sees_edges: bool = True
 
     def positions(self, shape_hw: tuple[int, int]) -> npt.NDArray[np.int64]:
-        """Raster numbers (N,) of the positions in a grid, in raster order; there may be none."""
+        """Return the raster numbers (N,) of the positions in a grid, in raster order; the result may be empty."""
         height, width = shape_hw
         rows = np.arange(self.top, height, self.step, dtype=np.int64)
         columns = np.arange(self.left, width, self.step, dtype=np.int64)
@@ -49,10 +50,10 @@ class Part:
 
 
 def taps(kind: int, most: int) -> tuple[tuple[int, int], ...]:
-    """Offsets (dy, dx), in spacings, of the known positions that a part of this kind sees: the nearest, at most `most`.
+    """Return the offsets (dy, dx), in spacings, of the nearest known positions (at most `most`) that a part sees.
 
-    Of the points of the refined lattice, those with coordinates (even, even) seen from the coarse lattice are known
-    from the start, (odd, odd) after kind 0, (even, odd) after kind 1.
+    Points of the refined lattice whose coordinates are (even, even) belong to the coarse lattice and are known from the
+    start. Points with (odd, odd) are known after kind 0, points with (even, odd) after kind 1.
     """
     target = ((1, 1), (0, 1), (1, 0))[kind]
     known = ((0, 0), (1, 1), (0, 1))[: kind + 1]
@@ -63,17 +64,17 @@ def taps(kind: int, most: int) -> tuple[tuple[int, int], ...]:
 
 
 def reach(refinements: int) -> int:
-    """The greatest distance of a tap, on each axis."""
+    """Return the greatest distance of a tap on each axis, in positions."""
     return _REACH << max(0, refinements - 1)
 
 
 def is_edge(kind: int, offset: tuple[int, int]) -> bool:
-    """Whether a tap of a vertical edge (kind 2) is on a horizontal edge of the same refinement."""
+    """Return whether a tap of a vertical edge (kind 2) is on a horizontal edge of the same refinement."""
     return kind == 2 and offset[0] % 2 == 1 and offset[1] % 2 == 1
 
 
 def passes(refinements: int) -> tuple[tuple[Part, ...], ...]:
-    """`2 + 2 * refinements` passes that cover every position once; the first lattice has spacing 2**refinements.
+    """Return `2 + 2 * refinements` passes that cover every position once; the first lattice has spacing 2**refinements.
 
     Parts of one pass do not see each other: taps on positions that are not decoded yet count as outside of the grid.
     """

@@ -1,4 +1,4 @@
-"""Logits to counts in integers.
+"""Conversion of logits to counts, in integers.
 
 Axis legend: N positions, V values.
 """
@@ -13,15 +13,18 @@ import numpy.typing as npt
 from gosvae.entropy.base import IndexArray
 
 LOGIT_BITS = 4
-"""Logits are in units of 2**-4 bit."""
+"""Number of fractional bits of logits, which are in units of 2**-4 bit."""
 COUNT_BITS = 24
-"""The most probable value of a position has the count 2**24."""
+"""Binary logarithm of the count of a position's most probable value, 2**24."""
 
 
 def _powers() -> IndexArray:
-    """floor(2**24 * 2**(-d / 16)) for d = 0, 1, ... down to 0, by integer square roots: no library's exp is trusted."""
+    """Return floor(2**24 * 2**(-d / 16)) for d = 0, 1, ... until it is 0.
+
+    Integer square roots give the same values on every machine; the `exp` of a library may not.
+    """
     units = 1 << LOGIT_BITS
-    # The 16th root of 2**(16 * 24 - d), rounded down: a square root, rounded down, four times.
+    # The 16th root of 2**(16 * 24 - d), rounded down, is four square roots, each rounded down.
     result = []
     for d in range(units * COUNT_BITS + 1):
         value = 1 << (units * COUNT_BITS - d)
@@ -32,10 +35,11 @@ def _powers() -> IndexArray:
 
 
 COUNTS = _powers()
+"""Counts by the distance of a logit from the largest logit of its position."""
 
 
 def counts_of_logits(logits_NV: npt.NDArray[np.integer]) -> IndexArray:
-    """Counts (N, V) of integer logits: `COUNTS[largest logit of the row - logit]`, 0 beyond the table."""
+    """Return the counts (N, V) of integer logits: `COUNTS[largest logit of the row - logit]`, or 0 beyond the table."""
     distances_NV = logits_NV.max(axis=1, keepdims=True) - logits_NV
     result: IndexArray = COUNTS.take(distances_NV, mode="clip")
     return result

@@ -1,9 +1,9 @@
-"""Adaptive coding of binary decisions: several predictions of one bit are mixed, coded and learned from, in integers.
+"""Adaptive coding of binary decisions: several predictions of one bit are mixed, and learn from it, in integers.
 
 The method is that of the context mixing compressors (Mahoney 2005, "Adaptive weighing of context models for lossless
-data compression", FIT technical report CS-2005-16): each context has a counter with the probability of a one;
-the logits of the counters are added with weights; weights and counters learn from every bit. Probabilities have 16
-bits, logits 8 bits behind the point, weights 16; nothing is a float before the last step, a division by 2**16.
+data compression", FIT technical report CS-2005-16): each context has a counter with the probability of a one, the
+logits of the counters are added with weights, and weights and counters learn from every bit. Probabilities have 16
+fractional bits, logits 8 and weights 16; the only floats are the probabilities in the last step, a division by 2**16.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ _PROBABILITY_BITS = 16
 _LOGIT_BITS = 8
 _MAX_LOGIT = 12 << _LOGIT_BITS
 _LIMIT = 255
-"""Counters average over at most so many bits, and so go on learning."""
+"""Largest count of bits of a counter; the limit keeps counters learning."""
 _STEP_OF_COUNT = [2 * 65536 // (2 * count + 3) for count in range(_LIMIT + 1)]
-"""How far a counter moves, in 1/65536: about 1 / (count + 1.5)."""
+"""Step of a counter by its count of bits, in 1/65536: about 1 / (count + 1.5)."""
 _TRUST_OF_COUNT = [0, 1, *[2] * 4, *[3] * (_LIMIT - 5)]
-"""Halves by which a logit counts: a counter without experience says nothing."""
+"""Factor of a counter's logit by its count of bits, in halves; a counter without any bits has the factor 0."""
 
 Counter = list[int]
-"""What one context knows: the probability of a one in 1/65536, and from how many bits (at most 255)."""
+"""State of one context: the probability of a one in 1/65536, and the number of bits behind it (at most 255)."""
 Weights = list[int]
-"""One weight for each counter of a decision, in 1/65536."""
+"""Weights of the counters of a decision, in 1/65536."""
 
 
 def new_counter() -> Counter:
-    """A counter that has seen nothing."""
+    """Return a counter that has seen no bit."""
     return [1 << (_PROBABILITY_BITS - 1), 0]
 
 
 def new_weights(n_counters: int) -> Weights:
-    """Weights to begin with: somewhat more than the mean of the logits."""
+    """Return initial weights, which give somewhat more than the mean of the logits."""
     return [65536 // max(n_counters, 1)] * n_counters
 
 
 @cache
 def _probability_of_logit() -> list[int]:
-    """1 / (1 + exp(-logit)) in 1/65536, for logits from -12 to 12 in steps of 1/256; 1..65535."""
+    """Return 1 / (1 + exp(-logit)) in 1/65536, from 1 to 65535, for logits from -12 to 12 in steps of 1/256."""
     # exp(1 / 256) from its series in fixed point: the same integers on every machine.
     one = 1 << 128
     base, term = 0, one
@@ -63,30 +63,30 @@ def _probability_of_logit() -> list[int]:
 
 @cache
 def _logit_of_probability() -> list[int]:
-    """Inverse of `_probability_of_logit` for probabilities in 1/4096, 1..4095 (0 is taken for 1)."""
+    """Return the inverse of `_probability_of_logit` for probabilities in 1/4096, from 1 to 4095 (0 counts as 1)."""
     table = _probability_of_logit()
     logits = [bisect_right(table, p << (_PROBABILITY_BITS - 12)) - 1 - _MAX_LOGIT for p in range(4096)]
     return [logits[1], *logits[1:]]
 
 
 class SymbolCoder(Protocol):
-    """A writer or a reader of one range coded stream: both go through the same decisions in the same order.
+    """A writer or a reader of one range-coded stream; both go through the same decisions in the same order.
 
-    A writer codes the value that it is given; a reader ignores it. Both return the value of the stream.
+    A writer codes the value that it is given; a reader ignores it. Both return the value in the stream.
     """
 
     def bit(self, probability: int, value: bool) -> bool:
-        """A bit that is one with `probability` / 65536, 1..65535."""
+        """Code a bit that is one with the probability `probability` / 65536; `probability` is in 1..65535."""
 
     def uniform(self, n_values: int, value: int) -> int:
-        """A number in [0, n_values), all alike."""
+        """Code a number in [0, n_values), all of which are equally probable."""
 
     def weighted(self, counts: Sequence[int], value: int) -> int:
-        """An index into `counts`, each at least 1, as probable as its count says."""
+        """Code an index into `counts`, whose probability is in proportion to its count of at least 1."""
 
 
 class SymbolWriter:
-    """Writes a stream."""
+    """Writer of a stream, see `SymbolCoder`."""
 
     def __init__(self) -> None:
         self._encoder = constriction.stream.queue.RangeEncoder()
@@ -106,18 +106,19 @@ class SymbolWriter:
         return value
 
     def finish(self) -> bytes:
-        """The bytes of the stream."""
+        """Return the bytes of the stream."""
         return finished_bytes(self._encoder)
 
 
 _CHECK_EVERY = 64
-"""Symbols between two looks at whether the bytes are used up."""
+"""Number of symbols between two checks whether the bytes are used up."""
 
 
 class SymbolReader:
-    """Reads a stream and, beside it, writes it again: only the bytes that a writer makes of the symbols are a stream.
+    """Reader of a stream, which it also writes again, so that a caller can compare the bytes.
 
-    Bytes that no writer makes give any values, or an AssertionError, of constriction or because they are used up.
+    Bytes that no writer makes give arbitrary values, or an AssertionError: constriction refuses them, or they are used
+    up.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -143,11 +144,11 @@ class SymbolReader:
         self._encoder.encode(value, model)
         self._n_symbols += 1
         if self._n_symbols % _CHECK_EVERY == 0 and 4 * self._encoder.pos()[0] > self._n_bytes:
-            raise AssertionError  # what is read is made up of the zeros behind the end: do not go on for long
+            raise AssertionError  # everything further would be decoded from the zeros after the end
         return value
 
     def finish(self) -> bytes:
-        """What a writer makes of the symbols."""
+        """Return the bytes that a writer makes of the symbols."""
         return finished_bytes(self._encoder)
 
 
@@ -160,7 +161,7 @@ def _categorical(counts: Sequence[int]) -> object:
 
 
 def code_bit(coder: SymbolCoder, counters: Sequence[Counter], weights: Weights, value: bool) -> bool:
-    """One decision: mix the counters, code the bit, and let counters and weights learn from it."""
+    """Code and return one bit: mix the counters, code the bit, and let counters and weights learn from it."""
     logit_of, total = _logit_of_probability(), 0
     logits = []
     for (probability, count), weight in zip(counters, weights, strict=True):

@@ -1,9 +1,4 @@
-"""One histogram for all positions and all images, measured on training data and stored in the checkpoint.
-
-Use this when streams must be coded and decoded in next to no time: compared with adaptive counts it is faster and does
-not follow an image that is unlike the training data, compared with the context model it does not see the neighbours of
-an index, which say most about it.
-"""
+"""Entropy model with one histogram for all positions and images, which is measured on training data."""
 
 from __future__ import annotations
 
@@ -19,10 +14,16 @@ from gosvae.errors import ConfigError
 
 
 class StaticHistogram(TableModel):
-    """A static table of K integer counts.
+    """Use this when coding and decoding must be fast.
+
+    Compared with `AdaptiveCounts`, it is faster and does not follow images that are unlike the training data. Compared
+    with `ContextModel`, it is faster and takes more bytes, because it does not see the neighbours of an index.
+
+    Args:
+        counts_K: number of times that each of the K indices occurs in the training data, plus 1.
 
     Raises:
-        ConfigError: a count below 1, counts that are not integers, or K not in 1..65536.
+        ConfigError: a count is below 1, the counts are not integers, or K is not in 1..65536.
     """
 
     model_id = EntropyModelId.STATIC_HISTOGRAM
@@ -34,7 +35,7 @@ class StaticHistogram(TableModel):
             raise ConfigError(f"histogram: expected a list of K integer counts, got {counts.dtype} {counts.shape}")
         self.counts_K = counts.astype(np.int64)
         self.codebook_size = len(self.counts_K)
-        # Kept: the models of the range coder, built at the first use, live in it.
+        # Kept here because it holds the models of the range coder, which are built at their first use.
         self._tables = FrequencyTables(self.counts_K[None])
 
     @classmethod
@@ -42,7 +43,7 @@ class StaticHistogram(TableModel):
         """Return the histogram of the indices of many images, (h, w) each, plus one so that every index can be coded.
 
         Raises:
-            ShapeError, BitstreamError: as `EntropyModel.estimated_bits`.
+            ShapeError, BitstreamError: see `EntropyModel.estimated_bits`.
         """
         counts_K = np.ones(codebook_size, np.int64)
         for indices_hw in indices:

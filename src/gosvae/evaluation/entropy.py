@@ -42,7 +42,7 @@ class EntropyRow:
 
 @dataclass(frozen=True)
 class EntropyReport:
-    """All entropy models of a codec on a data set.
+    """Results of all entropy models of a codec on a data set.
 
     Attributes:
         codec, dataset: names of the codec and of the data set.

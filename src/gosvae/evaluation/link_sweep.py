@@ -167,7 +167,7 @@ class _Viewer:
         self.known: dict[tuple[int, ...] | None, _Seen] = {}
 
     def see(self, frame: ReceivedFrame | None) -> _Seen:
-        """Return what the expert sees on a delivery."""
+        """Return the expert's view of a delivery."""
         # Slices that arrive are as they were sent; of other files only the part before the first gap counts.
         tolerant = isinstance(self.codec, LossTolerantCodec)
         key = None if frame is None else frame.missing if tolerant else frame.missing[:1]
@@ -215,8 +215,7 @@ def sweep_link(
 
     Raises:
         ConfigError: there is nothing to sweep, two systems have the same label, a codec sends class maps, or the
-        classes
-            of labels and expert differ.
+            classes of labels and expert differ.
     """
     labels = [system.label for system in systems]
     if not systems or not axes or len(dataset) == 0 or repeats < 1 or len(set(labels)) < len(labels):

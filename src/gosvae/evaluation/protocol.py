@@ -97,9 +97,8 @@ def evaluate(
         expert: perception model of the receiver.
         perceptual: distance of images in [0, 1], such as LPIPS.
         frechet: feature network for the Fréchet distance of each codec's images from the originals.
-        use_labels: whether to compare with labels, if there are any. The agreement with the expert's map of the
-        original
-            is always measured.
+        use_labels: whether to compare with labels, if there are any. The agreement with the expert's map
+            of the original is always measured.
         keep_images: indices of images whose pixels and class maps are kept for pictures.
         link: link that every stream is sent over; bytes and budgets are then those on the air, with packet headers and
             repair packets.
@@ -392,4 +391,4 @@ def check_classes(dataset: Dataset, expert: Expert) -> None:
         raise ConfigError(
             f"{differ}: take an expert for these classes, or evaluate without labels", argument="use_labels"
         )
-    log.warning("%s: taken for other words for the same %d classes", differ, len(given))
+    log.warning("%s: treated as other names of the same %d classes", differ, len(given))

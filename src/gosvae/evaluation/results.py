@@ -20,6 +20,7 @@ from gosvae.evaluation.rows import FID_NETWORK, Evaluation, ImageRow, Provenance
 from gosvae.experts.base import Expert
 from gosvae.files import write_atomically, write_json
 from gosvae.provenance import hardware, revision, versions
+from gosvae.walk import printable
 
 SCHEMA = 1
 EVALUATION_FILE = "evaluation.json"
@@ -135,6 +136,6 @@ def gather_provenance(
         revision=revision(),
         hardware=hardware(),
         threads=torch.get_num_threads(),
-        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=printable(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         date_utc=datetime.now(UTC).isoformat(timespec="seconds"),
     )

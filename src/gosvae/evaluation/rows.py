@@ -41,9 +41,11 @@ class Row:
         miou_classes: number of classes in the mean (those in labels or predictions).
         class_iou: IoU of each class of the expert; None for a class in neither labels nor predictions.
         agreement_miou, agreement_accuracy, agreement_classes: the same values against the expert's maps of the
-        originals. mse: mean squared error on the [0, 1] scale. psnr_db: mean PSNR of the images; infinite if one image
-        is exact. lpips: mean perceptual distance; `Provenance.perceptual` names its network. frechet_distance: Fréchet
-        distance of the reconstructions from the originals, in the features of
+        originals.
+        mse: mean squared error on the [0, 1] scale.
+        psnr_db: mean PSNR of the images; infinite if one image is exact.
+        lpips: mean perceptual distance; `Provenance.perceptual` names its network.
+        frechet_distance: Fréchet distance of the reconstructions from the originals, in the features of
             `frechet_network`; it depends on `image_count`. It is None, like mse, psnr_db and lpips, if the codec sends
             a class map and no picture.
         frechet_network: name of the feature network.

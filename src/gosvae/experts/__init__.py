@@ -1,4 +1,4 @@
-"""Perception models that stand at the receiver, frozen."""
+"""Frozen perception models of the receiver."""
 
 from gosvae.experts.base import IGNORE_INDEX, Expert, ExpertInfo
 

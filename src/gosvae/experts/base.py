@@ -1,4 +1,4 @@
-"""The expert contract: the receiver's frozen perception model, seen as `x -> per-pixel class logits`."""
+"""Contract of an expert: the receiver's frozen perception model, as a function from images to class logits."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ IGNORE_INDEX = 255
 
 @dataclass(frozen=True)
 class ExpertInfo:
-    """What is known of an expert beside its weights.
+    """Description of an expert, beside its weights.
 
     Attributes:
-        name: how tables call it.
-        class_names: the m classes in the order of the logits.
-        input_height, input_width: the image size it was trained for, in pixels; other sizes are accepted.
-        source: what `load_expert` took to find it; empty for one that was made in memory.
+        name: name in tables.
+        class_names: names of the m classes, in the order of the logits.
+        input_height, input_width: image size that it was trained for, in pixels; other sizes are accepted.
+        source: string that `load_expert` found it by; empty if it was made in memory.
     """
 
     name: str
@@ -36,11 +36,11 @@ class ExpertInfo:
 
 
 class ExpertReference(Config):
-    """Which expert a codec was trained with, for codecs that need it again: where it was, its name, its weights.
+    """Reference to the expert that a codec was trained with, for codecs that need it at the receiver.
 
     Attributes:
-        source: what `load_expert` took; empty for one that was made in memory.
-        fingerprint: `Expert.fingerprint`.
+        source: string that `load_expert` found it by; empty if it was made in memory.
+        fingerprint: fingerprint of its weights, see `Expert.fingerprint`.
     """
 
     source: str
@@ -49,9 +49,9 @@ class ExpertReference(Config):
 
 
 class Expert(nn.Module, ABC):
-    """A frozen network from RGB in [0, 1] to class logits at every pixel.
+    """Frozen network from RGB images in [0, 1] to class logits at every pixel.
 
-    Everything that the network expects (mean, standard deviation, resize, channel order) is inside. `train()` keeps
+    It contains all that the network expects (mean, standard deviation, resize, channel order). `train()` keeps
     it in evaluation mode and its parameters never require gradients, yet gradients flow to `x`.
     Softmax over the class axis of the result gives the class probabilities S of Eq. 3.
     """
@@ -62,19 +62,19 @@ class Expert(nn.Module, ABC):
 
     @property
     def feature_layers(self) -> tuple[str, ...]:
-        """Names of inner modules whose outputs are worth imitating too, see `torch.nn.Module.get_submodule`."""
+        """Names of inner modules whose outputs may be imitated too, as for `torch.nn.Module.get_submodule`."""
         return ()
 
     @abstractmethod
     def class_logits(self, x_B3HW: Tensor) -> Tensor:
-        """Logits (B, m, H, W), differentiable with respect to `x_B3HW` in [0, 1]."""
+        """Return logits (B, m, H, W), differentiable with respect to `x_B3HW` in [0, 1]."""
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
         """Check the layout and return logits (B, m, H, W).
 
         Raises:
             ShapeError: `x_B3HW` is not (B, 3, H, W).
-            ExpertError: the network's answer is not (B, m, H, W).
+            ExpertError: the network's answer is not (B, m, H, W), or some of it is NaN or infinite.
         """
         check_layout(x_B3HW, "(B, 3, H, W)", axis_1=3)
         logits_BmHW = self.class_logits(x_B3HW)
@@ -84,31 +84,37 @@ class Expert(nn.Module, ABC):
                 f"expert {self.info.name!r} returned {tuple(logits_BmHW.shape)} where {expected} was expected: "
                 f"check the class names ({len(self.info.class_names)}) and the network's output size"
             )
+        finite = logits_BmHW.detach().isfinite()
+        if not finite.all():
+            raise ExpertError(
+                f"expert {self.info.name!r} returned values that are NaN or infinite, at {_percent(finite)} of all "
+                "places: check its weights, its input range (RGB in [0, 1]) and its precision"
+            )
         return logits_BmHW
 
     @torch.inference_mode()
     def class_map(self, x_B3HW: Tensor) -> Tensor:
-        """The most probable class of every pixel, int64 (B, H, W)."""
+        """Return the most probable class of every pixel, int64 (B, H, W)."""
         classes_BHW: Tensor = self(x_B3HW).argmax(dim=1)
         return classes_BHW
 
     def train(self, mode: bool = True) -> Expert:
-        """Stay in evaluation mode, whatever the caller asks: the expert is frozen."""
+        """Stay in evaluation mode, whatever `mode` is: the expert is frozen."""
         del mode
         return super().train(False)
 
     def freeze(self) -> Expert:
-        """Evaluation mode and no parameter with a gradient. Every loader calls this last."""
+        """Set evaluation mode and let no parameter require a gradient. Every loader calls this last."""
         self.requires_grad_(False)
         self.train(False)
         return self
 
     def reference(self) -> ExpertReference:
-        """What finds this expert again and tells it from another."""
+        """Return the reference by which this expert can be found and told from others."""
         return ExpertReference(source=self.info.source, name=self.info.name, fingerprint=self.fingerprint())
 
     def fingerprint(self) -> str:
-        """SHA-256 (hexadecimal) over names, shapes and values of all weights and buffers."""
+        """Return the SHA-256 (hexadecimal) of the names, shapes and values of all weights and buffers."""
         digest = hashlib.sha256(repr((self.info.class_names, self.info.ignore_index)).encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
@@ -116,8 +122,12 @@ class Expert(nn.Module, ABC):
         return digest.hexdigest()
 
 
+def _percent(finite: Tensor) -> str:
+    return f"{100.0 * float((~finite).float().mean()):.3g} %"
+
+
 class NetworkExpert(Expert):
-    """A network with everything inside, frozen: it takes (B, 3, H, W) in [0, 1] and gives logits (B, m, H, W)."""
+    """Expert of a network that takes images (B, 3, H, W) in [0, 1] as they are and returns logits (B, m, H, W)."""
 
     def __init__(self, info: ExpertInfo, network: nn.Module) -> None:
         super().__init__(info)
@@ -126,11 +136,11 @@ class NetworkExpert(Expert):
 
     @property
     def feature_layers(self) -> tuple[str, ...]:
-        """As the contract says: those that the network's class names, if it does."""
+        """Names of inner modules that may be imitated: those that the network's class names, if any."""
         names: tuple[str, ...] = getattr(self.network, "feature_layers", ())
         return tuple(f"network.{name}" for name in names)
 
     def class_logits(self, x_B3HW: Tensor) -> Tensor:
-        """Logits (B, m, H, W)."""
+        """Return logits (B, m, H, W)."""
         logits: Tensor = self.network(x_B3HW)
         return logits

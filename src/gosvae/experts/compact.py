@@ -24,9 +24,9 @@ class CompactConfig(Config):
 
     kind: Literal["compact"] = "compact"
     widths: tuple[int, int, int, int] = (32, 64, 96, 128)
-    """Channels at strides 2, 4, 8 and 16."""
+    """Numbers of channels at strides 2, 4, 8 and 16."""
     blocks: tuple[int, int, int] = (2, 2, 3)
-    """Residual blocks at strides 4, 8 and 16."""
+    """Numbers of residual blocks at strides 4, 8 and 16."""
     class_count: int = Field(gt=1, le=255)
 
 
@@ -39,7 +39,7 @@ def _down(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class CompactSegmenter(nn.Module):
-    """RGB (B, 3, H, W) in [0, 1] to class logits (B, m, H, W); trainable, the expert wraps it frozen."""
+    """Trainable network from RGB (B, 3, H, W) in [0, 1] to class logits (B, m, H, W); an expert holds it frozen."""
 
     feature_layers = ("stage8", "stage16", "merge4")
 
@@ -51,7 +51,7 @@ class CompactSegmenter(nn.Module):
         self.stem = _down(3, w2)
         self.stage4 = nn.Sequential(_down(w2, w4), *(NormalisedResidual(w4) for _ in range(n4)))
         self.stage8 = nn.Sequential(_down(w4, w8), *(NormalisedResidual(w8) for _ in range(n8)))
-        # Growing dilation at stride 16 widens the view to most of a 256x512 picture.
+        # Dilation that grows at stride 16 widens the receptive field to most of a 256x512 picture.
         self.stage16 = nn.Sequential(_down(w8, w16), *(NormalisedResidual(w16, dilation=1 + i) for i in range(n16)))
         self.from16 = nn.Sequential(nn.Conv2d(w16, w8, 3, padding=1, bias=False), nn.BatchNorm2d(w8), nn.ReLU())
         self.merge8 = NormalisedResidual(w8)
@@ -76,18 +76,18 @@ def _up2(x_BCHW: Tensor) -> Tensor:
 
 
 def random_compact_expert(class_names: tuple[str, ...], *, height: int = 256, width: int = 512) -> NetworkExpert:
-    """An untrained expert with random weights, for tests and dry runs."""
+    """Return an untrained expert with random weights, for tests and dry runs."""
     config = CompactConfig(widths=(8, 8, 8, 8), blocks=(1, 1, 1), class_count=len(class_names))
     return NetworkExpert(ExpertInfo("random", class_names, height, width), CompactSegmenter(config))
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of parameters, trainable or not."""
+    """Return the number of parameters, trainable or not."""
     return sum(p.numel() for p in network.parameters())
 
 
 def balanced_class_weights(counts_m: Tensor, *, floor: float = 1.02) -> Tensor:
-    """Class weights 1 / log(floor + share) (Paszke et al. 2016, ENet), for label counts of shape (m,)."""
+    """Return class weights 1 / log(floor + share) (Paszke et al. 2016, ENet), for label counts of shape (m,)."""
     share_m = counts_m.double() / counts_m.sum().clamp_min(1)
     weights_m = 1.0 / torch.log(floor + share_m)
     return (weights_m / weights_m.mean()).float()

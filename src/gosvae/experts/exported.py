@@ -1,4 +1,4 @@
-"""One's own network as an expert: a TorchScript or `torch.export` file with a small JSON beside it.
+"""Any network as an expert: a TorchScript or `torch.export` file with a small JSON file beside it.
 
 `street.pt2` (or `.pt`, `.ts`) and `street.json`:
 
@@ -36,25 +36,25 @@ _HOW_TO_EXPORT = (
 
 
 class ExportedExpertCard(Config):
-    """What the JSON beside an exported network holds; the keys without a default are required."""
+    """Content of the JSON file beside an exported network; keys without a default are required."""
 
     name: str | None = None
-    """How tables call it; the stem of the file where it is not given."""
+    """Name in tables; by default the stem of the file."""
     class_names: Annotated[tuple[str, ...], Field(min_length=2, max_length=255)]
-    """The m classes in the order of the logits."""
+    """Names of the m classes, in the order of the logits."""
     ignore_index: int = Field(IGNORE_INDEX, ge=0, le=255)
     input_height: int = Field(gt=0)
     input_width: int = Field(gt=0)
-    """The image size, in pixels, that the network was trained for."""
+    """Image size that the network was trained for, in pixels."""
     mean: tuple[float, float, float]
     std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=3, max_length=3)]
-    """Of red, green and blue on the [0, 1] scale: the network sees (x - mean) / std."""
+    """Means and standard deviations of red, green and blue on the [0, 1] scale; the network gets (x - mean) / std."""
     resize: bool = False
-    """Always resize images to the input size; for a network that takes no other (known by itself for a `.pt2`)."""
+    """Whether images are resized to the input size because the network takes no other; detected for a `.pt2`."""
 
 
 class ExportedExpert(Expert):
-    """A network from a file, frozen; see `load_exported_expert`."""
+    """Expert of a network from a file; see `load_exported_expert`."""
 
     mean_3: Tensor
     std_3: Tensor
@@ -73,7 +73,7 @@ class ExportedExpert(Expert):
         self.freeze()
 
     def class_logits(self, x_B3HW: Tensor) -> Tensor:
-        """Logits (B, m, H, W), bilinearly resized from those of the network.
+        """Return logits (B, m, H, W), bilinearly resized from those of the network.
 
         Raises:
             ExpertError: the network cannot take the image size, or its answer is not logits (B, m, h, w).
@@ -97,7 +97,7 @@ class ExportedExpert(Expert):
         return logits
 
     def _run(self, x_B3hw: Tensor) -> Tensor:
-        """The network on a batch of any size, in parts where its own batch size is fixed."""
+        """Run the network on a batch of any size, in parts if its own batch size is fixed."""
         count = x_B3hw.shape[0]
         part = self._batch or count
         missing = -count % part
@@ -138,7 +138,7 @@ def load_exported_expert(path: Path) -> ExportedExpert:
         card.name or path.stem, card.class_names, card.input_height, card.input_width, ignore_index=card.ignore_index
     )
     expert = ExportedExpert(info, network, card, batch=batch, digest=hashlib.sha256(path.read_bytes()).digest())
-    with torch.inference_mode():  # Wrong class names show here, not after hours of training.
+    with torch.inference_mode():  # Wrong class names are found here, before hours of training.
         expert(torch.zeros(1, 3, card.input_height, card.input_width))
     return expert
 
@@ -156,7 +156,7 @@ def _load_card(path: Path) -> ExportedExpertCard:
 
 def _load_torchscript(path: Path) -> nn.Module:
     with warnings.catch_warnings():
-        # PyTorch 2.13 advises exporters against TorchScript; who loads a file can do nothing about it.
+        # PyTorch 2.13 advises exporters against TorchScript; a user who loads a file can do nothing about it.
         warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", DeprecationWarning)
         try:
             network: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
@@ -169,11 +169,11 @@ def _load_torchscript(path: Path) -> nn.Module:
 
 
 def _load_exported_program(path: Path) -> tuple[nn.Module, tuple[int | None, int | None, int | None]]:
-    """The network, and its batch size, height and width where the graph fixes them."""
+    """Return the network, and its batch size, height and width where the graph fixes them."""
     _check_archive(path)
     try:
         program = torch.export.load(path)
-    except Exception as error:  # The reader raises whatever a damaged or newer archive makes it stumble on.
+    except Exception as error:  # The reader raises errors of any type on a damaged or newer archive.
         raise ExpertError(f"{path} cannot be read by PyTorch {torch.__version__}: {_last_line(error)}") from None
     inputs = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
     shape = tuple(inputs[0].meta["val"].shape) if len(inputs) == 1 else ()
@@ -184,7 +184,7 @@ def _load_exported_program(path: Path) -> tuple[nn.Module, tuple[int | None, int
     network = program.module()
 
     def stay(mode: bool = True) -> nn.Module:
-        """An exported graph has no modes, and its own `train` raises."""
+        """Return the graph as it is: an exported graph has no modes, and its own `train` raises."""
         del mode
         return network
 
@@ -193,7 +193,7 @@ def _load_exported_program(path: Path) -> tuple[nn.Module, tuple[int | None, int
 
 
 def _check_archive(path: Path) -> None:
-    """Raise unless the file is a `torch.export` archive without pickled objects, which could run any code."""
+    """Raise an error unless the file is a `torch.export` archive without pickled objects, which could run any code."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = {name.partition("/")[2]: archive.read(name) for name in archive.namelist() if _is_small(name)}
@@ -216,7 +216,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _is_small(member: str) -> bool:
-    """Whether an archive member is configuration, not the raw values of a tensor."""
+    """Return whether an archive member is configuration, not the raw values of a tensor."""
     return member.endswith((".json", ".pt"))
 
 

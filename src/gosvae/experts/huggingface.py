@@ -1,6 +1,6 @@
 """Segmentation models of Hugging Face `transformers` as experts, by hub id or local folder.
 
-Two families, one contract:
+There are two families with one contract:
 
 - networks that predict class logits on a grid (SegFormer, UPerNet, BEiT, DPT and all others of
   `AutoModelForSemanticSegmentation`);
@@ -26,17 +26,17 @@ from gosvae.experts.base import Expert, ExpertInfo
 
 _QUERY_MODELS = ("mask2former", "maskformer", "oneformer")
 _MASK2FORMER_GRID = (384, 384)
-"""Mask logits of Mask2Former are brought to this size before the sigmoid, as the library's post-processing does."""
+"""Size that mask logits of Mask2Former are resized to before the sigmoid, as in the library's post-processing."""
 _SMALLEST_SCORE = 1e-20
-"""Keeps log and its gradient finite in float32 where no query claims a class; far below any share that matters."""
+"""Lower bound of scores, which keeps the logarithm and its gradient finite in float32."""
 _RESAMPLING = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
-"""Pillow's filter numbers, which image processors store, and the filters of `interpolate`."""
+"""Filters of `interpolate` by Pillow's filter numbers, which image processors store."""
 _TYPICAL_IMAGE = (512, 512)
 _HALF_LEVEL = 0.5 / 255
 
 
 class HuggingFaceExpert(Expert):
-    """A segmentation model of `transformers`, frozen, with its image processor's work done differentiably inside."""
+    """Expert of a segmentation model of `transformers`, with a differentiable version of its image processor inside."""
 
     gain_3: Tensor
     mean_3: Tensor
@@ -61,7 +61,7 @@ class HuggingFaceExpert(Expert):
         self.freeze()
 
     def class_logits(self, x_B3HW: Tensor) -> Tensor:
-        """Logits (B, m, H, W). For query models softmax of them is Eq. 3's S: the share of each class at each pixel.
+        """Return logits (B, m, H, W); for query models, their softmax is S of Eq. 3, the share of each class.
 
         Raises:
             ExpertError: the model or its image processor cannot take the image size.
@@ -85,27 +85,27 @@ class HuggingFaceExpert(Expert):
         return F.interpolate(outputs.logits.float(), image_size, mode="bilinear", align_corners=False)
 
     def preprocess(self, x_B3HW: Tensor) -> Tensor:
-        """What the model's image processor makes of RGB in [0, 1]: resized, rescaled, normalised; differentiable.
+        """Return RGB in [0, 1] resized, rescaled and normalised as by the model's image processor; differentiable.
 
-        A centre crop is left out (every pixel needs a class) and so is padding.
+        There is no centre crop, because every pixel needs a class, and no padding.
         """
         size = self._network_size(x_B3HW.shape[-2], x_B3HW.shape[-1])
         x = x_B3HW
         if size != tuple(x.shape[-2:]):
             mode = _RESAMPLING[int(self._processor.resample)]
             smooth = mode != "nearest-exact"
-            # Along the width, then the height, as Pillow does: it clips what bicubic overshoots after each.
+            # First along the width, then along the height, as Pillow does; it clips overshoots of bicubic after each.
             for part in ((x.shape[-2], size[1]), size):
                 x = F.interpolate(x, part, mode=mode, align_corners=False if smooth else None, antialias=smooth)
                 if mode == "bicubic":
-                    # Half a level of room keeps the gradient of plain black and white alive.
+                    # Half a level of room keeps the gradient of plain black and white from being 0.
                     x = x.clamp(-_HALF_LEVEL, 1.0 + _HALF_LEVEL)
         if getattr(self._processor, "do_flip_channel_order", False):
             x = x.flip(1)
         return (x * self.gain_3[:, None, None] - self.mean_3[:, None, None]) / self.std_3[:, None, None]
 
     def _network_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that the image processor resizes to."""
+        """Return height and width that the image processor resizes to."""
         if (height, width) not in self._sizes:
             self._sizes[height, width] = _processed_size(self._processor, height, width)
         return self._sizes[height, width]
@@ -114,7 +114,7 @@ class HuggingFaceExpert(Expert):
 def query_logits(
     classes_BQn: Tensor, masks_BQhw: Tensor, image_size: tuple[int, int], *, mask_grid: tuple[int, int] | None = None
 ) -> Tensor:
-    """Per-pixel class logits (B, m, H, W) from Q masks with a class each, differentiable and finite.
+    """Return class logits (B, m, H, W) from Q masks with a class each, differentiable and finite.
 
     A class's score at a pixel is the sum over queries of its probability (softmax without the null class, the last
     of n = m + 1) times the mask's (sigmoid), as in Cheng et al. 2021, "Per-Pixel Classification is Not All You Need".
@@ -122,10 +122,10 @@ def query_logits(
     the library's `post_process_semantic_segmentation`.
 
     Args:
-        classes_BQn: class logits, the null class last.
-        masks_BQhw: mask logits.
+        classes_BQn: logits of the classes, the null class last.
+        masks_BQhw: logits of the masks.
         image_size: H and W of the result; scores are resized to it bilinearly.
-        mask_grid: size that mask logits are brought to before the sigmoid.
+        mask_grid: size that mask logits are resized to before the sigmoid.
     """
     with torch.autocast(masks_BQhw.device.type, enabled=False):
         masks = masks_BQhw.float()
@@ -183,7 +183,7 @@ def _load(place: str, name: str, options: dict[str, Any]) -> HuggingFaceExpert:
 def _load_processor(place: str, model_type: str, options: dict[str, Any]) -> Any:
     from transformers import AutoImageProcessor
 
-    # OneFormer's class file serves training only, and its stored `repo_path` is of the machine that saved it.
+    # OneFormer's class file is for training only, and its stored `repo_path` is a path of the machine that saved it.
     extra = {"class_info_file": None} if model_type == "oneformer" else {}
     # Pillow's processors need no torchvision; only the settings and the size computation are used here.
     processor = AutoImageProcessor.from_pretrained(place, backend="pil", **options, **extra)
@@ -193,7 +193,7 @@ def _load_processor(place: str, model_type: str, options: dict[str, Any]) -> Any
 
 
 def _check_complete(place: str, network: nn.Module, missing_keys: set[str]) -> None:
-    """Raise if the files lack weights that the network uses: `transformers` fills them with random values."""
+    """Raise an error if the files lack weights that the network uses: `transformers` fills them with random values."""
     # The first fusion layer of DPT has a branch that is never used and that published checkpoints do not hold.
     unused = "neck.fusion_stage.layers.0.residual_layer1."
     parameters = {key for key, _ in network.named_parameters() if not key.startswith(unused)}
@@ -206,7 +206,7 @@ def _check_complete(place: str, network: nn.Module, missing_keys: set[str]) -> N
 
 
 def _task_tokens(place: str, length: int, options: dict[str, Any]) -> Tensor:
-    """Token ids (1, T) of OneFormer's task, 0 where padded, as `OneFormerProcessor` makes them."""
+    """Return the token ids (1, T) of OneFormer's task, 0 where padded, as `OneFormerProcessor` makes them."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(place, **options)
@@ -215,7 +215,7 @@ def _task_tokens(place: str, length: int, options: dict[str, Any]) -> Tensor:
 
 
 def _processed_size(processor: Any, height: int, width: int) -> tuple[int, int]:
-    """Ask the library's own processor, with an empty picture, which size it makes of height x width."""
+    """Return the size that the library's own processor resizes height x width to, found with an empty picture."""
     import numpy as np
 
     picture = np.zeros((height, width, 3), np.uint8)
@@ -247,7 +247,7 @@ def _require_transformers() -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's progress bars and load reports; what matters in them is raised as an error."""
+    """Silence the library's progress bars and load reports; the important part of them is raised as an error."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -263,7 +263,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _explained(place: str, *, local: bool) -> Iterator[None]:
-    """Turn what `transformers` raises while loading into one line that says what to do."""
+    """Turn errors that `transformers` raises while loading into one line that says what to do."""
     try:
         yield
     except GosvaeError:

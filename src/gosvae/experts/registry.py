@@ -1,10 +1,11 @@
-"""One string names any expert: one of the package, `hf:ORGANISATION/MODEL`, or the path of a folder or file."""
+"""Experts by name: an expert of the package, `hf:ORGANISATION/MODEL`, or the path of a folder or file."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -19,21 +20,21 @@ from gosvae.experts.trained import load_trained_expert
 EXPERTS: Mapping[str, str] = MappingProxyType(
     {
         "embedded": "the compact network that ships in the package (CamVid's 11 classes)",
-        "NAME": "an expert of the package by its name, the embedded one too",
+        "NAME": "any expert of the package by its name",
         "hf:ID": "a transformers segmentation model of the Hugging Face hub (OneFormer, Mask2Former, SegFormer, ...)",
         "FOLDER": "a transformers model saved to a folder, or what gosvae train-expert wrote",
-        "FILE.pt2": "one's own network as a torch.export file with FILE.json beside it",
-        "FILE.pt": "one's own network as a TorchScript file (also .ts) with FILE.json beside it",
+        "FILE.pt2": "any network as a torch.export file with FILE.json beside it",
+        "FILE.pt": "any network as a TorchScript file (also .ts) with FILE.json beside it",
     }
 )
-"""The ways to name an expert, and what each is."""
+"""Descriptions of the kinds of experts, by the way to name them."""
 
 EMBEDDED = "expert-camvid"
 """Name of the expert that `embedded` stands for."""
 
 
 def embedded_experts() -> list[str]:
-    """Names of the experts that ship in the package."""
+    """Return the names of the experts in the package."""
     configs = _models_folder().glob("*/config.json")
     return sorted(path.parent.name for path in configs if _kind_of(path) == "expert")
 
@@ -52,7 +53,7 @@ def load_expert(spec: str | Path) -> Expert:
 
 
 def _load(text: str) -> Expert:
-    """As `load_expert`, without saying where the expert is from."""
+    """Return the expert that a string names, without its source; errors are those of `load_expert`."""
     if text == "embedded":
         return load_trained_expert(_embedded_folder())
     if text in embedded_experts():
@@ -67,12 +68,15 @@ def _load(text: str) -> Expert:
     hint = f"no file or folder {text!r}" if text else "the name is empty"
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
         hint += f" (did you mean hf:{text}?)"
+    near = get_close_matches(text, ["embedded", *embedded_experts()], n=1)
+    if near:
+        hint += f" (did you mean {near[0]}?)"
     ways = ", ".join(EXPERTS).replace("NAME", f"NAME ({', '.join(embedded_experts()) or 'none is installed'})")
     raise ExpertError(f"unknown expert: {hint}; expected one of {ways}")
 
 
 def _load_folder(folder: Path) -> Expert:
-    """A transformers model says its `model_type`; one that gosvae trained says its `kind`."""
+    """Return the expert in a folder: a transformers model names its `model_type`, a model of gosvae its `kind`."""
     path = folder / "config.json"
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
@@ -90,7 +94,7 @@ def _load_folder(folder: Path) -> Expert:
 
 
 def _kind_of(config: Path) -> object:
-    """The `kind` in a `config.json`, or None where it says none or cannot be read."""
+    """Return the `kind` in a `config.json`; None if it has no kind or cannot be read."""
     try:
         tree = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError):

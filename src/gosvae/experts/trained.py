@@ -1,4 +1,4 @@
-"""Experts that `gosvae train-expert` made: a folder with `config.json` and `weights.safetensors`."""
+"""Experts that `gosvae train-expert` makes: folders with `config.json` and `weights.safetensors`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NetworkConfig = CompactConfig | UNetConfig | DenseConfig
 
 
 class ExpertCard(Config):
-    """What `config.json` in the folder of a trained expert holds."""
+    """Content of `config.json` in the folder of a trained expert."""
 
     kind: Literal["expert"] = "expert"
     schema_version: Literal[1] = 1
@@ -34,7 +34,7 @@ class ExpertCard(Config):
     @model_validator(mode="before")
     @classmethod
     def _compact_where_no_kind_is_named(cls, tree: Any) -> Any:
-        """The first experts were written when there was one kind of network."""
+        """Add the default kind of network, which files of earlier versions do not name."""
         network = tree.get("network") if isinstance(tree, dict) else None
         if isinstance(network, dict) and "kind" not in network:
             return {**tree, "network": {**network, "kind": "compact"}}
@@ -48,7 +48,7 @@ class ExpertCard(Config):
 
 
 def build_network(config: NetworkConfig) -> nn.Module:
-    """The network that a configuration describes, newly initialised from PyTorch's global generator."""
+    """Return the network that a configuration describes, initialised from PyTorch's global generator."""
     match config:
         case CompactConfig():
             return CompactSegmenter(config)
@@ -84,10 +84,10 @@ def load_trained_expert(folder: Path) -> NetworkExpert:
 
 
 def card_of(expert: NetworkExpert, name: str) -> ExpertCard:
-    """What `config.json` says of an expert of this kind, under another name.
+    """Return the card of a trained expert, under another name.
 
     Raises:
-        ExpertError: its network is none of those that a card can describe.
+        ExpertError: a card cannot describe its network.
     """
     network, info = expert.network, expert.info
     if not isinstance(network, CompactSegmenter | UNetSegmenter | DenseSegmenter):

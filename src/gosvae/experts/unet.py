@@ -1,7 +1,7 @@
-"""A U-Net with self-attention: an expert of another architecture than the compact one.
+"""U-Net with self-attention: an expert whose architecture differs from the compact one.
 
-It takes no part in the training of the package's codecs: a network that a codec never saw shows whether what the codec
-keeps serves others than the one that it imitates. The layout is that of Ronneberger et al. 2015 (skips are
+It takes no part in the training of the package's codecs, so it shows whether their reconstructions also suit a network
+that they do not imitate. The layout is that of Ronneberger et al. 2015 (skips are
 concatenated), with batch normalisation, SiLU, and one block of global self-attention (Vaswani et al. 2017) at stride
 16. All convolutions are dense: depthwise ones are slow to train through on CPUs.
 
@@ -22,7 +22,7 @@ from gosvae.config import Config
 from gosvae.tensors import pad_to_multiple
 
 HEADS = 4
-"""Heads of the attention."""
+"""Number of heads of the attention."""
 
 
 class UNetConfig(Config):
@@ -30,9 +30,9 @@ class UNetConfig(Config):
 
     kind: Literal["unet"] = "unet"
     widths: tuple[int, int, int, int] = (32, 64, 96, 192)
-    """Channels at strides 2, 4, 8 and 16; the last are shared out among `HEADS` heads."""
+    """Numbers of channels at strides 2, 4, 8 and 16; the last is divided among `HEADS` heads."""
     blocks: tuple[int, int, int] = (1, 1, 3)
-    """Convolutions after each halving on the way down, at strides 4, 8 and 16."""
+    """Numbers of convolutions after each halving of the encoder, at strides 4, 8 and 16."""
     class_count: int = Field(gt=1, le=255)
 
     @field_validator("widths")
@@ -57,9 +57,9 @@ def _down(in_channels: int, out_channels: int, more: int) -> nn.Sequential:
 
 
 class GlobalAttention(nn.Module):
-    """Every position looks at all others, (B, C, H, W) to the same.
+    """Self-attention of every position to all others, from (B, C, H, W) to the same shape.
 
-    Positions are not marked: the features that come in know their neighbourhood.
+    There is no encoding of positions: the features already depend on their neighbourhood.
     """
 
     def __init__(self, channels: int) -> None:
@@ -78,7 +78,7 @@ class GlobalAttention(nn.Module):
 
 
 class UNetSegmenter(nn.Module):
-    """RGB (B, 3, H, W) in [0, 1] to class logits (B, m, H, W); trainable, the expert wraps it frozen."""
+    """Trainable network from RGB (B, 3, H, W) in [0, 1] to class logits (B, m, H, W); an expert holds it frozen."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -109,5 +109,5 @@ class UNetSegmenter(nn.Module):
 
 
 def _joined(coarse_BCHW: Tensor, fine_BCHW: Tensor) -> Tensor:
-    """The coarse features, enlarged, beside the fine ones of the way down."""
+    """Return the enlarged coarse features, concatenated with the fine ones of the encoder."""
     return torch.cat([F.interpolate(coarse_BCHW, scale_factor=2.0, mode="nearest"), fine_BCHW], dim=1)

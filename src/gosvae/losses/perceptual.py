@@ -39,7 +39,7 @@ class _Source:
         trunk_files, head_files: names of files in a folder of weights; the first trunk file may be in the hub cache.
         package, packaged_heads, packaged_trunk: package that contains weights, and their paths in it.
         url: address of the first trunk file, whose name ends with the start of its SHA-256.
-        advice: how to get missing weights.
+        advice: text that says how to get missing weights.
     """
 
     network: Callable[[], FeatureNetwork]

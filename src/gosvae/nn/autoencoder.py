@@ -1,4 +1,4 @@
-"""Sizes that an encoder and its mirrored decoder share."""
+"""Sizes of an encoder and its mirrored decoder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gosvae.config import Config
 
 Architecture = Literal["shallow", "residual", "compact", "vqgan"]
 UNSHUFFLE = 4
-"""The compact encoder starts by folding 4x4 pixels into channels: its convolutions all run on coarse grids."""
+"""Side, in pixels, of the squares that the compact encoder folds into channels, so that it runs on coarse grids."""
 
 
 class AutoencoderConfig(Config):
@@ -20,13 +20,17 @@ class AutoencoderConfig(Config):
     Attributes:
         architecture: `shallow` (classic VQ-VAE, 0.70 M parameters at the defaults), `residual`, `compact`, or `vqgan`
             (Esser et al. 2021: group normalisation, swish, and attention where it is turned on).
-        stride: r, pixels per latent position on each axis; a power of two.
-        width: channels of the latent side; half of it at stride 2 (shallow, residual). Of vqgan those at stride 1.
-        decoder_width: as width, for the decoder; None mirrors the encoder.
-        blocks: residual blocks on the latent grid, of vqgan on every grid; decoder_blocks the same for the decoder.
-        hidden_width: channels inside a shallow residual block.
-        multipliers: of vqgan: channels at strides 1, 2, 4, ..., r as multiples of the width; None is 1, 2, 4, 4, ...
-        attention: of vqgan: self-attention on the latent grid; its time is quadratic in the number of positions.
+        stride: number of pixels per latent position on each axis, r; a power of two.
+        width: number of channels on the latent side, half of which are at stride 2 (shallow, residual); in vqgan the
+            number at stride 1.
+        decoder_width: width of the decoder; None mirrors the encoder.
+        blocks: number of residual blocks on the latent grid; in vqgan on every grid.
+        decoder_blocks: number of residual blocks of the decoder; None mirrors the encoder.
+        hidden_width: number of channels inside a shallow residual block.
+        multipliers: numbers of channels at strides 1, 2, 4, ..., r as multiples of the width, for vqgan only; None
+            means 1, 2, 4, 4, ...
+        attention: whether the latent grid has self-attention, for vqgan only; its time is quadratic in the number of
+            positions.
     """
 
     neutral: ClassVar[Mapping[str, Any]] = {
@@ -68,7 +72,7 @@ class AutoencoderConfig(Config):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_used(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What only vqgan has is left out elsewhere: runs that began before it existed stay the same runs."""
+        """Return the values; the fields for vqgan only are left out elsewhere, so that older runs stay the same."""
         tree: dict[str, Any] = write(self)
         if self.architecture != "vqgan":
             tree = {key: value for key, value in tree.items() if key not in ("multipliers", "attention")}
@@ -81,9 +85,9 @@ class AutoencoderConfig(Config):
 
     @property
     def halo(self) -> int | None:
-        """Latent positions beyond a tile that can influence it, an upper bound for encoder and decoder.
+        """Upper bound of the number of latent positions around a tile that can influence it, in encoder and decoder.
 
-        None where the whole picture has influence: the normalisation of vqgan, and its attention.
+        It is None for vqgan, whose normalisation and attention see the whole picture.
         """
         if self.architecture == "vqgan":
             return None
@@ -91,11 +95,11 @@ class AutoencoderConfig(Config):
 
 
 def stage_widths(width: int, depth: int) -> list[int]:
-    """Channels at strides 1, 2, 4, ... of the residual architecture: a quarter, a half, then the full width."""
+    """Return the channels of the residual architecture at strides 1, 2, 4, ...: a quarter, a half, the full width."""
     return [max(1, width // 4), max(1, width // 2), *([width] * (depth - 1))]
 
 
 def grid_widths(config: AutoencoderConfig, width: int) -> list[int]:
-    """Channels at strides 1, 2, 4, ..., r of the vqgan architecture, `width` at stride 1."""
+    """Return the channels of the vqgan architecture at strides 1, 2, 4, ..., r, with `width` channels at stride 1."""
     multipliers = config.multipliers or tuple(min(4, 2**i) for i in range(config.depth + 1))
     return [width * multiplier for multiplier in multipliers]

@@ -1,7 +1,7 @@
 """Convolutional building blocks. Axis legend: B images, C channels, H and W positions.
 
-No block normalises over positions: what a tile of a large picture becomes must depend on its neighbourhood alone, so
-that pictures can be processed in tiles with the same result.
+Except for `NormalisedResidual`, no block normalises over positions: the result of a tile of a large picture must depend
+on its neighbourhood alone, so that pictures can be processed in tiles with the same result.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Residual(nn.Module):
 
 
 class NormalisedResidual(nn.Module):
-    """Residual block with batch normalisation (He et al. 2015), for experts: they see whole pictures and are frozen."""
+    """Residual block with batch normalisation (He et al. 2015) for experts, which see whole pictures and are frozen."""
 
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()

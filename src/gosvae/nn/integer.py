@@ -1,13 +1,13 @@
-"""Integer layers that are trained as floats: exact on every machine, whatever the order of summation.
+"""Integer layers that are trained as floats and give the same result on every machine, in any order of summation.
 
-Activations are integers in [0, 255], weights integers in [-127, 127], and no sum can reach 2**24 in magnitude. Held in
-float32, every product and every partial sum is then exact: CPU and GPU, one thread or many, fused or not, in any order,
+Activations are integers in [0, 255], weights are integers in [-127, 127], and no sum can reach 2**24 in magnitude. In
+float32 every product and every partial sum is then exact: CPU and GPU, one thread or many, fused or not, in any order,
 all give the same integers (Balle et al. 2019, "Integer networks for data compression with latent-variable models").
 Both factors fit the 8 significant bits of bfloat16, so even units that shorten their inputs do not change a product.
 Rescaling is a multiplication by a power of two and a floor, which are exact as well.
 
-While training, the layers work in real units (an activation of 1.0 is the integer 32) with straight-through rounding.
-The real values are the integers times powers of two, so the network that is trained is the network that is used.
+During training, the layers work in real units (an activation of 1.0 is the integer 32) with straight-through rounding.
+The real values are the integers times powers of two, so training and use have the same network.
 
 Axis legend: N rows, I inputs and O outputs of a layer.
 """
@@ -27,25 +27,28 @@ from gosvae.errors import ConfigError
 from gosvae.nn.straight_through import straight_through
 
 UNIT_BITS = 5
-"""An activation of 1.0 is the integer 2**5."""
+"""Number of fractional bits of activations: an activation of 1.0 is the integer 2**5."""
 LARGEST_ACTIVATION = 255
+"""Largest activation, as an integer."""
 LARGEST_WEIGHT = 127
+"""Largest magnitude of a weight, as an integer."""
 LARGEST_SUM = 2**24 - 1
-"""float32 holds all integers up to 2**24."""
+"""Largest magnitude of a sum; float32 represents all integers up to 2**24."""
 MOST_SHIFT = 14
+"""Largest number of fractional bits of a weight."""
 
 
 @dataclass(frozen=True, eq=False)
 class IntegerWeights:
-    """One linear layer in integers: `floor((weight @ x + bias) * 2**-shift)`.
+    """Weights of a linear layer in integers, which computes `floor((weight @ x + bias) * 2**-shift)`.
 
     Attributes:
-        weight_OI: int8, in [-127, 127].
-        bias_PO: int32; P different biases, one of which is chosen at each use. Half a unit of the result is in it, so
-            that the floor rounds to nearest.
-        shift_O: int8, how many fractional bits the sum of an output has, 0..15.
+        weight_OI: weights, int8 in [-127, 127].
+        bias_PO: P different biases, int32, one of which is chosen at each use. They include half a unit of the result,
+            so that the floor rounds to nearest.
+        shift_O: number of fractional bits of each output's sum, int8 in 0..15.
         largest_input: bound of the magnitude of the inputs.
-        residual: an activation is added to the result, which is counted in the bound.
+        residual: whether an activation is added to the result, which the bound of the sums includes.
 
     Raises:
         ConfigError: a sum could reach 2**24, or a shift or weight is out of its range.
@@ -77,15 +80,15 @@ class IntegerWeights:
 
 
 class QuantizedLinear(nn.Module):
-    """A linear layer whose weights are rounded to int8 with a power-of-two scale for each output; trainable.
+    """Trainable linear layer whose weights are rounded to int8 with a power-of-two scale for each output.
 
     Args:
-        n_inputs, n_outputs: I and O.
-        n_biases: P, so that several uses share the weights.
+        n_inputs, n_outputs: numbers of inputs and outputs, I and O.
+        n_biases: number of biases, P, with which several uses share the weights.
         largest_input: bound of the magnitude of the inputs, in integers.
-        extra_bits: fractional bits of the result beyond those of the activations, negative for fewer; the result is in
-            units of `2**-(5 + extra_bits)`.
-        residual: an activation is added to the result before the clamp.
+        extra_bits: number of fractional bits of the result beyond those of the activations, negative for fewer; the
+            result is in units of `2**-(5 + extra_bits)`.
+        residual: whether an activation is added to the result before the clamp.
     """
 
     def __init__(
@@ -105,11 +108,11 @@ class QuantizedLinear(nn.Module):
 
     @torch.no_grad()
     def _scale_bits_O(self) -> Tensor:
-        """Fractional bits of the weights of each output: as many as int8 and the bound of the sums allow."""
+        """Return the fractional bits of each output's weights, as many as int8 and the bound of the sums allow."""
         magnitude_OI = self.weight_OI.abs()
         by_range_O = torch.log2(LARGEST_WEIGHT / magnitude_OI.amax(dim=1).clamp_min(1e-9))
         unit = 2.0**UNIT_BITS
-        # In the units of the sum: rounding adds half a unit to each weight; then the half of the floor and a residual.
+        # In units of the sum: rounding adds half a unit to each weight; the half of the floor and a residual follow.
         rounding = 0.5 * self.largest_input * self.weight_OI.shape[1] + 1.0
         sums_O = magnitude_OI.sum(dim=1) * self.largest_input + self.bias_PO.abs().amax(dim=0) * unit
         sums_O = sums_O + (LARGEST_ACTIVATION if self.residual else 0) + 2.0 ** (-self.extra_bits)
@@ -117,13 +120,13 @@ class QuantizedLinear(nn.Module):
         return torch.minimum(by_range_O, by_sum_O).floor().clamp(0, MOST_SHIFT)
 
     def _integers(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights and biases as integers in floats, without the half of the floor, and fractional bits."""
+        """Return weights and biases as integers in floats, without the half of the floor, and the fractional bits."""
         bits_O = self._scale_bits_O()
         weight_OI = (self.weight_OI * 2.0 ** bits_O[:, None]).round().clamp(-LARGEST_WEIGHT, LARGEST_WEIGHT)
         return weight_OI, (self.bias_PO * 2.0 ** (bits_O + UNIT_BITS)).round(), bits_O
 
     def forward(self, x_NI: Tensor, use: int = 0) -> Tensor:
-        """`x_NI` in real units to exact sums (N, O) in real units; `use` chooses the bias."""
+        """Return exact sums (N, O) in real units for `x_NI` in real units; `use` chooses the bias."""
         with torch.no_grad():
             weight_OI, bias_PO, bits_O = self._integers()
             weight_OI = weight_OI * 2.0 ** -bits_O[:, None]
@@ -133,14 +136,14 @@ class QuantizedLinear(nn.Module):
 
     @torch.no_grad()
     def thaw(self, integers: IntegerWeights) -> None:
-        """Take the weights of a layer that was frozen: the inverse of `freeze`, so that training can go on from it."""
+        """Restore the weights from the integers of `freeze`, so that training can continue from them."""
         scale_bits_O = integers.shift_O.float() + self.extra_bits
         half_O = (2.0 ** (integers.shift_O.float() - 1)).floor()
         self.weight_OI.copy_(integers.weight_OI.float() * 2.0 ** -scale_bits_O[:, None])
         self.bias_PO.copy_((integers.bias_PO.float() - half_O) * 2.0 ** -(scale_bits_O + UNIT_BITS))
 
     def freeze(self) -> IntegerWeights:
-        """The layer in integers."""
+        """Return the layer in integers."""
         weight_OI, bias_PO, bits_O = (value.detach().cpu() for value in self._integers())
         shift_O = bits_O - self.extra_bits
         half_O = (2.0 ** (shift_O - 1)).floor()  # a shift of 0 has nothing to round
@@ -154,18 +157,18 @@ class QuantizedLinear(nn.Module):
 
 
 def round_to_units(x: Tensor, extra_bits: int = 0) -> Tensor:
-    """Rounded (halves up) to multiples of `2**-(5 + extra_bits)`, with the gradient of `x`."""
+    """Return `x` rounded (halves up) to multiples of `2**-(5 + extra_bits)`, with the gradient of `x`."""
     scale = 2.0 ** (UNIT_BITS + extra_bits)
     return straight_through(x, (x.detach() * scale + 0.5).floor() / scale)
 
 
 def quantized_relu(x: Tensor) -> Tensor:
-    """Clamped to [0, 255 / 32] and rounded to multiples of 1 / 32."""
+    """Return `x` clamped to [0, 255 / 32] and rounded to multiples of 1 / 32."""
     return round_to_units(x.clamp(0.0, LARGEST_ACTIVATION * 2.0**-UNIT_BITS))
 
 
 class IntegerLinear(nn.Module):
-    """`IntegerWeights` ready to run: integers in float32 (or float64), in and out."""
+    """Linear layer that runs `IntegerWeights`; inputs and outputs are integers in float32 (or float64)."""
 
     weight_OI: Tensor
     bias_PO: Tensor
@@ -178,12 +181,12 @@ class IntegerLinear(nn.Module):
         self.register_buffer("scale_O", 2.0 ** -integers.shift_O.float())
 
     def forward(self, x_NI: Tensor, use: int = 0) -> Tensor:
-        """Sums with fractional bits, not rounded yet: (N, O)."""
+        """Return the sums (N, O) with their fractional bits, before rounding."""
         return F.linear(x_NI, self.weight_OI, self.bias_PO[use]) * self.scale_O
 
 
 def frozen_layers(network: nn.Module) -> dict[str, Tensor]:
-    """All `QuantizedLinear` layers of a network in integers: `NAME.weight`, `NAME.bias` and `NAME.shift`."""
+    """Return all `QuantizedLinear` layers of a network in integers: `NAME.weight`, `NAME.bias` and `NAME.shift`."""
     tensors: dict[str, Tensor] = {}
     for name, layer in network.named_modules():
         if isinstance(layer, QuantizedLinear):
@@ -197,7 +200,7 @@ def frozen_layers(network: nn.Module) -> dict[str, Tensor]:
 
 
 def thaw_layers(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give all `QuantizedLinear` layers of a network what `frozen_layers` made of them."""
+    """Restore all `QuantizedLinear` layers of a network from the integers of `frozen_layers`."""
     for name, layer in network.named_modules():
         if isinstance(layer, QuantizedLinear):
             weight, bias, shift = (tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
@@ -205,9 +208,9 @@ def thaw_layers(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def integer_layers(pattern: nn.Module, tensors: dict[str, Tensor]) -> Callable[..., IntegerLinear]:
-    """What makes the layers of `frozen_layers` one after the other, in the order in which `pattern` made its own.
+    """Return a function that makes the layers of `frozen_layers` one by one.
 
-    Its arguments are those of `QuantizedLinear`.
+    The order is that in which `pattern` made its layers, and the arguments are those of `QuantizedLinear`.
     """
     names = iter(name for name, layer in pattern.named_modules() if isinstance(layer, QuantizedLinear))
 
@@ -222,13 +225,13 @@ def integer_layers(pattern: nn.Module, tensors: dict[str, Tensor]) -> Callable[.
 
 
 def integer_relu(x: Tensor) -> Tensor:
-    """Integers in [0, 255]."""
+    """Return `x` rounded down and clamped to integers in [0, 255]."""
     return x.floor().clamp(0.0, float(LARGEST_ACTIVATION))
 
 
 @contextlib.contextmanager
 def exact_arithmetic(device: torch.device) -> Iterator[None]:
-    """float32 that is float32: no autocast, no TF32 or bfloat16 in products of matrices; no gradients either."""
+    """Compute in true float32 within this context: without autocast, TF32 or bfloat16 in products, and gradients."""
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

@@ -10,19 +10,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MOST_GROUPS = 32
+"""Largest number of groups of a group normalisation."""
 SMALLEST_GROUP = 4
-"""Channels: as few as at the finest grid of Esser et al.; a group of one would take away the channel's own contrast."""
+"""Least number of channels of a group, as at the finest grid of Esser et al.
+
+A group of one channel would remove the contrast of that channel.
+"""
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Normalisation in 32 groups, or fewer where they would not be equal or have less than four channels."""
+    """Return a normalisation in 32 groups, or fewer if they would be unequal or have fewer than four channels."""
     most = max(1, min(MOST_GROUPS, channels // SMALLEST_GROUP))
     groups = max(number for number in range(1, most + 1) if channels % number == 0)
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 class SwishResidual(nn.Module):
-    """Pre-activation residual block: twice normalisation, swish, 3x3; a 1x1 on the shortcut where the width changes."""
+    """Pre-activation residual block of two times normalisation, swish and a 3x3 convolution.
+
+    A 1x1 convolution is on the shortcut where the width changes.
+    """
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
@@ -63,7 +70,7 @@ class SelfAttention(nn.Module):
 
 
 class HalfSize(nn.Module):
-    """Strided 3x3 convolution, padded right and bottom: half the height and width."""
+    """Strided 3x3 convolution, padded right and bottom, which halves height and width."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -75,7 +82,7 @@ class HalfSize(nn.Module):
 
 
 class DoubleSize(nn.Module):
-    """Nearest-neighbour repetition, then a 3x3 convolution: twice the height and width."""
+    """Nearest-neighbour repetition and a 3x3 convolution, which double height and width."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -87,6 +94,6 @@ class DoubleSize(nn.Module):
 
 
 def middle(channels: int, *, attention: bool) -> list[nn.Module]:
-    """What stands between encoder's descent and the latent, and mirrored in the decoder, on the coarsest grid."""
+    """Return the layers on the coarsest grid, next to the latent, for the encoder; the decoder has the same ones."""
     between = [SelfAttention(channels)] if attention else []
     return [SwishResidual(channels, channels), *between, SwishResidual(channels, channels)]

@@ -1,7 +1,9 @@
-"""A light encoder and a strong decoder on a pyramid of grids; their widths and depths are chosen grid by grid.
+"""A light encoder and a strong decoder on a pyramid of grids, each with its own width and depth.
 
-Both begin and end at stride 4, by pixel-(un)shuffle, so that every convolution is dense and runs on a coarse grid. Axis
-legend: B images, C channels, D latent channels, H and W pixels, h and w latent positions.
+The encoder begins at stride 4 with a pixel-unshuffle and the decoder ends there with a pixel-shuffle, so that every
+convolution is dense and runs on a coarse grid.
+
+Axis legend: B images, C channels, D latent channels, H and W pixels, h and w latent positions.
 """
 
 from __future__ import annotations
@@ -24,15 +26,15 @@ Depths = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, 
 
 
 class PyramidConfig(Config):
-    """Sizes for each grid from fine to coarse: strides 4, 8, 16, ...; the last one is the latent's.
+    """Sizes of encoder and decoder on each grid from fine to coarse: strides 4, 8, 16, ..., the latent's stride last.
 
     The defaults have an encoder of 0.45 M parameters and 6.3 kMAC for each pixel, and a decoder of 7.4 M and 79 kMAC.
 
     Attributes:
-        encoder_widths, decoder_widths: channels.
-        encoder_blocks, decoder_blocks: residual blocks.
-        finish_channels: Channels of the layer at full resolution behind the last pixel shuffle (`Finish`); 0: there is
-            no such layer.
+        encoder_widths, decoder_widths: numbers of channels.
+        encoder_blocks, decoder_blocks: numbers of residual blocks.
+        finish_channels: number of channels of the layer at full resolution behind the last pixel shuffle (`Finish`); 0
+            leaves the layer out.
     """
 
     neutral: ClassVar[Mapping[str, Any]] = {
@@ -60,19 +62,19 @@ class PyramidConfig(Config):
 
     @property
     def stride(self) -> int:
-        """r, pixels per latent position on each axis."""
+        """Number of pixels per latent position on each axis, r."""
         return UNSHUFFLE << (len(self.encoder_widths) - 1)
 
     @property
     def halo(self) -> int:
-        """Latent positions beyond a tile that can influence it, an upper bound for encoder and decoder."""
+        """Upper bound of the number of latent positions around a tile that can influence it, in encoder and decoder."""
         # A 3x3 convolution reaches one position of its own grid, which is at most one of the latent grid.
         finish = 2 if self.finish_channels else 0
         return 2 * max(sum(self.encoder_blocks), sum(self.decoder_blocks)) + 2 * len(self.encoder_widths) + 2 + finish
 
 
 class Modulation(nn.Module):
-    """Scales and shifts channels by what the rate asks for (feature-wise linear modulation, Perez et al. 2018)."""
+    """Scale and shift of channels in dependence on the rate (feature-wise linear modulation, Perez et al. 2018)."""
 
     def __init__(self, n_conditions: int, channels: int) -> None:
         super().__init__()
@@ -87,7 +89,7 @@ class Modulation(nn.Module):
 
 
 class PyramidEncoder(nn.Module):
-    """`x_B3HW` in [0, 1] to a latent (B, D, h, w); H and W must be multiples of the stride."""
+    """Encoder from `x_B3HW` in [0, 1] to a latent (B, D, h, w); H and W must be multiples of the stride."""
 
     def __init__(self, config: PyramidConfig, latent_channels: int) -> None:
         super().__init__()
@@ -105,10 +107,12 @@ class PyramidEncoder(nn.Module):
 
 
 class PyramidDecoder(nn.Module):
-    """A latent (B, D, h, w) to `x_hat_B3HW`, float32, nominally in [0, 1] and not clamped.
+    """Decoder from a latent (B, D, h, w) to `x_hat_B3HW`, float32, nominally in [0, 1] and not clamped.
 
     Args:
-        n_conditions: A; numbers that say at which rate the latent was coded, for `Modulation` on every grid.
+        config: sizes for each grid.
+        latent_channels: number of channels of the latent, D.
+        n_conditions: number of values that describe the rate of the latent, A, for `Modulation` on every grid.
     """
 
     def __init__(self, config: PyramidConfig, latent_channels: int, n_conditions: int) -> None:
@@ -127,13 +131,19 @@ class PyramidDecoder(nn.Module):
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """The kernel that makes the picture, see `gosvae.decoders.Decoder.last_layer`."""
+        """Kernel of the last layer, see `gosvae.decoders.Decoder.last_layer`."""
         weight = (self.to_image if self.finish is None else self.finish.paint).weight
         assert isinstance(weight, nn.Parameter)
         return weight
 
     def forward(self, z_q_BDhw: Tensor, condition_BA: Tensor, lost_B1hw: Tensor | None = None) -> Tensor:
-        """The picture; `lost_B1hw` is 1 where the latent is not known (it is 0 there) and None where all of it is."""
+        """Return the picture of a latent.
+
+        Args:
+            z_q_BDhw: latent, 0 where it is not known.
+            condition_BA: values that describe the rate.
+            lost_B1hw: 1 where the latent is not known, 0 elsewhere; None if all of it is known.
+        """
         x = self.from_latent(z_q_BDhw)
         if lost_B1hw is not None:
             x = x + self.from_lost(lost_B1hw)
@@ -145,4 +155,4 @@ class PyramidDecoder(nn.Module):
         image: Tensor = F.pixel_shuffle(self.to_image(x), UNSHUFFLE)
         if self.finish is not None:
             image = self.finish(image, x)
-        return image.float() + 0.5  # in bfloat16 light pixels would have steps of 1 / 256
+        return image.float() + 0.5  # in bfloat16, light pixels would have steps of 1 / 256

@@ -1,8 +1,8 @@
-"""The U-Net of semantic diffusion models: noisy pictures and a semantic map in, the denoising prediction out.
+"""U-Net of semantic diffusion models, from noisy pictures and a semantic map to the denoising prediction.
 
 The layout is that of Wang et al. 2022 ("Semantic Image Synthesis via Diffusion Models"), which GESCO (Grassucci et al.
-2023) uses: the way down sees the noisy picture alone (Dhariwal and Nichol 2021), middle and way up are normalised by
-SPADE on the map. The U-Nets of diffusers have no such normalisation, so this one is our own.
+2023) uses: the way down sees the noisy picture alone (Dhariwal and Nichol 2021), and SPADE normalises the middle and
+the way up by the map. The U-Nets of diffusers have no such normalisation, so this one is our own.
 
 Axis legend: B images, C channels, E channels of the time embedding, L label channels, h and w positions.
 """
@@ -23,22 +23,25 @@ from gosvae.config import Config
 from gosvae.nn.spade import SemanticCondition, SpadeGroupNorm, group_count
 
 IMAGE_CHANNELS = 3
+"""Number of channels of a picture."""
 
 
 class UNetConfig(Config):
-    """Size of a semantic U-Net; the defaults are GESCO's: 674.7 M parameters with 35 classes and edges.
+    """Sizes of a semantic U-Net; the defaults are GESCO's, with 674.7 M parameters for 35 classes and edges.
 
     Attributes:
-        patch: pixels per position on each axis at the finest level; above 1, squares of pixels are folded into
-            channels, so that a small network runs on a coarse grid. 1 in the papers.
-        width: channels, multiplied by `multipliers` on each level; every level halves the resolution.
-        blocks: residual blocks of a level on the way down (one more on the way up).
+        patch: number of pixels per position on each axis at the finest level; above 1, squares of pixels are folded
+            into channels, so that a small network runs on a coarse grid. The papers have 1.
+        width: number of channels, multiplied by `multipliers` on each level.
+        multipliers: multiples of the width on each level; every level halves the resolution.
+        blocks: number of residual blocks of a level on the way down; the way up has one more.
         attention_strides: levels with self-attention, by their stride in positions of the finest level.
-        head_width: channels of one attention head.
-        spade_width: channels inside each SPADE normalisation.
-        learned_variance: also predict the variance of each step (Nichol and Dhariwal 2021).
-        edges: the map has a channel for its edges.
-        checkpointing: compute features again in the backward pass in place of keeping them: less memory, more time.
+        head_width: number of channels of one attention head.
+        spade_width: number of channels inside each SPADE normalisation.
+        learned_variance: whether the variance of each step is predicted too (Nichol and Dhariwal 2021).
+        edges: whether the map has a channel for its edges.
+        checkpointing: whether features are computed again in the backward pass instead of kept, which takes less memory
+            and more time.
     """
 
     neutral: ClassVar[Mapping[str, Any]] = {
@@ -76,23 +79,23 @@ class UNetConfig(Config):
 
     @property
     def stride(self) -> int:
-        """Sides of pictures must be multiples of this many pixels."""
+        """Number of pixels that the sides of pictures must be multiples of."""
         return self.patch << (len(self.multipliers) - 1)
 
     def label_channels(self, class_count: int) -> int:
-        """L: a channel for each class, and one for the edges."""
+        """Return the number of label channels, L: one for each class, and one for the edges if there are any."""
         return class_count + int(self.edges)
 
 
 def _zeroed(convolution: nn.Conv2d) -> nn.Conv2d:
-    """Zero at the start: a residual branch begins as nothing."""
+    """Return a convolution with all parameters set to zero, so that its residual branch adds nothing at the start."""
     for parameter in convolution.parameters():
         nn.init.zeros_(parameter)
     return convolution
 
 
 def time_embedding(timesteps_B: Tensor, channels: int) -> Tensor:
-    """Cosines and sines (B, channels) of the steps at wavelengths from 2 pi to 20000 pi (Vaswani et al. 2017)."""
+    """Return cosines and sines (B, channels) of steps at wavelengths from 2 pi to 20000 pi (Vaswani et al. 2017)."""
     half = channels // 2
     rates = torch.exp(-math.log(10_000.0) * torch.arange(half, device=timesteps_B.device) / half)
     angles = timesteps_B.float()[:, None] * rates[None, :]
@@ -103,23 +106,27 @@ class PlainNorm(nn.GroupNorm):
     """Group normalisation with learned scale and shift, called like SPADE; the map is not used."""
 
     def forward(self, x_BChw: Tensor, condition: SemanticCondition | None = None) -> Tensor:
-        """Features (B, C, h, w)."""
+        """Return normalised features (B, C, h, w)."""
         del condition
         return super().forward(x_BChw)
 
 
 def _norm(channels: int, label_channels: int | None, hidden: int) -> PlainNorm | SpadeGroupNorm:
-    """SPADE where there are label channels, else plain."""
+    """Return a SPADE normalisation if there are label channels, otherwise a plain one."""
     if label_channels is None:
         return PlainNorm(group_count(channels), channels)
     return SpadeGroupNorm(channels, label_channels, hidden)
 
 
 class Block(nn.Module):
-    """Residual block of a diffusion U-Net: normalise, SiLU, 3x3, twice; the time scales and moves in between.
+    """Residual block of a diffusion U-Net of two times normalisation, SiLU and a 3x3 convolution.
+
+    The time embedding scales and shifts the features in between.
 
     Args:
-        label_channels: SPADE normalisation on a map of so many channels, or None for a plain one.
+        config: sizes.
+        in_channels, out_channels: numbers of channels of the input and the output.
+        label_channels: number of channels of the map for SPADE normalisation; None for a plain one.
         resample: -1 halves the resolution inside the block, 1 doubles it, 0 keeps it.
     """
 
@@ -148,7 +155,7 @@ class Block(nn.Module):
         return F.interpolate(x_BChw, scale_factor=2.0, mode="nearest") if self.resample else x_BChw
 
     def forward(self, x_BChw: Tensor, time_BE: Tensor, condition: SemanticCondition) -> Tensor:
-        """Features (B, C', h', w')."""
+        """Return features (B, C', h', w')."""
         hidden = self.conv_in(self._resampled(F.silu(self.norm_in(x_BChw, condition))))
         scale, shift = self.time(F.silu(time_BE))[:, :, None, None].chunk(2, dim=1)
         hidden = self.norm_out(hidden, condition) * (1 + scale) + shift
@@ -157,7 +164,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all positions, with several heads, added to its input; begins as the identity."""
+    """Residual self-attention over all positions with several heads; it is the identity at the start."""
 
     def __init__(self, channels: int, head_width: int) -> None:
         super().__init__()
@@ -168,7 +175,7 @@ class Attention(nn.Module):
         self.to_out = _zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        """Features (B, C, h, w)."""
+        """Return features (B, C, h, w)."""
         batch, channels, height, width = x_BChw.shape
         qkv = self.to_qkv(self.norm(x_BChw)).reshape(batch, 3, self.heads, channels // self.heads, height * width)
         query, key, value = (part.transpose(-1, -2).contiguous() for part in qkv.unbind(1))
@@ -178,7 +185,7 @@ class Attention(nn.Module):
 
 
 class Level(nn.Module):
-    """A block, and attention after it where the level has it."""
+    """A block, followed by attention if the level has it."""
 
     def __init__(self, block: Block, attention: Attention | None, *, checkpointing: bool) -> None:
         super().__init__()
@@ -191,7 +198,7 @@ class Level(nn.Module):
         return x_BChw if self.attention is None else self.attention(x_BChw)
 
     def forward(self, x_BChw: Tensor, time_BE: Tensor, condition: SemanticCondition) -> Tensor:
-        """Features (B, C', h', w')."""
+        """Return features (B, C', h', w')."""
         if self.checkpointing and torch.is_grad_enabled():
             again = checkpoint(self._run, x_BChw, time_BE, condition, use_reentrant=False)
             return cast(Tensor, again)
@@ -199,13 +206,13 @@ class Level(nn.Module):
 
 
 class SemanticUNet(nn.Module):
-    """Predicts, from noisy pictures (B, 3, H, W), steps and semantic maps, what the noise or the picture is.
+    """Network that predicts the noise or the picture from noisy pictures (B, 3, H, W), steps and semantic maps.
 
     H and W must be multiples of `config.stride`.
 
     Args:
         config: sizes.
-        label_channels: L of the maps, see `UNetConfig.label_channels`.
+        label_channels: number of label channels of the maps, L, see `UNetConfig.label_channels`.
     """
 
     def __init__(self, config: UNetConfig, label_channels: int) -> None:
@@ -247,7 +254,7 @@ class SemanticUNet(nn.Module):
         return Level(block, attention, checkpointing=config.checkpointing)
 
     def _build_down(self, config: UNetConfig) -> list[int]:
-        """The way down; returns the channels of everything that the way up gets to see, in order."""
+        """Build the way down and return the channels of its outputs, in order, which the way up gets as well."""
         self.down = nn.ModuleList()
         channels = config.multipliers[0] * config.width
         skips = [channels]
@@ -263,7 +270,7 @@ class SemanticUNet(nn.Module):
         return skips
 
     def _build_up(self, config: UNetConfig, skips: list[int], label_channels: int) -> int:
-        """The way up; returns the channels of its last level."""
+        """Build the way up and return the channels of its last level."""
         self.up = nn.ModuleList()
         self.doubles = nn.ModuleList()
         left = list(skips)
@@ -279,11 +286,11 @@ class SemanticUNet(nn.Module):
         return channels
 
     def condition(self, map_BLHW: Tensor, *, keep_bytes: int = 0) -> SemanticCondition:
-        """The map, folded to the finest level; `keep_bytes` as in `SemanticCondition`."""
+        """Return the map, folded to the finest level; see `SemanticCondition` for `keep_bytes`."""
         return SemanticCondition(self.fold_map(map_BLHW), keep_bytes=keep_bytes)
 
     def forward(self, x_B3HW: Tensor, timesteps_B: Tensor, condition: SemanticCondition) -> Tensor:
-        """The prediction (B, 3, H, W); with learned variance (B, 6, H, W), the variance's channels last."""
+        """Return the prediction (B, 3, H, W), or with learned variance (B, 6, H, W), the variance's channels last."""
         time_BE = self.time(time_embedding(timesteps_B, self.config.width))
         x = self.stem(F.pixel_unshuffle(x_B3HW, self.config.patch))
         skips = [x]

@@ -1,4 +1,4 @@
-"""Spatially adaptive normalisation: a map of classes decides, position by position, how features are scaled and moved.
+"""Spatially adaptive normalisation: a map of classes sets the scale and the shift of features at each position.
 
 Axis legend: B images, C channels, L label channels (one for each class, and edges), h and w positions.
 """
@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MOST_GROUPS = 32
+"""Largest number of groups of a group normalisation."""
 
 
 class SemanticCondition:
-    """A semantic map at every resolution at which a network asks for it.
+    """A semantic map at every resolution at which a network needs it.
 
     Args:
         map_BLhw: label channels at the network's finest resolution.
-        keep_bytes: memory for what the normalisations make of the map. It does not depend on the features, so a
-            sampler that runs the network many times on one map computes it once, as far as the memory reaches.
+        keep_bytes: largest memory, in bytes, in which the scales and shifts of the normalisations are kept. They do not
+            depend on the features, so a sampler that runs the network many times on one map computes them only once, as
+            long as they fit.
     """
 
     def __init__(self, map_BLhw: Tensor, *, keep_bytes: int = 0) -> None:
@@ -29,13 +31,13 @@ class SemanticCondition:
         self._bytes_left = keep_bytes
 
     def at(self, height: int, width: int) -> Tensor:
-        """The map (B, L, height, width), by the nearest neighbour."""
+        """Return the map (B, L, height, width), resized by the nearest neighbour."""
         if (height, width) not in self._maps:
             self._maps[height, width] = F.interpolate(self._finest, size=(height, width), mode="nearest")
         return self._maps[height, width]
 
     def modulation(self, norm: SpadeGroupNorm, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Scale and shift of a normalisation, both (B, C, height, width)."""
+        """Return the scale and the shift of a normalisation, both (B, C, height, width)."""
         if norm in self._kept:
             return self._kept[norm]
         result = norm.modulation(self.at(height, width))
@@ -47,20 +49,20 @@ class SemanticCondition:
 
 
 def group_count(channels: int) -> int:
-    """Groups of a group normalisation: 32 where they divide the channels, else as many as do."""
+    """Return the number of groups of a group normalisation: 32, or their greatest common divisor with the channels."""
     return math.gcd(MOST_GROUPS, channels)
 
 
 class SpadeGroupNorm(nn.Module):
     """SPADE (Park et al. 2019, Eq. 1) on group normalisation, as in semantic diffusion models (Wang et al. 2022).
 
-    `norm(x) * (1 + gamma(map)) + beta(map)`, with a shared 3x3 convolution and ReLU before the convolutions that give
-    gamma and beta.
+    The result is `norm(x) * (1 + gamma(map)) + beta(map)`, with a shared 3x3 convolution and ReLU before the
+    convolutions that give gamma and beta.
 
     Args:
-        channels: C of the features.
-        label_channels: L of the map.
-        hidden: channels of the shared convolution; 128 in both papers.
+        channels: number of channels of the features, C.
+        label_channels: number of channels of the map, L.
+        hidden: number of channels of the shared convolution; 128 in both papers.
     """
 
     def __init__(self, channels: int, label_channels: int, hidden: int = 128) -> None:
@@ -71,12 +73,12 @@ class SpadeGroupNorm(nn.Module):
         self.shift = nn.Conv2d(hidden, channels, 3, padding=1)
 
     def modulation(self, map_BLhw: Tensor) -> tuple[Tensor, Tensor]:
-        """gamma and beta, both (B, C, h, w), of a map at the features' resolution."""
+        """Return gamma and beta, both (B, C, h, w), of a map at the features' resolution."""
         hidden = F.relu(self.shared(map_BLhw))
         return self.scale(hidden), self.shift(hidden)
 
     def forward(self, x_BChw: Tensor, condition: SemanticCondition) -> Tensor:
-        """Features (B, C, h, w), normalised and modulated."""
+        """Return the features (B, C, h, w), normalised and modulated."""
         gamma_BChw, beta_BChw = condition.modulation(self, x_BChw.shape[-2], x_BChw.shape[-1])
         normal_BChw: Tensor = self.norm(x_BChw)
         return normal_BChw * (1 + gamma_BChw) + beta_BChw

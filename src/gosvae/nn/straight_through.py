@@ -1,4 +1,4 @@
-"""Straight-through estimators (Bengio et al. 2013): a step without a useful gradient passes the gradient on."""
+"""Straight-through estimator (Bengio et al. 2013): a step without a useful gradient passes the gradient on."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 def straight_through(z: Tensor, z_hat: Tensor) -> Tensor:
-    """The values of `z_hat`, bit for bit, with the gradient of `z`; both of one shape.
+    """Return the values of `z_hat`, bit for bit, with the gradient of `z`; both have the same shape.
 
-    Written as `z_hat + (z - sg[z])`: the usual `z + sg[z_hat - z]` rounds, so a receiver that looks codes up would
-    not see the values that the decoder was trained on.
+    The formula is `z_hat + (z - sg[z])`, because the usual `z + sg[z_hat - z]` rounds: a receiver that looks codes up
+    would not get the values that the decoder was trained on.
     """
     return z_hat.detach() + (z - z.detach())

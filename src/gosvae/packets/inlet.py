@@ -7,14 +7,14 @@ from gosvae.packets.reassembly import Reassembler, ReceivedFrame
 from gosvae.packets.recovery import Recovery
 
 DEFAULT_DEADLINE_MS = 250.0
-"""Default of the time that a frame is waited for, from its first packet."""
+"""Default time, from its first packet, for which the receiver waits for a frame."""
 
 
 class Inlet:
     """Recovery, reassembly and deadlines in one: takes datagrams and returns frames.
 
     Args:
-        deadline_ms: time that a frame is waited for, from its first packet.
+        deadline_ms: time, from its first packet, for which the receiver waits for a frame.
         reassembler, recovery: parts with limits of their own; None means the defaults.
 
     Raises:

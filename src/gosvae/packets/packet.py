@@ -17,7 +17,10 @@ from gosvae.errors import BitstreamError, PacketError
 from gosvae.wire import PACKET_FIRST_BYTE, PACKET_FLAG_FRAGMENT, PACKET_FLAG_INTERLEAVED, PACKET_VERSION
 
 DEFAULT_MTU_BYTES = 1200
-"""Length that passes any path of IPv6 (1280 bytes) with the headers of IP, UDP and a tunnel; QUIC uses it too."""
+"""Default length of the longest packet, in bytes.
+
+It passes any path of IPv6 (1280 bytes) with the headers of IP, UDP and a tunnel. QUIC uses the same length.
+"""
 MIN_MTU_BYTES = 64
 MAX_MTU_BYTES = 65507
 """Length of the longest datagram of UDP over IPv4."""

@@ -166,7 +166,7 @@ class Recovery:
             return []
         symbols = [(number, symbol_of(data, group.symbol_bytes)) for number, data in known]
         if any(len(symbol) != group.symbol_bytes for _, symbol in symbols):
-            return self._give_up(group)  # a packet came that is longer than any that was protected
+            return self._give_up(group)  # a packet is longer than any that was protected
         state.attempts += 1
         solved = recover(group, [*symbols, *state.repair.items()])
         if solved is None:

@@ -1,1 +1,1 @@
-"""What a sender and a receiver agree on: messages of gRPC, class maps, addresses, tokens and certificates."""
+"""Protocol of senders and receivers: messages of gRPC, class maps, addresses, tokens and certificates."""

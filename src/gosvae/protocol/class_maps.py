@@ -1,7 +1,7 @@
-"""The class maps of answers on the wire: one lossless coding, a zlib stream (RFC 1950) of the map's bytes.
+"""Coding of the class maps in answers: one lossless coding, a zlib stream (RFC 1950) of the map's bytes.
 
-Row by row, one byte is the class of one pixel. Compared with what else was tried on maps of 256x512 pixels (the outputs
-of the embedded expert on ten validation images of CamVid; one core, milliseconds to code and to decode):
+Each byte is the class of one pixel, row by row. The table compares codings of maps of 256x512 pixels (the outputs of
+the embedded expert on ten validation images of CamVid; one core, milliseconds to code and to decode):
 
 | coding | bytes | code | decode | decode noise |
 |---|--:|--:|--:|--:|
@@ -10,8 +10,8 @@ of the embedded expert on ten validation images of CamVid; one core, millisecond
 | runs as varints, in Python | 5,439 | 0.3 | 0.7 | 52 |
 | `codecs.class_map`, in Python | 875 | 368 | 367 | 18,500 |
 
-`codecs.class_map` is for streams, where a byte counts for more than the time: the label-map codec and GESCO keep it. An
-answer holds up the next batch while it is coded, so here it would take longer than decoder and expert together.
+`codecs.class_map` is for streams, where bytes count more than time: the label-map codec and GESCO use it. For answers
+it is too slow: the next batch waits while an answer is coded, and it takes longer than decoder and expert together.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ClassArray = npt.NDArray[np.uint8]
 MAX_PIXELS = 2**28
 """Largest number of pixels of a class map that is decoded; it bounds the memory that a false size can take."""
 _LEVEL = 7
-"""Level of zlib: 6 makes 12 % more bytes in nearly the same time, 9 saves 9 % and takes twenty times as long."""
+"""Level of zlib; 6 takes 12 % more bytes in nearly the same time, 9 takes 9 % fewer bytes and twenty times as long."""
 
 
 def encode_class_map(classes_uint8_HW: ClassArray, coding: ClassMapCoding) -> bytes:
@@ -45,7 +45,7 @@ def decode_class_map(data: bytes, coding: ClassMapCoding, height: int, width: in
     The size of the map bounds memory and time, whatever the bytes are.
 
     Raises:
-        LinkError: the bytes are no class map of this size, or the coding is `none`.
+        LinkError: the bytes are not a class map of this size, or the coding is `none`.
     """
     if coding == "none":
         raise LinkError("the answer holds no class map: ask for zlib")
@@ -58,5 +58,5 @@ def decode_class_map(data: bytes, coding: ClassMapCoding, height: int, width: in
     except zlib.error as error:
         raise LinkError(f"a class map of {len(data)} bytes is a damaged zlib stream: {error}") from None
     if len(classes) != n_pixels or not decoder.eof or decoder.unused_data:
-        raise LinkError(f"{len(data)} bytes are no class map of {width}x{height} pixels")
+        raise LinkError(f"{len(data)} bytes are not a class map of {width}x{height} pixels")
     return np.frombuffer(bytearray(classes), np.uint8).reshape(height, width)

@@ -1,4 +1,4 @@
-"""A frame and what becomes of it: it is answered, or it is dropped for a reason.
+"""Frames and their outcomes: a frame is answered, or it is dropped for a reason.
 
 A receiver makes these values and a sender reads the same ones from its messages.
 
@@ -71,11 +71,11 @@ class StageTimes:
 
     Attributes:
         queue_ms: from arrival until the frame's turn.
-        entropy_ms: entropy decoding; 0 for a codec that does all in one.
-        reconstruct_ms: the decoder network.
-        expert_ms: the expert network.
+        entropy_ms: entropy decoding; 0 for a codec that decodes in one step.
+        reconstruct_ms: run of the decoder network.
+        expert_ms: run of the expert network.
         answer_ms: coding of the class map.
-        total_ms: from arrival until the answer is ready; more than the sum of the others if a batch was waited for.
+        total_ms: time from arrival until the answer is ready; more than the sum of the others if it waited for a batch.
         batch: number of frames that shared the expert network.
     """
 
@@ -155,4 +155,4 @@ class Dropped:
 
 
 Outcome = Answer | Dropped
-"""The end of a frame."""
+"""Outcome of a frame."""

@@ -70,7 +70,7 @@ def coding_of(number: int) -> ClassMapCoding | None:
 
 
 def outcome_message(outcome: Outcome) -> link_pb2.FromReceiver:
-    """Return the message that tells a sender what became of its frame."""
+    """Return the message that tells a sender the outcome of its frame."""
     if isinstance(outcome, Dropped):
         text, reason = outcome.text, REASONS[outcome.reason]
         message = pb().FromReceiver(refusal=pb().Refusal(number=outcome.number, reason=reason, text=text))

@@ -1,4 +1,4 @@
-"""Addresses, tokens and certificates, and the rule on what may listen beyond this machine."""
+"""Addresses, tokens and certificates, and the rule for listening beyond this machine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Endpoint:
         host, separator, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
         if not separator or not port.isdecimal() or int(port) > 65535:
-            raise ConfigError(f"{text!r} is no address: expected HOST:PORT such as 127.0.0.1:7777")
+            raise ConfigError(f"{text!r} is not an address: expected HOST:PORT such as 127.0.0.1:7777")
         return cls(host, int(port))
 
     def __str__(self) -> str:

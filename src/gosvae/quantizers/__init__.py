@@ -24,8 +24,8 @@ class VqConfig(Config):
     """Configuration of `VectorQuantizer`: K codes of D channels, trained by gradients.
 
     Attributes:
-        codebook_size: K, number of codes.
-        code_dim: D, number of channels.
+        codebook_size: number of codes, K.
+        code_dim: number of channels, D.
         cosine: whether latents and codes have unit length.
         revive_below: share of the mean usage below which a code is moved; 0 never moves one.
         usage_decay: decay of the moving usage of the codes.
@@ -55,8 +55,8 @@ class VqEmaConfig(Config):
     """Configuration of `EmaVectorQuantizer`: K codes of D channels that follow moving averages.
 
     Attributes:
-        codebook_size: K, number of codes.
-        code_dim: D, number of channels.
+        codebook_size: number of codes, K.
+        code_dim: number of channels, D.
         decay: decay of the moving averages.
         epsilon: constant of the Laplace smoothing of the counts.
         revive_below: share of the mean count below which a code is replaced; 0 never replaces one.

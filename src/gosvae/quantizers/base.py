@@ -28,12 +28,12 @@ class Quantized:
 
 
 class Quantizer(nn.Module, ABC):
-    """Maps latents to indices and back."""
+    """Base of all quantizers, which map latents to indices and back."""
 
     codebook_size: int
-    """K, number of different indices."""
+    """Number of different indices, K."""
     code_dim: int
-    """D, number of channels of the latent."""
+    """Number of channels of the latent, D."""
 
     @abstractmethod
     def forward(self, z_BDhw: Tensor) -> Quantized:

@@ -15,7 +15,8 @@ from gosvae.nn.straight_through import straight_through
 from gosvae.quantizers.base import Quantized, Quantizer
 from gosvae.tensors import check_layout
 
-MARGIN = 1e-3  # the outermost levels lie this share inside the bound, so that tanh can reach them
+MARGIN = 1e-3
+"""Share by which the outermost levels are inside the bound, so that tanh can reach them."""
 
 
 class FiniteScalarQuantizer(Quantizer):

@@ -1,4 +1,4 @@
-"""Lloyd's k-means, for the start of a codebook.
+"""K-means of Lloyd, for the start of a codebook.
 
 Axis legend: D latent channels, N vectors, K codes.
 """

@@ -34,9 +34,9 @@ class EngineLimits:
     """Limits of the engine.
 
     Attributes:
-        policy: what happens if a frame arrives and the queue is full. `drop-oldest` drops the oldest frame of the
-            sender that has the most frames in the queue, so that the newest frames of every sender come through;
-            `drop-newest` drops the frame that arrived; with `block`, `submit` waits.
+        policy: name of the policy for a frame that arrives while the queue is full. `drop-oldest` drops the oldest
+            frame of the sender that has the most frames in the queue, so that the newest frames of every sender come
+            through; `drop-newest` drops the frame that arrived; with `block`, `submit` waits.
         max_frames, max_bytes: greatest number of frames, and of their bytes, in the queue, of all senders together.
         max_batch: greatest number of frames that go through the networks together.
         deadline_ms: greatest age of a frame, from its arrival, when its turn comes; older frames are dropped. 0 means

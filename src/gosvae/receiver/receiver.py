@@ -84,7 +84,7 @@ class Receiver:
         self.service: LinkService | None = None
         self.udp: UdpReceiver | None = None
         self.web: WebServer | None = None
-        self.board = Board(self.engine, self._name_of)
+        self.board = Board(self.engine, self._name_of, self._connected)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -124,6 +124,10 @@ class Receiver:
         self.board.packets(sender, frame)
         incomplete = bool(frame.missing)
         await self.engine.submit(Frame(sender=sender, number=frame.frame, stream=frame.stream, incomplete=incomplete))
+
+    def _connected(self) -> frozenset[str]:
+        """Return the engine's names of the senders that are connected over gRPC."""
+        return frozenset() if self.service is None else frozenset(dict(self.service.senders))
 
     def _name_of(self, sender: str) -> tuple[str, float] | None:
         """Return the name that a sender gives itself and its round trip in ms; None over UDP."""

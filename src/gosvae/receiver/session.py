@@ -319,7 +319,7 @@ class Session:
             original=frame.original,
         )
         if arrived.n_bytes > limits.max_frame_bytes:
-            text = f"a frame of {arrived.n_bytes} bytes: this receiver takes {limits.max_frame_bytes}"
+            text = f"a frame of {arrived.n_bytes} bytes or more: this receiver takes {limits.max_frame_bytes}"
             self._answer(self.engine.drop(arrived, Reason.TOO_LARGE, text))
         elif len(self.pending) >= limits.max_pending_frames:
             text = f"{len(self.pending)} frames of this sender have no answer yet"
@@ -378,6 +378,6 @@ def _parse(data: bytes) -> Any:
     message = pb().FromSender()
     try:
         message.ParseFromString(data)
-    except Exception:  # protobuf's DecodeError, and whatever else its parser raises
+    except Exception:  # protobuf's DecodeError, and other errors of its parser
         return None
     return message

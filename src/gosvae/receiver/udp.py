@@ -55,8 +55,8 @@ class UdpCounters:
 class UdpReceiver(asyncio.DatagramProtocol):
     """Receiver that calls a function with every frame, complete or with slices missing. `open` makes one.
 
-    Datagrams are read when they arrive; whatever they are, none waits in this process. Frames wait for `on_frame` in a
-    queue; if it is full, the oldest frames are dropped and counted, so that the newest come through.
+    Datagrams are processed when they arrive, without a queue. Frames wait for `on_frame` in a queue; if it is
+    full, the oldest frames are dropped and counted, so that the newest come through.
     """
 
     def __init__(self, on_frame: OnFrame, inlet: Inlet, *, max_frames: int, max_bytes: int) -> None:
@@ -169,7 +169,7 @@ class UdpReceiver(asyncio.DatagramProtocol):
             result = self._on_frame(frame)
             if inspect.isawaitable(result):
                 await result
-        except Exception:  # whatever `on_frame` raises, the next frame is taken
+        except Exception:  # after any error of `on_frame`, the next frame is taken
             self._counts["failed"] += 1
             log.exception("frame %d of stream %08x", frame.frame, frame.stream_id)
 

@@ -40,7 +40,7 @@ def train(
         out: folder of the run and of the finished codec; `runs/NAME` by default.
         overrides: `key=value` changes of the recipe.
         geometry: size of the images, in place of the dataset's own.
-        lpips: name of the perceptual distance; `auto` takes the first whose weights are at hand.
+        lpips: name of the perceptual distance; `auto` takes the first one whose weights are found.
         weights: folder of the weights of the perceptual distance.
         init: checkpoint folder of a codec to start from.
         run: options of the run, such as seed, devices and precision.

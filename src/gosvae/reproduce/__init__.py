@@ -1,1 +1,1 @@
-"""The paper's whole comparison: a plan of rows, a runner that makes them, a report beside the paper's numbers."""
+"""Reproduction of the paper's comparison: a plan of rows, a runner that makes them, and a report."""

@@ -1,4 +1,4 @@
-"""What differs from the paper, in sentences for the captions."""
+"""Sentences for the captions, which say what differs from the paper."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PAPER = {
 
 
 def setting(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[str]:
-    """Data, expert and length of our rows, then the paper's."""
+    """Return sentences on data, expert and length of training: of our rows, then of the paper."""
     done = [results[row.row_id] for row in rows if results[row.row_id].evaluation is not None]
     sentences = []
     if done:
@@ -43,7 +43,7 @@ def setting(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan]
 
 
 def _length(world: World, done: Sequence[Result]) -> str:
-    """Steps of the learned rows, in words."""
+    """Return a clause with the number of steps of the learned rows."""
     records = [found.record for found in done if found.record is not None and found.record.steps]
     if not records:
         return ""
@@ -55,12 +55,12 @@ def _length(world: World, done: Sequence[Result]) -> str:
 
 
 def fairness(world: World, results: Mapping[str, Result]) -> list[str]:
-    """What is equal between the learned rows, and what is not."""
+    """Return sentences on the differences between the learned rows."""
     evaluation = next((found.evaluation for found in results.values() if found.evaluation is not None), None)
     sentences = [
-        "Learned rows are compared at equal optimiser steps, not at equal minutes: both stand beside each row, minutes "
-        "without the measuring. A pre-trained start has the steps of the VQ-VAE before it on top (“500 after 500”). "
-        f"{world.job.scale.sentence}"
+        "Learned rows are compared at equal optimiser steps, not at equal minutes: each row shows both, minutes "
+        "without the evaluation. A row with a pre-trained start has the steps of its VQ-VAE in addition (“500 "
+        f"after 500”). {world.job.scale.sentence}"
     ]
     if evaluation is not None:
         sentences.append(f"Made on: {evaluation.provenance.hardware}.")
@@ -68,7 +68,7 @@ def fairness(world: World, results: Mapping[str, Result]) -> list[str]:
 
 
 def troubles(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[str]:
-    """Rows that failed and why, and rows whose settings are not the plan's: one sentence for each reason."""
+    """Return a sentence for each reason for which rows failed or have other settings than the plan."""
     titles: dict[str, list[str]] = {}
     for row in rows:
         if results[row.row_id].trouble:
@@ -77,32 +77,32 @@ def troubles(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[str
 
 
 def frechet(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> str:
-    """What the Fréchet distance of Table III is; the column's name follows from it too."""
+    """Return a sentence that says which Fréchet distance Table III has; it also gives the column its name."""
     measured = [row for plan in rows if (row := results[plan.row_id].row) is not None]
     network = next((row.frechet_network for row in measured if row.frechet_network), None)
     if network is None:
         return "The Fréchet distance was not measured."
     count = measured[0].image_count
     if network == FID_NETWORK:
-        return f"FID over N = {count} images; the paper's N is 500 or 2,000, and FID on fewer images comes out larger."
+        return f"FID over N = {count} images; the paper's N is 500 or 2,000, and FID is larger with fewer images."
     return (
-        f"Fréchet distance in the features of {network}, over N = {count} images: it is not the FID, and too large on "
-        "so few images. The paper's FID stands beside it for the order of the rows only, without a difference."
+        f"Fréchet distance in the features of {network}, over N = {count} images: it is not the FID, and it is too "
+        "large with so few images. The paper's FID is shown for the order of the rows only, without a difference."
     )
 
 
 RATES = (
-    "KiB (1024 bytes): mean of real, complete files with their headers. The systems whose rate is a knob (JPEG, WebP, "
-    "AVIF, JPEG XL, JPEG of a smaller image, Autoencoder) take at most the bytes of GOS-VAE with a pre-trained start, "
-    "image by image; the paper gives its JPEG 11.5 KB and its Autoencoder 12.8 KB against GOS-VAE's 8.3. Where a file "
-    "cannot be made so small, the smallest is taken, and the row says on how many images."
+    "KiB (1024 bytes): mean of real, complete files with their headers. The systems whose rate can be set (JPEG, WebP, "
+    "AVIF, JPEG XL, JPEG of a smaller image, Autoencoder) use at most the bytes of GOS-VAE with a pre-trained start, "
+    "image by image; in the paper, JPEG has 11.5 KB and Autoencoder 12.8 KB against 8.3 KB of GOS-VAE. If a file "
+    "cannot be made so small, the smallest file is used, and the row gives the number of such images."
 )
 VISUAL = (
-    "MSE on the [0, 1] scale. The text that the numbers are taken from names the paper's rows VQ-VAE and GOS-VAE "
-    "without the marks of their variants: its numbers stand beside the shallow VQ-VAE and GOS-VAE from scratch."
+    "MSE on the [0, 1] scale. The source of the paper's numbers names its rows VQ-VAE and GOS-VAE without their "
+    "variants; the numbers are shown beside the shallow VQ-VAE and GOS-VAE from scratch."
 )
 LABEL_MAP = (
-    "Label map: the sender runs the expert and sends its map, losslessly coded. It is the bound for this one task, it "
-    "needs the expert at the sender (its parameters are the expert's), and there is no image."
+    "Label map: the sender runs the expert and sends its map, losslessly coded. This is the bound for this one task; "
+    "it needs the expert at the sender (its parameters are those of the expert), and there is no image."
 )
 ABLATION = "All rows: shallow, r=4, K=512, from scratch. CE, KLD, JSD and LPIPS are the terms beside the codebook's."

@@ -1,4 +1,4 @@
-"""How long a row takes: for `small` as two CPU cores took, with other work beside; else stated assumptions."""
+"""Estimated time of a row: measured on two busy CPU cores for the scale `small`, assumed for the others."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from gosvae.reproduce.scales import Scale
 
 SECONDS_PER_STEP: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
-        # Measured in the run of docs/reproduction: two cores with other work beside, 4 crops of 128x256, embedded
-        # expert, LPIPS-Squeeze; by recipe, or by row where it has a size of its own.
+        # Measured in the run of docs/reproduction: two cores with other work at the same time, 4 crops of 128x256,
+        # embedded expert, LPIPS-Squeeze; by recipe, or by row if it has a size of its own.
         "small": MappingProxyType(
             {
                 "vqvae": 0.24,
@@ -34,7 +34,8 @@ SECONDS_PER_STEP: Mapping[str, Mapping[str, float]] = MappingProxyType(
             {"vqvae": 0.04, "vqvae-residual": 0.12, "gosvae-residual": 0.18, "autoencoder": 0.02, "vqgan": 0.30,
              "gesco": 0.80, "": 0.08}
         ),
-        # Assumed for the same GPU with OneFormer (Swin-L) as expert, which sees every image twice and its gradient.
+        # Assumed for the same GPU with OneFormer (Swin-L) as expert, which runs twice on every image, once with
+        # gradients.
         "paper": MappingProxyType(
             {"vqvae": 0.04, "vqvae-residual": 0.12, "vqvae-lpips": 0.08, "gosvae-residual": 1.7, "autoencoder": 0.02,
              "vqgan": 0.30, "gesco": 1.6, "": 1.6}
@@ -43,20 +44,20 @@ SECONDS_PER_STEP: Mapping[str, Mapping[str, float]] = MappingProxyType(
 )  # fmt: skip
 
 SECONDS_PER_IMAGE: Mapping[str, float] = MappingProxyType({"small": 0.4, "gpu": 0.08, "paper": 0.6})
-"""Of an evaluation: compress, decompress, expert twice, perceptual distance."""
+"""Seconds an image takes in an evaluation, by scale: compress, decompress, expert twice, perceptual distance."""
 
 SLOW_IMAGES: Mapping[str, float] = MappingProxyType({"gesco": 2.6, "avif": 0.5, "jpegxl": 0.4, "label-map": 0.7})
-"""Further seconds an image: many denoising steps, or a search for the quality."""
+"""Further seconds an image takes, by codec: for many denoising steps, or for a search for the quality."""
 
 STRIDE_FACTOR: Mapping[int, float] = MappingProxyType({2: 1.3, 4: 1.0, 8: 0.95, 16: 0.95, 32: 0.95})
-"""Of a step, against r = 4."""
+"""Duration of a training step, relative to that at r = 4, by r."""
 
 OVERHEAD_SECONDS = 15.0
-"""Of a training: loading, the first step, the histogram of the indices."""
+"""Seconds a training takes besides its steps: loading, the first step, the histogram of the indices."""
 
 
 def estimated_seconds(row: RowPlan, scale: Scale, steps: int, images: int) -> float:
-    """Seconds of a row's own training (`steps`) and its evaluation on `images` images."""
+    """Return the seconds of a row's own training (`steps`) and of its evaluation on `images` images."""
     table, source = SECONDS_PER_STEP[scale.name], row.source
     evaluation = images * (SECONDS_PER_IMAGE[scale.name] + SLOW_IMAGES.get(row.row_id, 0.0))
     if isinstance(source, Named | Borrowed):

@@ -29,7 +29,7 @@ COLOURS = {"jsd": "#D55E00", "lpips": "#0072B2"}
 # Okabe and Ito's colours, as in the package's other plots; markers repeat the difference without colour.
 _CURVE_STYLE: dict[Any, Any] = {CURVES[0]: ("#0072B2", "s"), CURVES[1]: ("#D55E00", "o"), CURVES[2]: ("#009E73", "^")}
 _JITTER = {CURVES[0]: 0.97, CURVES[1]: 1.0, CURVES[2]: 1.03}
-"""Points of different curves at one r stand beside each other."""
+"""Factor of r by which the points of different curves are moved apart."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Correlation:
     """Pearson's correlation of two training curves.
 
     Attributes:
-        raw: of the logged values, each of one batch. smoothed: of their moving means over `window` logged steps.
+        raw: correlation of the logged values, each of one batch.
+        smoothed: correlation of their moving means over `window` logged steps.
         points: number of logged steps.
     """
 
@@ -48,19 +49,19 @@ class Correlation:
 
 
 def training_curves(log: Sequence[Mapping[str, Any]]) -> tuple[Floats, Floats, Floats]:
-    """Steps, JSD (nats) and LPIPS of the logged steps that have both; empty where none has."""
+    """Return steps, JSD (nats) and LPIPS of the logged steps that have both."""
     both = [line for line in log if "jsd" in line and "lpips" in line]
     columns = [np.array([float(line[name]) for line in both]) for name in ("step", "jsd", "lpips")]
     return columns[0], columns[1], columns[2]
 
 
 def moving_mean(values: Floats, window: int) -> Floats:
-    """Mean over `window` neighbouring values, only where all of them exist."""
+    """Return the means over `window` neighbouring values, only where all of them exist."""
     return np.convolve(values, np.ones(window) / window, mode="valid")
 
 
 def correlation(jsd: Floats, lpips: Floats) -> Correlation | None:
-    """Correlation of the curves, raw and smoothed over a twentieth of the training; None for fewer than 3 points."""
+    """Return the correlation of the curves, smoothed over a twentieth of the training; None for fewer than 3 points."""
     window = max(1, len(jsd) // 20)
     if len(jsd) - window + 1 < 3:
         return None
@@ -69,7 +70,7 @@ def correlation(jsd: Floats, lpips: Floats) -> Correlation | None:
 
 
 def plot_training(log: Sequence[Mapping[str, Any]], path: Path, title: str) -> Correlation | None:
-    """Write Fig. 3 as PNG and return the correlation; None, and no file, where the log has too few steps."""
+    """Write Fig. 3 as PNG and return the correlation; None, without a file, if the log has too few steps."""
     with needs("plot", "a figure"):
         from matplotlib import rc_context
         from matplotlib.figure import Figure
@@ -98,7 +99,7 @@ def plot_training(log: Sequence[Mapping[str, Any]], path: Path, title: str) -> C
 
 
 def plot_ratios(rows: Sequence[RowPlan], results: Mapping[str, Result], path: Path, title: str) -> bool:
-    """Write Fig. 4 as PNG: a point for each seed, a line through the means; False, and no file, without points."""
+    """Write Fig. 4 as PNG, with a point for each seed and lines through the means; return whether there are points."""
     with needs("plot", "a figure"):
         from matplotlib import rc_context
         from matplotlib.figure import Figure

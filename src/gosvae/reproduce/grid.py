@@ -1,4 +1,4 @@
-"""Fig. 2: for each image the original and every system's reconstruction, the expert's maps, small objects magnified."""
+"""Fig. 2: the original and the reconstructions of each image, the expert's maps, and magnified small objects."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _FRAMES = ((255, 210, 0), (255, 80, 200))
 """Colours of the frames, one for each magnified object."""
 _INK, _GREY, _WHITE = (20, 20, 20), (95, 95, 95), (255, 255, 255)
 SMALL_OBJECTS = ("sign", "light", "person", "pedestrian", "rider", "bicycl", "pole", "motorcycle")
-"""Parts of the names of classes whose objects are small and matter."""
+"""Parts of the names of classes with small objects that matter."""
 _SMALLEST, _LARGEST = 2e-4, 2e-2
-"""Of the image's area, between which an object is worth magnifying."""
+"""Smallest and largest share of the image's area that a magnified object has."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A part of an image in pixels."""
+    """Part of an image, in pixels."""
 
     top: int
     left: int
@@ -38,7 +38,7 @@ class Window:
     width: int
 
     def overlaps(self, other: Window) -> bool:
-        """Whether the two share a pixel."""
+        """Return whether the two windows share a pixel."""
         return (
             abs(self.top - other.top) < max(self.height, other.height)
             and abs(self.left - other.left) < max(self.width, other.width)
@@ -46,10 +46,10 @@ class Window:
 
 
 def small_objects(class_map_HW: MapArray, class_names: Sequence[str], count: int = _INSETS) -> list[Window]:
-    """Windows around small objects that a map shows: first those of classes in `SMALL_OBJECTS`, larger ones first.
+    """Return windows around small objects in a map: classes in `SMALL_OBJECTS` first, larger objects first.
 
-    Each window is a quarter of the image high and as wide; windows do not overlap, and the first few are of different
-    classes where there are several.
+    Each window is a square whose side is a quarter of the image's height. Windows do not overlap; the first ones have
+    different classes if there are several.
     """
     with needs("plot", "the search for small objects"):
         from scipy.ndimage import find_objects, label  # imported here: it is slow to load
@@ -80,10 +80,10 @@ def small_objects(class_map_HW: MapArray, class_names: Sequence[str], count: int
 
 
 def draw_grid(pictures: Pictures, path: Path) -> None:
-    """Write the figure; the ending of the path is the format (WebP at quality 92, PNG).
+    """Write the figure; the ending of the path chooses the format (WebP at quality 92, PNG).
 
-    Four systems beside each other; of each, from above: title, bytes and agreement, reconstruction, the expert's map,
-    and the magnified objects in both.
+    Four systems stand side by side. Each has, from top to bottom, its title, bytes and agreement, the reconstruction,
+    the expert's map, and the magnified objects in both.
     """
     palette_m3 = class_palette(pictures.class_names)
     width = 2 * MARGIN + COLUMNS * TILE + (COLUMNS - 1) * GAP
@@ -142,7 +142,7 @@ def _cut(text: str, size: int) -> str:
 
 
 def _legend(pictures: Pictures, palette_m3: npt.NDArray[np.uint8], width: int) -> Image.Image:
-    """Colours of the classes that occur in the maps."""
+    """Return a legend: the colours of the classes that occur in the maps."""
     maps = [seen.class_map_HW.reshape(-1) for row in pictures.rows for seen in row.images]
     font, x, y = ImageFont.load_default(14), MARGIN, 0
     places = []

@@ -1,4 +1,4 @@
-"""What a reproduction is run with, and what is loaded once for all of its rows."""
+"""Choices of a reproduction, and the data and networks that are loaded once for all rows."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ ADE20K = "ade20k"
 
 @dataclass(frozen=True)
 class Job:
-    """The choices of a reproduction.
+    """Choices of a reproduction.
 
     Attributes:
         data: images to train on, without a split; their `val` split is evaluated, or `test_data`.
-        expert: as `load_expert` takes it.
-        changes: `key=value` for every recipe, or `ROW:key=value` for one row.
-        geometry: of the images, in place of the data set's own.
-        lpips, weights: as `gosvae.train` takes them.
-        run: devices, precision and workers; seeds are the plan's.
+        expert: name of the expert, as for `load_expert`.
+        changes: overrides, `key=value` for every recipe or `ROW:key=value` for one row.
+        geometry: geometry of the images, in place of the data set's own.
+        lpips, weights: perceptual distance and the folder of its weights, as for `gosvae.train`.
+        run: devices, precision and workers; the plan sets the seeds.
     """
 
     data: str
@@ -61,7 +61,7 @@ class Job:
             )
 
     def changes_for(self, row: RowPlan) -> tuple[str, ...]:
-        """The user's overrides of one row's recipe."""
+        """Return the user's overrides of one row's recipe."""
         chosen = []
         for change in self.changes:
             key = change.partition("=")[0]
@@ -74,7 +74,7 @@ class Job:
 
 
 def judges_looks(row: RowPlan) -> bool:
-    """Whether the perceptual and the Fréchet distance of a row are measured: Fig. 4 does not show them."""
+    """Return whether a row's perceptual and Fréchet distances are measured; Fig. 4 does not show them."""
     return "fig4" not in row.experiments
 
 
@@ -89,18 +89,18 @@ class World:
 
     @cached_property
     def train_images(self) -> Dataset:
-        """What rows are trained on."""
+        """Images that rows are trained on."""
         return load_prepared(self.job.data, default_split="train", geometry=self.job.geometry)
 
     @cached_property
     def test_images(self) -> Dataset:
-        """What rows are measured on."""
+        """Images that rows are measured on."""
         spec = self.job.test_data or self.job.data
         return load_prepared(spec, default_split="val", geometry=self.job.geometry, cache_bytes=2**28)
 
     @cached_property
     def expert(self) -> Expert:
-        """The receiver's network, on the device."""
+        """Expert of the receiver, on the device."""
         return load_expert(self.job.expert).to(self.device)
 
     @cached_property
@@ -110,7 +110,7 @@ class World:
 
     @cached_property
     def perceptual(self) -> PerceptualLoss | None:
-        """The perceptual distance, on the device; None where it is not wanted or its weights are not at hand."""
+        """Perceptual distance, on the device; None if it is not wanted or its weights are not found."""
         if self.job.lpips == "none":
             return None
         try:
@@ -123,44 +123,44 @@ class World:
 
     @cached_property
     def features(self) -> FeatureExtractor:
-        """The network of the Fréchet distance, the best that is at hand, on the device."""
+        """Network of the Fréchet distance, the best of those that are found, on the device."""
         return load_features("auto", self.expert, self.job.weights).to(self.device)
 
     @property
     def is_ade20k(self) -> bool:
-        """Whether the paper's ADE20K numbers and lengths are those to compare with."""
+        """Whether the rows are compared with the paper's numbers and lengths for ADE20K."""
         return self.train_images.name == ADE20K
 
     @property
     def paper_set(self) -> PaperSet:
-        """The paper's data set that stands beside the numbers."""
+        """Data set of the paper whose numbers are shown beside ours."""
         return "ade20k" if self.is_ade20k else "cityscapes"
 
     def images_of(self, row: RowPlan) -> Dataset:
-        """What a row is measured on: points of Fig. 4 may take fewer images."""
+        """Return the images that a row is measured on; points of Fig. 4 may have fewer."""
         count = self.job.scale.sweep_images if "fig4" in row.experiments else None
         return self.test_images if count is None else EvenlySpaced(self.test_images, count)
 
     def steps_of(self, row: RowPlan) -> int:
-        """Steps of a row's own training as planned (before the user's overrides)."""
+        """Return the steps of a row's own training as planned, before the user's overrides."""
         return planned_steps(row, self.job.scale, len(self.train_images), ade20k=self.is_ade20k)
 
     def changes_of(self, row: RowPlan) -> list[str]:
-        """All overrides of a trained row; raises as `scales.changes_of`."""
+        """Return all overrides of a trained row; errors are those of `scales.changes_of`."""
         return changes_of(row, self.job.scale, self.steps_of(row), self.job.changes_for(row))
 
     def batch_size_of(self, row: RowPlan) -> int:
-        """Images a step, in the last stage."""
+        """Return the number of images in a batch of the last stage."""
         recipe = recipe_of(row, self.changes_of(row))
         return recipe.stages[-1].batches.batch_size
 
     def real_steps(self, row: RowPlan, changes: list[str]) -> int:
-        """Steps of a row's own training with all overrides."""
+        """Return the steps of a row's own training with all overrides."""
         recipe = recipe_of(row, changes)
         return sum(stage.steps for stage in recipe.stages)
 
     def run_of(self, row: RowPlan) -> RunConfig:
-        """How a row is trained."""
+        """Return the options that a row is trained with."""
         assert isinstance(row.source, Trained)
         own = {
             "seed": row.source.seed,
@@ -171,7 +171,7 @@ class World:
         return self.job.run.model_copy(update=own)
 
     def settings(self, row: RowPlan, rows: dict[str, RowPlan]) -> dict[str, Any]:
-        """Everything that a row's numbers follow from, with that of the rows it needs.
+        """Return all settings that a row's numbers depend on, including those of the rows it needs.
 
         Raises:
             ConfigError: the recipe is not in this version of the package, or an override is impossible.
@@ -200,10 +200,10 @@ class World:
         return settings
 
     def codec(self, row: RowPlan, folder_of: Any) -> ImageCodec:
-        """The codec of a row, whose training is finished.
+        """Return the codec of a row whose training is finished.
 
         Args:
-            folder_of: from a row's id to its checkpoint folder.
+            folder_of: function from a row's id to its checkpoint folder.
 
         Raises:
             ConfigError: an unknown codec.

@@ -1,4 +1,4 @@
-"""The plan in words: printed in place of a run."""
+"""Outline of the plan, which is printed in place of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gosvae.reproduce.job import World
 from gosvae.reproduce.plan import RowPlan, Trained
 
 _BASIS = {
-    "small": "measured on two CPU cores with other work beside, embedded expert",
+    "small": "measured on two busy CPU cores with the embedded expert",
     "gpu": "assumed for one GPU of the class of an RTX 4090 with the embedded expert, not measured",
     "paper": "assumed for one GPU of the class of an RTX 4090 with OneFormer (Swin-L), not measured",
 }

@@ -1,4 +1,4 @@
-"""What the paper prints: the numbers of its tables, by row of the plan.
+"""Numbers of the paper's tables, by row of the plan.
 
 Source: Chao et al., "Task-Driven Semantic Quantization and Imitation Learning for Goal-Oriented Communications",
 arXiv:2502.17842. Tables I and III (left) and IV are on Cityscapes, II and III (right) on ADE20K.
@@ -14,7 +14,7 @@ from typing import Literal
 PaperSet = Literal["cityscapes", "ade20k"]
 
 FIG3_CORRELATION = 0.976
-"""Of the training curves of JSD and LPIPS (Fig. 3, ADE20K)."""
+"""Correlation of the training curves of JSD and LPIPS in the paper (Fig. 3, ADE20K)."""
 
 FIG4_WORST_MIOU = 5.462
 """mIoU in percent of the worst GOS-VAE from scratch at a high compression ratio (section III-D2)."""
@@ -22,13 +22,13 @@ FIG4_WORST_MIOU = 5.462
 
 @dataclass(frozen=True)
 class PaperNumbers:
-    """One row of the paper; None where it prints nothing.
+    """Numbers of one row of the paper; None for a number that it does not print.
 
     Attributes:
         kib: "bandwidth (KB)" as printed.
-        parameters_m: millions.
-        miou, accuracy: percent.
-        mse: on the [0, 1] scale (VQ-GAN, VQ-VAE and GOS-VAE; GESCO's is larger than an image can be wrong there).
+        parameters_m: number of parameters in millions.
+        miou, accuracy: mIoU and pixel accuracy in per cent.
+        mse: mean squared error; on the [0, 1] scale, except GESCO's, which is too large for this scale.
     """
 
     kib: float | None = None
@@ -77,5 +77,5 @@ NOTHING = PaperNumbers()
 
 
 def paper_numbers(row_id: str, paper_set: PaperSet) -> PaperNumbers:
-    """What the paper prints for a row of the plan; every value None for a row that it lacks."""
+    """Return the paper's numbers for a row of the plan; all are None for a row that it lacks."""
     return (CITYSCAPES if paper_set == "cityscapes" else ADE20K).get(row_id, NOTHING)

@@ -35,10 +35,10 @@ MapArray = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Seen:
-    """An image and what the expert sees on it.
+    """Image with the expert's class map of it.
 
     Attributes:
-        n_bytes: of the file; 0 for an original.
+        n_bytes: number of bytes of the file; 0 for an original.
         agreement: share of pixels with the class that the expert sees on the original.
     """
 
@@ -50,7 +50,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class PictureRow:
-    """One system's images, in the order of the originals."""
+    """Images of one system, in the order of the originals."""
 
     title: str
     images: tuple[Seen, ...]
@@ -58,7 +58,7 @@ class PictureRow:
 
 @dataclass(frozen=True)
 class Pictures:
-    """All that Fig. 2 shows; the first row holds the originals. Empty rows: nothing could be made."""
+    """Pictures of Fig. 2; the first row has the originals. Without rows, nothing could be made."""
 
     source: str
     class_names: tuple[str, ...]
@@ -67,12 +67,12 @@ class Pictures:
 
 
 def make_pictures(runner: Runner, rows: Sequence[RowPlan], data: str | None, count: int) -> Pictures:
-    """Load the rows' pictures, and make those that are not there.
+    """Return the rows' pictures; those that do not exist yet are made.
 
     Args:
         rows: rows that are done.
-        data: images; None takes those that are measured.
-        count: how many, evenly spaced.
+        data: name of the images; None takes those that are measured.
+        count: number of images, evenly spaced.
 
     Raises:
         DatasetError: the images cannot be loaded.
@@ -102,7 +102,7 @@ def make_pictures(runner: Runner, rows: Sequence[RowPlan], data: str | None, cou
 
 
 def _row_pictures(runner: Runner, row: RowPlan, images: Dataset) -> tuple[tuple[Seen, ...], tuple[Seen, ...]]:
-    """Originals and reconstructions of one row."""
+    """Return originals and reconstructions of one row."""
     key = _key(runner.keys()[row.row_id], images)
     folder = runner.folder_of(row.row_id).path / FOLDER / key[:12]
     index = _index(folder)
@@ -137,7 +137,7 @@ def _key(row_key: str, images: Dataset) -> str:
 
 
 def _index(folder: Path) -> list[dict[str, Any]] | None:
-    """What was written last into a folder that is complete."""
+    """Return the index of a folder, which is written last, when all its pictures exist."""
     try:
         lines: list[dict[str, Any]] = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -161,7 +161,7 @@ def _write(folder: Path, kept: Sequence[KeptImage]) -> list[dict[str, Any]]:
         files[folder / f"{i}-map.png"] = _png(made.class_map_HW.astype(np.uint8))
         line = {"image": image.name, "bytes": made.row.total_bytes, "agreement": made.row.agreement_accuracy}
         index.append(line)
-    write_together({**files, folder / INDEX_FILE: json_bytes(index)})  # the index last: it says that all are there
+    write_together({**files, folder / INDEX_FILE: json_bytes(index)})  # the index is last
     return index
 
 

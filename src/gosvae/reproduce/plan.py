@@ -1,4 +1,4 @@
-"""The rows of the paper's tables and figures, as data: what is trained, what it starts from, its bytes."""
+"""Rows of the paper's tables and figures, as data: training, start and bytes of each."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gosvae.codecs.registry import LABEL_MAP
 from gosvae.errors import ConfigError, unknown_name
 
 EXPERIMENTS = ("table1", "table2", "table3", "table4", "fig2", "fig3", "fig4")
-"""In the order of the report; `all` is every one of them that the data set allows."""
+"""Names of the tables and figures, in the order of the report; `all` takes those that the data set allows."""
 
 STRIDES = (2, 4, 8, 16, 32)
-"""r of Fig. 4."""
+"""Values of r in Fig. 4."""
 SWEEP_SEEDS = (0, 1)
 
 MainRole = Literal["paper", "added"]
@@ -21,7 +21,7 @@ MainRole = Literal["paper", "added"]
 
 @dataclass(frozen=True)
 class Length:
-    """How long the paper trains: epochs, or steps where it gives those; (Cityscapes, ADE20K)."""
+    """Length of a training in the paper, for Cityscapes and ADE20K: epochs, or steps where it gives those."""
 
     epochs: tuple[int, int] | None = None
     steps: tuple[int, int] | None = None
@@ -35,15 +35,15 @@ GESCO = Length(steps=(250_000, 300_000))
 
 @dataclass(frozen=True)
 class Trained:
-    """A codec that the row trains itself.
+    """Source of a codec that the row trains itself.
 
     Attributes:
         recipe: name of a recipe of the package.
-        length: the paper's.
-        changes: `key=value` overrides at every scale.
+        length: length of the training in the paper.
+        changes: overrides `key=value` at every scale.
         init: id of the row whose codec it starts from.
-        seed: of initial weights, order and augmentation.
-        sweep: one of Fig. 4's many short trainings.
+        seed: seed of initial weights, order and augmentation.
+        sweep: whether it is one of the many short trainings of Fig. 4.
     """
 
     recipe: str
@@ -56,14 +56,14 @@ class Trained:
 
 @dataclass(frozen=True)
 class Borrowed:
-    """The codec that another row has trained, at another rate."""
+    """Source of a codec that another row has trained, at another rate."""
 
     row: str
 
 
 @dataclass(frozen=True)
 class Named:
-    """A codec that needs no training, as `load_codec` takes it."""
+    """Source of a codec that needs no training, named as for `load_codec`."""
 
     codec: str
 
@@ -73,15 +73,15 @@ class RowPlan:
     """One row of a table, or one point of Fig. 4.
 
     Attributes:
-        row_id: unique; also its folder's name.
-        title: as the paper calls it, with what tells it from rows of the same name.
-        source: where the codec comes from.
-        experiments: the tables and figures it stands in.
+        row_id: unique name, also of its folder.
+        title: name in the paper, with an addition where several rows have the same name.
+        source: source of the codec.
+        experiments: tables and figures that show it.
         match: id of the row whose file, image by image, is the budget.
-        budget_kib: KiB that each image may take, where a number is the budget.
-        role: `paper` where the paper has the row, `added` where it lacks it.
-        stride, curve: of a point of Fig. 4.
-        note: one clause for the table's caption.
+        budget_kib: number of KiB that each image may take, if the budget is a number.
+        role: `paper` if the paper has the row, else `added`.
+        stride, curve: r and curve of a point of Fig. 4.
+        note: clause for the table's caption.
     """
 
     row_id: str
@@ -112,11 +112,11 @@ _RESIDUAL = (
 _MAIN = ("table1", "table2", "fig2")
 _VISUAL = (*_MAIN, "table3")
 _AT = "gosvae"
-"""The row whose files are the budget of those whose rate is a knob."""
+"""Id of the row whose files are the budget of rows whose rate can be set."""
 
 
 def _main_rows() -> list[RowPlan]:
-    """Tables I to III: the learned rows in an order in which each start stands before what starts from it."""
+    """Return the rows of Tables I to III; each row comes after the row that it starts from."""
     return [
         RowPlan("vqvae", "VQ-VAE (r=4)", Trained("vqvae", FULL), _VISUAL, note="shallow, Eq. 4"),
         RowPlan(
@@ -170,7 +170,7 @@ def _classical_rows() -> list[RowPlan]:
 
 
 def _ablation_rows() -> list[RowPlan]:
-    """Table IV without the last line, which is `gosvae-scratch`."""
+    """Return the rows of Table IV without the last, which is `gosvae-scratch`."""
     titles = {
         "gosvae-ce": ("GOS-VAE (CE)", "Eq. 6"),
         "gosvae-kld": ("GOS-VAE (KLD)", "Eq. 6 with the divergence"),
@@ -182,11 +182,14 @@ def _ablation_rows() -> list[RowPlan]:
 
 
 CURVES = ("VQ-VAE", "GOS-VAE from scratch", "GOS-VAE, pre-trained start")
-"""Of Fig. 4."""
+"""Names of the curves of Fig. 4."""
 
 
 def _sweep_rows() -> list[RowPlan]:
-    """Fig. 4: three methods at five strides with several seeds; each start is the VQ-VAE of its stride and seed."""
+    """Return the points of Fig. 4: three methods at five strides with several seeds.
+
+    A pre-trained start is the VQ-VAE of the same stride and seed.
+    """
     rows = []
     methods = (("vqvae", "vqvae", FULL), ("scratch", "gosvae-scratch", FULL), ("start", "gosvae-finetune", MORE))
     for seed in SWEEP_SEEDS:
@@ -204,12 +207,12 @@ def _sweep_rows() -> list[RowPlan]:
 
 
 def all_rows() -> tuple[RowPlan, ...]:
-    """Every row in the order in which rows are made: each after those it needs."""
+    """Return all rows in the order in which they are made: each comes after those it needs."""
     return (*_main_rows(), *_classical_rows(), *_ablation_rows(), *_sweep_rows())
 
 
 def rows_of(experiments: Iterable[str], only: Sequence[str] = ()) -> tuple[RowPlan, ...]:
-    """The rows of some tables and figures with those they need, in the order of making.
+    """Return the rows of tables and figures and those they need, in the order in which they are made.
 
     Args:
         only: ids of rows, in place of all rows of the experiments.

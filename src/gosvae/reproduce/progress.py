@@ -1,4 +1,4 @@
-"""A line of progress now and then while a row is trained, where no bar is shown."""
+"""Lines of progress during the training of a row, where no bar is shown."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ EVERY_SECONDS = 30.0
 
 
 class TrainingNews:
-    """While it is entered, a thread reads the training's log and says step, steps a second and time left.
+    """Context in which a thread reads the training's log and reports step, steps a second and remaining time.
 
     Args:
-        head: what each line begins with. steps: of the whole training.
-        say: takes each line. quiet: says nothing, because a bar is shown.
+        head: text that each line begins with.
+        steps: number of steps of the whole training.
+        say: function that takes each line.
+        quiet: whether to report nothing, because a bar is shown.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class TrainingNews:
 
     def __enter__(self) -> TrainingNews:
         if not self._quiet:
-            # Before the training takes a step, which the thread may be too late for.
+            # The log is read before the training takes a step, because the thread may start too late for that.
             self._first, self._started_s = self._step(), time.monotonic()
             self._thread.start()
         return self

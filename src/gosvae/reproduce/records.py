@@ -1,4 +1,4 @@
-"""What a row leaves behind in its folder, and whether that is what the plan asks for now."""
+"""Folder of a row: its files, and whether they are the result of the plan's present settings."""
 
 from __future__ import annotations
 
@@ -25,19 +25,21 @@ SCHEMA = 1
 
 
 def key_of(settings: dict[str, Any]) -> str:
-    """SHA-256 (hexadecimal) of everything that a row's numbers follow from."""
+    """Return the SHA-256 (hexadecimal) of all settings that a row's numbers depend on."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class RowRecord:
-    """A row that is done: written last, and at once, so that where it stands everything else does.
+    """Record of a row that is done; it is written last and atomically, so the row is complete where it exists.
 
     Attributes:
-        key: of its settings; a row with another key is not done.
-        steps: optimiser steps by stage; empty where nothing was trained.
-        batch_size: images a step. start_steps: steps of the row that it started from, and of that row's start.
-        training_minutes: of the stages, on the machine that made it; evaluation_minutes the same.
+        key: key of its settings; a row with another key is not done.
+        steps: number of optimiser steps by stage; empty if nothing was trained.
+        batch_size: number of images in a batch.
+        start_steps: number of steps of the row that it started from, including those of that row's start.
+        training_minutes: minutes of all stages, on the machine that made it.
+        evaluation_minutes: minutes of the evaluation, on the same machine.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -55,23 +57,23 @@ class RowRecord:
 
     @property
     def own_steps(self) -> int:
-        """Steps of the row's own training."""
+        """Number of steps of the row's own training."""
         return sum(self.steps.values())
 
 
 @dataclass(frozen=True)
 class RowFolder:
-    """One row's folder: `settings.json`, `train/`, `evaluation.json`, and `row.json` when it is done."""
+    """Folder of one row: `settings.json`, `train/`, `evaluation.json`, and `row.json` when the row is done."""
 
     path: Path
 
     @property
     def checkpoint(self) -> Path:
-        """The finished codec of a trained row, and its training."""
+        """Folder of the training of a row, which also holds the finished codec."""
         return self.path / TRAIN_FOLDER
 
     def record(self) -> RowRecord | None:
-        """The record of a row that is done, whatever its settings; None where there is none that can be read."""
+        """Return the record of a row that is done, with any settings; None if there is no readable record."""
         try:
             record: RowRecord = TypeAdapter(RowRecord).validate_json((self.path / ROW_FILE).read_bytes())
         except (OSError, ValidationError):
@@ -79,19 +81,19 @@ class RowFolder:
         return record if record.schema == SCHEMA else None
 
     def evaluation(self) -> Evaluation | None:
-        """The row's evaluation; None where there is none that can be read."""
+        """Return the row's evaluation; None if there is no readable one."""
         try:
             return load_evaluation(self.path)
         except GosvaeError:
             return None
 
     def is_done(self, key: str) -> bool:
-        """Whether the row is done with just these settings, and its results are there."""
+        """Return whether the row is done with exactly these settings and its results exist."""
         record = self.record()
         return record is not None and record.key == key and self.evaluation() is not None
 
     def settings_key(self) -> str | None:
-        """Key of the settings that the folder was begun with."""
+        """Return the key of the settings that the folder was begun with."""
         try:
             tree = json.loads((self.path / SETTINGS_FILE).read_text(encoding="utf-8"))
             return str(tree["key"])
@@ -99,7 +101,7 @@ class RowFolder:
             return None
 
     def begin(self, settings: dict[str, Any]) -> Path | None:
-        """Write the settings; what was begun with others is moved aside, and where to is returned.
+        """Write the settings; a folder with other settings is moved aside, and its new path is returned.
 
         Raises:
             WriteError: no space or no permission.
@@ -115,27 +117,27 @@ class RowFolder:
         return aside
 
     def finish(self, record: RowRecord) -> None:
-        """Write the record, which makes the row done; raises `WriteError`."""
+        """Write the record, which marks the row as done; may raise `WriteError`."""
         write_atomically(self.path / ROW_FILE, TypeAdapter(RowRecord).dump_json(record, indent=1) + b"\n")
 
     def fail(self, reason: str) -> None:
-        """Keep why the row could not be made; raises `WriteError`."""
+        """Write the reason why the row could not be made; may raise `WriteError`."""
         write_json(self.path / FAILURE_FILE, {"reason": reason})
 
     def forget_failure(self) -> None:
-        """Remove what a failed attempt left."""
+        """Remove the reason of a failed attempt."""
         for name in (FAILURE_FILE, TRACE_FILE):
             (self.path / name).unlink(missing_ok=True)
 
     def failure(self) -> str | None:
-        """Why the last attempt failed, or None."""
+        """Return the reason why the last attempt failed, or None."""
         try:
             return str(json.loads((self.path / FAILURE_FILE).read_text(encoding="utf-8"))["reason"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def log(self) -> list[dict[str, Any]]:
-        """Logged steps of the training, each a mapping with `step`, `stage` and values; empty without a training."""
+        """Return the logged steps of the training, each with `step`, `stage` and values; empty without a training."""
         lines = []
         try:
             text = (self.checkpoint / "log.jsonl").read_text(encoding="utf-8", errors="replace")
@@ -144,12 +146,12 @@ class RowFolder:
         for line in text.splitlines():
             try:
                 lines.append(dict(json.loads(line)))
-            except (ValueError, TypeError):  # cut by a crash
+            except (ValueError, TypeError):  # a line that was cut by a crash
                 continue
         return lines
 
     def training_minutes(self) -> float:
-        """Minutes of all stages over all sessions, from the log."""
+        """Return the minutes of all stages over all sessions, from the log."""
         last: dict[str, float] = {}
         for line in self.log():
             last[str(line.get("stage"))] = float(line.get("minutes", 0.0))

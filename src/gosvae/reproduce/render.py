@@ -1,4 +1,4 @@
-"""Tables and figures as one self-contained HTML page and as Markdown."""
+"""Rendering of tables and figures as one self-contained HTML page and as Markdown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gosvae.reproduce.tables import Table
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: an image file beside the report, or None where it could not be made yet."""
+    """Figure: an image file beside the report, or None if it could not be made yet."""
 
     name: str
     title: str
@@ -61,7 +61,7 @@ $sections
 
 
 def html_page(title: str, introduction: Sequence[str], sections: Sequence[Section], folder: Path) -> str:
-    """One page with everything inside it: the figures of `folder` are part of the file, nothing is fetched."""
+    """Return a self-contained page: the figures in `folder` are part of the file, and nothing is fetched."""
     parts = [_html_table(s) if isinstance(s, Table) else _html_picture(s, folder) for s in sections]
     return _PAGE.substitute(
         title=escape(title),
@@ -111,7 +111,7 @@ def _html_picture(picture: Picture, folder: Path) -> str:
 
 
 def markdown_report(title: str, introduction: Sequence[str], sections: Sequence[Section]) -> str:
-    """The same as Markdown; figures are files beside it."""
+    """Return the same content as Markdown; figures are files beside it."""
     parts = [f"# {title}", *introduction]
     for section in sections:
         parts.append(f"## {section.title}")

@@ -1,4 +1,4 @@
-"""The report of a reproduction: `report.html` (one file), `report.md` with its figures, and `rows.json`."""
+"""Report of a reproduction: `report.html` (one file), `report.md` with its figures, and `rows.json`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gosvae.reproduce.tables import (
     visual_table,
 )
 
-TITLE = "The paper's comparison, made again"
+TITLE = "Reproduction of the paper's comparison"
 
 
 def write_report(
@@ -38,11 +38,11 @@ def write_report(
     picture_data: str | None = None,
     picture_count: int = 3,
 ) -> Path:
-    """Write the report of what is done so far and return the page's path.
+    """Write the report of the rows that are done so far and return the path of its HTML page.
 
     Args:
         experiments: tables and figures that it shows.
-        picture_data, picture_count: images of Fig. 2, see `grid.make_pictures`.
+        picture_data, picture_count: images of Fig. 2, see `pictures.make_pictures`.
 
     Raises:
         WriteError: no space or no permission.
@@ -67,9 +67,9 @@ def _introduction(results: Mapping[str, Result]) -> list[str]:
     minutes = sum(r.record.training_minutes + r.record.evaluation_minutes for r in done if r.record is not None)
     lines = [
         "Chao et al., Task-Driven Semantic Quantization and Imitation Learning for Goal-Oriented Communications "
-        "(arXiv:2502.17842): our numbers, the paper's beside them, and the difference. Data, expert and length of "
-        "training differ as each caption says, so a difference is no verdict on either side; what can be compared is "
-        "the order of the rows within one column.",
+        "(arXiv:2502.17842): our numbers, the paper's numbers, and the differences. Data, expert and length of "
+        "training differ as each caption says, so a difference does not show that either side is better; the order of "
+        "the rows within one column can be compared.",
         f"{len(done)} of {len(results)} rows are done, in {minutes / 60.0:.1f} hours of training and measuring.",
     ]
     source = next((result.evaluation.provenance for result in done if result.evaluation is not None), None)
@@ -80,7 +80,7 @@ def _introduction(results: Mapping[str, Result]) -> list[str]:
 
 
 def _revisions(done: Sequence[Result]) -> str:
-    """The revisions that measured the rows: more than one where the program changed between two calls."""
+    """Return the revisions that measured the rows; there are several if the program changed between calls."""
     evaluations = [result.evaluation for result in done if result.evaluation is not None]
     counts = Counter(evaluation.provenance.revision or "unknown" for evaluation in evaluations)
     if len(counts) == 1:
@@ -97,7 +97,7 @@ def _section(
     picture_data: str | None,
     picture_count: int,
 ) -> list[Section]:
-    """A table or figure of the paper with its caption."""
+    """Return a table or figure of the paper with its caption."""
     rows = [row for row in runner.rows if name in row.experiments]
     world = runner.world
     notes = [*captions.setting(world, results, rows), *captions.troubles(results, rows)]
@@ -127,14 +127,14 @@ def _pictures(
     made = make_pictures(
         runner, [row for row in rows if results[row.row_id].row is not None], picture_data, picture_count
     )
-    title, alternative = "Fig. 2: reconstructions and what the expert sees", "Reconstructions with the expert's maps"
+    title, alternative = "Fig. 2: reconstructions and the expert's maps", "Reconstructions with the expert's maps"
     if not made.rows:
         return Picture("fig2", title, None, alternative)
     draw_grid(made, folder / "fig2.webp")
     notes = (
-        f"Images: {made.source}. Each system's reconstruction, below it the expert's map, and small objects magnified "
-        "in the frames of their colour (found by a rule in the map of the original, not chosen by eye). The bytes are "
-        f"those of the shown image. {made.remark}".strip(),
+        f"Images: {made.source}. Each system has its reconstruction, the expert's map below it, and magnified small "
+        "objects in frames of matching colours, which a rule finds in the map of the original. The bytes are those of "
+        f"the shown image. {made.remark}".strip(),
     )
     return Picture("fig2", title, "fig2.webp", alternative, notes)
 
@@ -152,7 +152,7 @@ def _training_curves(runner: Runner, results: Mapping[str, Result], folder: Path
     note = (
         f"Pearson's correlation of the two curves: {found.smoothed:.3f} of the moving means over {found.window} logged "
         f"steps (thick lines), {found.raw:.3f} of the {found.points} logged values themselves, each of one batch (thin "
-        f"lines). The paper: {FIG3_CORRELATION}, on ADE20K; of which points, and whether smoothed, it does not say."
+        f"lines). The paper: {FIG3_CORRELATION}, on ADE20K, without saying for which points and with which smoothing."
     )
     return Picture("fig3", title, "fig3.png", alternative, (note,))
 
@@ -169,8 +169,8 @@ def _ratios(
     qualities = [(task_quality(found)[0], row) for row in measured if (found := results[row.row_id].row) is not None]
     worst = min(((value, row.title) for value, row in qualities if value is not None), default=None)
     own = [
-        f"A point is one training of one seed ({len(SWEEP_SEEDS)} seeds), a line goes through their means; measured on "
-        f"{images} images. The points have fewer steps than the rows of the tables and are compared among themselves.",
+        f"A point is one training with one seed ({len(SWEEP_SEEDS)} seeds), and a line goes through their means, on "
+        f"{images} images. The points have fewer steps than the rows of the tables: compare them with each other only.",
         f"The paper reports unstable training from scratch at high r, mIoU down to {FIG4_WORST_MIOU} %."
         + ("" if worst is None else f" Our lowest: {worst[0]:.1f} % ({worst[1]})."),
     ]
@@ -179,7 +179,7 @@ def _ratios(
 
 
 def _ratio_table(rows: Sequence[RowPlan], results: Mapping[str, Result]) -> Table:
-    """The points of Fig. 4 as numbers: each seed's value, by curve and stride."""
+    """Return the points of Fig. 4 as numbers: the value of each seed, by curve and stride."""
     columns = [("", "system"), ("", "r"), ("", "KiB"), ("mIoU (%)", "mean"), ("mIoU (%)", "seeds")]
     columns += [("accuracy (%)", "mean"), ("accuracy (%)", "seeds"), ("training", "minutes")]
     lines = []
@@ -202,7 +202,7 @@ def _mean(values: Sequence[float | None], digits: int) -> str:
 
 
 def _compact(result: Result) -> dict[str, Any]:
-    """A row for `rows.json`: settings, effort and the measured means; the images' own results stay in the run."""
+    """Return a row for `rows.json`: settings, effort and measured means, without the results of single images."""
     measured = None if result.row is None else asdict(result.row)
     if measured is not None:
         measured.pop("class_iou")

@@ -1,4 +1,4 @@
-"""What the report is made from: each planned row with what has been measured of it, and what the paper prints."""
+"""Data of the report: each planned row with its measured results and the paper's numbers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gosvae.reproduce.runner import Runner
 
 @dataclass(frozen=True)
 class Result:
-    """One row of the plan as it stands.
+    """State of one row of the plan.
 
     Attributes:
-        plan: the row.
-        paper: what the paper prints for it.
-        record, evaluation: of a row that is done, else None.
-        missing: `not run` or `failed` where there is nothing to show.
-        trouble: why a row failed, or that it was made with settings that are not the plan's now.
+        plan: row of the plan.
+        paper: numbers of the paper for it.
+        record, evaluation: record and evaluation of a row that is done, else None.
+        missing: `not run` or `failed` if there is nothing to show.
+        trouble: reason why a row failed, or note that it was made with settings that differ from the plan's.
     """
 
     plan: RowPlan
@@ -33,17 +33,17 @@ class Result:
 
     @property
     def row(self) -> Row | None:
-        """The measured row."""
+        """Measured row, or None."""
         return None if self.evaluation is None else self.evaluation.rows[1]
 
     @property
     def reference(self) -> Row | None:
-        """The expert on the originals of the same images."""
+        """Row of the expert on the originals of the same images, or None."""
         return None if self.evaluation is None else self.evaluation.reference
 
 
 def gather(runner: Runner, rows: Sequence[RowPlan]) -> dict[str, Result]:
-    """Results of rows by id. What was made with other settings than the plan has now is shown, and said to be that."""
+    """Return the results of rows by id; rows that were made with other settings than the plan's are marked."""
     keys, paper_set = runner.keys(), runner.world.paper_set
     found = {}
     for row in rows:
@@ -51,7 +51,7 @@ def gather(runner: Runner, rows: Sequence[RowPlan]) -> dict[str, Result]:
         record, evaluation, reason = folder.record(), folder.evaluation(), folder.failure()
         if record is not None and evaluation is not None:
             same = record.key == keys.get(row.row_id)
-            trouble = "" if same else "made with settings that are not the plan's now"
+            trouble = "" if same else "made with settings that differ from the plan's"
             found[row.row_id] = Result(row, paper, record, evaluation, trouble=trouble)
         elif reason is not None:
             found[row.row_id] = Result(row, paper, None, None, "failed", f"failed: {reason}")
@@ -61,7 +61,7 @@ def gather(runner: Runner, rows: Sequence[RowPlan]) -> dict[str, Result]:
 
 
 def task_quality(row: Row) -> tuple[float | None, float | None]:
-    """mIoU and accuracy in percent, against the labels, or where there are none against the expert's own map."""
+    """Return mIoU and accuracy in per cent, against the labels if there are any, else against the expert's own map."""
     labelled = row.miou is not None
     miou = row.miou if labelled else row.agreement_miou
     accuracy = row.pixel_accuracy if labelled else row.agreement_accuracy

@@ -1,4 +1,4 @@
-"""Makes the rows of a plan one after the other; whatever ends it, the same call goes on where it was."""
+"""Runner that makes the rows of a plan one after the other; after an interruption, the same call continues."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ ROWS_FOLDER = "rows"
 
 @dataclass
 class Summary:
-    """How a run of the plan ended.
+    """Outcome of a run of the plan.
 
     Attributes:
         done: ids of rows that are done, in this call or before.
-        failed: why the others could not be made, by id.
-        left: ids of rows that were not reached because time was up or a signal came.
+        failed: reasons why rows could not be made, by id.
+        left: ids of rows that were not reached, because the time was over or a signal came.
     """
 
     done: list[str] = field(default_factory=list)
@@ -45,14 +45,14 @@ class Summary:
 
 
 class Runner:
-    """Rows in a folder.
+    """Runner of rows in a folder.
 
     Args:
-        world: the job's data and networks.
-        rows: in an order in which each comes after those it needs.
-        folder: of the whole reproduction; a row's folder is `rows/ID` in it.
-        say: takes each line of progress.
-        show_bars: bars on the terminal in place of a line now and then.
+        world: data and networks of the job.
+        rows: rows, each after those it needs.
+        folder: folder of the whole reproduction; a row's folder is `rows/ID` in it.
+        say: function that takes each line of progress.
+        show_bars: whether to show progress bars in place of lines.
     """
 
     def __init__(
@@ -69,24 +69,24 @@ class Runner:
         self._folder, self._say, self._bars = folder, say, show_bars
         self._deadline = math.inf
         self._pace = 1.0
-        """Measured over estimated seconds of the rows so far."""
+        """Ratio of measured to estimated seconds of the rows so far."""
 
     @property
     def rows(self) -> tuple[RowPlan, ...]:
-        """The plan."""
+        """Rows of the plan."""
         return self._rows
 
     @property
     def folder(self) -> Path:
-        """Where the reproduction lies."""
+        """Folder of the reproduction."""
         return self._folder
 
     def folder_of(self, row_id: str) -> RowFolder:
-        """Where a row lies."""
+        """Return the folder of a row."""
         return RowFolder(self._folder / ROWS_FOLDER / row_id)
 
     def keys(self) -> dict[str, str]:
-        """Key of each row's settings; without the rows whose settings cannot be made."""
+        """Return the key of each row's settings, without rows whose settings are impossible."""
         found = {}
         for row in self._rows:
             try:
@@ -98,19 +98,19 @@ class Runner:
     def run(self, *, max_minutes: float | None = None) -> Summary:
         """Make every row that is not done.
 
-        A row that fails is reported and the others go on, but for those that need it.
+        A row that fails is reported, and all others that do not need it are made.
 
         Args:
-            max_minutes: end cleanly after so long; the same call continues.
+            max_minutes: number of minutes after which the run ends cleanly; the same call continues it.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C outside a training; what was done is kept.
+            KeyboardInterrupt: Ctrl-C outside a training; finished rows are kept.
             GosvaeError: the data or the expert cannot be loaded.
         """
         self._deadline = math.inf if max_minutes is None else time.monotonic() + 60.0 * max_minutes
         keys, summary = self.keys(), Summary()
         todo = [row for row in self._rows if not self._is_done(row, keys)]
-        for row in todo:  # what failed before is tried again
+        for row in todo:  # rows that failed before are tried again
             self.folder_of(row.row_id).forget_failure()
         for number, row in enumerate(self._rows, start=1):
             if row not in todo:
@@ -135,7 +135,7 @@ class Runner:
         return row.row_id in keys and self.folder_of(row.row_id).is_done(keys[row.row_id])
 
     def _attempt(self, row: RowPlan, head: str, todo: Sequence[RowPlan], summary: Summary) -> None:
-        """Make one row and put it into the summary."""
+        """Make one row and add it to the summary."""
         folder, started = self.folder_of(row.row_id), time.monotonic()
         try:
             if self._make(row, head, self._time_left(row, todo)):
@@ -146,7 +146,7 @@ class Runner:
             return
         except GosvaeError as error:
             reason = str(error)
-        except Exception as error:  # a defect in one row must not cost a night's other rows
+        except Exception as error:  # a defect in one row must not stop the others
             trace = folder.path / TRACE_FILE
             folder.path.mkdir(parents=True, exist_ok=True)
             write_atomically(trace, traceback.format_exc().encode())
@@ -156,7 +156,7 @@ class Runner:
         folder.fail(reason)
 
     def _make(self, row: RowPlan, head: str, time_left: str) -> bool:
-        """Train and evaluate; False where time or a signal ended it before it was done."""
+        """Train and evaluate a row; return False if time or a signal ended it early."""
         settings = self.world.settings(row, self._by_id)
         folder = self.folder_of(row.row_id)
         aside = folder.begin(settings)
@@ -221,7 +221,7 @@ class Runner:
         return outcome.complete
 
     def _evaluate(self, row: RowPlan, folder: RowFolder) -> float:
-        """Measure the row's codec on all images; returns the minutes."""
+        """Measure the row's codec on all images and return the minutes."""
         started = time.monotonic()
         codec = self.world.codec(row, lambda row_id: self.folder_of(row_id).checkpoint)
         images = self.world.images_of(row)
@@ -230,7 +230,7 @@ class Runner:
             budget = bytes_from_kib(row.budget_kib)
         if row.match is not None:
             reference = self.folder_of(row.match).evaluation()
-            assert reference is not None  # the runner makes it before
+            assert reference is not None  # the runner has made it before
             budget = [image.total_bytes for image in reference.images]
         evaluation = evaluate(
             [CodecEntry(row.row_id, codec, budget_bytes=budget)],
@@ -257,7 +257,7 @@ class Runner:
         return f" (about {minutes:.0f} min left for {len(rest)} rows)"
 
     def _learn_pace(self, row: RowPlan, seconds: float) -> None:
-        """A running estimate of how this machine compares with the one that the estimates are from."""
+        """Update the estimate of this machine's speed, relative to the machine of `estimate`."""
         expected = self._seconds(row)
         if expected > 1.0:
             self._pace = 0.5 * self._pace + 0.5 * seconds / expected

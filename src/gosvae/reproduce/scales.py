@@ -1,4 +1,4 @@
-"""The three sizes of the plan: `small` for two CPU cores, `gpu` for one GPU, `paper` for the paper's own."""
+"""Scales of the plan: `small` for two CPU cores, `gpu` for one GPU, `paper` for the sizes of the paper."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from gosvae.training.vq import VqRecipe
 
 @dataclass(frozen=True)
 class Scale:
-    """How large and how long everything is.
+    """Scale of a reproduction: sizes of networks and lengths of trainings.
 
     Attributes:
-        table_steps: optimiser steps of every learned row of the tables; None takes the paper's epochs.
-        sweep_steps: the same for the points of Fig. 4.
-        batch_size: images a step. crop_height, crop_width: what is cut from each; None takes whole images.
-        sweep_images: images that a point of Fig. 4 is measured on, evenly spaced; None takes all.
-        histogram_pixels: see `RunConfig`.
-        changes: `key=value` overrides by recipe, or by row id; of a row where both are there.
-        sentence: what differs from the paper, for captions.
+        table_steps: number of optimiser steps of every learned row of the tables; None takes the paper's epochs.
+        sweep_steps: number of optimiser steps of the points of Fig. 4; None takes the paper's epochs.
+        batch_size: number of images in a batch.
+        crop_height, crop_width: size of the crops; None takes whole images.
+        sweep_images: number of images, evenly spaced, that a point of Fig. 4 is measured on; None takes all.
+        histogram_pixels: number of pixels for the histogram, see `RunConfig`.
+        changes: overrides `key=value` by recipe or by row id; those of the row win.
+        sentence: sentence for captions that says what differs from the paper.
     """
 
     name: str
@@ -85,9 +86,9 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
             ),
             sentence=(
                 "Every learned row has the same number of optimiser steps; the residual models, VQ-GAN and GESCO are "
-                "smaller than the paper's, and GESCO draws in 15 steps (guidance 1.5) where the paper takes 100. Dead "
-                "codes of the VQ rows come back first after 173 steps (VQ-GAN 68), in Fig. 4 after 19: much of so "
-                "short a training goes by before the codebook is in use."
+                "smaller than the paper's, and GESCO samples in 15 steps (guidance 1.5) where the paper takes 100. "
+                "Dead codes of the VQ rows are first revived after 173 steps (VQ-GAN 68), in Fig. 4 after 19: for "
+                "much of such a short training, only a part of the codebook is in use."
             ),
         ),
         "gpu": Scale(
@@ -119,7 +120,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
 
 
 def load_scale(name: str) -> Scale:
-    """A scale by name.
+    """Return a scale by name.
 
     Raises:
         ConfigError: an unknown name.
@@ -130,11 +131,11 @@ def load_scale(name: str) -> Scale:
 
 
 def planned_steps(row: RowPlan, scale: Scale, image_count: int, *, ade20k: bool) -> int:
-    """Optimiser steps of a row's own training, over all its stages; 0 where it trains nothing.
+    """Return the number of optimiser steps of a row's own training, over all stages; 0 if it trains nothing.
 
     Args:
-        image_count: of the training images, which the paper's epochs are counted in.
-        ade20k: the paper's lengths for ADE20K instead of those for Cityscapes.
+        image_count: number of training images, from which the steps of the paper's epochs follow.
+        ade20k: whether to take the paper's lengths for ADE20K instead of those for Cityscapes.
     """
     if not isinstance(row.source, Trained):
         return 0
@@ -149,10 +150,10 @@ def planned_steps(row: RowPlan, scale: Scale, image_count: int, *, ade20k: bool)
 
 
 def changes_of(row: RowPlan, scale: Scale, steps: int, more: tuple[str, ...] = ()) -> list[str]:
-    """All `key=value` overrides of a row's recipe; the stages share the steps as they do in the recipe.
+    """Return all overrides `key=value` of a row's recipe; stages have the same shares of the steps as in the recipe.
 
     Args:
-        more: the user's, which win.
+        more: overrides of the user, which win.
 
     Raises:
         ConfigError: the recipe is not in this version of the package, or a key or value is impossible.
@@ -173,14 +174,14 @@ def changes_of(row: RowPlan, scale: Scale, steps: int, more: tuple[str, ...] = (
             own.append(f"stages.{number}.adversary.start_step={adversary['start_step'] * length // stage.steps}")
     own += _revival(recipe, steps)
     own += more
-    load_recipe(source.recipe, own)  # so that what is impossible shows before anything is trained
+    load_recipe(source.recipe, own)  # so that impossible values are found before anything is trained
     return own
 
 
 def _revival(recipe: Recipe, steps: int) -> list[str]:
-    """Dead codes come back eight times in trainings that are too short for two of the recipe's own returns.
+    """Return overrides that revive dead codes eight times, if a training is too short to revive them twice otherwise.
 
-    At its `usage_decay` of 0.98 a code counts as dead after 173 steps: a training of 150 would never see one come back.
+    With the `usage_decay` of 0.98 a code counts as dead after 173 steps, so 150 steps would never revive one.
     """
     quantizer = recipe.model.quantizer if isinstance(recipe, VqRecipe) else None
     if not isinstance(quantizer, VqConfig) or quantizer.revive_below == 0:
@@ -191,9 +192,9 @@ def _revival(recipe: Recipe, steps: int) -> list[str]:
 
 
 def _schedule(stage: StageConfig, steps: int) -> dict[str, float]:
-    """Warm-up, ramp and averaging of a stage that is shorter than its recipe's.
+    """Return warm-up, ramp and averaging of a stage that is shorter than in its recipe.
 
-    A moving average remembers 1 / (1 - decay) steps: over a tenth of the training it still forgets the start.
+    A moving average covers about 1 / (1 - decay) steps; with a tenth of the training, the start has no effect.
     """
     return {
         "warmup_steps": min(stage.warmup_steps, steps // 12),
@@ -208,22 +209,22 @@ def _crop(scale: Scale) -> list[tuple[str, str]]:
 
 
 def _shares(lengths: list[int], total: int) -> list[int]:
-    """`total` steps in the proportions of `lengths`, each at least 1; the last takes what rounding leaves."""
+    """Return `total` steps in the proportions of `lengths`, each at least 1; the last one takes the remainder."""
     shares = [max(1, round(total * length / sum(lengths))) for length in lengths]
     shares[-1] = max(1, total - sum(shares[:-1]))
     return shares
 
 
 def recipe_of(row: RowPlan, changes: list[str]) -> Recipe:
-    """The recipe of a row with its overrides; raises as `load_recipe`."""
+    """Return the recipe of a row with its overrides; errors are those of `load_recipe`."""
     assert isinstance(row.source, Trained)
     return load_recipe(row.source.recipe, changes)
 
 
 def recipe_tree(row: RowPlan, changes: list[str]) -> dict[str, object]:
-    """The same as plain values for settings and keys, without the texts, which no number follows from.
+    """Return the recipe as plain values for settings and keys, without texts, on which no number depends.
 
-    Defaults are left out, so that a setting that a later version adds does not make rows that are done foreign.
+    Defaults are left out, so that finished rows stay valid if a later version adds a setting.
     """
     tree = recipe_of(row, changes).model_dump(mode="json", exclude_defaults=True)
     return {key: value for key, value in tree.items() if key not in ("name", "description", "reference")}

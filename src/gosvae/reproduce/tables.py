@@ -1,4 +1,4 @@
-"""Tables I to IV: our number, the paper's beside it and the difference, with what differs said below."""
+"""Tables I to IV: our numbers, the paper's numbers and their differences, with captions."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ DASH = "-"
 OURS, PAPER, DIFFERENCE = "ours", "paper", "difference"
 
 Quantity = tuple[float | None, float | None, int]
-"""Our value, the paper's, digits behind the point."""
+"""Our value, the paper's value, and the number of digits after the point."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as text.
+    """Table as text.
 
     Attributes:
-        name: as on the command line. title: its heading.
-        columns: (group, column); a group of several columns is named once above them.
+        name: name on the command line.
+        title: heading of the table.
+        columns: names (group, column); the name of a group stands once above its columns.
         lines: cells as text, each line as long as `columns`.
-        added: for each line, whether the paper lacks it.
+        added: whether the paper lacks the line, for each line.
         notes: sentences of the caption.
     """
 
@@ -38,7 +39,7 @@ class Table:
 
 
 def number(value: float | None, digits: int, *, sign: bool = False) -> str:
-    """A number as text, a dash where there is none."""
+    """Return a number as text; a dash if it is None."""
     if value is None:
         return DASH
     if not math.isfinite(value):
@@ -47,7 +48,7 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
 
 
 def compared(quantity: Quantity) -> tuple[str, str, str]:
-    """Ours, the paper's and the difference."""
+    """Return our value, the paper's value and the difference as text."""
     ours, paper, digits = quantity
     difference = None if ours is None or paper is None else ours - paper
     return number(ours, digits), number(paper, digits), number(difference, digits, sign=True)
@@ -63,7 +64,7 @@ def _name(result: Result) -> str:
 
 
 def _effort(result: Result) -> tuple[str, str]:
-    """Steps, with those before a pre-trained start, and minutes of the row's own training."""
+    """Return the steps, with those of a pre-trained start, and the minutes of the row's own training as text."""
     record = result.record
     if record is None or not record.steps:
         return DASH, DASH
@@ -81,7 +82,7 @@ def _millions(row: Row | None) -> float | None:
 
 
 def reference_row(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> Row | None:
-    """The expert on the originals, from the first of the rows that is done."""
+    """Return the row of the expert on the originals, from the first row that is done."""
     return next((found for row in rows if (found := results[row.row_id].reference) is not None), None)
 
 
@@ -96,7 +97,7 @@ _EFFORT_COLUMNS = [("training", "steps"), ("training", "minutes")]
 def rate_task_table(
     name: str, title: str, rows: Sequence[RowPlan], results: Mapping[str, Result], notes: Sequence[str]
 ) -> Table:
-    """Tables I and II: payload, parameters, mIoU, accuracy."""
+    """Return Table I or II: payload, parameters, mIoU, accuracy."""
     columns = [("", "system"), *_triple("KiB"), ("parameters (M)", OURS), ("parameters (M)", PAPER)]
     columns += [*_TASK_COLUMNS, *_EFFORT_COLUMNS]
     lines, added = [], []
@@ -117,7 +118,7 @@ def rate_task_table(
 
 
 def ablation_table(rows: Sequence[RowPlan], results: Mapping[str, Result], notes: Sequence[str]) -> Table:
-    """Table IV: mIoU and accuracy by objective."""
+    """Return Table IV: mIoU and accuracy by objective."""
     columns = [("", "system"), ("", "KiB"), *_TASK_COLUMNS, *_EFFORT_COLUMNS]
     lines = []
     for row in in_paper_order(rows, last="gosvae-scratch"):
@@ -133,7 +134,7 @@ def ablation_table(rows: Sequence[RowPlan], results: Mapping[str, Result], notes
 
 
 def visual_table(rows: Sequence[RowPlan], results: Mapping[str, Result], notes: Sequence[str]) -> Table:
-    """Table III: MSE, Fréchet distance, LPIPS."""
+    """Return Table III: MSE, Fréchet distance, LPIPS."""
     found = [results[row.row_id].row for row in rows]
     fid = any(measured is not None and measured.fid is not None for measured in found)
     triples = [_triple("MSE"), _triple("FID" if fid else "Fréchet distance"), _triple("LPIPS")]
@@ -145,7 +146,7 @@ def visual_table(rows: Sequence[RowPlan], results: Mapping[str, Result], notes: 
         lpips = None if measured is None else measured.lpips
         frechet = None if measured is None else measured.frechet_distance
         distance = compared((frechet, result.paper.fid, 2))
-        # In another network's features than the FID's a difference would mean nothing.
+        # A difference between features of different networks has no meaning.
         cells = [*compared((mse, result.paper.mse, 4)), *distance[:2], distance[2] if fid else DASH]
         cells += compared((lpips, result.paper.lpips, 3))
         lines.append((_name(result), *cells, *_effort(result)))
@@ -161,7 +162,7 @@ _ORDER = (
 
 
 def in_paper_order(rows: Sequence[RowPlan], *, last: str | None = None) -> list[RowPlan]:
-    """The paper's rows as it lists them, then those it lacks."""
+    """Return the paper's rows in its own order, then the rows that it lacks."""
 
     def place(row: RowPlan) -> tuple[int, int]:
         if row.row_id == last:

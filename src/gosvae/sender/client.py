@@ -14,6 +14,7 @@ from gosvae.protocol.class_maps import ClassMapCoding
 from gosvae.protocol.frames import Outcome
 from gosvae.protocol.messages import METHOD, coding_number, import_grpc, pb, read_outcome
 from gosvae.protocol.security import ClientTls, Endpoint, read_pem
+from gosvae.sender.diagnosis import tls_problem
 
 MAX_ANSWER_BYTES = 2**24
 """Number of bytes of the longest message that is read."""
@@ -26,7 +27,11 @@ STATUS_S = 1.0
 NOBODY = "no receiver at {endpoint}: check that one listens there, with the same TLS settings and trusted certificates"
 """Line for a connection that ends before the receiver has introduced itself."""
 ENDED = "the stream to {endpoint} ended: the receiver is closing or the connection broke; connect again"
-"""Line for a connection that ends later, for whatever reason."""
+"""Line for a connection that ends later, for any reason."""
+
+
+class UnreachableError(LinkError):
+    """A receiver that is not there, or a connection to it that broke: a later attempt may succeed."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Welcome:
         class_names: names of the classes, in the order of their numbers.
         max_frame_bytes: greatest number of bytes of a frame, its stream and its original together.
         max_pending_frames: greatest number of frames of one sender that are not answered yet.
-        policy: what happens if the queue is full; see `EngineLimits`.
+        policy: name of the receiver's policy for a full queue; see `EngineLimits`.
         deadline_ms: greatest age of a frame when its turn comes; 0 means no deadline.
     """
 
@@ -78,6 +83,7 @@ class LinkClient:
         token: str | None = None,
         timeout_s: float = 10.0,
         insecure: bool = False,
+        proxy: bool = False,
     ) -> Self:
         """Return a connection over which both ends have introduced themselves.
 
@@ -90,9 +96,11 @@ class LinkClient:
             token: token of the receiver. It is sent over TLS or to this machine only, unless `insecure`.
             timeout_s: seconds that the connection and the introduction may take.
             insecure: whether the token may be sent to another machine without encryption.
+            proxy: whether to connect through the HTTP proxy that the environment names (`http_proxy`, `https_proxy`).
 
         Raises:
-            LinkError: there is no receiver, or it refuses.
+            UnreachableError: there is no receiver; it may come later.
+            LinkError: the receiver refuses, or both ends do not have the same settings of TLS.
             ConfigError: the token would travel unencrypted, or the files of TLS cannot be used.
             MissingDependencyError: grpcio is not installed.
         """
@@ -105,6 +113,7 @@ class LinkClient:
             ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.enable_http_proxy", int(proxy)),
             ("grpc.enable_retries", 0),
             ("grpc.use_local_subchannel_pool", 1),
         ]
@@ -123,15 +132,18 @@ class LinkClient:
                 await call.write(pb().FromSender(hello=hello).SerializeToString())
                 data = await call.read()
                 if data is grpc.aio.EOF:
-                    raise LinkError(await _reason(endpoint, ending, welcomed=False))
+                    raise await _failure(endpoint, ending, welcomed=False)
                 welcome = _message(data).welcome
         except TimeoutError:
             await channel.close(None)
-            raise LinkError(f"no answer from {endpoint} within {timeout_s:g} s: is a receiver there?") from None
+            text = f"no answer from {endpoint} within {timeout_s:g} s: is a receiver there?"
+            raise await tls_problem(endpoint, tls) or UnreachableError(text) from None
         except (grpc.RpcError, asyncio.InvalidStateError):
-            text = await _reason(endpoint, ending, welcomed=False)
+            failure = await _failure(endpoint, ending, welcomed=False)
             await channel.close(None)
-            raise LinkError(text) from None
+            if isinstance(failure, UnreachableError):
+                failure = await tls_problem(endpoint, tls) or failure
+            raise failure from None
         except BaseException:
             await channel.close(None)
             raise
@@ -157,14 +169,21 @@ class LinkClient:
             stream: bytes of the codec.
             deadline_ms: greatest age of the frame when its turn comes; 0 leaves it to the receiver.
             round_trip_ms: round trip of the latest answer, for the receiver's page; 0 if there is none.
-            original: the picture as an image file, for the receiver's page; empty sends none.
+            original: the picture as an image file, for the receiver's page; empty sends none. It is left out if the
+                frame would be longer with it than the receiver takes.
 
         Returns:
             Number of bytes of the message without the original.
 
         Raises:
-            LinkError: the stream has ended.
+            UnreachableError: the connection broke or the receiver is closing.
+            LinkError: the receiver ended the stream for another reason.
         """
+        most_bytes = self.welcome.max_frame_bytes
+        if len(stream) + len(original) > most_bytes > 0:
+            original = b""
+            # gRPC would end the whole stream for a message far above the limit; this one is refused as too large.
+            stream = stream[: most_bytes + 1]
         frame = pb().Frame(
             number=number, stream=stream, deadline_ms=deadline_ms, round_trip_ms=round_trip_ms, original=original
         )
@@ -178,7 +197,7 @@ class LinkClient:
         try:
             await self._call.write(data)
         except (grpc.RpcError, asyncio.InvalidStateError):
-            raise LinkError(await self._reason()) from None
+            raise await self._failure() from None
 
     async def finish(self) -> None:
         """Tell the receiver that no more frames come; their outcomes still do. Errors are those of `send`."""
@@ -186,30 +205,31 @@ class LinkClient:
         try:
             await self._call.done_writing()
         except (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
-            raise LinkError(await self._reason()) from None
+            raise await self._failure() from None
 
     async def answers(self) -> AsyncIterator[Outcome]:
         """Yield the outcomes of frames in the order in which they are ready, until no more come.
 
         Raises:
-            LinkError: the connection broke, or the receiver ended the stream with an error.
+            UnreachableError: the connection broke or the receiver is closing.
+            LinkError: the receiver ended the stream for another reason.
         """
         grpc = import_grpc()
         while True:
             try:
                 data = await self._call.read()
             except (grpc.RpcError, asyncio.InvalidStateError):
-                raise LinkError(await self._reason()) from None
+                raise await self._failure() from None
             if data is grpc.aio.EOF:
                 if await self._call.code() != grpc.StatusCode.OK:
-                    raise LinkError(await self._reason())
+                    raise await self._failure()
                 return
             outcome = read_outcome(_message(data))
             if outcome is not None:
                 yield outcome
 
-    async def _reason(self) -> str:
-        return await _reason(self.endpoint, self._ending, welcomed=True)
+    async def _failure(self) -> LinkError:
+        return await _failure(self.endpoint, self._ending, welcomed=True)
 
     async def close(self) -> None:
         """End the stream; frames and answers that are under way are lost."""
@@ -234,7 +254,7 @@ def _message(data: bytes) -> Any:
     message = pb().FromReceiver()
     try:
         message.ParseFromString(data)
-    except Exception:  # protobuf's DecodeError, and whatever else its parser raises
+    except Exception:  # protobuf's DecodeError, and other errors of its parser
         raise LinkError("what listens there is no gosvae receiver: its message cannot be read") from None
     return message
 
@@ -291,8 +311,8 @@ def _of_a_failed_write(code: Any, details: str) -> bool:
     return code is import_grpc().StatusCode.INTERNAL and "from Core" in details
 
 
-async def _reason(endpoint: Endpoint, ending: _Ending, *, welcomed: bool) -> str:
-    """Return one line that says why a call ended and what to do; details of gRPC stand in brackets at the end.
+async def _failure(endpoint: Endpoint, ending: _Ending, *, welcomed: bool) -> LinkError:
+    """Return the error whose line says why a call ended and what to do; details of gRPC stand in brackets at the end.
 
     A receiver that closes and a connection that breaks can reach a sender as any of several statuses, depending on what
     is on its way at that moment, so all of them have the same line.
@@ -302,12 +322,13 @@ async def _reason(endpoint: Endpoint, ending: _Ending, *, welcomed: bool) -> str
     details = " ".join(details.split())[:300]
     if code in (status.OK, status.UNAVAILABLE, status.CANCELLED, status.UNKNOWN, status.INTERNAL, status.ABORTED):
         line = (ENDED if welcomed else NOBODY).format(endpoint=endpoint)
-        return f"{line} [{code.name.lower()}: {details}]" if details else line
+        return UnreachableError(f"{line} [{code.name.lower()}: {details}]" if details else line)
     match code:
         case status.UNAUTHENTICATED:
-            return f"the receiver at {endpoint} refuses: {details}; give its token"
+            return LinkError(f"the receiver at {endpoint} refuses: {details}; give its token")
         case status.UNIMPLEMENTED:
-            return f"what listens at {endpoint} is no gosvae receiver"
+            return LinkError(f"what listens at {endpoint} is no gosvae receiver")
         case status.RESOURCE_EXHAUSTED if welcomed:
-            return f"a message is longer than one end of the link takes: send smaller frames [{details}]"
-    return f"the receiver at {endpoint} refuses: {details or code.name.lower()}"
+            return LinkError(f"a message is longer than one end of the link takes: send smaller frames [{details}]")
+    kind = UnreachableError if code is status.RESOURCE_EXHAUSTED else LinkError  # too many streams: try again later
+    return kind(f"the receiver at {endpoint} refuses: {details or code.name.lower()}")

@@ -7,145 +7,16 @@ import contextlib
 import queue
 import threading
 import time
-from abc import ABC, abstractmethod
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from gosvae.errors import LinkError
-from gosvae.protocol.frames import Answer, Reason
-from gosvae.sender.client import ENDED, LinkClient
-from gosvae.sender.sources import as_jpeg
+from gosvae.sender.target import SenderCounters, Target
 from gosvae.sender.transmitter import Transmitter
 from gosvae.sender.udp import UdpSender
 from gosvae.tensors import ImageArray
-
-DRAIN_S = 10.0
-"""Seconds that answers are waited for at the end."""
-RECENT = 4096
-"""Number of the latest frames whose times are kept."""
-OnAnswer = Callable[[Answer], None]
-"""Function that is called with every answer."""
-
-
-@dataclass
-class SenderCounters:
-    """Numbers of frames of a sender, and times in ms.
-
-    Attributes:
-        sent: number of frames that were sent.
-        stream_bytes: number of bytes of their streams.
-        link_bytes: number of bytes that they took on the link.
-        answered: number of frames that were answered.
-        dropped: number of frames that the receiver dropped, by `Reason`.
-        round_trips_ms: times from sending to the answer, of the latest frames.
-        coding_ms: times of compression alone, of the latest pictures.
-    """
-
-    sent: int = 0
-    stream_bytes: int = 0
-    link_bytes: int = 0
-    answered: int = 0
-    dropped: Counter[Reason] = field(default_factory=Counter)
-    round_trips_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
-    coding_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
-
-
-class Target(ABC):
-    """Destination of frames."""
-
-    counters: SenderCounters
-
-    @abstractmethod
-    async def send(self, number: int, stream: bytes, image_uint8_HW3: ImageArray) -> int:
-        """Send a frame and return the number of bytes that it takes on the link.
-
-        Raises:
-            LinkError: the stream has ended.
-        """
-
-    @abstractmethod
-    async def finish(self) -> None:
-        """Wait for the answers that are missing; errors are those of `send`."""
-
-    def room(self, link_bytes: float) -> int:
-        """Return the number of bytes of stream that fit into `link_bytes` on the link, by the frames so far."""
-        counters = self.counters
-        share = counters.stream_bytes / counters.link_bytes if counters.link_bytes else 1.0
-        return int(link_bytes * share)
-
-
-class GrpcTarget(Target):
-    """Receiver over gRPC; outcomes of frames are read in a task of their own.
-
-    Args:
-        client: connection to the receiver.
-        originals: whether to send every picture along, as a JPEG, for the receiver's page.
-        on_answer: function that is called with every answer.
-    """
-
-    def __init__(self, client: LinkClient, *, originals: bool = False, on_answer: OnAnswer | None = None) -> None:
-        self.counters = SenderCounters()
-        self._client, self._originals, self._on_answer = client, originals, on_answer
-        self._sent_s: dict[int, float] = {}
-        self._room = asyncio.Event()
-        self._reader = asyncio.create_task(self._read())
-        self._reader.add_done_callback(self._read_all)
-
-    async def _read(self) -> None:
-        counters = self.counters
-        async for outcome in self._client.answers():
-            sent_s = self._sent_s.pop(outcome.number, None)
-            self._room.set()
-            if isinstance(outcome, Answer):
-                counters.answered += 1
-                if sent_s is not None:
-                    counters.round_trips_ms.append(1000.0 * (time.monotonic() - sent_s))
-                if self._on_answer is not None:
-                    self._on_answer(outcome)
-            else:
-                counters.dropped[outcome.reason] += 1
-
-    def _read_all(self, reader: asyncio.Task[None]) -> None:
-        """Wake up `send`, because no more answers come; mark the error as read, which `send` and `finish` raise."""
-        if not reader.cancelled():
-            reader.exception()
-        self._room.set()
-
-    def _check(self) -> None:
-        """Raise `LinkError` if no more answers can come."""
-        if self._reader.done():
-            self._reader.result()
-            raise LinkError(ENDED.format(endpoint=self._client.endpoint))
-
-    async def send(self, number: int, stream: bytes, image_uint8_HW3: ImageArray) -> int:
-        """Send a frame; wait while the receiver has as many frames without an answer as it allows."""
-        while len(self._sent_s) >= self._client.welcome.max_pending_frames:
-            self._check()
-            self._room.clear()
-            await self._room.wait()
-        self._check()
-        self._sent_s[number] = time.monotonic()
-        trips_ms = self.counters.round_trips_ms
-        return await self._client.send(
-            number,
-            stream,
-            round_trip_ms=trips_ms[-1] if trips_ms else 0.0,
-            original=as_jpeg(image_uint8_HW3) if self._originals else b"",
-        )
-
-    async def finish(self) -> None:
-        await self._client.finish()
-        async with asyncio.timeout(DRAIN_S):
-            await self._reader
-
-    @property
-    def unanswered(self) -> int:
-        """Number of frames without an outcome."""
-        return len(self._sent_s)
 
 
 class UdpTarget(Target):
@@ -224,7 +95,7 @@ async def send_pictures(
 
     Raises:
         ImageError, LinkError: as in the source and the target.
-        TimeoutError: answers are missing after `DRAIN_S` seconds at the end.
+        TimeoutError: answers are missing at the end, as in the target's `finish`.
     """
     feed, loop = _Feed(pictures), asyncio.get_running_loop()
     coder = ThreadPoolExecutor(1, thread_name_prefix="gosvae-coder")

@@ -5,6 +5,7 @@ Axis legend: H and W pixels, 3 RGB channels.
 
 from __future__ import annotations
 
+import logging
 import struct
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,12 +18,17 @@ import numpy as np
 from PIL import Image
 
 from gosvae.errors import ImageError, MissingDependencyError
-from gosvae.images import IMAGE_SUFFIXES, MAX_PIXELS, read_image
+from gosvae.images import MAX_PIXELS, read_image
 from gosvae.tensors import ImageArray
+from gosvae.walk import find_images, printable
+
+log = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".y4m", ".gif"})
 MAX_PICTURE_BYTES = 2**28
 """Greatest number of bytes of a picture on the standard input."""
+MAX_DAMAGED_FRAMES = 25
+"""Number of damaged frames in a row that end a video or camera."""
 CAMERA = "camera:"
 _LENGTH = struct.Struct(">I")
 _PPM_FIELD_CHARACTERS = 16
@@ -31,14 +37,18 @@ _PPM_FIELD_CHARACTERS = 16
 def open_source(names: Sequence[str], stdin: BinaryIO) -> Iterator[ImageArray]:
     """Return an iterator over pictures, uint8 (H, W, 3), that reads each one when it is asked for.
 
+    After the `ImageError` of one file, the iterator goes on with the next file. Damaged frames of a video or camera are
+    stepped over and counted in the log. Frames are turned upright as the video says.
+
     Args:
-        names: any number of image files and of folders of them, which are read in the order of their names; or one
-            video file, one `camera:FORMAT:DEVICE` such as `camera:v4l2:/dev/video0` (a format that FFmpeg knows), or
+        names: any number of image files and of folders, whose images are read as `find_images` lists them; or one video
+            file, one `camera:FORMAT:DEVICE` such as `camera:v4l2:/dev/video0` (a format that FFmpeg knows), or
             `-`.
         stdin: standard input, which `-` reads; see `read_pictures`.
 
     Raises:
-        ImageError: A source does not exist, or is not a picture; the latter is raised when its turn comes.
+        ImageError: A source does not exist, or is not a picture; the latter is raised when its turn
+            comes. Of a video or camera: `MAX_DAMAGED_FRAMES` in a row are damaged.
         MissingDependencyError: PyAV is needed and not installed.
     """
     if not names:
@@ -55,16 +65,16 @@ def open_source(names: Sequence[str], stdin: BinaryIO) -> Iterator[ImageArray]:
         return _camera(_open_video(device, form))
     if special:
         return _frames(_open_video(names[0], None))
-    return _read_files(_image_files(names))
+    return PictureFiles(_image_files(names))
 
 
 def is_video(name: str) -> bool:
-    """Whether a file's name says that it is a video."""
+    """Return whether a file's name says that it is a video."""
     return Path(name).suffix.lower() in VIDEO_SUFFIXES
 
 
 def video_fps(name: str) -> float | None:
-    """Return the frames a second of a video file; None if the file does not say. Errors are those of `open_source`."""
+    """Return the frames a second of a video file; None if it does not say. Errors are those of `open_source`."""
     with _open_video(name, None) as container:
         rate = container.streams.video[0].average_rate
         return float(rate) if rate else None
@@ -75,19 +85,25 @@ def _image_files(names: Sequence[str]) -> list[Path]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            found = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
-            if not found:
-                raise ImageError(f"no images in the folder {path}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
-            files += found
+            found = find_images(path)
+            if found.left_out:
+                log.warning("%s", found.note())
+            files += found.files
         elif path.is_file():
             files.append(path)
         else:
-            raise ImageError(f"cannot open {path}: no such file or folder")
+            raise ImageError(f"cannot open {printable(path)}: no such file or folder")
     return files
 
 
-def _read_files(files: Sequence[Path]) -> Iterator[ImageArray]:
-    return (read_image(file) for file in files)
+class PictureFiles(Iterator[ImageArray]):
+    """Pictures of files, one after the other; after an `ImageError` for a file the next one can be asked for."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = iter(files)
+
+    def __next__(self) -> ImageArray:
+        return read_image(next(self._files))
 
 
 def read_pictures(stream: BinaryIO) -> Iterator[ImageArray]:
@@ -167,21 +183,91 @@ def _open_video(name: str, form: str | None) -> Any:
         raise MissingDependencyError(f"videos and cameras need PyAV ({error}): pip install 'gosvae[video]'") from None
     try:
         container = av.open(name, format=form)
-    except (OSError, ValueError) as error:  # av.FFmpegError is one of them
-        raise ImageError(f"cannot open {name}: {getattr(error, 'strerror', None) or error}") from None
+    except (OSError, ValueError, av.FFmpegError) as error:
+        raise ImageError(f"cannot open {printable(name)}: {_reason(error)}") from None
     if not container.streams.video:
         container.close()
-        raise ImageError(f"{name} has no pictures in it")
+        raise ImageError(f"{printable(name)} has no pictures in it")
     return container
 
 
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+class _Damage:
+    """Count of the damaged frames of a video or camera."""
+
+    def __init__(self, name: str) -> None:
+        self._name = printable(name)
+        self._total = self._in_a_row = 0
+
+    def step_over(self, reason: str) -> None:
+        """Count a damaged frame and tell of the 1st, 10th, 100th and so on.
+
+        Raises:
+            ImageError: `MAX_DAMAGED_FRAMES` are damaged in a row.
+        """
+        self._total, self._in_a_row = self._total + 1, self._in_a_row + 1
+        if self._in_a_row >= MAX_DAMAGED_FRAMES:
+            raise ImageError(f"{self._name} is damaged: {self._in_a_row} frames in a row, the last one: {reason}")
+        if str(self._total).strip("0") == "1":
+            log.warning("%s: damaged frame skipped (%s), %d so far", self._name, reason, self._total)
+
+    def intact(self) -> None:
+        """End a row of damaged frames."""
+        self._in_a_row = 0
+
+    def tell(self) -> None:
+        """Tell the number of damaged frames, if there are any."""
+        if self._total:
+            log.warning("%s: damaged frames skipped in all: %d", self._name, self._total)
+
+
 def _frames(container: Any) -> Iterator[ImageArray]:
+    """Yield the upright pictures of a video or camera; damaged frames are stepped over."""
+    from av import FFmpegError
+
+    errors = (OSError, ValueError, FFmpegError)
+    damage = _Damage(container.name)
+
+    def packets() -> Iterator[Any]:
+        while True:
+            try:
+                yield from container.demux(video=0)
+            except errors as error:
+                damage.step_over(_reason(error))
+            else:
+                return
+
     with container:
-        try:
-            for frame in container.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
-        except (OSError, ValueError) as error:
-            raise ImageError(f"{container.name} is damaged: {getattr(error, 'strerror', None) or error}") from None
+        for packet in packets():
+            try:
+                frames = packet.decode()
+                pictures = [_upright(frame) for frame in frames if not frame.is_corrupt]
+            except errors as error:
+                damage.step_over(_reason(error))
+                continue
+            for _ in frames[len(pictures) :]:
+                damage.step_over("the decoder marks it as corrupt")
+            if pictures:
+                damage.intact()
+            yield from pictures
+    damage.tell()
+
+
+def _upright(frame: Any) -> ImageArray:
+    """Return a frame as players show it: turned and mirrored by its display matrix, to the nearest quarter turn."""
+    image_uint8_HW3: ImageArray = frame.to_ndarray(format="rgb24")
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return image_uint8_HW3
+    # A pixel at (x, y) is shown at (a x + c y, b x + d y).
+    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        image_uint8_HW3 = image_uint8_HW3.transpose(1, 0, 2)
+        a, d = c, b
+    return np.ascontiguousarray(image_uint8_HW3[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 class _Newest:

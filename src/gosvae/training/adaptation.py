@@ -1,4 +1,4 @@
-"""Adaptation of an expert to a codec: a copy of it learns to give on reconstructions what it gives on originals.
+"""Adaptation of an expert to a codec: a copy of it learns to give the same output on reconstructions as on originals.
 
 This needs no labels and no extra bits: the targets are the frozen expert's class probabilities on the originals. It is
 not part of the paper's protocol, whose expert is frozen, so results must be reported separately.
@@ -106,7 +106,7 @@ def adaptation_stage(steps: int) -> StageConfig:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """The fine-tuning of a copy of an expert on what a codec makes of images.
+    """The fine-tuning of a copy of an expert on a codec's reconstructions.
 
     Attributes:
         codec: codec of the link; a VQ or variable-rate codec.
@@ -155,7 +155,7 @@ def adapt_expert(
     max_minutes: float | None = None,
     progress: bool = True,
 ) -> Outcome:
-    """Fine-tune a copy of the expert on what the codec makes of images; `folder` then holds it, for `load_expert`.
+    """Fine-tune a copy of the expert on the codec's reconstructions; `folder` then has the copy, for `load_expert`.
 
     Args:
         codec, expert, seen, stage: see `Adaptation`.

@@ -1,4 +1,4 @@
-"""Training of GESCO: a diffusion model learns to draw pictures from the expert's class maps.
+"""Training of GESCO: a diffusion model learns to generate pictures from the expert's class maps.
 
 Axis legend: B images, 3 RGB channels, L label channels, H and W pixels.
 """
@@ -53,7 +53,7 @@ class GescoTask(TrainingTask):
 
     def forward(self, x_B3HW: Tensor, labels_BHW: Tensor | None, wanted: frozenset[str]) -> dict[str, Tensor]:
         """Return the terms at random diffusion steps, one for each picture."""
-        del labels_BHW, wanted  # no labels are needed: the map is what the expert sees
+        del labels_BHW, wanted  # no labels are needed: the map is the expert's
         device, config, generator = x_B3HW.device, self._diffusion.config, self._generator
         # The class is an argmax, which rounding to bfloat16 could change.
         with torch.autocast(device.type, enabled=False):

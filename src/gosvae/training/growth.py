@@ -12,7 +12,7 @@ from gosvae.codecs.checkpoint import CodecCheckpoint, load_weights
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
 
 _MAY_BE_NEW = ("context.", "decoder.from_lost.")
-"""Prefixes of weights that a checkpoint may lack: the context model is kept apart, early decoders knew no erasures."""
+"""Prefixes of weights that may be missing: of the context model, which is stored apart, and of older decoders."""
 
 
 def can_grow(model: VariableRateConfig, into: VariableRateConfig) -> bool:

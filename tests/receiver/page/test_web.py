@@ -90,7 +90,9 @@ def served(test: Callable[[WebServer], object], **options: object) -> None:
 
     async def up() -> None:
         async with Engine(perception(), PATIENT) as engine:
-            board = Board(engine, lambda sender: (EVIL, 12.5) if sender == "grpc:1" else None)
+            board = Board(
+                engine, lambda sender: (EVIL, 12.5) if sender == "grpc:1" else None, connected=lambda: ("grpc:1",)
+            )
             metrics = Metrics(engine)
             async with WebServer(LOOPBACK, board, metrics.render, **options) as server:  # type: ignore[arg-type]
                 loop = asyncio.get_running_loop()
@@ -113,7 +115,7 @@ def submit(server: WebServer, frame: Frame) -> None:
 
 def test_the_state_tells_what_happened() -> None:
     def test(server: WebServer) -> None:
-        assert state(server)["selected"] is None
+        assert state(server)["selected"]["note"].endswith("no frame of it has come yet.")  # type: ignore[index]
         for n in range(4):
             submit(server, Frame("grpc:1", n, stream(n)))
         submit(server, Frame("grpc:1", 4, b"garbage"))
@@ -129,7 +131,7 @@ def test_the_state_tells_what_happened() -> None:
         assert tree["engine"] == {"received": 7, "answered": 6, "waiting": 0, "dropped": {"damaged": 1}}
         assert [c["name"] for c in tree["classes"]] == list(perception().class_names)  # type: ignore[attr-defined]
         detail = tree["selected"]
-        assert detail["series"]["lost"] == [0, 0, 0, 0, 1]  # type: ignore[index]
+        assert detail["series"]["lost"] == [0, 0, 0, 0, 2]  # type: ignore[index]
         assert state(server, "nobody")["selected"]["id"] == "grpc:1"  # type: ignore[index]
 
     served(test)

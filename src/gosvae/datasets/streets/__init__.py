@@ -1,4 +1,4 @@
-"""`streets`: a procedural generator of labelled driving scenes, the data set that is always at hand."""
+"""Data set `streets`: labelled driving scenes from a procedural generator, which needs no files."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ CLASS_NAMES = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
 )  # fmt: skip
 SMALLEST = 16
-"""Least height and width, in pixels."""
+"""Smallest height and width of a picture, in pixels."""
 
 
 class Streets(Dataset):
-    """Rendered street scenes with CamVid's 11 classes (labels 0 to 10, in the order of `class_names`).
+    """Dataset of rendered street scenes with CamVid's 11 classes (labels 0 to 10, in the order of `class_names`).
 
-    A perspective street with houses, trees, poles, signs, fences, vehicles and people under varied light, haze, blur
-    and noise. Picture and labels come from the same geometry, far to near. Lane markings are road, grass and hedges
-    are tree, signal heads are sign, vans and buses are car, as in CamVid. No pixel is void (255).
+    A scene is a street in perspective with houses, trees, poles, signs, fences, vehicles and people, under varied
+    light, haze, blur and noise. Picture and labels come from the same geometry, far to near. Lane markings are road,
+    grass and hedges are tree, signal heads are sign, vans and buses are car, as in CamVid. No pixel is void (255).
 
     `Streets(count, seed, height, width)[i]` depends on (seed, i, height, width) only, on every machine with the
     same versions of NumPy and Pillow.
 
     Args:
         count: number of scenes.
-        seed: of all scenes; another seed gives other scenes.
-        height, width: of the pictures, in pixels, at least 16.
+        seed: seed of all scenes; another seed gives other scenes.
+        height, width: size of the pictures in pixels, at least 16.
 
     Raises:
         DatasetError: a negative count or a picture under 16 pixels.
@@ -52,7 +52,7 @@ class Streets(Dataset):
         return self.count
 
     def __getitem__(self, index: int) -> Sample:
-        """Scene `index`: uint8 (height, width, 3) with labels uint8 (height, width).
+        """Return scene `index`: uint8 (height, width, 3) with labels uint8 (height, width).
 
         Raises:
             IndexError: `index` is not in 0..count-1.
@@ -75,7 +75,7 @@ class Streets(Dataset):
 
 
 def _make_camera(dice: Dice, height: int, width: int) -> Camera:
-    """A dash camera with a varied lens, mounting height and vanishing point."""
+    """Return a dash camera with a random lens, mounting height and vanishing point."""
     return Camera(
         focal=dice.between(0.62, 0.95) * (height + width) / 1.5 * SUPERSAMPLING,
         height_m=dice.between(1.25, 1.9),

@@ -1,4 +1,4 @@
-"""Buildings and fences: what lines a street."""
+"""Buildings and fences along a street."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Wall:
         return float((dx * dx + dz * dz) ** 0.5)
 
     def at(self, t: float, y: float) -> Point:
-        """The point a share `t` along the wall, at height `y`."""
+        """Return the point at a share `t` of the wall's length, at height `y`."""
         return self.near[0] + (self.far[0] - self.near[0]) * t, y, self.near[1] + (self.far[1] - self.near[1]) * t
 
     def quad(self, t0: float, t1: float, y0: float, y1: float) -> list[Point]:
@@ -44,7 +44,7 @@ def _glass(stage: Stage) -> Rgb:
 
 
 def _windows(stage: Stage, wall: Wall, y0: float, y1: float, rgb: Rgb, level: float) -> None:
-    """A grid of windows with frames and sills over the heights y0 to y1."""
+    """Draw a grid of windows with frames and sills from height y0 to height y1."""
     dice = stage.dice
     pitch, storey = dice.between(1.9, 3.4), dice.between(2.8, 3.5)
     wide, tall, rise = dice.between(0.4, 0.72), dice.between(0.45, 0.68), dice.between(0.2, 0.3)
@@ -75,7 +75,7 @@ def _windows(stage: Stage, wall: Wall, y0: float, y1: float, rgb: Rgb, level: fl
 
 
 def _ground_floor(stage: Stage, wall: Wall, top: float, rgb: Rgb, level: float) -> None:
-    """Shops with a coloured fascia, or doors and windows."""
+    """Draw shops with a coloured fascia, or doors and windows."""
     dice = stage.dice
     shops = max(1, int(wall.length / dice.between(5, 9)))
     for shop in range(shops):
@@ -98,7 +98,7 @@ def _ground_floor(stage: Stage, wall: Wall, top: float, rgb: Rgb, level: float) 
 
 
 def draw_building(stage: Stage, wall: Wall, height: float, depth: float, *, pitched: bool) -> None:
-    """A house behind `wall`: facade with windows, the end wall that faces the camera, and a roof."""
+    """Draw a house behind `wall`: facade with windows, the end wall that faces the camera, and a roof."""
     dice, side = stage.dice, wall.side
     ends = [stage.camera.at(x, 0, z)[0] for x, z in (wall.near, wall.far, (wall.near[0] + side * depth, wall.near[1]))]
     if max(ends) < 0 or min(ends) > stage.width:
@@ -133,7 +133,7 @@ def draw_building(stage: Stage, wall: Wall, height: float, depth: float, *, pitc
 
 
 def draw_fence(stage: Stage, wall: Wall, height: float, style: int, rgb: Rgb) -> None:
-    """A stretch of fence: 0 palisade, 1 close boards, 2 low wall with railing, 3 guard rail."""
+    """Draw a stretch of fence: 0 palisade, 1 close boards, 2 low wall with railing, 3 guard rail."""
     light = stage.light.on(-wall.side, 0, 0)
     dark = mix(rgb, (50, 58, 46), 0.75)
     if style == 3:

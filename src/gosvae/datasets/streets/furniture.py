@@ -11,7 +11,7 @@ LEAVES: dict[str, tuple[Rgb, ...]] = {
     "autumn": ((150, 104, 40), (126, 88, 44), (98, 96, 48), (164, 124, 52)),
     "spring": ((104, 130, 60), (88, 116, 54), (120, 136, 74), (74, 102, 52)),
 }
-# Outlines of leaf clusters, by hand: jagged, about of radius 1.
+# Jagged outlines of leaf clusters, drawn by hand, with a radius of about 1.
 CLUSTERS = np.array((
     ((1, 0), (0.6, 0.35), (0.75, 0.8), (0.1, 0.7), (-0.3, 1), (-0.5, 0.5), (-1, 0.3), (-0.7, -0.2), (-0.8, -0.7),
      (-0.2, -0.65), (0.2, -1), (0.5, -0.6), (0.9, -0.6)),
@@ -23,7 +23,7 @@ CLUSTERS = np.array((
 
 
 def draw_crown(stage: Stage, u: float, v: float, ru: float, rv: float, z: float, rgb: Rgb, *, cone: bool) -> None:
-    """Leaves as ragged clusters in an ellipse (or cone) around canvas position (u, v), lit from the sun's side."""
+    """Draw leaves as ragged clusters in an ellipse (or cone) around canvas position (u, v), lit from the sun's side."""
     generator, light = stage.dice.generator, stage.light
     if u + ru * 1.4 < 0 or u - ru * 1.4 > stage.width:
         return
@@ -49,7 +49,7 @@ def draw_crown(stage: Stage, u: float, v: float, ru: float, rv: float, z: float,
 
 
 def draw_tree(stage: Stage, x: float, z: float, height: float, rgb: Rgb, *, cone: bool) -> None:
-    """A tree: trunk, branches, crown."""
+    """Draw a tree: trunk, branches, crown."""
     dice, m = stage.dice, stage.pixels_per_metre(z)
     (u, v), bark = stage.camera.at(x, 0, z), dice.tint((84, 70, 56), 16)
     clear, radius = height * dice.between(0.22, 0.34), height * dice.between(0.26, 0.36)
@@ -70,13 +70,13 @@ def draw_tree(stage: Stage, x: float, z: float, height: float, rgb: Rgb, *, cone
 
 
 def draw_bush(stage: Stage, x: float, z: float, height: float, rgb: Rgb) -> None:
-    """A bush on the ground, or a piece of a hedge."""
+    """Draw a bush on the ground, or a piece of a hedge."""
     m, (u, v) = stage.pixels_per_metre(z), stage.camera.at(x, 0, z)
     draw_crown(stage, u, v - height * 0.45 * m, height * 0.75 * m, height * 0.5 * m, z, rgb, cone=False)
 
 
 def draw_lamp(stage: Stage, x: float, z: float, height: float, reach: float) -> None:
-    """A street lamp with an arm of `reach` metres (signed) over the road."""
+    """Draw a street lamp with an arm of `reach` metres (signed) over the road."""
     m, (u, v) = stage.pixels_per_metre(z), stage.camera.at(x, 0, z)
     rgb = stage.dice.pick(((112, 116, 118), (70, 74, 76), (140, 142, 140)))
     top = v - height * m
@@ -90,7 +90,7 @@ def draw_lamp(stage: Stage, x: float, z: float, height: float, reach: float) -> 
 
 
 def draw_traffic_light(stage: Stage, x: float, z: float) -> None:
-    """A post with a signal head; the head counts as a sign, as in CamVid."""
+    """Draw a post with a signal head; the head counts as a sign, as in CamVid."""
     m, (u, v), dice = stage.pixels_per_metre(z), stage.camera.at(x, 0, z), stage.dice
     height = dice.between(3.0, 3.6)
     stage.stroke([(u, v), (u, v - height * m)], 0.16 * m, (92, 94, 96), z, POLE)
@@ -103,7 +103,7 @@ def draw_traffic_light(stage: Stage, x: float, z: float) -> None:
 
 
 def draw_sign(stage: Stage, x: float, z: float) -> None:
-    """A post with a round, triangular, rectangular or octagonal sign and a simple symbol."""
+    """Draw a post with a round, triangular, rectangular or octagonal sign and a simple symbol."""
     m, (u, v), dice = stage.pixels_per_metre(z), stage.camera.at(x, 0, z), stage.dice
     height, r = dice.between(2.1, 2.9), dice.between(0.34, 0.5)
     grey = dice.tint((150, 152, 154), 25)
@@ -142,6 +142,6 @@ def draw_sign(stage: Stage, x: float, z: float) -> None:
 
 
 def _bar(stage: Stage, u: float, v: float, half_u: float, half_v: float, rgb: Rgb, z: float) -> None:
-    """An upright rectangle on a sign."""
+    """Draw an upright rectangle on a sign."""
     corners = [(u - half_u, v - half_v), (u + half_u, v - half_v), (u + half_u, v + half_v), (u - half_u, v + half_v)]
     stage.shape(corners, rgb, z, SIGN)

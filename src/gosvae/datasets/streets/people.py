@@ -14,7 +14,7 @@ HAIRS: tuple[Rgb, ...] = ((40, 30, 24), (92, 62, 40), (26, 24, 24), (168, 136, 9
 
 
 def draw_pedestrian(stage: Stage, x: float, z: float, height: float) -> None:
-    """A walking or standing person of `height` metres."""
+    """Draw a walking or standing person of `height` metres."""
     dice, foot = stage.dice, stage.camera.at(x, 0, z)
     m = stage.pixels_per_metre(z) * height / 1.75
     coat, legs = dice.tint(dice.pick(CLOTHES), 14), dice.tint(dice.pick(TROUSERS), 10)
@@ -58,7 +58,7 @@ def _head(stage: Stage, at: tuple[float, float], m: float, z: float, label: int,
 
 
 def draw_bicyclist(stage: Stage, x: float, z: float, *, across: bool) -> None:
-    """A rider seen from behind or the front, or from the side where they ride across the view."""
+    """Draw a bicyclist from behind or the front, or from the side if they ride across the view."""
     (_side_view if across else _end_view)(stage, x, z)
 
 

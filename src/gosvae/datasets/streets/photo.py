@@ -1,4 +1,4 @@
-"""From geometry to a photograph: sky, surface texture, and what lens and sensor add."""
+"""Photographic look of a scene: light, sky, surface texture, and the effects of lens and sensor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TEXTURE[[SKY, ROAD, BUILDING, TREE]] = ((0.0, 0.0), (0.03, 0.02), (0.05, 0.07),
 
 
 def make_light(dice: Dice) -> tuple[Light, Rgb, Rgb]:
-    """Roll a light, with the colours of the sky at the zenith and at the horizon."""
+    """Return a random light, with the colours of the sky at the zenith and at the horizon."""
     weather = dice.pick(("sunny", "sunny", "hazy", "overcast", "overcast", "dusk"))
     sun_height = dice.between(0.45, 1.6)
     sun = unit(dice.between(-1, 1), sun_height, dice.between(-1, 1))
@@ -38,7 +38,7 @@ def make_light(dice: Dice) -> tuple[Light, Rgb, Rgb]:
 
 
 def noise(dice: Dice, height: int, width: int, rows: int, columns: int) -> FloatArray:
-    """Smooth value noise in [-1, 1], shape (height, width), from a grid of rows x columns random values."""
+    """Return smooth value noise in [-1, 1], shape (height, width), from a grid of rows x columns random values."""
     grid = dice.generator.integers(0, 256, (rows, columns), dtype=np.uint8)
     if (rows, columns) != (height, width):
         grid = np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
@@ -46,7 +46,7 @@ def noise(dice: Dice, height: int, width: int, rows: int, columns: int) -> Float
 
 
 def make_background(dice: Dice, camera: Camera, height: int, width: int, zenith: Rgb, horizon: Rgb) -> Image.Image:
-    """A supersampled RGBA canvas of sky: a gradient with clouds, class 0 in the fourth channel."""
+    """Return a supersampled RGBA canvas of sky: a gradient with clouds, class 0 in the fourth channel."""
     rows, columns = height // 2, width // 2  # clouds are soft: a coarse sky is enough
     t = np.clip(np.arange(rows, dtype=np.float32)[:, None, None] * np.float32(2 * SUPERSAMPLING / camera.v0), 0, 1)
     sky = np.array(zenith, np.float32) * (1 - t) + np.array(horizon, np.float32) * t
@@ -65,14 +65,14 @@ def make_background(dice: Dice, camera: Camera, height: int, width: int, zenith:
 
 
 def texture_ground(dice: Dice, camera: Camera, shade: Image.Image) -> None:
-    """Fill the ground's shade map with grain that lies in perspective on the ground plane."""
+    """Fill the ground's shade map with grain, drawn in the perspective of the ground plane."""
     width, height = shade.size
     s = np.float32(SUPERSAMPLING)
     first = min(height - 1, max(0, int(camera.v0 / SUPERSAMPLING) + 2))
     rows = np.arange(first, height, dtype=np.float32)[:, None] * s
     z = np.float32(camera.focal * camera.height_m) / (rows - np.float32(camera.v0))
     x = (np.arange(width, dtype=np.float32)[None] * s - np.float32(camera.u0)) * z / np.float32(camera.focal)
-    x += np.float32(1033)  # positive, so that truncation rounds down; the seams of the grain lie 9 m beside the camera
+    x += np.float32(1033)  # positive, so that truncation rounds down; the seams of the grain are 9 m beside the camera
     coarse, fine = noise(dice, 256, 256, 40, 40), noise(dice, 256, 256, 256, 256)
     grain = coarse[(z * 6).astype(np.int32) & 255, (x * 14).astype(np.int32) & 255] * np.float32(0.06)
     near = np.float32(8) / (np.float32(8) + z)
@@ -84,7 +84,7 @@ def texture_ground(dice: Dice, camera: Camera, shade: Image.Image) -> None:
 
 
 def expose(dice: Dice, rgb_HW3: FloatArray, labels_HW: npt.NDArray[np.uint8], light: Light) -> npt.NDArray[np.uint8]:
-    """Texture, sun glare, white balance, exposure, contrast, vignetting, blur and sensor noise; uint8 (H, W, 3)."""
+    """Add texture, glare, white balance, exposure, contrast, vignetting, blur and noise; return uint8 (H, W, 3)."""
     height, width = labels_HW.shape
     strength = _TEXTURE[labels_HW]
     fine = noise(dice, height, width, height, width)  # one value a pixel
@@ -103,7 +103,7 @@ def expose(dice: Dice, rgb_HW3: FloatArray, labels_HW: npt.NDArray[np.uint8], li
     exposure = dice.between(0.82, 1.12) * (1 - 0.42 * light.dusk)
     gains *= np.float32(exposure) * np.array([1 + 0.05 * light.dusk, 1, 1 + 0.08 * light.dusk], np.float32)
     image *= gains * (1 - np.float32(dice.between(0.02, 0.16)) * (u * u + v * v))[..., None]
-    # A tone curve of +, -, *, / only: raises the mid tones and rolls the lights off.
+    # Tone curve of +, -, *, / only: it raises the middle tones and compresses the bright ones.
     bend = np.float32(dice.between(0.0, 0.35))
     levels = np.arange(256, dtype=np.float32) / np.float32(255)
     levels = levels * (1 + bend) / (1 + bend * levels)
@@ -114,7 +114,7 @@ def expose(dice: Dice, rgb_HW3: FloatArray, labels_HW: npt.NDArray[np.uint8], li
 
 
 def _blur(dice: Dice, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Sharp, slightly out of focus, or moved sideways."""
+    """Return the picture as it is, slightly out of focus, or blurred by a sideways motion."""
     how, amount = float(dice.random()), dice.between(0.3, 0.8)
     if how < 0.45:
         return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(amount)))

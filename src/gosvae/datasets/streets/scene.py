@@ -1,4 +1,4 @@
-"""The layout of a scene: the road and its ground, what lines it, what moves on it; drawn far to near."""
+"""Layout of a scene: the road and its ground, objects along it and traffic on it, drawn from far to near."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ FAR_M = 170.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What a street is like. Distances in metres; left is negative, the camera drives at x = 0.
+    """Plan of a street. Distances are in metres; left is negative, and the camera is at x = 0.
 
     Attributes:
-        style: "city", "suburb" or "park".
-        lane: width of a lane; `ahead` lanes lie right of the centre line, `oncoming` left of it.
-        centre: x of the centre line; left, right: edges of the road.
-        parking: (left, right), whether cars may park there.
-        paving: (left, right) widths of the pavements; verge: of the grass or plaza behind them.
-        bend: the road's x offset at distance z is bend * z * z.
+        style: kind of street, "city", "suburb" or "park".
+        lane: width of a lane.
+        centre: x of the centre line.
+        left, right: x of the edges of the road.
+        parking: whether cars may park at the (left, right) edge.
+        paving: (left, right) widths of the pavements.
+        verge: (left, right) widths of the grass or plaza behind the pavements.
+        bend: curvature of the road, whose x offset at distance z is bend * z * z.
         junction: z range of a side road on both sides, or None.
     """
 
@@ -43,21 +45,21 @@ class Plan:
     traffic: float
 
     def shift(self, x: float, z: float) -> float:
-        """Where a point at `x` metres beside the axis lies when the road has bent."""
+        """Return the x, on the bent road at distance `z`, of a point that is `x` metres beside its axis."""
         return x + self.bend * z * z
 
     def edge(self, side: int) -> float:
-        """x of the kerb."""
+        """Return the x of the kerb on a side."""
         return self.right if side > 0 else self.left
 
     def line(self, side: int) -> float:
-        """x of the line where gardens and houses begin."""
+        """Return the x of the line at which gardens and houses begin on a side."""
         i = side > 0
         return self.edge(side) + side * (self.paving[i] + self.verge[i])
 
 
 def make_plan(dice: Dice) -> Plan:
-    """Roll a street."""
+    """Return a random plan of a street."""
     style = dice.pick(("city", "city", "suburb", "suburb", "park"))
     lane = dice.between(2.9, 3.6)
     ahead, oncoming = dice.pick((1, 1, 1, 2)), dice.pick((0, 1, 1, 1, 2))
@@ -85,14 +87,14 @@ def make_plan(dice: Dice) -> Plan:
 
 
 class Scene:
-    """Places things on a stage and draws them. A thing's distance decides when it is drawn."""
+    """Scene that places things on a stage and draws them, in the order of their distance."""
 
     def __init__(self, stage: Stage, plan: Plan) -> None:
         self.stage, self.plan, self.dice = stage, plan, stage.dice
         self._things: list[tuple[float, Callable[[], None]]] = []
 
     def draw(self) -> None:
-        """Ground, then shadows, then all things far to near."""
+        """Draw the ground, then shadows, then all things from far to near."""
         self._ground()
         self._backdrop()
         for side in (-1, 1):
@@ -148,7 +150,7 @@ class Scene:
         self._markings()
 
     def _slabs(self, paving: Rgb) -> None:
-        """Joints between the slabs of the pavements."""
+        """Draw the joints between the slabs of the pavements."""
         joint = (paving[0] - 22, paving[1] - 22, paving[2] - 22)
         pitch = self.dice.between(0.9, 1.8)
         for side in (-1, 1):
@@ -188,10 +190,10 @@ class Scene:
                 self._strip(x, x + 0.5, crossing, crossing + 2.8, white, ROAD)
             self._strip(plan.centre, plan.right, crossing - 1.6, crossing - 1.25, white, ROAD)
 
-    # What lines the street
+    # Objects along the street
 
     def _backdrop(self) -> None:
-        """Far houses and trees where the street ends."""
+        """Add distant houses and trees at the end of the street."""
         dice, shift = self.dice, self.plan.shift
         x = -200.0
         while x < 200:
@@ -207,7 +209,7 @@ class Scene:
             x += wide * 0.6
 
     def _line_with_lots(self, side: int) -> None:
-        """Houses, gardens and parks from the camera to the far end."""
+        """Add houses, gardens and parks from the camera to the far end."""
         dice, plan = self.dice, self.plan
         built = {"city": 0.93, "suburb": 0.72, "park": 0.25}[plan.style]
         tall = {"city": dice.between(9, 20), "suburb": dice.between(5, 8), "park": dice.between(5, 9)}[plan.style]
@@ -281,7 +283,7 @@ class Scene:
             z = end
 
     def _furnish(self, side: int) -> None:
-        """Lamps, signs, traffic lights and street trees along the kerb."""
+        """Add lamps, signs, traffic lights and street trees along the kerb."""
         dice, plan, stage = self.dice, self.plan, self.stage
         kerb = plan.edge(side) + side * 0.5
         step, z, height = dice.between(18, 32), dice.between(7, 26), dice.between(5, 8.5)
@@ -309,7 +311,7 @@ class Scene:
                     self._tree(kerb + side * 0.6, z, tall * dice.between(0.85, 1.15))
                 z += step
 
-    # What moves or stands on it
+    # Vehicles and people
 
     def _car(self, x: float, z: float, heading: tuple[float, float], kinds: tuple[str, ...]) -> None:
         dice, plan, stage = self.dice, self.plan, self.stage

@@ -1,4 +1,4 @@
-"""What every part of a street scene is drawn with: camera, light, random choices, and the canvas.
+"""Stage of a street scene: camera, light, random choices, and the canvas that all parts are drawn on.
 
 World axes in metres: x to the right, y up from the ground, z forward; the camera stands at (0, camera height, 0).
 The canvas is supersampled RGBA whose fourth channel holds the class, so one call draws the picture and its label.
@@ -18,7 +18,7 @@ from PIL import Image, ImageChops, ImageDraw
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
 
 NEAR_M = 0.8
-"""Nothing is projected from nearer than this; what lies there is outside the picture."""
+"""Smallest distance in metres that is projected; nearer points are outside the picture."""
 
 SUPERSAMPLING = 2
 
@@ -28,13 +28,13 @@ T = TypeVar("T")
 
 
 def mix(a: Rgb, b: Rgb, weight: float) -> Rgb:
-    """`a` where weight is 0, `b` where it is 1."""
+    """Return a mixture of two colours: `a` if the weight is 0, `b` if it is 1."""
     rest = 1.0 - weight
     return a[0] * rest + b[0] * weight, a[1] * rest + b[1] * weight, a[2] * rest + b[2] * weight
 
 
 class Dice:
-    """Random choices for a scene, all from one generator."""
+    """Source of the random choices for a scene, all from one generator."""
 
     def __init__(self, generator: np.random.Generator) -> None:
         self.generator = generator
@@ -50,7 +50,7 @@ class Dice:
         return options[int(self.random() * len(options))]
 
     def tint(self, rgb: Rgb, spread: float) -> Rgb:
-        """The colour made lighter or darker, and a little warmer or colder."""
+        """Return the colour, randomly lighter or darker and a little warmer or colder."""
         level, warmth = self.between(-spread, spread), self.between(-spread, spread) * 0.3
         return rgb[0] + level + warmth, rgb[1] + level, rgb[2] + level - warmth
 
@@ -65,7 +65,7 @@ class Camera:
     v0: float
 
     def at(self, x: float, y: float, z: float) -> tuple[float, float]:
-        """Canvas position (u, v) of a point of the world."""
+        """Return the canvas position (u, v) of a point in the world."""
         scale = self.focal / (z if z > NEAR_M else NEAR_M)
         return self.u0 + scale * x, self.v0 + scale * (self.height_m - y)
 
@@ -76,9 +76,10 @@ class Light:
 
     Attributes:
         sun: unit vector towards the sun.
-        direct: share of light that comes from the sun, 0 (overcast) to 0.6.
-        haze_rgb, haze_m: colour of the far, and the distance at which half of a colour is haze.
-        dusk: 0 in daylight to 1; lamps and windows are lit from 0.5.
+        direct: share of the light that comes from the sun, 0 (overcast) to 0.6.
+        haze_rgb: colour of the haze.
+        haze_m: distance in metres at which half of a colour is haze.
+        dusk: degree of darkness, 0 in daylight to 1; lamps and windows are lit from 0.5.
     """
 
     sun: Point
@@ -88,12 +89,12 @@ class Light:
     dusk: float
 
     def on(self, nx: float, ny: float, nz: float) -> float:
-        """Brightness of a face with this unit normal, about 0.6 to 1.2."""
+        """Return the brightness of a face with this unit normal, about 0.6 to 1.2."""
         cosine = nx * self.sun[0] + ny * self.sun[1] + nz * self.sun[2]
         return 1.0 - 0.62 * self.direct + self.direct * max(0.0, cosine) + 0.06 * ny
 
     def paint(self, rgb: Rgb, z: float, level: float = 1.0) -> tuple[int, int, int]:
-        """The colour as seen from a distance of `z` metres, 0-255."""
+        """Return the colour, 0-255, as it is seen from a distance of `z` metres."""
         haze = z / (z + self.haze_m)
         rest = (1.0 - haze) * level
         r = rgb[0] * rest + self.haze_rgb[0] * haze
@@ -103,7 +104,7 @@ class Light:
 
 
 def _hull(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Convex hull (monotone chain)."""
+    """Return the convex hull of points (monotone chain)."""
 
     def half(ordered: list[tuple[float, float]]) -> list[tuple[float, float]]:
         chain: list[tuple[float, float]] = []
@@ -123,8 +124,8 @@ def _hull(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 class Stage:
     """Camera, light, dice and canvas of one scene.
 
-    Points in the world go through `face`; what always looks at the camera (people, signs) is drawn in canvas pixels
-    with `shape`, `disc` and `stroke`, given its distance for the haze.
+    `face` takes points in the world. People and signs, which always face the camera, are drawn in canvas pixels with
+    `shape`, `disc` and `stroke`, which need their distance for the haze.
     """
 
     def __init__(self, background: Image.Image, camera: Camera, light: Light, dice: Dice) -> None:
@@ -138,31 +139,31 @@ class Stage:
         self._shadow_ink = (int(255 * dark), int(255 * dark), int(min(255.0, 268 * dark)), 255)
 
     def face(self, points: Sequence[Point], rgb: Rgb, label: int, level: float = 1.0) -> None:
-        """A flat polygon in the world."""
+        """Draw a flat polygon in the world."""
         at = self.camera.at
         self._draw.polygon([at(*p) for p in points], fill=(*self.light.paint(rgb, points[0][2], level), label))
 
     def shape(self, points: Sequence[tuple[float, float]], rgb: Rgb, z: float, label: int, level: float = 1.0) -> None:
-        """A polygon in canvas pixels."""
+        """Draw a polygon in canvas pixels."""
         self._draw.polygon(points, fill=(*self.light.paint(rgb, z, level), label))
 
     def scatter(self, polygons: list[list[float]], levels: list[int], rgb: Rgb, z: float, label: int) -> None:
-        """Many polygons (flat lists u, v, u, v, ...) of one colour at different brightness, in tenths."""
+        """Draw many polygons (flat lists u, v, u, v, ...) of one colour at different brightness, in tenths."""
         inks = {level: (*self.light.paint(rgb, z, level / 10.0), label) for level in set(levels)}
         for points, level in zip(polygons, levels, strict=True):
             self._draw.polygon(points, fill=inks[level])
 
     def disc(self, u: float, v: float, ru: float, rv: float, rgb: Rgb, z: float, label: int) -> None:
-        """An ellipse in canvas pixels, half axes `ru` and `rv`."""
+        """Draw an ellipse with half axes `ru` and `rv`, in canvas pixels."""
         self._draw.ellipse((u - ru, v - rv, u + ru, v + rv), fill=(*self.light.paint(rgb, z), label))
 
     def ring(self, u: float, v: float, radius: float, width: float, rgb: Rgb, z: float, label: int) -> None:
-        """A circle line in canvas pixels."""
+        """Draw the outline of a circle in canvas pixels."""
         box = (u - radius, v - radius, u + radius, v + radius)
         self._draw.ellipse(box, outline=(*self.light.paint(rgb, z), label), width=max(1, int(width + 0.5)))
 
     def stroke(self, points: Sequence[tuple[float, float]], width: float, rgb: Rgb, z: float, label: int) -> None:
-        """A line in canvas pixels, at least one pixel wide."""
+        """Draw a line in canvas pixels, at least one pixel wide."""
         ink = (*self.light.paint(rgb, z), label)
         self._draw.line(points, fill=ink, width=max(1, int(width + 0.5)), joint="curve" if width > 4 else None)
 
@@ -171,7 +172,7 @@ class Stage:
         return u / SUPERSAMPLING, v / SUPERSAMPLING
 
     def cast(self, corners: Sequence[tuple[float, float]], height: float, base: float = 0.0) -> None:
-        """The shadow on the ground of an upright body with these (x, z) corners, from `base` to `height` metres."""
+        """Draw the shadow on the ground of an upright body: its (x, z) corners, from `base` to `height` metres."""
         if self.light.direct < 0.1:
             return
         sx, sy, sz = self.light.sun
@@ -181,7 +182,7 @@ class Stage:
             self._draw_shade.polygon([self._on_ground(x, z) for x, z in hull], fill=self._shadow_ink)
 
     def dapple(self, x: float, z: float, radius: float, height: float) -> None:
-        """The ragged shadow of a tree crown."""
+        """Draw the ragged shadow of a tree crown."""
         if self.light.direct < 0.1:
             return
         sx, sy, sz = self.light.sun
@@ -195,13 +196,13 @@ class Stage:
             self._draw_shade.ellipse((u - ru, v - rv, u + ru, v + rv), fill=self._shadow_ink)
 
     def darken(self, corners: Sequence[tuple[float, float]], level: float) -> None:
-        """A dark patch on the ground, for what stands on it (also without sun)."""
+        """Darken a patch of ground under an object, also without sun."""
         ink = int(255 * level)
         points = [self._on_ground(x, max(z, 1.5)) for x, z in corners]
         self._draw_shade.polygon(points, fill=(ink, ink, ink, 255))
 
     def settle_ground(self) -> None:
-        """Multiply the ground drawn so far with its texture and shadows; call once, before anything upright."""
+        """Multiply the ground by its texture and shadows; call this once, before anything upright is drawn."""
         top = max(0, int(self.camera.v0 / SUPERSAMPLING))
         shade = self.shade.crop((0, top, *self.shade.size)).convert("RGB")
         top *= SUPERSAMPLING
@@ -215,6 +216,6 @@ class Stage:
 
 
 def unit(x: float, y: float, z: float) -> Point:
-    """The vector scaled to length 1."""
+    """Return the vector scaled to length 1."""
     length = math.sqrt(x * x + y * y + z * z)
     return x / length, y / length, z / length

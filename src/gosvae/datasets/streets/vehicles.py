@@ -12,8 +12,8 @@ PAINTS: tuple[Rgb, ...] = (
 )  # fmt: skip
 GLASS: Rgb = (44, 52, 62)
 
-# Profiles from the rear sill over the roof to the front sill: (share of length, share of height, what the face that
-# starts here is: panel, glass or roof). Then the side windows as shares of length and height.
+# Profiles from the rear sill over the roof to the front sill: (share of length, share of height, kind of the face that
+# starts here). Then the side windows as shares of length and height.
 Profile = tuple[tuple[float, float, str], ...]
 HATCH: Profile = ((0, 0.16, "rear"), (0.0, 0.58, "glass"), (0.12, 0.97, "roof"), (0.52, 1.0, "glass"),
                   (0.72, 0.62, "roof"), (0.97, 0.5, "front"), (1, 0.16, ""))  # fmt: skip
@@ -28,7 +28,7 @@ BUS: Profile = ((0, 0.1, "rear"), (0.0, 0.98, "roof"), (0.98, 1.0, "glass"), (1.
 
 @dataclass(frozen=True)
 class Kind:
-    """Sizes in metres; side windows as polygons in shares of length and height."""
+    """Kind of vehicle: sizes in metres, and side windows as polygons in shares of length and height."""
 
     profile: Profile
     length: float
@@ -72,26 +72,26 @@ class Vehicle:
     paint: Rgb
 
     def at(self, along: float, across: float, up: float) -> Point:
-        """World point: metres from the rear, metres to the right of the axis, metres up."""
+        """Return a point in the world by its distances in metres from the rear, to the right of the axis, and up."""
         hx, hz = self.heading
         along -= self.kind.length / 2
         return self.x + along * hx + across * hz, up, self.z + along * hz - across * hx
 
     def footprint(self, margin: float = 0.0) -> list[tuple[float, float]]:
-        """Ground corners (x, z)."""
+        """Return the (x, z) corners on the ground."""
         half, length = self.kind.width / 2 + margin, self.kind.length
         corners = [(-margin, -half), (length + margin, -half), (length + margin, half), (-margin, half)]
         return [(p[0], p[2]) for p in (self.at(a, b, 0) for a, b in corners)]
 
 
 def _facing(stage: Stage, point: Point, normal: Point) -> bool:
-    """Whether the camera is on the outer side of a face."""
+    """Return whether the camera is on the outer side of a face."""
     x, y, z = point
     return -x * normal[0] + (stage.camera.height_m - y) * normal[1] - z * normal[2] > 0
 
 
 def _ends(stage: Stage, car: Vehicle, rear: bool) -> None:
-    """Lights, plate and bumper on the rear or the front."""
+    """Draw lights, plate and bumper on the rear or the front."""
     kind, dusk = car.kind, stage.light.dusk > 0.4
     along = -0.01 if rear else kind.length + 0.01
     half, height = kind.width / 2, kind.height
@@ -123,7 +123,7 @@ def _wheel(stage: Stage, car: Vehicle, along: float, across: float) -> None:
 
 
 def draw_vehicle(stage: Stage, car: Vehicle) -> None:
-    """Draw a vehicle: faces that look at the camera, far to near."""
+    """Draw the faces of a vehicle that the camera sees, from far to near."""
     kind, (hx, hz) = car.kind, car.heading
     half, light = kind.width / 2, stage.light
     side = next((s for s in (-1, 1) if _facing(stage, car.at(kind.length / 2, s * half, 0.5), (s * hz, 0, -s * hx))), 0)
@@ -159,13 +159,13 @@ def _underside(kind: Kind) -> tuple[tuple[float, float, float], ...]:
 
 
 def _inside(p: Point, quad: list[Point]) -> Point:
-    """The corner moved a tenth of the way to the centre of the quad."""
+    """Return the corner, moved a tenth of the way to the centre of the quad."""
     cx, cy, cz = (sum(q[i] for q in quad) / len(quad) for i in range(3))
     return p[0] + (cx - p[0]) * 0.12, p[1] + (cy - p[1]) * 0.12, p[2] + (cz - p[2]) * 0.12
 
 
 def _side(stage: Stage, car: Vehicle, across: float, level: float) -> None:
-    """The visible side: body, sill, windows, door line, wheels."""
+    """Draw the visible side: body, sill, windows, door line, wheels."""
     kind = car.kind
 
     def on(shares: tuple[tuple[float, float], ...]) -> list[Point]:

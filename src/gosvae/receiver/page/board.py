@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from statistics import median
@@ -26,6 +26,7 @@ from gosvae.packets.reassembly import ReceivedFrame
 from gosvae.protocol.class_maps import ClassArray
 from gosvae.protocol.frames import Answer, Frame, Outcome, Perceived
 from gosvae.receiver.engine import Engine
+from gosvae.receiver.page.standing import describe, headline, standing_of, why_no_picture
 from gosvae.tensors import ImageArray
 
 WINDOW_S = 10.0
@@ -40,8 +41,9 @@ MOST_WATCHED = 4
 """Greatest number of senders whose pictures are kept."""
 WATCHED_S = 5.0
 """Number of seconds that the pictures of a sender are kept after a page asked for them."""
-ACTIVE_S = 3.0
-"""Number of seconds after its latest frame that a sender counts as active."""
+FORGET_S = {"grpc": 600.0, "udp": 60.0}
+"""Numbers of seconds after its latest frame that a sender is removed, once its stream has ended; over UDP, where no end
+can be seen, once it is silent."""
 MOST_ORIGINAL_PIXELS = 2**22
 """Greatest number of pixels of an original that is shown."""
 
@@ -64,6 +66,7 @@ class _Event:
 class _Picture:
     """The latest answered frame of a watched sender."""
 
+    at_s: float
     number: int
     image: ImageArray
     classes: ClassArray
@@ -75,7 +78,11 @@ class _Picture:
 
 @dataclass
 class _Sender:
-    """State of a sender; `packets` arrived of `packets_sent`, times are on the board's clock."""
+    """State of a sender; times are on the board's clock.
+
+    `packets` has the time, the number of packets that arrived and the number that were sent, of each frame over UDP;
+    `frame_s` is the time of the latest frame, `noticed_s` the time at which the board first knew of the sender.
+    """
 
     name: str
     transport: str
@@ -83,10 +90,11 @@ class _Sender:
     received: int = 0
     answered: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-    packets: int = 0
-    packets_sent: int = 0
+    packets: deque[tuple[float, int, int]] = field(default_factory=lambda: deque(maxlen=MOST_EVENTS))
     round_trip_ms: float = 0.0
-    seen_s: float = 0.0
+    noticed_s: float = 0.0
+    frame_s: float | None = None
+    streams: int = 1
     watched_s: float = -WATCHED_S
     picture: _Picture | None = None
 
@@ -98,6 +106,7 @@ class Board:
         engine: engine whose outcomes are shown.
         name_of: function from the engine's name for a sender to the name that the sender gives itself and its round
             trip in ms; it returns None if they are not known.
+        connected: function that returns the engine's names of the senders whose gRPC streams are open.
         clock: function that returns seconds and never goes back.
     """
 
@@ -105,27 +114,61 @@ class Board:
         self,
         engine: Engine,
         name_of: Callable[[str], tuple[str, float] | None] = lambda _: None,
+        connected: Callable[[], Collection[str]] = tuple,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engine, self._name_of, self._clock = engine, name_of, clock
+        self._engine, self._name_of, self._connected, self._clock = engine, name_of, connected, clock
         self._began_s = clock()
         self._lock = threading.Lock()
         self._senders: OrderedDict[str, _Sender] = OrderedDict()
+        self._successors: OrderedDict[str, str] = OrderedDict()
         perception = engine.perception
         self._palette_m3 = class_palette(perception.class_names)
         engine.observers.append(self.observe)
 
     def _sender(self, sender: str) -> _Sender:
         """Return the state of a sender that was just heard of; the caller holds the lock."""
+        sender = self._latest(sender)
         state = self._senders.get(sender)
         if state is None:
-            state = self._senders[sender] = _Sender(sender, sender.partition(":")[0])
+            state = self._senders[sender] = self._predecessor(sender) or _Sender(
+                sender, sender.partition(":")[0], noticed_s=self._clock()
+            )
             if len(self._senders) > MOST_SENDERS:
                 self._senders.popitem(last=False)
         self._senders.move_to_end(sender)
         state.name, state.round_trip_ms = self._name_of(sender) or (state.name, state.round_trip_ms)
-        state.seen_s = self._clock()
         return state
+
+    def _latest(self, sender: str) -> str:
+        """Return the engine's latest name for a sender that may have connected again."""
+        while sender in self._successors:
+            sender = self._successors[sender]
+        return sender
+
+    def _predecessor(self, sender: str) -> _Sender | None:
+        """Remove and return the state of a sender of the same name whose stream has ended: it connected again."""
+        known, connected = self._name_of(sender), self._connected()
+        if known is None:
+            return None
+        for key, state in reversed(self._senders.items()):
+            if state.transport == "grpc" and state.name == known[0] and key not in connected:
+                state.streams += 1
+                self._successors[key] = sender
+                if len(self._successors) > MOST_SENDERS:
+                    self._successors.popitem(last=False)
+                return self._senders.pop(key)
+        return None
+
+    def _refresh(self, connected: Collection[str], now_s: float) -> None:
+        """Take in senders that have connected and sent nothing; remove those that left long ago."""
+        for sender in connected:
+            if sender not in self._senders:
+                self._sender(sender)
+        for key, state in list(self._senders.items()):
+            quiet_s = now_s - (state.noticed_s if state.frame_s is None else state.frame_s)
+            if key not in connected and quiet_s > FORGET_S.get(state.transport, FORGET_S["grpc"]):
+                del self._senders[key]
 
     def observe(self, frame: Frame, outcome: Outcome, perceived: Perceived | None) -> None:
         """Note the outcome of a frame; called by the engine."""
@@ -133,6 +176,7 @@ class Board:
         with self._lock:
             state = self._sender(frame.sender)
             state.received += 1
+            state.frame_s = now_s
             if not isinstance(outcome, Answer):
                 state.dropped[outcome.reason.value] += 1
                 state.events.append(_Event(now_s, n_bytes, latency_ms=0.0, answered=False, concealed=0.0))
@@ -144,6 +188,7 @@ class Board:
             state.picture = None
             if perceived is not None and now_s - state.watched_s < WATCHED_S:
                 state.picture = _Picture(
+                    at_s=now_s,
                     number=frame.number,
                     image=perceived.image_uint8_HW3,
                     classes=perceived.classes_uint8_HW,
@@ -157,25 +202,29 @@ class Board:
         """Note how many of a frame's packets were sent and how many arrived."""
         with self._lock:
             state = self._sender(sender)
-            state.packets += frame.packets
-            state.packets_sent += frame.packet_count
+            state.packets.append((self._clock(), frame.packets, frame.packet_count))
 
     def state(self, selected: str | None) -> dict[str, Any]:
         """Return everything that the page shows, as values for JSON.
 
         Args:
             selected: the engine's name for the sender that is shown in detail, whose pictures are kept for the next
-                `WATCHED_S` seconds; the first sender is taken if it is None or not known.
+                `WATCHED_S` seconds; a sender that connected again is followed, and the first sender is taken if it is
+                None or not known.
         """
-        now_s = self._clock()
+        now_s, connected = self._clock(), self._connected()
         engine = self._engine.counters
         with self._lock:
-            senders = [self._summary(key, state, now_s) for key, state in self._senders.items()]
-            senders.sort(key=lambda s: (not s["active"], s["name"], s["id"]))
+            self._refresh(connected, now_s)
+            selected = None if selected is None else self._latest(selected)
+            senders = [self._summary(key, state, now_s, connected) for key, state in self._senders.items()]
+            senders.sort(key=lambda s: (s["standing"] not in ("live", "unanswered"), s["name"], s["id"]))
             chosen = selected if selected in self._senders else (senders[0]["id"] if senders else None)
             detail = None if chosen is None else self._detail(chosen, now_s)
         perception = self._engine.perception
+        state, text = headline([sender["standing"] for sender in senders])
         return {
+            "status": {"state": state, "text": text},
             "codec": perception.codec.name,
             "expert": perception.expert_name,
             "policy": self._engine.limits.policy,
@@ -194,31 +243,43 @@ class Board:
             "selected": detail,
         }
 
-    def _summary(self, key: str, state: _Sender, now_s: float) -> dict[str, Any]:
-        """Return the line of a sender in the page's table."""
+    def _summary(self, key: str, state: _Sender, now_s: float, connected: Collection[str]) -> dict[str, Any]:
+        """Return the line of a sender in the page's table; numbers without a frame in the last seconds are None."""
         recent = [event for event in state.events if now_s - event.at_s <= WINDOW_S]
         answered = [event for event in recent if event.answered]
+        packets = [(came, sent) for at_s, came, sent in state.packets if now_s - at_s <= WINDOW_S]
         span_s = max(now_s - recent[0].at_s, 0.5) if recent else 1.0
+        quiet_s = None if state.frame_s is None else now_s - state.frame_s
+        standing = standing_of(
+            connected=state.transport != "grpc" or key in connected,
+            quiet_s=quiet_s,
+            recent=len(recent),
+            answered=len(answered),
+        )
+        short, phrase = describe(standing, quiet_s)
         return {
             "id": key,
             "name": state.name,
             "transport": state.transport,
-            "active": now_s - state.seen_s < ACTIVE_S,
+            "standing": standing,
+            "standing_short": short,
+            "standing_text": phrase,
+            "streams": state.streams,
             "frames": state.received,
             "fps": round(len(answered) / span_s, 2),
             "kbps": round(8 * sum(event.n_bytes for event in recent) / span_s / 1000, 1),
-            "kib": round(sum(event.n_bytes for event in recent) / len(recent) / 1024, 3) if recent else 0.0,
-            "dropped_share": round(1 - len(answered) / len(recent), 4) if recent else 0.0,
-            "packet_loss": round(1 - state.packets / state.packets_sent, 4) if state.packets_sent else None,
+            "kib": round(sum(event.n_bytes for event in recent) / len(recent) / 1024, 3) if recent else None,
+            "dropped_share": round(1 - len(answered) / len(recent), 4) if recent else None,
+            "packet_loss": round(1 - sum(c for c, _ in packets) / sum(s for _, s in packets), 4) if packets else None,
             "latency_ms": round(median(event.latency_ms for event in answered), 1) if answered else None,
-            "round_trip_ms": round(state.round_trip_ms, 1) or None,
+            "round_trip_ms": (round(state.round_trip_ms, 1) or None) if answered else None,
         }
 
     def _detail(self, key: str, now_s: float) -> dict[str, Any]:
         """Return the curves and the latest picture of a sender."""
         state = self._watch(key, now_s)
-        events = list(state.events)[-SERIES:]
-        picture = state.picture
+        recent = [event for event in state.events if now_s - event.at_s <= WINDOW_S]
+        events, picture = recent[-SERIES:], state.picture
         detail: dict[str, Any] = {
             "id": key,
             "dropped": dict(state.dropped),
@@ -227,13 +288,15 @@ class Board:
                 "kib": [round(event.n_bytes / 1024, 3) for event in events],
                 "latency_ms": [round(event.latency_ms, 1) if event.answered else None for event in events],
                 "fps": _rates([event.at_s for event in events if event.answered]),
-                "lost": [0 if event.answered and not event.concealed else 1 for event in events],
+                "lost": _worst([2 if not event.answered else int(event.concealed > 0) for event in recent]),
             },
             "picture": None,
+            "note": why_no_picture(state.name, state.received, state.answered, state.dropped),
         }
         if picture is not None:
             counts_m = np.bincount(picture.classes.reshape(-1), minlength=len(self._palette_m3))
             detail["picture"] = {
+                "age_s": round(now_s - picture.at_s, 1),
                 "number": picture.number,
                 "height": picture.image.shape[0],
                 "width": picture.image.shape[1],
@@ -277,6 +340,12 @@ class Board:
                     return None
                 alpha_HW = picture.concealed.astype(np.uint8) * 255
                 return _file(Image.fromarray(np.dstack([alpha_HW, alpha_HW]), "LA"), "PNG"), "image/png"
+
+
+def _worst(values: list[int]) -> list[int]:
+    """Return at most `SERIES` values, each the greatest of those that it stands for; all of them are represented."""
+    step = -(-len(values) // SERIES) or 1
+    return [max(values[n : n + step]) for n in range(0, len(values), step)]
 
 
 def _rates(times_s: list[float]) -> list[float]:

@@ -293,7 +293,7 @@ def _listen(endpoint: Endpoint) -> socket.socket:
 
 
 def _keep_traceback(record: logging.LogRecord) -> bool:
-    """Filter of aiohttp's log: a malformed request is one line of this module's log, without a traceback."""
+    """Filter aiohttp's log: a malformed request is one line in this module's log, without a traceback."""
     from aiohttp.http import HttpProcessingError
 
     error = record.exc_info[1] if record.exc_info else None

@@ -1,4 +1,4 @@
-"""The one way to train something: draw batches, run the stages, keep what each stage leaves behind.
+"""Training of any `Trainable`: draw batches, run the stages, and keep the result of each stage.
 
 Each module of `gosvae.training` beside this package describes one thing that can be trained, as a `Trainable`. All else
 is the same for all of them and is here and in `gosvae.training.machine.loop`.
@@ -24,7 +24,7 @@ from gosvae.training.machine.task import TrainingTask
 
 @dataclass(frozen=True)
 class StageResult:
-    """The network that a stage leaves behind.
+    """Result of a stage: its network, and where to write it.
 
     Attributes:
         network: moving average of the weights, or the last weights where the stage keeps no average.
@@ -42,7 +42,7 @@ class StageResult:
 
 
 class Trainable(Protocol):
-    """One thing that can be trained: all that `fit` needs to know of it."""
+    """Contract of a thing that can be trained: all that `fit` needs to know of it."""
 
     @property
     def stages(self) -> tuple[StageConfig, ...]:

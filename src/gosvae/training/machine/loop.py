@@ -120,7 +120,7 @@ def run_key(stages: Sequence[StageConfig], run: RunConfig, inputs: str, network:
 
 
 class Trainer:
-    """Runs the stages of one training.
+    """Trainer that runs the stages of one training.
 
     Args:
         task: network to train and its loss terms.

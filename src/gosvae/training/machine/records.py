@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Records:
-    """Appends to `log.jsonl` and TensorBoard; on resume, lines after the resumed step are dropped.
+    """Writer of `log.jsonl` and TensorBoard files; on resume, it drops lines after the resumed step.
 
     Raises:
         WriteError: no space or no permission.

@@ -11,7 +11,7 @@ RECONSTRUCTION = "reconstruction"
 
 
 class TrainingTask(nn.Module, ABC):
-    """Computes the unweighted loss terms of a batch; the loop weighs and adds them."""
+    """Module that computes the unweighted loss terms of a batch; the loop weighs and adds them."""
 
     network: nn.Module
     """Part that is trained, averaged and kept; everything else in the task is frozen."""

@@ -9,8 +9,10 @@ const SVG = "http://www.w3.org/2000/svg";
 const byId = (id) => document.getElementById(id);
 const put = (id, text) => { byId(id).textContent = text; };
 const number = (value, digits) => value === null || value === undefined ? "–" : value.toFixed(digits);
-const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
-let selected = null, shown = null, classes = [], classPixels = null, layers = null;
+const percent = (share) => share === null ? "–" : share > 0 && share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
+const age = (seconds) => seconds < 120 ? `${seconds.toFixed(0)} s` : `${(seconds / 60).toFixed(0)} min`;
+const OLD_S = 3;
+let frameNote = "", selected = null, shown = null, classes = [], classPixels = null, layers = null;
 
 function element(tag, text, ...children) {
   const node = document.createElement(tag);
@@ -46,22 +48,26 @@ function drawLosses(id, lost) {
   const svg = byId(id), width = 100 / Math.max(lost.length, 1);
   svg.replaceChildren();
   svg.setAttribute("viewBox", "0 0 100 30");
-  lost.forEach((bad, n) => svg.append(vector("rect", { class: bad ? "lost" : "", x: n * width, width: 0.7 * width, y: bad ? 2 : 24, height: bad ? 28 : 6 })));
+  const kinds = [["", 24], ["concealed", 14], ["lost", 2]];
+  lost.forEach((kind, n) => svg.append(vector("rect", { class: kinds[kind][0], x: n * width, width: 0.7 * width, y: kinds[kind][1], height: 30 - kinds[kind][1] })));
 }
 
 function showCards(sender, detail) {
   const series = detail.series;
   put("fps", number(sender.fps, 1));
-  put("fps-note", `${sender.frames.toLocaleString("en")} frames from ${sender.name}`);
+  const again = sender.streams > 1 ? `, ${sender.streams} connections` : "";
+  put("fps-note", `${sender.frames.toLocaleString("en")} frames from ${sender.name}${again}${sender.standing === "live" ? "" : `: ${sender.standing_text}`}`);
   put("kib", number(sender.kib, 2));
   put("kib-note", `${number(sender.kbps, 1)} kbit/s`);
   put("latency", number(sender.latency_ms, 0));
   put("latency-note", sender.round_trip_ms ? `${number(sender.round_trip_ms, 0)} ms from sender to class map` : "median of the last 10 s");
-  const packets = sender.packet_loss !== null;
-  put("loss", packets ? percent(sender.packet_loss) : percent(sender.dropped_share));
-  put("loss-unit", packets ? "of packets" : "of frames");
-  const dropped = Object.entries(detail.dropped).map(([reason, count]) => `${count} ${reason}`).join(", ");
-  put("loss-note", packets ? `${percent(detail.concealed)} of the picture concealed` : dropped || "every frame was answered");
+  put("loss", percent(sender.dropped_share));
+  const dropped = Object.entries(detail.dropped).map(([reason, count]) => `${count.toLocaleString("en")} ${reason}`).join(", ");
+  const notes = sender.packet_loss === null ? [] : [`${percent(sender.packet_loss)} of packets lost, ${percent(detail.concealed)} of the picture concealed`];
+  if (dropped) notes.push(`since the start: ${dropped}`);
+  else if (sender.frames) notes.push("every frame was answered");
+  put("loss-note", notes.join("; ") || "no frame yet");
+  byId("loss-note").title = notes.join("; ");
   drawCurve("fps-curve", series.fps);
   drawCurve("kib-curve", series.kib);
   drawCurve("latency-curve", series.latency_ms);
@@ -97,9 +103,10 @@ function showCounters(engine) {
 
 function showSenders(senders) {
   byId("senders").replaceChildren(...senders.map((s) => {
-    const loss = s.packet_loss === null ? s.dropped_share : s.packet_loss;
-    const row = element("tr", null, ...[s.name, s.transport, number(s.fps, 1), number(s.kbps, 0), percent(loss), number(s.latency_ms, 0)].map((t) => element("td", t)));
-    row.className = s.active ? "" : "away";
+    const loss = s.packet_loss === null ? percent(s.dropped_share) : `${percent(s.dropped_share)}, packets ${percent(s.packet_loss)}`;
+    const row = element("tr", null, ...[s.name, s.standing_short, s.transport, number(s.fps, 1), number(s.kbps, 0), loss, number(s.latency_ms, 0)].map((t) => element("td", t)));
+    row.className = s.standing;
+    row.title = s.standing_text;
     row.tabIndex = 0;
     row.setAttribute("aria-selected", s.id === selected);
     row.onclick = () => { selected = s.id; shown = null; };
@@ -154,7 +161,7 @@ async function showPicture(id, p) {
   scratch.drawImage(map, 0, 0);
   classPixels = scratch;
   drawLayers();
-  put("frame-note", `frame ${p.number.toLocaleString("en")} · ${p.width}×${p.height} · ${p.kib.toFixed(2)} KiB`);
+  frameNote = `frame ${p.number.toLocaleString("en")} · ${p.width}×${p.height} · ${p.kib.toFixed(2)} KiB`;
 }
 
 function pointAtClass(event) {
@@ -175,22 +182,36 @@ async function update() {
   put("codec", state.codec);
   put("expert", state.expert);
   classes = state.classes;
-  const active = state.senders.filter((s) => s.active).length;
-  byId("status").dataset.state = active ? "live" : "waiting";
-  put("status-text", active ? `live, ${active} sender${active > 1 ? "s" : ""}` : "waiting for senders");
+  byId("status").dataset.state = state.status.state;
+  put("status-text", state.status.text);
+  document.title = `gosvae: ${state.status.text}`;
   showCounters(state.engine);
-  byId("empty").hidden = detail !== null;
-  for (const figure of document.querySelectorAll("figure")) if (figure.id !== "original-figure") figure.hidden = detail === null;
-  if (detail !== null) {
+  const seen = detail !== null && detail.picture !== null;
+  for (const figure of document.querySelectorAll("figure")) if (!seen || figure.id !== "original-figure") figure.hidden = !seen;
+  byId("empty").hidden = seen;
+  byId("start").hidden = detail !== null;
+  put("empty-text", detail === null ? "No sender yet." : detail.note);
+  if (detail === null) {
+    for (const id of ["fps", "kib", "latency", "loss", "fps-note", "kib-note", "latency-note", "loss-note"]) put(id, "–");
+    for (const id of ["fps-curve", "kib-curve", "latency-curve", "loss-curve"]) byId(id).replaceChildren();
+  } else {
     selected = detail.id;
     showCards(state.senders.find((s) => s.id === detail.id), detail);
-    if (detail.picture) {
-      showStages(detail.picture.stages);
-      await showPicture(detail.id, detail.picture);
-    }
+  }
+  if (seen) {
+    showStages(detail.picture.stages);
+    await showPicture(detail.id, detail.picture);
+    const old = detail.picture.age_s > OLD_S;
+    byId("pictures").classList.toggle("old", old);
+    put("frame-note", old ? `${frameNote} · ${age(detail.picture.age_s)} ago` : frameNote);
+  } else {
+    byId("stages").replaceChildren();
+    byId("stage-legend").replaceChildren(element("li", null, element("span", ""), element("span", "no frame was decoded")));
+    shown = layers = classPixels = null;
   }
   showLegend(detail && detail.picture ? detail.picture.shares : null);
   showSenders(state.senders);
+  document.body.dataset.lost = "no";
   document.body.dataset.ready = detail && detail.picture ? "yes" : "no";
 }
 
@@ -199,7 +220,8 @@ async function loop() {
     await update();
   } catch {
     byId("status").dataset.state = "gone";
-    put("status-text", "the receiver is not responding");
+    put("status-text", "the receiver is not responding; what is below is old");
+    document.body.dataset.lost = "yes";
   }
   setTimeout(loop, document.hidden ? 2000 : PERIOD_MS);
 }

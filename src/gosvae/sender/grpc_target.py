@@ -1,0 +1,185 @@
+"""Receiver over gRPC as the destination of frames: what is under way, what comes back, and what a broken link loses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gosvae.protocol.frames import Answer
+from gosvae.sender.client import ENDED, LinkClient, UnreachableError
+from gosvae.sender.reconnect import Reconnection
+from gosvae.sender.sources import as_jpeg
+from gosvae.sender.target import SenderCounters, Target
+from gosvae.tensors import ImageArray
+
+DRAIN_S = 10.0
+"""Seconds that answers are waited for at the end."""
+OnAnswer = Callable[[Answer], None]
+"""Function that is called with every answer."""
+
+
+@dataclass
+class _Flying:
+    """A frame without an outcome; times are on the clock of `time.monotonic`."""
+
+    stream: bytes
+    original: bytes
+    coded_s: float
+    sent_s: float
+
+
+class GrpcTarget(Target):
+    """Receiver over gRPC; outcomes of frames are read in a task of their own.
+
+    Args:
+        client: connection to the receiver. `close` closes it, or the one that replaced it.
+        originals: whether to send every picture along, as a JPEG, for the receiver's page.
+        on_answer: function that is called with every answer.
+        reconnection: way to a new connection when this one breaks; None lets `send` and `finish` fail.
+    """
+
+    def __init__(
+        self,
+        client: LinkClient,
+        *,
+        originals: bool = False,
+        on_answer: OnAnswer | None = None,
+        reconnection: Reconnection | None = None,
+    ) -> None:
+        self.counters = SenderCounters()
+        self._client, self._originals, self._on_answer = client, originals, on_answer
+        self._reconnection = reconnection
+        self._flying: dict[int, _Flying] = {}
+        self._unsent: deque[int] = deque()
+        self._room = asyncio.Event()
+        self._reader = self._start_reader()
+
+    @property
+    def unanswered(self) -> int:
+        """Number of frames without an outcome."""
+        return len(self._flying)
+
+    async def send(self, number: int, stream: bytes, image_uint8_HW3: ImageArray) -> int:
+        """Send a frame; wait while the receiver has as many frames without an answer as it allows, or is away."""
+        link_bytes = 0
+        while len(self._flying) >= self._client.welcome.max_pending_frames:
+            self._room.clear()
+            if self._reader.done():
+                link_bytes += await self._send_all()  # over a new connection
+            else:
+                await self._room.wait()
+        original = as_jpeg(image_uint8_HW3) if self._originals else b""
+        if len(stream) + len(original) > self._client.welcome.max_frame_bytes and original:
+            self.counters.originals_left_out += 1
+            original = b""
+        now_s = time.monotonic()
+        self._flying[number] = _Flying(stream, original, now_s, now_s)
+        self._unsent.append(number)
+        return link_bytes + await self._send_all()
+
+    async def finish(self) -> None:
+        """Wait for the answers that are missing; a connection that breaks meanwhile is replaced."""
+        while self._flying:
+            await self._send_all()
+            try:
+                await self._client.finish()
+                async with asyncio.timeout(DRAIN_S):
+                    await asyncio.shield(self._reader)
+                return
+            except UnreachableError:
+                await asyncio.wait((self._reader,))
+                if self._flying and self._reconnection is None:
+                    raise
+        if not self._reader.done():
+            with contextlib.suppress(UnreachableError):  # everything has its outcome
+                await self._client.finish()
+                async with asyncio.timeout(DRAIN_S):
+                    await asyncio.shield(self._reader)
+
+    async def close(self) -> None:
+        """Close the connection; frames and answers that are under way are lost."""
+        await self._client.close()
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+
+    def _start_reader(self) -> asyncio.Task[None]:
+        reader = asyncio.create_task(self._read(self._client))
+        reader.add_done_callback(self._read_all)
+        return reader
+
+    async def _read(self, client: LinkClient) -> None:
+        counters = self.counters
+        async for outcome in client.answers():
+            flying = self._flying.pop(outcome.number, None)
+            self._room.set()
+            if isinstance(outcome, Answer):
+                counters.answered += 1
+                if flying is not None:
+                    counters.round_trips_ms.append(1000.0 * (time.monotonic() - flying.sent_s))
+                if self._on_answer is not None:
+                    self._on_answer(outcome)
+            else:
+                counters.dropped[outcome.reason] += 1
+
+    def _read_all(self, reader: asyncio.Task[None]) -> None:
+        """Wake up `send`, because no more answers come; mark the error as read, which `send` and `finish` raise."""
+        if not reader.cancelled():
+            reader.exception()
+        self._room.set()
+
+    async def _send_all(self) -> int:
+        """Send the frames that this connection has not taken yet, and return the number of bytes on the link."""
+        link_bytes = 0
+        while True:
+            if self._reader.done():
+                await self._recover()
+            trips_ms = self.counters.round_trips_ms
+            try:
+                while self._unsent:
+                    number = self._unsent[0]
+                    flying = self._flying[number]
+                    flying.sent_s = time.monotonic()
+                    link_bytes += await self._client.send(
+                        number,
+                        flying.stream,
+                        round_trip_ms=trips_ms[-1] if trips_ms else 0.0,
+                        original=flying.original,
+                    )
+                    self._unsent.popleft()
+                return link_bytes
+            except UnreachableError:
+                await asyncio.wait((self._reader,))  # answers that arrived before the end still count
+                if self._reconnection is None:
+                    raise
+
+    async def _recover(self) -> None:
+        """Replace a connection that ended; the frames without an outcome are sent again, or lost if they are too old.
+
+        Raises:
+            LinkError: the connection ended for a reason that a new one would not mend, or there is no way to one.
+        """
+        try:
+            self._reader.result()
+            raise UnreachableError(ENDED.format(endpoint=self._client.endpoint))
+        except UnreachableError as error:
+            reconnection = self._reconnection
+            if reconnection is None or reconnection.stop.is_set():
+                raise
+            reconnection.say(f"{error}; {len(self._flying)} frames have no answer yet")
+        await self._client.close()
+        self._client = client = await reconnection.connect()
+        now_s, counters = time.monotonic(), self.counters
+        for number, flying in list(self._flying.items()):
+            if not reconnection.is_fresh(now_s - flying.coded_s, client.welcome.deadline_ms):
+                del self._flying[number]
+                counters.lost += 1
+        self._unsent = deque(self._flying)
+        counters.reconnections += 1
+        counters.sent_again += len(self._unsent)
+        self._reader = self._start_reader()
+        again = f"{len(self._unsent)} frames are sent again, {counters.lost} lost so far"
+        reconnection.say(f"the link to {client.endpoint} is back: {again}")

@@ -1,0 +1,68 @@
+"""What the destination of frames is, over whichever link, and the numbers that a sender counts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from gosvae.protocol.frames import Reason
+from gosvae.tensors import ImageArray
+
+RECENT = 4096
+"""Number of the latest frames whose times are kept."""
+
+
+@dataclass
+class SenderCounters:
+    """Numbers of frames of a sender, and times in ms.
+
+    Attributes:
+        sent: number of frames that were sent.
+        stream_bytes: number of bytes of their streams.
+        link_bytes: number of bytes that they took on the link.
+        answered: number of frames that were answered.
+        dropped: number of frames that the receiver dropped, by `Reason`.
+        lost: number of frames that were under way when the connection broke, and too old to be sent again.
+        sent_again: number of frames that were under way when the connection broke, and were sent again.
+        reconnections: number of connections that replaced a broken one.
+        originals_left_out: number of originals that were not sent, because the frame would have been too long.
+        round_trips_ms: times from sending to the answer, of the latest frames.
+        coding_ms: times of compression alone, of the latest pictures.
+    """
+
+    sent: int = 0
+    stream_bytes: int = 0
+    link_bytes: int = 0
+    answered: int = 0
+    dropped: Counter[Reason] = field(default_factory=Counter)
+    lost: int = 0
+    sent_again: int = 0
+    reconnections: int = 0
+    originals_left_out: int = 0
+    round_trips_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    coding_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+
+
+class Target(ABC):
+    """Destination of frames."""
+
+    counters: SenderCounters
+
+    @abstractmethod
+    async def send(self, number: int, stream: bytes, image_uint8_HW3: ImageArray) -> int:
+        """Send a frame and return the number of bytes that it takes on the link.
+
+        Raises:
+            LinkError: the stream has ended.
+        """
+
+    @abstractmethod
+    async def finish(self) -> None:
+        """Wait for the answers that are missing; errors are those of `send`."""
+
+    def room(self, link_bytes: float) -> int:
+        """Return the number of bytes of stream that fit into `link_bytes` on the link, by the frames so far."""
+        counters = self.counters
+        share = counters.stream_bytes / counters.link_bytes if counters.link_bytes else 1.0
+        return int(link_bytes * share)

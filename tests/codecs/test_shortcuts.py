@@ -1,0 +1,55 @@
+"""Compress and decompress in one call take images and streams in any form that is natural."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gosvae.codecs.shortcuts import compress, decompress
+from gosvae.errors import BitstreamError, ImageError, ShapeError
+from gosvae.images import write_image
+from tiny import streets
+
+
+def test_an_image_may_have_any_form(tmp_path: Path) -> None:
+    image = streets()[0].image_uint8_HW3
+    path = tmp_path / "a.png"
+    write_image(path, image)
+    tensor_HW3 = torch.from_numpy(image.copy())
+    expected = compress(image, "jpeg")
+    for form in (
+        path, str(path), io.BytesIO(path.read_bytes()), Image.fromarray(image), Image.open(path), tensor_HW3,
+        tensor_HW3.permute(2, 0, 1), tensor_HW3.permute(2, 0, 1)[None],
+    ):  # fmt: skip
+        assert compress(form, "jpeg") == expected
+
+
+def test_what_is_no_image_is_refused_with_advice(tmp_path: Path) -> None:
+    for wrong, kind, words in (
+        (None, ImageError, "give a uint8 array"),
+        ([[1, 2]], ImageError, "got list"),
+        (b"bytes", ImageError, "got bytes"),
+        (tmp_path / "none.png", ImageError, "cannot open"),
+        (torch.zeros(3, 8, 8), ShapeError, r"not torch\.float32 \(gosvae\.tensor_to_image"),
+        (torch.zeros(4, 8, 8, dtype=torch.uint8), ShapeError, "uint8 tensor"),
+        (np.zeros((8, 8)), ShapeError, "uint8 image"),
+    ):
+        with pytest.raises(kind, match=words) as caught:
+            compress(wrong, "jpeg")  # type: ignore[arg-type]
+        assert "\n" not in str(caught.value)
+
+
+def test_a_stream_may_be_any_object_of_bytes() -> None:
+    image = streets()[0].image_uint8_HW3
+    for codec in ("jpeg", None):
+        data = compress(image, codec or "gosvae-variable-camvid")
+        for form in (bytearray(data), memoryview(data)):
+            np.testing.assert_array_equal(decompress(form, codec), decompress(data, codec))
+    for wrong in ("a.gos", Path("a.gos"), None, 7):
+        with pytest.raises(BitstreamError, match="expected the bytes of a stream"):
+            decompress(wrong)  # type: ignore[arg-type]
