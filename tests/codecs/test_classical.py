@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gosvae.codecs.classical import CLASSICAL_CODECS, ClassicalCodec, Jpeg, WebP, load_classical
+from gosvae.codecs.classical import CLASSICAL_CODECS, Avif, AvifHalf, ClassicalCodec, Jpeg, WebP, load_classical
 from gosvae.errors import BitstreamError, ConfigError, ImageError
 from gosvae.tensors import ImageArray
 
-NAMES = ["jpeg", "jpeg-half", "jpeg-quarter", "webp", "avif", "jpegxl"]
+NAMES = ["jpeg", "jpeg-half", "jpeg-quarter", "webp", "avif", "avif-half", "avif-third", "jpegxl"]
 
 
 def luma_mse(a: ImageArray, b: ImageArray) -> float:
@@ -41,7 +41,7 @@ def test_higher_quality_is_larger_and_nearer(name: str, tiny_image: ImageArray) 
     small, large = low.compress(tiny_image), high.compress(tiny_image)
     assert len(small) < len(large)
     assert luma_mse(low.decompress(small), tiny_image) > luma_mse(high.decompress(large), tiny_image)
-    lost_by_shrinking = {"jpeg-half": 20, "jpeg-quarter": 50}
+    lost_by_shrinking = {"jpeg-half": 20, "jpeg-quarter": 50, "avif-half": 20, "avif-third": 50}
     assert luma_mse(high.decompress(large), tiny_image) < 20 + lost_by_shrinking.get(name, 0)
 
 
@@ -129,3 +129,26 @@ def test_the_first_byte_of_a_shrunk_jpeg_is_checked() -> None:
     for first in (0x22, 0x28, 0x40, 0xFF):  # 2 pixels too many, another factor, none
         with pytest.raises(BitstreamError, match="not a JPEG at half size file"):
             load_classical("jpeg-half").decompress(bytes([first]) + data[1:])
+
+
+@pytest.mark.parametrize(("name", "factor"), [("avif-half", 2), ("avif-third", 3)])
+def test_a_shrunk_avif_is_one_byte_and_an_avif(name: str, factor: int, tiny_image: ImageArray) -> None:
+    codec = load_classical(name, 60)
+    for height, width in ((32, 48), (33, 47), (34, 46)):
+        data = codec.compress(tiny_image[:height, :width])
+        with Image.open(io.BytesIO(data[1:]), formats=["AVIF"]) as opened:
+            size_wh = opened.size
+            enlarged = opened.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+        assert size_wh == (-(-width // factor), -(-height // factor))
+        np.testing.assert_array_equal(codec.decompress(data), np.asarray(enlarged))
+    with pytest.raises(BitstreamError, match="not a AVIF at"):
+        codec.decompress(data[1:])
+
+
+def test_the_payload_of_avif_is_its_codestream(tiny_image: ImageArray) -> None:
+    data = Avif(30).compress(tiny_image)
+    payload_bytes = Avif().payload_bytes(data)
+    assert 200 < len(data) - payload_bytes < 400
+    assert data[len(data) - payload_bytes - 4 : len(data) - payload_bytes] == b"mdat"
+    assert AvifHalf().payload_bytes(b"\x20" + data) == payload_bytes
+    assert Avif().payload_bytes(data[:100]) == 100

@@ -42,6 +42,40 @@ def test_training_makes_a_codec_of_every_rate(tmp_path: Path) -> None:
     assert codec.decompress(high).shape == image.shape
 
 
+def test_a_decoder_that_trains_alone_leaves_the_bits_as_they_are(tmp_path: Path) -> None:
+    def train(name: str, start: str | None, **more: Any) -> VariableRateCodec:
+        made = recipe(name=name, **more)
+        init = None if start is None else tmp_path / start
+        outcome = train_codec(
+            made,
+            streets(2),
+            streets(2),
+            expert(),
+            perceptual(),
+            run_config(),
+            tmp_path / name,
+            init=init,
+            progress=False,
+        )
+        assert outcome.complete
+        codec = load_trained_codec(tmp_path / name)
+        assert isinstance(codec, VariableRateCodec)
+        return codec
+
+    weights = {"mse": 1.0, "lpips": 1.0, "jsd": 1.0, "lattice": 5.0}
+    stage = {"name": "decoder", "weights": weights, "steps": 3, "learning_rate": 0.01, "warmup_steps": 1}
+    stage |= {"batches": {"batch_size": 2, "crop_height": 64, "crop_width": 64}}
+    first = train("first", None)
+    second = train("second", "first", stages=[stage], trained=["decoder."], views={"shift": 2.0, "blur": 1.0})
+    image = streets()[0].image_uint8_HW3
+    data, again = first.compress_at(image, 128), second.compress_at(image, 128)
+    assert len(data) == len(again)
+    assert (first.decode(data).symbols == second.decode(again).symbols).all()
+    assert not (first.decompress(data) == second.decompress(again)).all()
+    with pytest.raises(ConfigError, match=r"no part of the network begins with 'decodr'; there are context\."):
+        train("third", "first", stages=[stage], trained=["decoder.", "decodr"])
+
+
 def test_each_term_teaches_its_own_part() -> None:
     seed_everything(0)
     network = recipe().network()

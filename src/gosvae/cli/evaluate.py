@@ -30,6 +30,7 @@ from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.registry import DEFAULT_CODEC, LABEL_MAP, load_codec, split_budget
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.codecs.variable import VariableRateCodec
+from gosvae.datasets.common import in_classes
 from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import ConfigError, GosvaeError
@@ -60,6 +61,8 @@ SWEEPS = {
     "jpeg-quarter": (5, 10, 20, 35, 55, 75, 90),
     "webp": (0, 5, 15, 30, 50, 75),
     "avif": (1, 5, 10, 20, 30, 40, 50, 60, 70),
+    "avif-half": (5, 15, 30, 45, 60, 75, 90),
+    "avif-third": (5, 20, 40, 55, 70, 80, 90),
     "jpegxl": (5, 10, 20, 30, 40, 55, 70),
 }
 """Qualities of the rate points of a classical codec's curve."""
@@ -239,6 +242,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     device, link = device_of(options), link_of(options)
     expert = load_expert(options.expert)
     expert.to(device)
+    dataset = in_classes(dataset, expert.info.class_names)
     features = None if options.frechet == "none" else load_features(options.frechet, expert, options.weights).to(device)
     entries, perceptual = entries_of(options, device), perceptual_of(options, device)
     # Made before anything is measured: it can be refused now, and rows go there as they come.

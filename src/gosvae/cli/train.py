@@ -52,7 +52,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 def add_train_expert(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae train-expert`."""
     parser.add_argument(
-        "recipe", nargs="?", default="expert-compact", help="expert-compact, expert-unet or a YAML file"
+        "recipe", nargs="?", default="expert-compact", help="expert-compact, expert-unet, expert-dense or a YAML file"
     )
     _add_run_options(parser)
     parser.set_defaults(run=run_train_expert)

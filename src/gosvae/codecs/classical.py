@@ -1,4 +1,4 @@
-"""JPEG (also of the shrunk image), WebP, AVIF and JPEG XL behind the codec contract, with strong settings.
+"""JPEG and AVIF (also of the shrunk image), WebP and JPEG XL behind the codec contract, with strong settings.
 
 The settings are the same for every image: no metadata, chroma 4:2:0 for JPEG, WebP and AVIF (JPEG XL has its own XYB),
 and one thread, so that the bytes do not depend on the machine. These formats have no checksum: a truncated, foreign or
@@ -169,6 +169,28 @@ class Jpeg(ClassicalCodec):
         return data.startswith(_JPEG_BEGINS)
 
 
+def _shrunk(image_uint8_HW3: ImageArray, factor: int, kernel: Image.Resampling) -> tuple[ImageArray, int]:
+    """The image at a fraction of its height and width, and the byte that tells its own size."""
+    height, width = image_uint8_HW3.shape[:2]
+    size_wh = (-(-width // factor), -(-height // factor))
+    first = 16 * factor + 4 * (-height % factor) + -width % factor
+    return np.asarray(Image.fromarray(image_uint8_HW3).resize(size_wh, kernel)), first
+
+
+def _enlarged(shrunk_uint8_HW3: ImageArray, first: int, factor: int, kernel: Image.Resampling) -> ImageArray:
+    """The inverse of `_shrunk`."""
+    missing_height, missing_width = divmod(first % 16, 4)
+    height, width = (
+        shrunk_uint8_HW3.shape[0] * factor - missing_height,
+        shrunk_uint8_HW3.shape[1] * factor - missing_width,
+    )
+    return np.asarray(Image.fromarray(shrunk_uint8_HW3).resize((width, height), kernel))
+
+
+def _first_byte_is_right(data: bytes, factor: int) -> bool:
+    return bool(data) and data[0] // 16 == factor and max(divmod(data[0] % 16, 4)) < factor
+
+
 class _ShrunkJpeg(ClassicalCodec):
     """JPEG of the image at a fraction of its height and width, enlarged again at the receiver (Lanczos both times).
 
@@ -180,22 +202,14 @@ class _ShrunkJpeg(ClassicalCodec):
     max_quality, default_quality, max_side = 95, 75, 65500
 
     def _encode(self, image_uint8_HW3: ImageArray, quality: int) -> bytes:
-        height, width = image_uint8_HW3.shape[:2]
-        size_wh = (-(-width // self.factor), -(-height // self.factor))
-        shrunk = Image.fromarray(image_uint8_HW3).resize(size_wh, Image.Resampling.LANCZOS)
-        first = 16 * self.factor + 4 * (-height % self.factor) + -width % self.factor
-        return bytes([first]) + _smaller_jpeg(np.asarray(shrunk), quality)
+        shrunk, first = _shrunk(image_uint8_HW3, self.factor, Image.Resampling.LANCZOS)
+        return bytes([first]) + _smaller_jpeg(shrunk, quality)
 
     def _decode(self, data: bytes) -> ImageArray:
-        shrunk = _pillow_decode(data[1:], "JPEG")
-        missing_height, missing_width = divmod(data[0] % 16, 4)
-        height, width = shrunk.shape[0] * self.factor - missing_height, shrunk.shape[1] * self.factor - missing_width
-        return np.asarray(Image.fromarray(shrunk).resize((width, height), Image.Resampling.LANCZOS))
+        return _enlarged(_pillow_decode(data[1:], "JPEG"), data[0], self.factor, Image.Resampling.LANCZOS)
 
     def _begins_right(self, data: bytes) -> bool:
-        if not data or data[0] // 16 != self.factor or max(divmod(data[0] % 16, 4)) >= self.factor:
-            return False
-        return data.startswith(_JPEG_BEGINS, 1)
+        return _first_byte_is_right(data, self.factor) and data.startswith(_JPEG_BEGINS, 1)
 
     def payload_bytes(self, data: bytes) -> int:
         """Return the number of bytes of the JPEG alone."""
@@ -245,6 +259,54 @@ class Avif(ClassicalCodec):
     def _begins_right(self, data: bytes) -> bool:
         return data[4:12] == b"ftypavif"
 
+    def payload_bytes(self, data: bytes) -> int:
+        """The AV1 codestream alone: the contents of the box `mdat`, without the boxes around it.
+
+        They take about 265 bytes, which is much where a file has 1,000.
+        """
+        start = 0
+        while start + 8 <= len(data):
+            length, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
+            if kind == b"mdat" and 8 <= length <= len(data) - start:
+                return length - 8
+            start += max(length, 8)
+        return len(data)
+
+
+class _ShrunkAvif(Avif):
+    """AVIF of the image at a fraction of its height and width, enlarged again at the receiver (bicubic both times).
+
+    The first byte is that of `_ShrunkJpeg`.
+    """
+
+    factor: int
+
+    def _encode(self, image_uint8_HW3: ImageArray, quality: int) -> bytes:
+        shrunk, first = _shrunk(image_uint8_HW3, self.factor, Image.Resampling.BICUBIC)
+        return bytes([first]) + super()._encode(shrunk, quality)
+
+    def _decode(self, data: bytes) -> ImageArray:
+        return _enlarged(super()._decode(data[1:]), data[0], self.factor, Image.Resampling.BICUBIC)
+
+    def _begins_right(self, data: bytes) -> bool:
+        return _first_byte_is_right(data, self.factor) and super()._begins_right(data[1:])
+
+    def payload_bytes(self, data: bytes) -> int:
+        """The AV1 codestream alone."""
+        return super().payload_bytes(data[1:])
+
+
+class AvifHalf(_ShrunkAvif):
+    """AVIF at half the height and width."""
+
+    format_name, title, factor = "avif-half", "AVIF at half size", 2
+
+
+class AvifThird(_ShrunkAvif):
+    """AVIF at a third of the height and width."""
+
+    format_name, title, factor = "avif-third", "AVIF at a third of the size", 3
+
 
 def _imagecodecs() -> Any:
     with needs("jpegxl", "JPEG XL"):
@@ -286,7 +348,7 @@ class JpegXl(ClassicalCodec):
 
 
 CLASSICAL_CODECS: dict[str, type[ClassicalCodec]] = {
-    codec.format_name: codec for codec in (Jpeg, JpegHalf, JpegQuarter, WebP, Avif, JpegXl)
+    codec.format_name: codec for codec in (Jpeg, JpegHalf, JpegQuarter, WebP, Avif, AvifHalf, AvifThird, JpegXl)
 }
 """Classical codecs by name."""
 

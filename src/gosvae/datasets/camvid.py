@@ -24,11 +24,16 @@ CAMVID_CLASSES = (
     "pedestrian",
     "bicyclist",
 )
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "seen", "unseen", "val", "test")
+KEPT_OUT_DRIVE = "0006R0"
+"""First part of the names of the frames of a drive; its 101 frames in `train` belong to the split `unseen`."""
 
 
 class CamVid(Dataset):
     """Images from `ROOT/SPLIT/*.png` with label maps of the same names in `ROOT/SPLITannot/`.
+
+    The folder `train` is also two splits: `unseen` is the drive 0006R0, to judge codecs and experts that were trained
+    without it, and `seen` is the rest.
 
     Raises:
         DatasetError: an unknown split, or folders with another layout.
@@ -40,8 +45,14 @@ class CamVid(Dataset):
     def __init__(self, root: Path, split: str) -> None:
         if split not in SPLITS:
             raise DatasetError(unknown_name("split of camvid", split, SPLITS))
-        self._images = list_files(root / split, "*.png", "CamVid in SegNet's layout")
-        self._annotations = label_path_of_each(self._images, lambda image: root / f"{split}annot" / image.name)
+        folder = "train" if split in ("seen", "unseen") else split
+        images = list_files(root / folder, "*.png", "CamVid in SegNet's layout")
+        if folder != split:
+            images = [path for path in images if path.name.startswith(KEPT_OUT_DRIVE) == (split == "unseen")]
+            if not images:
+                raise DatasetError(f"{root / folder} has no frames for the split {split!r}: check for the drives there")
+        self._images = images
+        self._annotations = label_path_of_each(images, lambda image: root / f"{folder}annot" / image.name)
 
     def __len__(self) -> int:
         return len(self._images)

@@ -7,22 +7,27 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from gosvae.datasets.base import Dataset, Sample
+from gosvae.datasets.common import InCommonClasses
 from gosvae.datasets.geometry import GeometryConfig, Prepared
 from gosvae.datasets.registry import default_geometry, load_dataset, names_existing_path
+from gosvae.datasets.subset import WithoutLabels
 from gosvae.errors import DatasetError
 
 
 class Mixture(Dataset):
-    """Several datasets of the same classes, one after the other.
+    """Several datasets, one after the other.
+
+    Parts of the same classes keep them, parts of other classes come in the common classes (`InCommonClasses`). With a
+    part that has no labels the mixture has none.
 
     Raises:
-        DatasetError: the parts do not have the same classes.
+        DatasetError: the parts do not have the same classes, and no common ones are known.
     """
 
     def __init__(self, parts: Sequence[Dataset]) -> None:
-        for part in parts[1:]:
-            if part.class_names != parts[0].class_names:
-                raise DatasetError(f"{parts[0].name!r} and {part.name!r} have different classes: they cannot be mixed")
+        if any(part.class_names != parts[0].class_names for part in parts):
+            labelled = all(part.has_labels for part in parts)
+            parts = [InCommonClasses(part) if labelled else WithoutLabels(part) for part in parts]
         self.name = "+".join(f"{part.name} ({len(part)})" if len(parts) > 1 else part.name for part in parts)
         self.class_names = parts[0].class_names
         self._parts = tuple(parts)
@@ -63,7 +68,7 @@ def load_prepared(
         cache_bytes: memory for decoded samples, for all parts together.
 
     Raises:
-        DatasetError: as `load_dataset`, or parts with different classes.
+        DatasetError: as `load_dataset`, or parts of classes that have nothing in common.
     """
     names = _parts(spec)
     if not all(names):

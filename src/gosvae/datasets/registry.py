@@ -11,28 +11,32 @@ from gosvae.datasets.camvid import CamVid
 from gosvae.datasets.cityscapes import Cityscapes
 from gosvae.datasets.folder import ImageFolder
 from gosvae.datasets.geometry import GeometryConfig
+from gosvae.datasets.idd_lite import IddLite
 from gosvae.errors import DatasetError, unknown_name
 from gosvae.walk import expanded
 
 DATASETS = {
     "ade20k": "ADE20K SceneParsing (ADEChallengeData2016), 150 classes: ade20k:PATH[@train|val]",
-    "camvid": "CamVid in SegNet's folders, 11 classes: camvid:PATH[@train|val|test]",
+    "camvid": "CamVid in SegNet's folders, 11 classes: camvid:PATH[@train|seen|unseen|val|test]",
     "cityscapes": "Cityscapes in its official folders, 19 classes: cityscapes:PATH[@train|val|test]",
     "folder": "images of any kind, without labels: folder:PATH, or just the path",
+    "idd-lite": "IDD-Lite in its folders, 7 classes: idd-lite:PATH[@train|seen|unseen|val]",
     "streets": "generated driving scenes with CamVid's classes, needs no files: streets[:COUNT][@train|val|test]",
 }
 """Descriptions of the datasets by name, each in one line with the way to name it."""
 
-CONTENTS = {"camvid": "street scenes", "cityscapes": "street scenes", "streets": "street scenes"}
+CONTENTS = dict.fromkeys(("camvid", "cityscapes", "idd-lite", "streets"), "street scenes")
 """Contents of the pictures by dataset, for the datasets that show one kind of scene."""
 
-# The paper's size for both (Section III-A1). CamVid, 480x360, keeps its aspect ratio: sky and bonnet are cut off.
+# The paper's size for both (Section III-A1). CamVid, 480x360, and IDD-Lite, 320x227, keep their aspect ratio:
+# sky and bonnet are cut off.
 _PAPER_SIZE = GeometryConfig(resize_height=256, resize_width=512)
 _GEOMETRIES = {
     "ade20k": _PAPER_SIZE,
     "camvid": GeometryConfig(resize_height=384, resize_width=512, crop_height=256, crop_width=512),
     "cityscapes": _PAPER_SIZE,
     "folder": GeometryConfig(),
+    "idd-lite": GeometryConfig(resize_height=363, resize_width=512, crop_height=256, crop_width=512),
     "streets": GeometryConfig(),
 }
 _STREETS_COUNTS = {"train": 1000, "val": 100, "test": 100}
@@ -103,8 +107,8 @@ def _from_path(name: str, path: Path, split: str | None, default_split: str) -> 
         if split is not None:
             raise DatasetError(f"a plain folder has no splits, got @{split}: give the path of the images themselves")
         return ImageFolder(path)
-    kinds: dict[str, type[ADE20K] | type[CamVid] | type[Cityscapes]]
-    kinds = {"ade20k": ADE20K, "camvid": CamVid, "cityscapes": Cityscapes}
+    kinds: dict[str, type[ADE20K] | type[CamVid] | type[Cityscapes] | type[IddLite]]
+    kinds = {"ade20k": ADE20K, "camvid": CamVid, "cityscapes": Cityscapes, "idd-lite": IddLite}
     return kinds[name](path, split or default_split)
 
 

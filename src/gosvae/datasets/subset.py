@@ -1,8 +1,8 @@
-"""Evenly spaced parts of datasets."""
+"""Parts of datasets: evenly spaced samples, or samples without their labels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gosvae.datasets.base import Dataset, Sample
 
@@ -32,3 +32,22 @@ class EvenlySpaced(Dataset):
         if not 0 <= index < self.count:
             raise IndexError(index)
         return index * len(self.dataset) // self.count
+
+
+class WithoutLabels(Dataset):
+    """Dataset that leaves out the label maps of another one."""
+
+    class_names = ()
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.name = dataset.name
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def check(self, index: int) -> tuple[int, int] | None:
+        return self._dataset.check(index)
+
+    def __getitem__(self, index: int) -> Sample:
+        return replace(self._dataset[index], labels_uint8_HW=None)

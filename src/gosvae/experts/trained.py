@@ -14,10 +14,11 @@ from gosvae.config import Config, parse
 from gosvae.errors import ExpertError
 from gosvae.experts.base import ExpertInfo, NetworkExpert
 from gosvae.experts.compact import CompactConfig, CompactSegmenter
+from gosvae.experts.dense import DenseConfig, DenseSegmenter
 from gosvae.experts.unet import UNetConfig, UNetSegmenter
 from gosvae.files import is_lfs_pointer
 
-NetworkConfig = CompactConfig | UNetConfig
+NetworkConfig = CompactConfig | UNetConfig | DenseConfig
 
 
 class ExpertCard(Config):
@@ -29,7 +30,7 @@ class ExpertCard(Config):
     class_names: tuple[str, ...]
     input_height: int = Field(gt=0)
     input_width: int = Field(gt=0)
-    network: Annotated[CompactConfig | UNetConfig, Field(discriminator="kind")]
+    network: Annotated[NetworkConfig, Field(discriminator="kind")]
 
     @model_validator(mode="before")
     @classmethod
@@ -54,6 +55,8 @@ def build_network(config: NetworkConfig) -> nn.Module:
             return CompactSegmenter(config)
         case UNetConfig():
             return UNetSegmenter(config)
+        case DenseConfig():
+            return DenseSegmenter(config)
 
 
 def load_trained_expert(folder: Path) -> NetworkExpert:
@@ -90,7 +93,7 @@ def card_of(expert: NetworkExpert, name: str) -> ExpertCard:
         ExpertError: a card cannot describe its network.
     """
     network, info = expert.network, expert.info
-    if not isinstance(network, CompactSegmenter | UNetSegmenter):
+    if not isinstance(network, CompactSegmenter | UNetSegmenter | DenseSegmenter):
         raise ExpertError(f"expert {info.name!r} has a network of its own kind, {type(network).__name__}")
     return ExpertCard(
         name=name,

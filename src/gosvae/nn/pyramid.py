@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from gosvae.config import Config
 from gosvae.nn.autoencoder import UNSHUFFLE
 from gosvae.nn.blocks import Residual
+from gosvae.nn.finish import Finish
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=5)]
 Depths = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=5)]
@@ -32,6 +33,8 @@ class PyramidConfig(Config):
     Attributes:
         encoder_widths, decoder_widths: numbers of channels.
         encoder_blocks, decoder_blocks: numbers of residual blocks.
+        finish_channels: number of channels of the layer at full resolution behind the last pixel shuffle (`Finish`); 0
+            leaves the layer out.
     """
 
     neutral: ClassVar[Mapping[str, Any]] = {
@@ -39,12 +42,14 @@ class PyramidConfig(Config):
         "encoder_blocks": [1, 0, 1],
         "decoder_widths": [96, 160, 192],
         "decoder_blocks": [2, 4, 6],
+        "finish_channels": 0,
     }
 
     encoder_widths: Widths = (48, 96, 96)
     encoder_blocks: Depths = (1, 0, 1)
     decoder_widths: Widths = (96, 160, 192)
     decoder_blocks: Depths = (2, 4, 6)
+    finish_channels: int = Field(default=0, ge=0, le=64)
 
     @model_validator(mode="after")
     def _one_for_each_grid(self) -> PyramidConfig:
@@ -64,7 +69,8 @@ class PyramidConfig(Config):
     def halo(self) -> int:
         """Upper bound of the number of latent positions around a tile that can influence it, in encoder and decoder."""
         # A 3x3 convolution reaches one position of its own grid, which is at most one of the latent grid.
-        return 2 * max(sum(self.encoder_blocks), sum(self.decoder_blocks)) + 2 * len(self.encoder_widths) + 2
+        finish = 2 if self.finish_channels else 0
+        return 2 * max(sum(self.encoder_blocks), sum(self.decoder_blocks)) + 2 * len(self.encoder_widths) + 2 + finish
 
 
 class Modulation(nn.Module):
@@ -120,11 +126,13 @@ class PyramidDecoder(nn.Module):
         self.modulations = nn.ModuleList(Modulation(n_conditions, width) for width in widths)
         self.ups = nn.ModuleList(nn.Conv2d(a, 4 * b, 3, padding=1) for a, b in pairwise(widths))
         self.to_image = nn.Conv2d(widths[-1], 3 * UNSHUFFLE**2, 3, padding=1)
+        n_finish = config.finish_channels
+        self.finish = Finish(widths[-1], n_finish, UNSHUFFLE, config.stride) if n_finish else None
 
     @property
     def last_layer(self) -> nn.Parameter:
         """Kernel of the last layer, see `gosvae.decoders.Decoder.last_layer`."""
-        weight = self.to_image.weight
+        weight = (self.to_image if self.finish is None else self.finish.paint).weight
         assert isinstance(weight, nn.Parameter)
         return weight
 
@@ -143,5 +151,8 @@ class PyramidDecoder(nn.Module):
             if i > 0:
                 x = F.pixel_shuffle(self.ups[i - 1](F.relu(x)), 2)
             x = grid(modulation(x, condition_BA))
-        image: Tensor = F.pixel_shuffle(self.to_image(F.relu(x)), UNSHUFFLE)
+        x = F.relu(x)
+        image: Tensor = F.pixel_shuffle(self.to_image(x), UNSHUFFLE)
+        if self.finish is not None:
+            image = self.finish(image, x)
         return image.float() + 0.5  # in bfloat16, light pixels would have steps of 1 / 256

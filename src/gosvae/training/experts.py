@@ -17,6 +17,7 @@ from gosvae.config import Config, parse, to_tree
 from gosvae.datasets.base import IGNORE_INDEX, Dataset
 from gosvae.errors import DatasetError
 from gosvae.experts.compact import CompactConfig, balanced_class_weights
+from gosvae.experts.dense import DenseConfig
 from gosvae.experts.trained import ExpertCard, NetworkConfig, build_network
 from gosvae.experts.unet import UNetConfig
 from gosvae.files import json_bytes, write_together
@@ -41,7 +42,7 @@ class ExpertRecipe(Config):
     kind: Literal["expert"] = "expert"
     name: str
     description: str
-    architecture: Literal["compact", "unet"] = "compact"
+    architecture: Literal["compact", "unet", "dense"] = "compact"
     widths: tuple[int, int, int, int] = (32, 64, 96, 128)
     blocks: tuple[int, int, int] = (2, 2, 3)
     stages: Stages
@@ -58,6 +59,8 @@ class ExpertRecipe(Config):
                 return parse(CompactConfig, tree, source=f"recipe {self.name!r}")
             case "unet":
                 return parse(UNetConfig, tree, source=f"recipe {self.name!r}")
+            case "dense":
+                return parse(DenseConfig, tree, source=f"recipe {self.name!r}")
 
 
 class ExpertTask(TrainingTask):

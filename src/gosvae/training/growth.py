@@ -22,7 +22,8 @@ def can_grow(model: VariableRateConfig, into: VariableRateConfig) -> bool:
     first levels of the channels.
     """
     blocks, context = into.pyramid.decoder_blocks, into.context
-    pyramid = model.pyramid.model_copy(update={"decoder_blocks": blocks})
+    finish_channels = model.pyramid.finish_channels or into.pyramid.finish_channels
+    pyramid = model.pyramid.model_copy(update={"decoder_blocks": blocks, "finish_channels": finish_channels})
     widened = model.context.model_copy(update={"channels": context.channels, "first_levels": context.first_levels})
     return (
         model.model_copy(update={"pyramid": pyramid, "context": widened}) == into

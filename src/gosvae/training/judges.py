@@ -15,17 +15,21 @@ from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert
 from gosvae.experts.compact import balanced_class_weights
 from gosvae.losses.divergence import ImitationKind, imitation_loss, mean_absolute_error, mean_squared_error
+from gosvae.losses.pattern import repeated_pattern
 from gosvae.losses.perceptual import PerceptualLoss
+from gosvae.training.views import ViewConfig
 
 IMITATION: tuple[ImitationKind, ...] = ("jsd", "kld", "ce")
 FEATURES = "features"
+LATTICE = "lattice"
 
 
 class Judges(nn.Module):
     """Terms of a reconstruction, each computed only if a stage weighs it.
 
-    The terms are `mse` and `mae` (pixels in [0, 1]), `lpips`, `jsd`, `kld` and `ce` (nats), and `features`: the squared
-    distance of the expert's inner features, relative to their mean square, averaged over layers.
+    The terms are `mse` and `mae` (pixels in [0, 1]), `lattice` (see `repeated_pattern`), `lpips`, `jsd`, `kld`
+    and `ce` (nats), and `features`: the squared distance of the expert's inner features, relative to their mean square,
+    averaged over layers.
 
     Args:
         expert: frozen expert to imitate, or None.
@@ -38,6 +42,7 @@ class Judges(nn.Module):
             experts; their classes may differ.
         more_perceptual: further perceptual distances; `lpips` is the mean of all.
         perceptual_images: number of images of a batch for which LPIPS is computed; None takes all.
+        views: random views that every expert and every distance is shown; None shows the pictures as they are.
 
     Raises:
         ConfigError: the expert has no module of that name.
@@ -53,11 +58,13 @@ class Judges(nn.Module):
         more_experts: Sequence[Expert] = (),
         more_perceptual: Sequence[PerceptualLoss] = (),
         perceptual_images: int | None = None,
+        views: ViewConfig | None = None,
     ) -> None:
         super().__init__()
         self.experts = nn.ModuleList([*([] if expert is None else [expert]), *more_experts])
         self.perceptuals = nn.ModuleList([*([] if perceptual is None else [perceptual]), *more_perceptual])
         self._balance_classes, self._perceptual_images = balance_classes, perceptual_images
+        self._views = views
         self._feature_layers = [each.feature_layers for each in self._all_experts()]
         if expert is not None and feature_layers is not None:
             self._feature_layers[0] = feature_layers
@@ -76,7 +83,7 @@ class Judges(nn.Module):
     @property
     def known_terms(self) -> frozenset[str]:
         """Names that a stage may weigh."""
-        known = {"mse", "mae"}
+        known = {"mse", "mae", LATTICE}
         known |= {"lpips"} if len(self.perceptuals) else set()
         known |= {*IMITATION, FEATURES} if len(self.experts) else set()
         return frozenset(known)
@@ -86,19 +93,33 @@ class Judges(nn.Module):
         """Names of the terms that a stage's `ramp_steps` apply to."""
         return frozenset({*IMITATION, FEATURES})
 
-    def forward(self, x_B3HW: Tensor, x_hat_B3HW: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """Return the wanted terms, scalars, and always `mse`."""
+    def forward(
+        self,
+        x_B3HW: Tensor,
+        x_hat_B3HW: Tensor,
+        wanted: frozenset[str],
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the wanted terms, scalars, and always `mse`. Views are drawn from the generator; None: no views."""
+
+        def view(x_B3HW: Tensor, x_hat_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+            if generator is None or self._views is None:
+                return x_B3HW, x_hat_B3HW
+            return self._views.view(x_B3HW, x_hat_B3HW, generator)
+
         terms = {"mse": mean_squared_error(x_B3HW, x_hat_B3HW)}
+        if LATTICE in wanted:
+            terms[LATTICE] = repeated_pattern(x_B3HW, x_hat_B3HW)
         if "mae" in wanted:
             terms["mae"] = mean_absolute_error(x_B3HW, x_hat_B3HW)
         if "lpips" in wanted and len(self.perceptuals):
             n = self._perceptual_images
-            distances = [perceptual(x_B3HW[:n], x_hat_B3HW[:n]).mean() for perceptual in self.perceptuals]
+            distances = [perceptual(*view(x_B3HW[:n], x_hat_B3HW[:n])).mean() for perceptual in self.perceptuals]
             terms["lpips"] = torch.stack(distances).mean()
         kinds = [kind for kind in IMITATION if kind in wanted]
         if kinds or FEATURES in wanted:
             of_each = [
-                self._imitation(expert, layers if FEATURES in wanted else (), kinds, x_B3HW, x_hat_B3HW)
+                self._imitation(expert, layers if FEATURES in wanted else (), kinds, *view(x_B3HW, x_hat_B3HW))
                 for expert, layers in zip(self._all_experts(), self._feature_layers, strict=True)
             ]
             for name in [*kinds, *([FEATURES] if FEATURES in wanted else [])] if of_each else []:

@@ -25,6 +25,7 @@ from gosvae.config import Config
 from gosvae.datasets.base import Dataset
 from gosvae.entropy.latent_network import LEVELS, LatentContextNetwork
 from gosvae.entropy.lattice import reach
+from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert
 from gosvae.experts.registry import load_expert
 from gosvae.losses.perceptual import PerceptualLoss, load_perceptual
@@ -35,6 +36,7 @@ from gosvae.training.growth import begin_as, can_grow
 from gosvae.training.judges import Judges
 from gosvae.training.machine.task import RECONSTRUCTION, TrainingTask
 from gosvae.training.passes import PassUse, drawn, pass_uses
+from gosvae.training.views import ViewConfig
 
 RATE, BITS = "rate", "bits"
 _STEEPEST = 8.0
@@ -133,7 +135,11 @@ class VariableRateTask(TrainingTask):
         # The mask is passed even if nothing is lost: with several devices, every weight must take part in every step.
         result, y_BDhw = self.network(padded_B3HW, level_B, lost_B1hw.to(x_B3HW.device))
         x_hat_B3HW = result.x_hat_B3HW[..., :height, :width].float()
-        terms: dict[str, Tensor] = self.judges(x_B3HW, x_hat_B3HW, wanted)
+        terms: dict[str, Tensor] = self.judges(x_B3HW, x_hat_B3HW, wanted, self._generator)
+        if RECONSTRUCTION in wanted:
+            terms[RECONSTRUCTION] = x_hat_B3HW
+        if not {RATE, BITS} & wanted:
+            return terms
         with torch.autocast(x_B3HW.device.type, enabled=False):
             bits_B, costs_B = latent_bits(
                 self.network.context, y_BDhw, result.indices_Bhw, level_B, self._uses, self._reach, self._generator
@@ -142,8 +148,6 @@ class VariableRateTask(TrainingTask):
         terms[BITS] = bpp_B.mean()
         terms[RATE] = (self._rate.prices(level_B, self._step) * costs_B).mean() / (height * width)
         terms["bpp_low"], terms["bpp_high"] = bpp_B[level_B.argmin()].detach(), bpp_B[level_B.argmax()].detach()
-        if RECONSTRUCTION in wanted:
-            terms[RECONSTRUCTION] = x_hat_B3HW
         return terms
 
     def _draw_levels(self, batch: int) -> Tensor:
@@ -234,6 +238,23 @@ def _position_bits(
     return model_N, model_N.detach() + cost_N
 
 
+def _train_only(network: nn.Module, beginnings: tuple[str, ...]) -> None:
+    """Freeze all parameters whose names do not begin with one of the beginnings.
+
+    Raises:
+        ConfigError: no parameter begins with one of them.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    for beginning in beginnings:
+        if not any(name.startswith(beginning) for name in names):
+            parts = sorted({".".join(name.split(".")[:2]) for name in names})
+            raise ConfigError(
+                f"trained: no part of the network begins with {beginning!r}; there are {', '.join(parts)}"
+            )
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.startswith(beginnings))
+
+
 class VariableRateRecipe(TrainableRecipe):
     """Recipe of a variable-rate codec, trained for rate and task together.
 
@@ -243,6 +264,10 @@ class VariableRateRecipe(TrainableRecipe):
         balance_classes, feature_layers, perceptual_images: see `Judges`.
         more_experts: experts to imitate beside the first, named as for `load_expert`.
         more_perceptual: perceptual distances beside the first, named as for `load_perceptual`.
+        views: random views of original and reconstruction that the judges are shown; by default the two as they are.
+        trained: beginnings of the names of the parts that are trained; all by default. With `[decoder.]` the encoder,
+            the gains and the context model stay as they are, and with them the bits. A stage then needs neither `rate`
+            nor `bits`.
     """
 
     kind: Literal["variable-rate"] = "variable-rate"
@@ -254,6 +279,8 @@ class VariableRateRecipe(TrainableRecipe):
     more_experts: tuple[str, ...] = ()
     more_perceptual: tuple[str, ...] = ()
     perceptual_images: int | None = Field(default=None, ge=1)
+    views: ViewConfig = ViewConfig()
+    trained: tuple[str, ...] = ()
 
     def network(self) -> VariableRateAutoencoder:
         return VariableRateAutoencoder(self.model)
@@ -277,7 +304,10 @@ class VariableRateRecipe(TrainableRecipe):
             more_experts=[load_expert(name) for name in self.more_experts],
             more_perceptual=[load_perceptual(name) for name in self.more_perceptual],
             perceptual_images=self.perceptual_images,
+            views=self.views,
         )
+        if self.trained:
+            _train_only(network, self.trained)
         return VariableRateTask(network, judges, self.rate, self.erasures)
 
     def finished(self, name: str, network: nn.Module, used: Dataset, most_pixels: int) -> CodecCheckpoint:
