@@ -80,7 +80,7 @@ def check_samples(dataset: Dataset, crops: Sequence[tuple[int, int]] = ()) -> No
         small = [crop for crop in crops if size is not None and (size[0] < crop[0] or size[1] < crop[1])]
         if small and size is not None:
             bad.append(
-                f"image {index} has {size[0]}x{size[1]} pixels (height x width), the crop {small[0][0]}x{small[0][1]}"
+                f"cannot cut {small[0][0]}x{small[0][1]} (height x width) from image {index} of {size[0]}x{size[1]}"
             )
     if bad:
         more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from gosvae.datasets.loader import TrainingBatches
-from gosvae.errors import GosvaeError, TrainingError
+from gosvae.errors import DatasetError, GosvaeError, ImageError, TrainingError
 from gosvae.training.machine.config import RunConfig, StageConfig
 from gosvae.training.machine.stage import StageInProgress
 from gosvae.training.machine.task import TrainingTask
@@ -67,6 +67,8 @@ def _try(fabric: Fabric, task: TrainingTask, stage: StageConfig, run: RunConfig,
                 break
     except TrainingError:
         return took
+    except (DatasetError, ImageError):  # of the data, whatever the stage
+        raise
     except GosvaeError as error:
         error.args = (f"stage {stage.name!r}, tried before the training begins: {error}", *error.args[1:])
         raise
