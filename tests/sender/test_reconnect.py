@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from unittest.mock import patch
 
 import pytest
 
@@ -321,7 +322,7 @@ def test_an_original_that_does_not_fit_is_left_out_and_counted() -> None:
     run(test)
 
 
-def test_the_end_waits_as_long_as_outcomes_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_waits_as_long_as_outcomes_come() -> None:
     async def test() -> None:
         gate = Gate()
         async with Receiver(gate, CONFIG) as receiver:
@@ -330,10 +331,8 @@ def test_the_end_waits_as_long_as_outcomes_come(monkeypatch: pytest.MonkeyPatch)
             for number in range(2):
                 await target.send(number, stream(), next(pictures(1)))
             await until(lambda: bool(gate.batches))
-            monkeypatch.setattr(grpc_target, "DRAIN_S", 0.05)
-            with pytest.raises(TimeoutError):
+            with patch.object(grpc_target, "DRAIN_S", 0.05), pytest.raises(TimeoutError):
                 await target.finish()
-            monkeypatch.setattr(grpc_target, "DRAIN_S", PATIENCE_S)
             gate.opened.set()
             await target.finish()
             await target.close()
@@ -342,10 +341,9 @@ def test_the_end_waits_as_long_as_outcomes_come(monkeypatch: pytest.MonkeyPatch)
     run(test)
 
 
-def test_an_interrupt_at_the_end_shortens_the_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_at_the_end_shortens_the_waiting() -> None:
     async def test() -> None:
         gate = Gate()
-        monkeypatch.setattr(grpc_target, "INTERRUPTED_S", 0.05)
         async with Receiver(gate, CONFIG) as receiver:
             assert receiver.service is not None
             client = await LinkClient.open(receiver.service.endpoint)
@@ -355,9 +353,10 @@ def test_an_interrupt_at_the_end_shortens_the_waiting(monkeypatch: pytest.Monkey
             finishing = asyncio.create_task(target.finish())
             await until(lambda: bool(gate.batches))
             assert not finishing.done()
-            reconnection.stop.set()
-            with pytest.raises(TimeoutError):
-                await finishing
+            with patch.object(grpc_target, "INTERRUPTED_S", 0.05):
+                reconnection.stop.set()
+                with pytest.raises(TimeoutError):
+                    await finishing
             await target.close()
             gate.opened.set()
 
