@@ -100,6 +100,18 @@ def test_another_expert_is_refused(tmp_path: Path) -> None:
             codec.compress(picture())
 
 
+def test_a_plugin_that_a_checkpoint_names_is_not_run(tmp_path: Path) -> None:
+    plugin, ran = tmp_path / "plugin.py", tmp_path / "ran"
+    plugin.write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\n")
+    given = gesco_checkpoint()
+    assert isinstance(given.card, GescoCard)
+    reference = given.card.expert.model_copy(update={"source": f"{plugin}:make"})
+    save_codec(tmp_path / "codec", replace(given, card=given.card.model_copy(update={"expert": reference})))
+    with pytest.raises(ExpertError, match="unknown expert"):
+        load_codec(tmp_path / "codec").compress(picture())
+    assert not ran.exists()
+
+
 def test_foreign_and_impossible_streams_are_refused(codec: GescoCodec) -> None:
     data = codec.compress(picture())
     header, payload = bitstream.unpack(data)

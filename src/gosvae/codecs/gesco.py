@@ -185,7 +185,7 @@ class GescoCodec(TrainedCodec):
                     f"{self.name!r} was trained with an expert in memory, {self.card.expert.name!r}: "
                     "give it as GescoCodec(checkpoint, expert=...)"
                 )
-            self._expert = self._checked(load_expert(source)).to(self.device)
+            self._expert = self._checked(load_expert(source, plugins=False)).to(self.device)
         return self._expert
 
     @property

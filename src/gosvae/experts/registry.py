@@ -42,20 +42,25 @@ def embedded_experts() -> list[str]:
     return sorted(path.parent.name for path in configs if _kind_of(path) == "expert")
 
 
-def load_expert(spec: str | Path) -> Expert:
+def load_expert(spec: str | Path, *, plugins: bool = True) -> Expert:
     """Load the expert that a string names; `EXPERTS` lists the ways.
+
+    Args:
+        spec: name, folder or file.
+        plugins: whether `FILE.py:NAME` and entry points of other packages are run; False for a name that comes from a
+            file, such as the card of a codec, and not from the user.
 
     Raises:
         ExpertError: the string names no expert, or what it names is not a usable one.
         ConfigError: the configuration beside the weights has unknown keys or impossible values.
         MissingDependencyError: `transformers` is needed and not installed.
     """
-    expert = _load(str(spec))
+    expert = _load(str(spec), plugins)
     expert.info = replace(expert.info, source=str(spec))
     return expert
 
 
-def _load(text: str) -> Expert:
+def _load(text: str, plugins: bool) -> Expert:
     """Return the expert that a string names, without its source; errors are those of `load_expert`."""
     if text == "embedded":
         return load_trained_expert(_embedded_folder())
@@ -68,7 +73,7 @@ def _load(text: str) -> Expert:
         return load_exported_expert(path)
     if text and path.is_dir():
         return _load_folder(path)
-    found = find_plugin("experts", text) if text else None
+    found = find_plugin("experts", text) if text and plugins else None
     if found is not None:
         expert: Expert = made_by(found[0], text, Expert, *([found[1]] if found[1] else []))
         return expert.freeze()
