@@ -127,6 +127,13 @@ class Scenes(Dataset):
         return Sample(noise.astype(np.uint8), labels if self.class_names else None, f"scene-{index}")
 
 
+class Shots(Scenes):
+    """Scenes of which two after each other are one shot."""
+
+    def shot(self, index: int) -> str:
+        return f"shot {index // 2}"
+
+
 class Brightness(Expert):
     """Sees dark, middle and bright by the mean of the three colours."""
 

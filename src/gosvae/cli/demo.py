@@ -43,6 +43,9 @@ class _Shrunk(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def shot(self, index: int) -> str:
+        return self.dataset.shot(index)
+
     def __getitem__(self, index: int) -> Sample:
         sample = self.dataset[index]
         picture = Image.fromarray(sample.image_uint8_HW3)

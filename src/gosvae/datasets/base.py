@@ -38,6 +38,14 @@ class Dataset(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Sample: ...
 
+    def shot(self, index: int) -> str:
+        """Return the name of the shot of a sample, such as the drive or the video that it is a frame of.
+
+        Frames of one shot resemble each other: an evaluation resamples shots for its intervals. By default every sample
+        is a shot of its own.
+        """
+        return str(index)
+
     def check(self, index: int) -> tuple[int, int] | None:
         """Check the files of a sample without decoding them; return height and width of the image, None if not known.
 

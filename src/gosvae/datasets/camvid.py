@@ -57,6 +57,10 @@ class CamVid(Dataset):
     def __len__(self) -> int:
         return len(self._images)
 
+    def shot(self, index: int) -> str:
+        """Return the name of the drive, such as `0016E5`: the first part of the file's name."""
+        return self._images[index].stem.split("_")[0]
+
     def check(self, index: int) -> tuple[int, int] | None:
         return check_labelled(self._images[index], self._annotations[index])
 

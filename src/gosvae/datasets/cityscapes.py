@@ -64,6 +64,10 @@ class Cityscapes(Dataset):
     def __len__(self) -> int:
         return len(self._images)
 
+    def shot(self, index: int) -> str:
+        """Return city and sequence, such as `aachen_000000`."""
+        return _frame(self._images[index]).rpartition("_")[0]
+
     def check(self, index: int) -> tuple[int, int] | None:
         return check_labelled(self._images[index], self._annotations[index])
 

@@ -66,6 +66,9 @@ class InCommonClasses(Dataset):
     def __len__(self) -> int:
         return len(self._dataset)
 
+    def shot(self, index: int) -> str:
+        return self._dataset.shot(index)
+
     def check(self, index: int) -> tuple[int, int] | None:
         return self._dataset.check(index)
 

@@ -35,6 +35,11 @@ class ImageFolder(Dataset):
     def __len__(self) -> int:
         return len(self._images)
 
+    def shot(self, index: int) -> str:
+        """Return the sub-folder of an image; an image that is in none is a shot of its own."""
+        path = self._images[index].relative_to(self._root)
+        return path.as_posix() if path.parent == Path() else path.parent.as_posix()
+
     def check(self, index: int) -> tuple[int, int] | None:
         return check_image_file(self._images[index])
 

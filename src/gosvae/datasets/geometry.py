@@ -79,6 +79,9 @@ class Prepared(Dataset):
     def __len__(self) -> int:
         return len(self._dataset)
 
+    def shot(self, index: int) -> str:
+        return self._dataset.shot(index)
+
     def check(self, index: int) -> tuple[int, int] | None:
         size = self._dataset.check(index)
         for step in ("resize", "crop"):

@@ -36,6 +36,10 @@ class Mixture(Dataset):
     def __len__(self) -> int:
         return self._ends[-1]
 
+    def shot(self, index: int) -> str:
+        part, place = self._place(index)
+        return f"{bisect_right(self._ends, index)}/{part.shot(place)}"
+
     def check(self, index: int) -> tuple[int, int] | None:
         part, place = self._place(index)
         return part.check(place)

@@ -21,6 +21,9 @@ class EvenlySpaced(Dataset):
     def __len__(self) -> int:
         return self.count
 
+    def shot(self, index: int) -> str:
+        return self.dataset.shot(self._place(index))
+
     def check(self, index: int) -> tuple[int, int] | None:
         return self.dataset.check(self._place(index))
 
@@ -45,6 +48,9 @@ class WithoutLabels(Dataset):
 
     def __len__(self) -> int:
         return len(self._dataset)
+
+    def shot(self, index: int) -> str:
+        return self._dataset.shot(index)
 
     def check(self, index: int) -> tuple[int, int] | None:
         return self._dataset.check(index)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import fmean, median
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +34,11 @@ from gosvae.evaluation.rows import (
     Reconstruction,
     Row,
 )
+from gosvae.evaluation.shots import ShotResamples, TaskCounts
 from gosvae.evaluation.transmission import LinkSettings, Received, Sent, receive, send, transmit
 from gosvae.experts.base import Expert
-from gosvae.metrics import ConfusionMatrix, PerceptualMetric, frechet_distance, mean_squared_error
-from gosvae.seeding import torch_generator
+from gosvae.metrics import PerceptualMetric, frechet_distance, mean_squared_error
+from gosvae.seeding import numpy_generator, torch_generator
 from gosvae.tensors import ImageArray, image_to_tensor
 from gosvae.units import psnr_db, rate_bpp
 from gosvae.walk import printable
@@ -89,6 +90,7 @@ def evaluate(
     progress: bool | None = None,
     skip_damaged: bool = False,
     on_image: Callable[[Sequence[ImageRow]], None] | None = None,
+    generator: np.random.Generator | None = None,
 ) -> Evaluation:
     """Measure codecs on a data set, in one pass over its images.
 
@@ -109,6 +111,8 @@ def evaluate(
         skip_damaged: whether an image that cannot be read is left out, with a warning and a line in
             `Provenance.skipped`, instead of ending the evaluation.
         on_image: function that is called with the rows of every image as soon as it is measured.
+        generator: random numbers that resample the shots for the intervals of mIoU and agreement, the same resamples
+            for all rows. By default it has a fixed seed, so that an evaluation gives the same intervals again.
 
     Raises:
         ConfigError: the data set is empty, entries do not fit together, or the classes of labels and expert differ.
@@ -125,7 +129,7 @@ def evaluate(
     if use_labels and dataset.has_labels:
         check_classes(dataset, expert)
     viewer = _Viewer(expert, perceptual, frechet)
-    reference = _TaskCounts(viewer.class_count)
+    reference = TaskCounts(viewer.class_count)
     tallies = {entry.label: _Tally(entry, viewer, link) for entry in codecs}
     real: list[FeatureArray] = []
     kept: dict[int, KeptImage] = {}
@@ -145,7 +149,8 @@ def evaluate(
         if not use_labels:
             sample = replace(sample, labels_uint8_HW=None)
         original = viewer.view(sample.image_uint8_HW3)
-        reference.update(original.class_map_HW, sample, original)
+        shot = dataset.shot(index)
+        reference.update(shot, original.class_map_HW, original.class_map_HW, sample.labels_uint8_HW)
         if original.features_D is not None:
             real.append(original.features_D)
         reconstructions = []
@@ -155,7 +160,7 @@ def evaluate(
                 budget = tallies[match].rows[-1].total_bytes
             elif isinstance(budget, Sequence):
                 budget = budget[index]
-            reconstructions.append(tally.measure(sample, original, budget))
+            reconstructions.append(tally.measure(sample, shot, original, budget))
         sizes.append((sample.image_uint8_HW3.shape[0], sample.image_uint8_HW3.shape[1]))
         if index in keep_images:
             kept[index] = KeptImage(sample.name, sample.image_uint8_HW3, original.class_map_HW, tuple(reconstructions))
@@ -165,15 +170,17 @@ def evaluate(
         raise DatasetError(
             f"none of the {len(skipped)} images of {dataset.name!r} can be read; the first: {skipped[0]}"
         )
+    resamples = ShotResamples(reference.shots, generator or numpy_generator("shots"))
     return Evaluation(
         provenance=replace(
             gather_provenance(dataset, expert, sizes, perceptual.name if perceptual else None),
             channel=link.description if link else None,
             skipped=tuple(skipped),
+            shots=len(reference.shots),
         ),
         rows=(
-            Row(UNCOMPRESSED, UNCOMPRESSED, len(sizes), **reference.values()),
-            *(tally.row(real) for tally in tallies.values()),
+            Row(UNCOMPRESSED, UNCOMPRESSED, len(sizes), **reference.values(resamples)),
+            *(tally.row(real, resamples) for tally in tallies.values()),
         ),
         images=tuple(row for rows in zip(*(t.rows for t in tallies.values()), strict=True) for row in rows),
         kept=tuple(kept[index] for index in keep_images if index in kept),
@@ -210,32 +217,6 @@ class _Viewer:
         return None if self.perceptual is None else float(self.perceptual(view.x_B3HW, other.x_B3HW).item())
 
 
-class _TaskCounts:
-    """Confusion matrices of one codec: against the labels, and against the expert's maps of the originals."""
-
-    def __init__(self, class_count: int) -> None:
-        self.labels = ConfusionMatrix(class_count)
-        self.agreement = ConfusionMatrix(class_count)
-
-    def update(self, class_map_HW: ClassMapArray, sample: Sample, original: _View) -> None:
-        self.agreement.update(class_map_HW, original.class_map_HW)
-        if sample.labels_uint8_HW is not None:
-            self.labels.update(class_map_HW, sample.labels_uint8_HW)
-
-    def values(self) -> dict[str, Any]:
-        """Return the values of the task for a `Row`."""
-        miou, agreement = self.labels.mean_iou(), self.agreement.mean_iou()
-        return {
-            "miou": miou and miou.value,
-            "miou_classes": miou and miou.class_count,
-            "class_iou": self.labels.per_class_iou() if miou else None,
-            "pixel_accuracy": self.labels.pixel_accuracy(),
-            "agreement_miou": agreement and agreement.value,
-            "agreement_classes": agreement and agreement.class_count,
-            "agreement_accuracy": self.agreement.pixel_accuracy(),
-        }
-
-
 class _Tally:
     """One codec entry and its results so far."""
 
@@ -244,14 +225,14 @@ class _Tally:
         self.viewer = viewer
         self.link = link
         self.received: list[Received] = []
-        self.counts = _TaskCounts(viewer.class_count)
+        self.counts = TaskCounts(viewer.class_count)
         self.rows: list[ImageRow] = []
         self.features: list[FeatureArray] = []
         self.zero_order_bytes: list[float] = []
         self.encode_ms: list[float] = []
         self.decode_ms: list[float] = []
 
-    def measure(self, sample: Sample, original: _View, budget_bytes: int | None) -> Reconstruction:
+    def measure(self, sample: Sample, shot: str, original: _View, budget_bytes: int | None) -> Reconstruction:
         """Compress and decompress an image, measure the result, and return the reconstruction."""
         codec = self.entry.codec
         sent = self._encode(sample.image_uint8_HW3, budget_bytes)
@@ -266,9 +247,7 @@ class _Tally:
             class_map_HW, lpips = seen.class_map_HW, self.viewer.distance(original, seen)
         if seen is not None and seen.features_D is not None:
             self.features.append(seen.features_D)
-        self.counts.update(class_map_HW, sample, original)
-        agreement = ConfusionMatrix(self.viewer.class_count)
-        agreement.update(class_map_HW, original.class_map_HW)
+        agreement = self.counts.update(shot, class_map_HW, original.class_map_HW, sample.labels_uint8_HW)
         miou = agreement.mean_iou()
         assert miou is not None  # the map of the original has no ignored pixels
         row = ImageRow(
@@ -316,7 +295,7 @@ class _Tally:
         self.received.append(_timed(self.decode_ms, lambda: receive(codec, frame, size_hw)))
         return self.received[-1].image_uint8_HW3
 
-    def row(self, real: Sequence[FeatureArray]) -> Row:
+    def row(self, real: Sequence[FeatureArray], resamples: ShotResamples) -> Row:
         """Return the row of the codec; `real` has the features of the originals."""
         rows, zero_order, features = self.rows, self.zero_order_bytes, self.features
         network = self.viewer.frechet.name if self.viewer.frechet is not None and len(features) > 1 else None
@@ -329,7 +308,7 @@ class _Tally:
             payload_bytes=fmean(row.payload_bytes for row in rows),
             zero_order_bytes=fmean(zero_order) if zero_order else None,
             bpp=fmean(rate_bpp(row.total_bytes, row.height, row.width) for row in rows),
-            **self.counts.values(),
+            **self.counts.values(resamples),
             mse=_mean(row.mse for row in rows),
             psnr_db=_mean(row.psnr_db for row in rows),
             lpips=_mean(row.lpips for row in rows),

@@ -40,10 +40,11 @@ class Row:
         zero_order_bytes: mean estimated bytes of the indices at their own zero-order entropy.
         bpp: mean bits per pixel of the original, including headers.
         miou, pixel_accuracy: quality against labels, from one confusion matrix over the data set, in [0, 1].
+        miou_low, miou_high: 95 % interval of `miou` by resampling shots; None with fewer than three shots.
         miou_classes: number of classes in the mean (those in labels or predictions).
         class_iou: IoU of each class of the expert; None for a class in neither labels nor predictions.
-        agreement_miou, agreement_accuracy, agreement_classes: the same values against the expert's maps of the
-        originals.
+        agreement_miou, agreement_low, agreement_high, agreement_accuracy, agreement_classes: the same values against
+            the expert's maps of the originals.
         mse: mean squared error on the [0, 1] scale.
         psnr_db: mean PSNR of the images; infinite if one image is exact.
         lpips: mean perceptual distance; `Provenance.perceptual` names its network.
@@ -70,10 +71,14 @@ class Row:
     zero_order_bytes: float | None = None
     bpp: float | None = None
     miou: float | None = None
+    miou_low: float | None = None
+    miou_high: float | None = None
     miou_classes: int | None = None
     pixel_accuracy: float | None = None
     class_iou: tuple[float | None, ...] | None = None
     agreement_miou: float | None = None
+    agreement_low: float | None = None
+    agreement_high: float | None = None
     agreement_classes: int | None = None
     agreement_accuracy: float | None = None
     mse: float | None = None
@@ -138,6 +143,7 @@ class Provenance:
         channel: description of the channel, packets and repair packets; bytes are then those on the air. None if files
             arrive whole.
         skipped: messages of the images that could not be read and are left out of all results.
+        shots: number of shots that the images belong to; None in results of versions that did not count them.
     """
 
     dataset: str
@@ -155,6 +161,7 @@ class Provenance:
     date_utc: str
     channel: str | None = None
     skipped: tuple[str, ...] = ()
+    shots: int | None = None
 
 
 @dataclass(frozen=True, repr=False)

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 
 from gosvae.evaluation.rows import FID_NETWORK, Evaluation, Row
+from gosvae.evaluation.shots import COVERAGE, FEWEST_SHOTS
 from gosvae.units import kib
 
 _EMPTY = "-"
@@ -68,6 +69,7 @@ def caption(evaluation: Evaluation, *, details: bool = False) -> str:
     if reference.miou_classes is not None:
         parts.append(f"mIoU: one confusion matrix over all images, {reference.miou_classes} classes, void ignored")
     parts.append("agreement: the same mIoU against the expert's own map of the original")
+    parts.extend(_interval_note(evaluation))
     if _frechet_network(evaluation) is not None:
         name = "FID" if _frechet_network(evaluation) == FID_NETWORK else "Fréchet distance (not FID)"
         parts.append(
@@ -89,9 +91,9 @@ def _cells(evaluation: Evaluation, details: bool) -> list[list[str]]:
         "codec": _name,
         "KiB": lambda row: _number(row.total_kib, 2),
         "bpp": lambda row: _number(row.bpp, 3),
-        "mIoU": lambda row: _number(row.miou, 3),
+        "mIoU": lambda row: _with_interval(row.miou, row.miou_low, row.miou_high),
         "pixel accuracy": lambda row: _number(row.pixel_accuracy, 3),
-        "agreement": lambda row: _number(row.agreement_miou, 3),
+        "agreement": lambda row: _with_interval(row.agreement_miou, row.agreement_low, row.agreement_high),
         evaluation.provenance.perceptual or "LPIPS": lambda row: _number(row.lpips, 3),
         "PSNR (dB)": lambda row: _number(row.psnr_db, 2),
         _frechet_title(evaluation): lambda row: _number(row.frechet_distance, 2),
@@ -108,6 +110,16 @@ def _cells(evaluation: Evaluation, details: bool) -> list[list[str]]:
     table = [[title, *(cell(row) for row in evaluation.rows)] for title, cell in columns.items()]
     filled = [column for column in table if any(cell != _EMPTY for cell in column[1:])]
     return [list(line) for line in zip(*filled, strict=True)]
+
+
+def _interval_note(evaluation: Evaluation) -> list[str]:
+    """Return what the intervals in the table are, or why there are none."""
+    shots = evaluation.provenance.shots
+    if shots is None:
+        return []
+    if shots < FEWEST_SHOTS:
+        return [f"all images are of {shots} shot{'s' * (shots != 1)}, so that no interval can be given"]
+    return [f"[low, high]: {COVERAGE:.0%} interval by resampling the {shots} shots that the images are of"]
 
 
 def _frechet_network(evaluation: Evaluation) -> str | None:
@@ -133,6 +145,12 @@ def _number(value: float | None, digits: int) -> str:
     if value is None:
         return _EMPTY
     return f"{value:.{digits}f}" if math.isfinite(value) else "inf"
+
+
+def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """Return the value with its interval behind it; an interval without width is left out."""
+    shown = _number(value, 3)
+    return shown if low is None or high is None or low == high else f"{shown} [{low:.3f}, {high:.3f}]"
 
 
 def _parameters(count: int | None) -> str:
