@@ -35,6 +35,8 @@ from gosvae.evaluation.results import save_evaluation as save_evaluation
 from gosvae.evaluation.rows import Evaluation as Evaluation
 from gosvae.evaluation.tables import markdown_table as markdown_table
 from gosvae.evaluation.tables import terminal_table as terminal_table
+from gosvae.quantizers.base import Quantized as Quantized
+from gosvae.quantizers.base import Quantizer as Quantizer
 from gosvae.recipes.run import train as train
 from gosvae.seeding import torch_generator as torch_generator
 

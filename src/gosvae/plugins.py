@@ -1,8 +1,8 @@
-"""Codecs, experts and channels of other packages or of a Python file, found by name.
+"""Codecs, experts, channels and quantizers of other packages or of a Python file, found by name.
 
-A package registers a class or function under one of the entry points `gosvae.codecs`, `gosvae.experts` and
-`gosvae.channels`. A file needs no package: `FILE.py:NAME` names a class or function in it. Both are programs, which run
-when they are named.
+A package registers a class or function under one of the entry points `gosvae.codecs`, `gosvae.experts`,
+`gosvae.channels` and `gosvae.quantizers`. A file needs no package: `FILE.py:NAME` names a class or function in it. Both
+are programs, which run when they are named.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from gosvae.errors import ConfigError
 from gosvae.walk import expanded
 
-Kind = Literal["codecs", "experts", "channels"]
+Kind = Literal["codecs", "experts", "channels", "quantizers"]
 
 
 def plugin_names(kind: Kind) -> list[str]:

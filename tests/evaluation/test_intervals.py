@@ -79,7 +79,7 @@ def test_the_table_shows_intervals_and_says_how_they_were_made() -> None:
         assert f"{block.miou:.3f} [{block.miou_low:.3f}, {block.miou_high:.3f}]" in text
         assert f"{block.agreement_miou:.3f} [{block.agreement_low:.3f}, {block.agreement_high:.3f}]" in text
         assert "1.000 [" not in text  # the interval of the reference has no width
-        assert "[low, high]: 95% interval by resampling the 4 shots" in text
+        assert "[low, high]: 95 % interval by resampling the 4 shots" in text
 
 
 @pytest.mark.parametrize(("images", "told"), [(2, "of 1 shot, so"), (4, "of 2 shots, so")])

@@ -119,7 +119,7 @@ def _interval_note(evaluation: Evaluation) -> list[str]:
         return []
     if shots < FEWEST_SHOTS:
         return [f"all images are of {shots} shot{'s' * (shots != 1)}, so that no interval can be given"]
-    return [f"[low, high]: {COVERAGE:.0%} interval by resampling the {shots} shots that the images are of"]
+    return [f"[low, high]: {100 * COVERAGE:.0f} % interval by resampling the {shots} shots that the images are of"]
 
 
 def _frechet_network(evaluation: Evaluation) -> str | None:

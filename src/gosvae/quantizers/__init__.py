@@ -12,6 +12,7 @@ from gosvae.config import Config
 from gosvae.quantizers.base import CodebookUsage, Quantized, Quantizer, codebook_usage
 from gosvae.quantizers.ema import EmaVectorQuantizer
 from gosvae.quantizers.fsq import FiniteScalarQuantizer
+from gosvae.quantizers.plugin import PluginConfig, build_plugin
 from gosvae.quantizers.vq import VectorQuantizer
 
 MAX_CODEBOOK_SIZE = 2**16
@@ -110,11 +111,15 @@ class FsqConfig(Config):
         return levels
 
 
-QuantizerConfig = Annotated[VqConfig | VqEmaConfig | FsqConfig, Field(discriminator="kind")]
+QuantizerConfig = Annotated[VqConfig | VqEmaConfig | FsqConfig | PluginConfig, Field(discriminator="kind")]
 
 
-def build_quantizer(config: VqConfig | VqEmaConfig | FsqConfig) -> Quantizer:
-    """Return the quantizer of a configuration, newly initialised from PyTorch's global generator."""
+def build_quantizer(config: VqConfig | VqEmaConfig | FsqConfig | PluginConfig) -> Quantizer:
+    """Return the quantizer of a configuration, newly initialised from PyTorch's global generator.
+
+    Raises:
+        ConfigError: a plugin is not there or makes no usable quantizer.
+    """
     arguments = config.model_dump(exclude={"kind"})
     match config:
         case VqConfig():
@@ -123,6 +128,8 @@ def build_quantizer(config: VqConfig | VqEmaConfig | FsqConfig) -> Quantizer:
             return EmaVectorQuantizer(**arguments)
         case FsqConfig():
             return FiniteScalarQuantizer(**arguments)
+        case PluginConfig():
+            return build_plugin(config, MAX_CODEBOOK_SIZE)
 
 
 __all__ = [
@@ -130,6 +137,7 @@ __all__ = [
     "EmaVectorQuantizer",
     "FiniteScalarQuantizer",
     "FsqConfig",
+    "PluginConfig",
     "Quantized",
     "Quantizer",
     "QuantizerConfig",
