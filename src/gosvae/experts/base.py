@@ -16,6 +16,10 @@ from gosvae.tensors import check_layout
 IGNORE_INDEX = 255
 
 
+PIXEL_LIMIT = 10.0
+"""Largest absolute value of a pixel for which a network is expected to answer with finite values."""
+
+
 @dataclass(frozen=True)
 class ExpertInfo:
     """Description of an expert, beside its weights.
@@ -78,7 +82,8 @@ class Expert(nn.Module, ABC):
 
         Raises:
             ShapeError: `x_B3HW` is not (B, 3, H, W).
-            ExpertError: the network's answer is not (B, m, H, W), or some of it is NaN or infinite.
+            ExpertError: the network's answer is not (B, m, H, W), or some of it is NaN or infinite although the pixels
+                are near [0, 1]. The answer to pixels of a codec that diverges in training is returned as it is.
         """
         check_layout(x_B3HW, "(B, 3, H, W)", axis_1=3)
         if self.mixed_precision:
@@ -93,7 +98,7 @@ class Expert(nn.Module, ABC):
                 f"check the class names ({len(self.info.class_names)}) and the network's output size"
             )
         finite = logits_BmHW.detach().isfinite()
-        if not finite.all():
+        if not finite.all() and bool((x_B3HW.detach().abs() <= PIXEL_LIMIT).all()):
             raise ExpertError(
                 f"expert {self.info.name!r} returned values that are NaN or infinite, at {_percent(finite)} of all "
                 "places: check its weights, its input range (RGB in [0, 1]) and its precision"
