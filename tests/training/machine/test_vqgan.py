@@ -314,7 +314,9 @@ def test_gradients_of_the_game_do_not_reach_the_other_player(tmp_path: Path, mon
     monkeypatch.setattr(adversary.Adversary, "generator_loss", generator)
     monkeypatch.setattr(adversary.Adversary, "backward", own)
     train(tmp_path, gan_recipe(start_step=0), max_minutes=0)
-    assert seen == [(False, True), (True, True)]
+    # The steps of the trial before the training are the same as those of the training.
+    assert set(seen[0::2]) == {(False, True)}
+    assert set(seen[1::2]) == {(True, True)}
 
 
 @pytest.mark.slow
