@@ -185,9 +185,12 @@ def _compress(codec: ImageCodec, image: ImageArray, budget_bytes: int | None) ->
         return codec.compress_smallest(image), False
 
 
-def entries(codecs: Sequence[str], budgets_kib: Sequence[float]) -> Iterator[tuple[str, str, ImageCodec, int | None]]:
+def entries(
+    codecs: Sequence[str], rivals: Sequence[str], budgets_kib: Sequence[float]
+) -> Iterator[tuple[str, str, ImageCodec, int | None]]:
     """Curve, label, codec and budget of every row but the first."""
-    for name, qualities in RIVALS.items():
+    for name in rivals:
+        qualities = RIVALS[name]
         yield from ((name, f"{name}:{quality}", load_classical(name, quality), None) for quality in qualities)
     for name in codecs:
         codec = load_codec(name)
@@ -225,7 +228,7 @@ def report(rows: Sequence[Row], experts: Sequence[str], budgets_kib: Sequence[fl
         for row in ours:
             miou, agreement = row.miou[expert], row.agreement[expert]
             lines.append(f"| {row.label} | {row.kib:.2f} | {miou:.4f} | {miou / whole:.3f} | {agreement:.4f} |")
-        for bare in (False, True):
+        for bare in (False, True) if rivals else ():
             for kib in budgets_kib:
                 cells = [envelope_at(rivals, kib, measure, expert, bare=bare) for measure in MEASURES]
                 if None in cells:
@@ -233,7 +236,7 @@ def report(rows: Sequence[Row], experts: Sequence[str], budgets_kib: Sequence[fl
                 title = f"AVIF's envelope{', without boxes' if bare else ''}"
                 lines.append(f"| {title} | {kib:.2f} | {cells[0]:.4f} | {cells[0] / whole:.3f} | {cells[1]:.4f} |")
         lines.append("")
-        for curve in dict.fromkeys(row.curve for row in ours):
+        for curve in dict.fromkeys(row.curve for row in ours if rivals):
             for bare in (False, True):
                 found = [_bd_rate(rows, curve, rivals, measure, expert, bare=bare) for measure in MEASURES]
                 files = "without boxes" if bare else "files as they are"
@@ -256,6 +259,7 @@ def main() -> int:
     parser.add_argument("codecs", nargs="+", help="names or folders of codecs, those of any rate at all budgets")
     parser.add_argument("--data", required=True, help="such as camvid:PATH@unseen")
     parser.add_argument("--expert", nargs="+", default=["embedded"], help="the judges")
+    parser.add_argument("--rivals", nargs="*", default=list(RIVALS), choices=list(RIVALS), help="all by default")
     parser.add_argument("--detector", type=Path, help="ONNX file of FastestDet")
     parser.add_argument("--kib", type=float, nargs="+", default=[0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 4.0, 8.0])
     parser.add_argument("--limit", type=int, help="so many images, evenly spaced; all by default")
@@ -270,7 +274,7 @@ def main() -> int:
             rows = [Row(**row) for row in tree["rows"]]
             known = {row.label: row for row in rows if row.curve in {*RIVALS, UNCOMPRESSED}}
     wanted = [known.get(UNCOMPRESSED) or bench.reference()]
-    for curve, label, codec, budget_bytes in entries(options.codecs, options.kib):
+    for curve, label, codec, budget_bytes in entries(options.codecs, options.rivals, options.kib):
         row = known.get(label) or bench.measure(curve, label, codec, budget_bytes)
         wanted.append(row)
         known[label] = row
