@@ -42,8 +42,10 @@ PYTHON
 cd "$place/work"
 export PATH="$place/env/bin:$PATH" OMP_WAIT_POLICY=PASSIVE
 
-# The README's quick start, on a generated street.
-python -c 'import gosvae; gosvae.write_image("photo.jpg", gosvae.load_prepared("streets:1", default_split="test")[0].image_uint8_HW3)'
+# The README's quick start, on its street.
+mkdir -p docs/assets
+cp "$checkout/docs/assets/street.jpg" docs/assets
+cp docs/assets/street.jpg photo.jpg
 python - "$checkout/README.md" <<'PYTHON'
 import re, sys
 from pathlib import Path
