@@ -7,7 +7,8 @@
     ├── DatasetError             a data folder of another layout
     ├── ExpertError              a perception model that cannot be loaded
     ├── BitstreamError           bytes that are not a complete, intact stream
-    │   └── ForeignStreamError   an intact stream of another model or a newer version
+    │   ├── ForeignStreamError   an intact stream of another model or a newer version
+    │   └── MissingReferenceError  a frame that depends on one that is not there
     ├── PacketError              bytes that are not an intact packet
     ├── LinkError                the other end of a link is missing or refuses
     ├── RateError                a budget that a codec cannot meet
@@ -70,6 +71,10 @@ class BitstreamError(GosvaeError):
 
 class ForeignStreamError(BitstreamError):
     """An intact stream that another model (or format version) made."""
+
+
+class MissingReferenceError(BitstreamError):
+    """A frame of a video that depends on a frame which the decoder does not have."""
 
 
 class PacketError(GosvaeError):
