@@ -60,7 +60,7 @@ class DiffusionConfig(UNetConfig):
     }
 
     class_count: int = Field(default=35, ge=2, le=255)
-    timesteps: int = Field(default=1000, ge=2)
+    timesteps: int = Field(default=1000, ge=2, le=100_000)
     schedule: Literal["linear", "cosine"] = "linear"
     prediction: Literal["noise", "image", "velocity"] = "noise"
     sampler: Literal["ddpm", "ddim"] = "ddpm"

@@ -5,14 +5,22 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gosvae.cli.options import DATA_HELP, EXPERT_HELP, add_device, add_geometry, device_of, geometry_of
+from gosvae.cli.options import (
+    DATA_HELP,
+    EXPERT_HELP,
+    add_device,
+    add_geometry,
+    add_loading,
+    device_of,
+    geometry_of,
+    loading_of,
+)
 from gosvae.datasets.mixture import load_prepared
 from gosvae.evaluation.expert_check import check_expert
-from gosvae.experts.registry import load_expert
 from gosvae.images import write_image
 
 EXAMPLE = """example:
-  gosvae check --expert street.pt2 --data folder:images --out check.png
+  gosvae check --expert street.pt2 --trust --data folder:images --out check.png
 """
 
 
@@ -23,6 +31,7 @@ def add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--images", type=int, default=4, metavar="N", help="number of images, evenly spaced")
     parser.add_argument("--out", type=Path, metavar="FILE", help="picture of the images and the expert's maps of them")
+    add_loading(parser)
     add_geometry(parser)
     add_device(parser)
     parser.set_defaults(run=run_check)
@@ -31,7 +40,7 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 def run_check(options: argparse.Namespace) -> int:
     """Print what the expert sees and what is wrong; return 1 if something is."""
     dataset = load_prepared(options.data, default_split="val", geometry=geometry_of(options))
-    expert = load_expert(options.expert)
+    expert = loading_of(options).load_expert(options.expert)
     expert.to(device_of(options))
     result = check_expert(expert, dataset, images=options.images)
     print(f"expert: {expert.info.name}, {len(result.class_names)} classes, {result.forward_ms:.0f} ms an image")

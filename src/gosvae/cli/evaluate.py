@@ -12,14 +12,18 @@ import torch
 from gosvae.channels import load_channel
 from gosvae.cli.options import (
     DATA_HELP,
+    DEFAULT_LOADING,
     EXPERT_HELP,
+    Loading,
     add_device,
     add_geometry,
+    add_loading,
     add_packets,
     add_perceptual,
     add_precision,
     device_of,
     geometry_of,
+    loading_of,
     perceptual_of,
     plot_or_note,
     precision_of,
@@ -27,7 +31,8 @@ from gosvae.cli.options import (
 )
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
-from gosvae.codecs.registry import DEFAULT_CODEC, LABEL_MAP, load_codec, split_budget
+from gosvae.codecs.gesco import give_expert
+from gosvae.codecs.registry import DEFAULT_CODEC, LABEL_MAP, split_budget
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.datasets.common import in_classes
@@ -43,14 +48,13 @@ from gosvae.evaluation.results import ImageLog, save_evaluation
 from gosvae.evaluation.rows import Evaluation
 from gosvae.evaluation.tables import markdown_table, terminal_table
 from gosvae.evaluation.transmission import LinkSettings
-from gosvae.experts.registry import load_expert
 from gosvae.extras import require
 from gosvae.files import write_atomically
 from gosvae.units import kib
 
 EXAMPLE = """examples:
   gosvae evaluate gosvae-camvid --data camvid:PATH --baselines jpeg avif --out results
-  gosvae evaluate runs/mine avif:30 --data folder:my-images --expert my-network.pt2
+  gosvae evaluate runs/mine avif:30 --data folder:my-images --expert my-network.pt2 --trust
   gosvae evaluate gosvae-compact-camvid --data streets:50 --sweep jpeg avif --anchor jpeg
   gosvae evaluate gosvae-variable-camvid:1.5KiB avif:1.5KiB --data camvid:PATH --channel "packet-loss p=0.1" --fec 0.25
 """
@@ -81,6 +85,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
+    add_loading(parser)
     parser.add_argument(
         "--baselines", nargs="*", default=[], choices=list(CLASSICAL_CODECS), metavar="CODEC",
         help="classical codecs (gosvae list codecs) at the bytes of the codecs of --match, image by image",
@@ -159,7 +164,9 @@ def link_of(options: argparse.Namespace) -> LinkSettings | None:
     return LinkSettings(load_channel(options.channel), options.fec, options.packets, options.mtu, options.seed)
 
 
-def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecEntry]:
+def entries_of(
+    options: argparse.Namespace, device: torch.device, loading: Loading = DEFAULT_LOADING
+) -> list[CodecEntry]:
     """Return codecs (their networks on a device), matched baselines and sweeps as entries of an evaluation.
 
     `label-map` uses the expert of the evaluation, `label-map:EXPERT` the expert that it names.
@@ -174,7 +181,7 @@ def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecE
     for spec in specs:
         full = f"{spec}:{options.expert}" if spec == LABEL_MAP else spec
         name, budget_bytes = split_budget(full)
-        codec = _load(name, options, device)
+        codec = _load(name, options, device, loading)
         if budget_bytes is not None:
             entries.append(CodecEntry(spec, codec, budget_bytes=budget_bytes, curve=options.curve))
             continue
@@ -194,7 +201,7 @@ def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecE
         if name in SWEEPS:
             entries += [CodecEntry(f"{name}:{q}", load_classical(name, q), curve=name) for q in SWEEPS[name]]
             continue
-        swept = _load(name, options, device)
+        swept = _load(name, options, device, loading)
         if not isinstance(swept, VariableRateCodec):
             raise ConfigError(f"--sweep {name}: its rate is fixed; take {', '.join(SWEEPS)} or a variable-rate codec")
         curve = name if swept.name in [entry.curve for entry in entries] else swept.name
@@ -205,8 +212,9 @@ def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecE
     return entries
 
 
-def _load(spec: str, options: argparse.Namespace, device: torch.device) -> ImageCodec:
-    return load_codec(spec, options=_options_of(spec, options), device=device, precision=precision_of(spec, options))
+def _load(spec: str, options: argparse.Namespace, device: torch.device, loading: Loading) -> ImageCodec:
+    precision = precision_of(spec, options)
+    return loading.load_codec(spec, options=_options_of(spec, options), device=device, precision=precision)
 
 
 def _options_of(spec: str, options: argparse.Namespace) -> StreamOptions:
@@ -239,12 +247,14 @@ def run_evaluate(options: argparse.Namespace) -> int:
     dataset = load_prepared(options.data, default_split="val", geometry=geometry_of(options))
     if options.limit is not None:
         dataset = EvenlySpaced(dataset, options.limit)
-    device, link = device_of(options), link_of(options)
-    expert = load_expert(options.expert)
+    device, link, loading = device_of(options), link_of(options), loading_of(options)
+    expert = loading.load_expert(options.expert)
     expert.to(device)
     dataset = in_classes(dataset, expert.info.class_names)
     features = None if options.frechet == "none" else load_features(options.frechet, expert, options.weights).to(device)
-    entries, perceptual = entries_of(options, device), perceptual_of(options, device)
+    entries, perceptual = entries_of(options, device, loading), perceptual_of(options, device)
+    for entry in entries:
+        give_expert(entry.codec, expert)
     # Made before anything is measured: it can be refused now, and rows go there as they come.
     images = ImageLog(options.out) if options.out else None
     with images or nullcontext():

@@ -14,10 +14,10 @@ from PIL import Image
 
 from gosvae.bitstream import SliceLayout
 from gosvae.cli.batch import Result, Work, add_batch, run_all, write_result
-from gosvae.cli.options import parse_kib, standard_input
+from gosvae.cli.options import SENDERS_EXPERT_HELP, Loading, add_loading, loading_of, parse_kib, standard_input
 from gosvae.cli.targets import Existing, Job, Naming, Plan, files_below, plan
 from gosvae.codecs.base import ImageCodec
-from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
+from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream
 from gosvae.codecs.shortcuts import compress
 from gosvae.codecs.slices import DEFAULT_OPTIONS, ENTROPY_MODELS, StreamOptions
 from gosvae.codecs.trained import TrainedCodec
@@ -47,6 +47,8 @@ def add_compress(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--codec", default=DEFAULT_CODEC, help="name from gosvae list, NAME:LEVEL, or checkpoint folder"
     )
+    parser.add_argument("--expert", metavar="EXPERT", help=SENDERS_EXPERT_HELP)
+    add_loading(parser)
     parser.add_argument(
         "--kib", type=parse_kib, metavar="KIB",
         help="largest size of a stream: take the best quality within it; for variable-rate and classical codecs",
@@ -100,6 +102,7 @@ def add_decompress(parser: argparse.ArgumentParser) -> None:
         "--codec",
         help="checkpoint folder of the codec that made the files; default: the model of the package that made them",
     )
+    add_loading(parser)
     add_batch(parser)
     parser.set_defaults(run=run_decompress)
 
@@ -125,13 +128,14 @@ class _Compressing(Work):
     spec: str
     options: StreamOptions
     kib: float | None
+    loading: Loading
     codec: ImageCodec | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "codec": None}
 
     def prepare(self) -> None:
-        self.codec = self.codec or load_codec(self.spec, options=self.options)
+        self.codec = self.codec or self.loading.load_codec(self.spec, options=self.options)
 
     def __call__(self, job: Job) -> Result:
         assert self.codec is not None
@@ -161,7 +165,8 @@ def run_compress(options: argparse.Namespace) -> int:
     stream_options = StreamOptions(
         options.entropy, options.slices, options.slice_layout, options.container, options.effort
     )
-    work = _Compressing(options.codec, stream_options, options.kib)
+    loading = loading_of(options, expert=options.expert)
+    work = _Compressing(options.codec, stream_options, options.kib, loading)
     work.prepare()
     assert work.codec is not None
     suffix = SUFFIXES.get(options.codec.partition(":")[0], SUFFIX)
@@ -204,10 +209,11 @@ class _Decompressing(Work):
     """Reconstructs images with a codec, or with the models of the package where none is named."""
 
     spec: str | None
+    loading: Loading
     codec: ImageCodec | None = None
 
     def prepare(self) -> None:
-        self.codec = load_codec(self.spec) if self.spec else None
+        self.codec = self.loading.load_codec(self.spec) if self.spec else None
 
     def __call__(self, job: Job) -> Result:
         data = read_stream(job.source)
@@ -237,4 +243,4 @@ def run_decompress(options: argparse.Namespace) -> int:
         beside=lambda source: source.with_name(source.name + ".png"),  # never the name of the original
         find=lambda folder: files_below(folder, ending),
     )
-    return run_all(_Decompressing(options.codec), _plan(options, naming), options)
+    return run_all(_Decompressing(options.codec, loading_of(options)), _plan(options, naming), options)

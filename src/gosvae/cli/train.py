@@ -12,9 +12,12 @@ from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
     add_geometry,
+    add_no_verify,
     add_perceptual,
     add_run,
+    add_trust,
     geometry_of,
+    verify_of,
 )
 from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.codecs.registry import checkpoint_folder, load_trained_codec
@@ -44,6 +47,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="name of a recipe (see gosvae list) or a YAML file")
     _add_run_options(parser)
     parser.add_argument("--expert", metavar="EXPERT", help=EXPERT_HELP)
+    add_trust(parser)
     parser.add_argument("--init", metavar="CHECKPOINT", help="start from the weights of this codec: a name or a folder")
     add_perceptual(parser, default="auto")
     parser.set_defaults(run=run_train)
@@ -71,6 +75,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae export`."""
     parser.add_argument("checkpoint", type=Path, help="folder of a finished codec, such as runs/mine/stages/pixels")
     parser.add_argument("out", type=Path, help="folder to make")
+    add_no_verify(parser)
     parser.add_argument("--name", help="new name of the codec; it does not change the fingerprint")
     parser.add_argument(
         "--eight-bit-decoder",
@@ -132,6 +137,7 @@ def run_train(options: argparse.Namespace) -> int:
         options.recipe,
         options.data,
         expert=options.expert,
+        trust=options.trust,
         out=folder,
         overrides=options.overrides,
         geometry=geometry_of(options),
@@ -186,7 +192,7 @@ def run_adapt_expert(options: argparse.Namespace) -> int:
 
 def run_export(options: argparse.Namespace) -> int:
     """Copy a finished codec."""
-    checkpoint = load_codec_checkpoint(options.checkpoint)
+    checkpoint = load_codec_checkpoint(options.checkpoint, verify=verify_of(options))
     if options.name:
         checkpoint = replace(checkpoint, card=checkpoint.card.model_copy(update={"name": options.name}))
     save_codec(options.out, checkpoint, eight_bit_decoder=options.eight_bit_decoder)

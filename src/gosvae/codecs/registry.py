@@ -10,7 +10,7 @@ import torch
 
 from gosvae import bitstream
 from gosvae.codecs.base import ImageCodec
-from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, read_json
+from gosvae.codecs.checkpoint import CodecCheckpoint, kind_of, load_codec_checkpoint, read_json
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.kinds import KINDS, check_options, chosen_options
 from gosvae.codecs.label_map import LabelMapCodec
@@ -40,7 +40,7 @@ def models_folder() -> Path:
 def embedded_codecs() -> list[str]:
     """Return the names of the trained codecs that ship in the package."""
     folders = models_folder().glob("*/config.json")
-    return sorted(path.parent.name for path in folders if read_json(path).get("kind") in KINDS)
+    return sorted(path.parent.name for path in folders if kind_of(read_json(path)) in KINDS)
 
 
 def build_codec(
@@ -100,7 +100,7 @@ def option_names(spec: str) -> tuple[str, ...]:
     folder = models_folder() / name if name in embedded_codecs() else expanded(name)
     if not name or not (folder / "config.json").is_file():
         return ()
-    kind = KINDS.get(read_json(folder / "config.json").get("kind", "codec"))
+    kind = KINDS.get(kind_of(read_json(folder / "config.json")))
     return () if kind is None else kind.option_names
 
 
@@ -110,6 +110,7 @@ def load_trained_codec(
     options: StreamOptions = DEFAULT_OPTIONS,
     device: str | torch.device = "cpu",
     precision: Precision = "32",
+    verify: bool = True,
 ) -> TrainedCodec:
     """Load a model of the package by name, or any checkpoint by its folder, whatever its kind.
 
@@ -118,7 +119,7 @@ def load_trained_codec(
         CheckpointError: the folder is not a finished, intact codec.
     """
     name, rate = split_rate(str(name_or_folder))
-    checkpoint = load_codec_checkpoint(checkpoint_folder(name))
+    checkpoint = load_codec_checkpoint(checkpoint_folder(name), verify=verify)
     return build_codec(checkpoint, rate=rate, options=options, device=device, precision=precision)
 
 
@@ -135,13 +136,26 @@ def load_codec(
     options: StreamOptions = DEFAULT_OPTIONS,
     device: str | torch.device = "cpu",
     precision: Precision = "32",
+    trust: bool = False,
+    verify: bool = True,
 ) -> ImageCodec:
     """Load any codec: a model of the package, a checkpoint folder, a name of `CLASSICAL_CODECS`, or `label-map`.
 
     The quality of a classical codec follows a colon: `jpeg:30`. The rate of a variable-rate codec follows a colon too,
     as a level of 0..255 or as the KiB that an image may take: `gosvae-variable-camvid:96`,
     `gosvae-variable-camvid:1.5KiB`. So does the expert of the label-map codec: `label-map:hf:ORGANISATION/MODEL`;
-    `label-map` alone has the embedded expert. A `precision` is for variable-rate codecs, see `VariableRateCodec`.
+    `label-map` alone has the embedded expert.
+
+    A checkpoint folder is data: reading it runs no code and follows no path or name in it, except those of experts and
+    quantizers that are installed.
+
+    Args:
+        spec: name, folder, or name with a rate.
+        options: layout of the streams.
+        device: device of the networks.
+        precision: precision of a variable-rate codec, see `VariableRateCodec`.
+        trust: whether the expert of a label map may be a program, see `load_expert`.
+        verify: whether the weights must be those that `config.json` names by their SHA-256.
 
     Raises:
         ConfigError: the name is unknown, the quality is impossible, the device is not there, or the codec cannot meet
@@ -153,7 +167,7 @@ def load_codec(
     if name == LABEL_MAP or name in CLASSICAL_CODECS:
         check_options(name, chosen_options(options, precision), ())
     if name == LABEL_MAP:
-        expert = load_expert(quality if separator else "embedded")
+        expert = load_expert(quality if separator else "embedded", trust=trust, verify=verify)
         expert.to(usable_device(device))
         return LabelMapCodec(expert)
     if name in CLASSICAL_CODECS:
@@ -166,7 +180,7 @@ def load_codec(
             check_options(name, chosen_options(options, precision), ())
             made: ImageCodec = made_by(found[0], str(spec), ImageCodec, *([found[1]] if found[1] else []))
             return made
-    return load_trained_codec(spec, options=options, device=device, precision=precision)
+    return load_trained_codec(spec, options=options, device=device, precision=precision, verify=verify)
 
 
 def split_budget(spec: str) -> tuple[str, int | None]:

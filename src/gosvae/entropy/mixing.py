@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
+from operator import mul
 from typing import Protocol
 
 import constriction
@@ -85,33 +86,58 @@ class SymbolCoder(Protocol):
         """Code an index into `counts`, whose probability is in proportion to its count of at least 1."""
 
 
+_BITS_AT_ONCE = 64
+"""Number of bits that are written at once, since a call of the coder takes as long as many bits."""
+_BERNOULLI = constriction.stream.model.Bernoulli(perfect=False)
+"""Model of constriction that takes a probability for each bit."""
+
+
 class SymbolWriter:
     """Writer of a stream, see `SymbolCoder`."""
 
     def __init__(self) -> None:
         self._encoder = constriction.stream.queue.RangeEncoder()
+        self._bits: list[bool] = []
+        self._probabilities: list[int] = []
 
     def bit(self, probability: int, value: bool) -> bool:
-        self._encoder.encode(int(value), _bernoulli(probability))
+        self._bits.append(value)
+        self._probabilities.append(probability)
+        if len(self._bits) == _BITS_AT_ONCE:
+            self._write_bits()
         return value
 
     def uniform(self, n_values: int, value: int) -> int:
         if n_values > 1:
-            self._encoder.encode(value, constriction.stream.model.Uniform(n_values))
+            self._write(value, constriction.stream.model.Uniform(n_values))
         return value
 
     def weighted(self, counts: Sequence[int], value: int) -> int:
         if len(counts) > 1:
-            self._encoder.encode(value, _categorical(counts))
+            self._write(value, _categorical(counts))
         return value
+
+    def _write(self, value: int, model: object) -> None:
+        self._write_bits()
+        self._encoder.encode(value, model)
+
+    def _write_bits(self) -> None:
+        """Write the bits that wait. A probability is a multiple of 2**-16, so that floats are exact."""
+        if self._bits:
+            probabilities = np.array(self._probabilities, np.float64) * 2.0**-_PROBABILITY_BITS
+            self._encoder.encode(np.array(self._bits, np.int32), _BERNOULLI, probabilities)
+            self._bits.clear()
+            self._probabilities.clear()
+
+    @property
+    def least_bytes(self) -> int:
+        """Number of bytes that the stream exceeds, whatever is written next."""
+        return 4 * int(self._encoder.pos()[0])
 
     def finish(self) -> bytes:
         """Return the bytes of the stream."""
+        self._write_bits()
         return finished_bytes(self._encoder)
-
-
-_CHECK_EVERY = 64
-"""Number of symbols between two checks whether the bytes are used up."""
 
 
 class SymbolReader:
@@ -124,34 +150,35 @@ class SymbolReader:
     def __init__(self, data: bytes) -> None:
         padded = data + bytes(-len(data) % 4)
         self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
-        self._encoder = constriction.stream.queue.RangeEncoder()
+        self._writer = SymbolWriter()
         self._n_bytes, self._n_symbols = len(data), 0
 
     def bit(self, probability: int, value: bool) -> bool:
         del value
-        return bool(self._next(_bernoulli(probability)))
+        return self._writer.bit(probability, bool(self._decode(_bernoulli(probability))))
 
     def uniform(self, n_values: int, value: int) -> int:
         del value
-        return self._next(constriction.stream.model.Uniform(n_values)) if n_values > 1 else 0
+        if n_values == 1:
+            return 0
+        return self._writer.uniform(n_values, self._decode(constriction.stream.model.Uniform(n_values)))
 
     def weighted(self, counts: Sequence[int], value: int) -> int:
         del value
-        return self._next(_categorical(counts)) if len(counts) > 1 else 0
+        return self._writer.weighted(counts, self._decode(_categorical(counts))) if len(counts) > 1 else 0
 
-    def _next(self, model: object) -> int:
-        value = int(self._decoder.decode(model))
-        self._encoder.encode(value, model)
+    def _decode(self, model: object) -> int:
         self._n_symbols += 1
-        if self._n_symbols % _CHECK_EVERY == 0 and 4 * self._encoder.pos()[0] > self._n_bytes:
+        if self._n_symbols % _BITS_AT_ONCE == 0 and self._writer.least_bytes > self._n_bytes:
             raise AssertionError  # everything further would be decoded from the zeros after the end
-        return value
+        return int(self._decoder.decode(model))
 
     def finish(self) -> bytes:
         """Return the bytes that a writer makes of the symbols."""
-        return finished_bytes(self._encoder)
+        return self._writer.finish()
 
 
+@lru_cache(maxsize=2**_PROBABILITY_BITS)
 def _bernoulli(probability: int) -> object:
     return constriction.stream.model.Bernoulli(probability / 65536, perfect=False)
 
@@ -162,20 +189,18 @@ def _categorical(counts: Sequence[int]) -> object:
 
 def code_bit(coder: SymbolCoder, counters: Sequence[Counter], weights: Weights, value: bool) -> bool:
     """Code and return one bit: mix the counters, code the bit, and let counters and weights learn from it."""
-    logit_of, total = _logit_of_probability(), 0
-    logits = []
-    for (probability, count), weight in zip(counters, weights, strict=True):
-        logit = logit_of[probability >> 4] * _TRUST_OF_COUNT[count]
-        logits.append(logit)
-        total += weight * logit
-    mixed = min(max(total >> 17, -_MAX_LOGIT), _MAX_LOGIT)  # 16 bits of the weights, 1 of the halves of trust
-    probability = _probability_of_logit()[mixed + _MAX_LOGIT]
+    logit_of = _logit_of_probability()
+    logits = [logit_of[probability >> 4] * _TRUST_OF_COUNT[count] for probability, count in counters]
+    mixed = sum(map(mul, weights, logits)) >> 17  # 16 bits of the weights, 1 of the halves of trust
+    probability = _probability_of_logit()[min(max(mixed, -_MAX_LOGIT), _MAX_LOGIT) + _MAX_LOGIT]
     bit = coder.bit(probability, value)
     target = 65536 if bit else 0
     error = target - probability
-    for i, counter in enumerate(counters):
-        weights[i] += (error * logits[i] + 65536) >> 17  # a learning rate of 1/256
-        counter[0] = min(counter[0] + ((target - counter[0]) * _STEP_OF_COUNT[counter[1]] >> 16), 65535)
-        if counter[1] < _LIMIT:
-            counter[1] += 1
+    # A learning rate of 1/256.
+    weights[:] = [weight + ((error * logit + 65536) >> 17) for weight, logit in zip(weights, logits, strict=True)]
+    for counter in counters:
+        old, count = counter
+        counter[0] = old + ((target - old) * _STEP_OF_COUNT[count] >> 16)  # below 65536, since the step is
+        if count < _LIMIT:
+            counter[1] = count + 1
     return bit

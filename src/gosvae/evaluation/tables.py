@@ -10,8 +10,17 @@ from collections.abc import Callable, Sequence
 from gosvae.evaluation.rows import FID_NETWORK, Evaluation, Row
 from gosvae.evaluation.shots import COVERAGE, FEWEST_SHOTS
 from gosvae.units import kib
+from gosvae.walk import printable
 
 _EMPTY = "-"
+
+
+_MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\|`<>[]*"})
+
+
+def in_markdown(name: str) -> str:
+    """Return a name as Markdown shows it: marks of Markdown and of HTML are escaped, and control characters too."""
+    return printable(name).translate(_MARKDOWN)
 
 
 def markdown_table(evaluation: Evaluation, *, details: bool = False) -> str:
@@ -19,11 +28,11 @@ def markdown_table(evaluation: Evaluation, *, details: bool = False) -> str:
 
     Columns without any value are left out. `details` adds bytes without headers, the zero-order entropy and times.
     """
-    header, *lines = _cells(evaluation, details)
+    header, *lines = _cells(evaluation, details, in_markdown)
     widths = _widths([header, *lines])
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     table = "\n".join("| " + " | ".join(_padded(cells, widths)) + " |" for cells in [header, rule, *lines])
-    return f"{table}\n\n{caption(evaluation, details=details)}\n"
+    return f"{table}\n\n{caption(evaluation, details=details, shown=in_markdown)}\n"
 
 
 def terminal_table(evaluation: Evaluation, *, details: bool = False) -> str:
@@ -49,12 +58,16 @@ def html_table(evaluation: Evaluation, *, details: bool = False) -> str:
     return f"<table><thead>{line(header, 'th')}</thead><tbody>{rows}</tbody></table><p>{note}</p>"
 
 
-def caption(evaluation: Evaluation, *, details: bool = False) -> str:
-    """Return the caption of a table in one line: images, expert, and how bytes and classes are counted."""
+def caption(evaluation: Evaluation, *, details: bool = False, shown: Callable[[str], str] = printable) -> str:
+    """Return the caption of a table in one line: images, expert, and how bytes and classes are counted.
+
+    Names go through `shown`, which escapes what they must not contain.
+    """
     source, reference = evaluation.provenance, evaluation.reference
     plural = "image" if source.image_count == 1 else "images"
     parts = [
-        f"{source.dataset}, {source.image_count} {plural} of {source.geometry} pixels; expert: {source.expert}",
+        f"{shown(source.dataset)}, {source.image_count} {plural} of {source.geometry} pixels; expert: "
+        f"{shown(source.expert)}",
         "KiB (1024 bytes) and bpp: mean of complete files, headers included"
         if source.channel is None
         else "KiB (1024 bytes) and bpp: mean bytes on the air, packet headers and repair packets included",
@@ -85,10 +98,10 @@ def caption(evaluation: Evaluation, *, details: bool = False) -> str:
     return "; ".join(parts) + "."
 
 
-def _cells(evaluation: Evaluation, details: bool) -> list[list[str]]:
-    """Return header and lines as text, without empty columns."""
+def _cells(evaluation: Evaluation, details: bool, shown: Callable[[str], str] = printable) -> list[list[str]]:
+    """Return header and lines as text, without empty columns; names of codecs go through `shown`."""
     columns: dict[str, Callable[[Row], str]] = {
-        "codec": _name,
+        "codec": lambda row: _name(row, shown(row.label)),
         "KiB": lambda row: _number(row.total_kib, 2),
         "bpp": lambda row: _number(row.bpp, 3),
         "mIoU": lambda row: _with_interval(row.miou, row.miou_low, row.miou_high),
@@ -131,10 +144,10 @@ def _frechet_title(evaluation: Evaluation) -> str:
     return "FID" if _frechet_network(evaluation) == FID_NETWORK else "Fréchet distance"
 
 
-def _name(row: Row) -> str:
+def _name(row: Row, label: str) -> str:
     if not row.over_budget_images:
-        return row.label
-    return f"{row.label} (over budget on {row.over_budget_images} of {row.image_count} images)"
+        return label
+    return f"{label} (over budget on {row.over_budget_images} of {row.image_count} images)"
 
 
 def _kib(n_bytes: float | None) -> float | None:

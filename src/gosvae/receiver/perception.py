@@ -22,6 +22,7 @@ from gosvae.codecs.latent import Latent
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.errors import BitstreamError, ConfigError, ForeignStreamError, GosvaeError
 from gosvae.experts.base import Expert
+from gosvae.images import READ_FORMATS
 from gosvae.protocol.class_maps import ClassArray
 from gosvae.protocol.frames import Dropped, Perceived, Reason, StageTimes
 from gosvae.tensors import ImageArray, image_to_tensor
@@ -159,7 +160,7 @@ class Perception:
     def _check_picture(self, data: bytes) -> None:
         """Check the size in the header of a classical picture, if Pillow knows the format."""
         try:
-            with Image.open(BytesIO(data)) as image:
+            with Image.open(BytesIO(data), formats=READ_FORMATS) as image:
                 width, height = image.size
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return  # the codec says what is wrong

@@ -26,6 +26,7 @@ def train(
     data: str,
     *,
     expert: str | Path | None = None,
+    trust: bool = False,
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
     geometry: GeometryConfig | None = None,
@@ -43,6 +44,8 @@ def train(
         recipe: name of a recipe of the package, or path of a YAML file.
         data: images, such as `folder:my-images` or `camvid:PATH` (see `load_prepared`).
         expert: expert, named as for `load_expert`; recipes that imitate need one.
+        trust: whether programs may be loaded as experts, a `.pt2` or TorchScript file or what the recipe's
+            `more_experts` name.
         out: folder of the run and of the finished codec; `runs/NAME` by default.
         overrides: `key=value` changes of the recipe.
         geometry: size of the images, in place of the dataset's own.
@@ -64,7 +67,7 @@ def train(
     if chosen.needs_expert and expert is None:
         raise ConfigError(f"recipe {chosen.name!r} needs an expert: name one, such as 'embedded'", argument="expert")
     run = run or RunConfig()
-    frozen = load_expert(expert) if chosen.needs_expert and expert is not None else None
+    frozen = load_expert(expert, trust=trust) if chosen.needs_expert and expert is not None else None
     judged = "lpips" in chosen.wanted_terms and lpips != "none"
     name = default_perceptual(weights) if lpips == "auto" and judged else lpips
     perceptual = load_perceptual(name, weights) if judged else None
@@ -85,6 +88,7 @@ def train(
         run,
         folder,
         init=init,
+        trust=trust,
         max_minutes=max_minutes,
         progress=progress,
         tell=tell,

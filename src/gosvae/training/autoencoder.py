@@ -30,7 +30,10 @@ class AutoencoderRecipe(TrainableRecipe):
     def network(self) -> ScalarAutoencoder:
         return ScalarAutoencoder(self.model)
 
-    def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
+    def task(
+        self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None, *, trust: bool = False
+    ) -> TrainingTask:
+        del trust
         assert isinstance(network, ScalarAutoencoder)
         return CodecTask(network, expert, perceptual)
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, load_weights, save_codec
-from gosvae.config import Config, to_tree
+from gosvae.config import Config, Name, to_tree
 from gosvae.datasets.base import Dataset
 from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert
@@ -43,7 +43,7 @@ class TrainableRecipe(Config, ABC):
     """
 
     kind: str
-    name: str
+    name: Name
     description: str
     reference: str | None = None
     model: Config
@@ -87,8 +87,10 @@ class TrainableRecipe(Config, ABC):
         """Return the network to train, newly initialised from PyTorch's global generator."""
 
     @abstractmethod
-    def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
-        """Return the task of a network that `network` returned."""
+    def task(
+        self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None, *, trust: bool = False
+    ) -> TrainingTask:
+        """Return the task of a network that `network` returned; with `trust` it may load programs that it names."""
 
     @abstractmethod
     def finished(self, name: str, network: nn.Module, used: Dataset, most_pixels: int) -> CodecCheckpoint:
@@ -113,6 +115,7 @@ class CodecTraining:
         expert: frozen expert, or None where no term needs one.
         perceptual: perceptual distance of the term `lpips`, or None.
         init: checkpoint folder of a codec to start from, or None.
+        trust: whether experts that the recipe names may be programs.
     """
 
     recipe: TrainableRecipe
@@ -121,6 +124,7 @@ class CodecTraining:
     expert: Expert | None
     perceptual: PerceptualLoss | None
     init: Path | None
+    trust: bool = False
 
     @property
     def stages(self) -> tuple[StageConfig, ...]:
@@ -136,7 +140,7 @@ class CodecTraining:
                     argument="init",
                 )
             self.recipe.initialise(network, source, spaced_images(self.used, _START_PIXELS))
-        return self.recipe.task(network, self.expert, self.perceptual)
+        return self.recipe.task(network, self.expert, self.perceptual, trust=self.trust)
 
     def inputs(self) -> str:
         judges = [self.expert and self.expert.fingerprint(), self.perceptual and self.perceptual.name]
@@ -189,6 +193,7 @@ def train_codec(
     folder: Path,
     *,
     init: Path | None = None,
+    trust: bool = False,
     max_minutes: float | None = None,
     progress: bool = True,
     tell: Callable[[str], None] | None = None,
@@ -197,8 +202,8 @@ def train_codec(
 
     Args:
         recipe: model and stages.
-        seen, used, expert, perceptual, init: see `CodecTraining`. The terms `jsd`, `kld`, `ce` and `features` need an
-            expert, and `lpips` needs a perceptual distance.
+        seen, used, expert, perceptual, init, trust: see `CodecTraining`. The terms `jsd`, `kld`, `ce` and `features`
+            need an expert, and `lpips` needs a perceptual distance.
         run, folder, max_minutes, progress, tell: see `fit`.
 
     Raises:
@@ -212,5 +217,5 @@ def train_codec(
             f"recipe {recipe.name!r} has an LPIPS term: give a perceptual distance and the folder of its weights",
             argument="weights",
         )
-    training = CodecTraining(recipe.for_expert(expert), seen, used, expert, perceptual, init)
+    training = CodecTraining(recipe.for_expert(expert), seen, used, expert, perceptual, init, trust)
     return fit(training, run, folder, max_minutes=max_minutes, progress=progress, tell=tell)

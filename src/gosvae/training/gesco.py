@@ -104,7 +104,10 @@ class GescoRecipe(TrainableRecipe):
     def network(self) -> SemanticUNet:
         return SemanticUNet(self.model, self.model.label_channels(self.model.class_count))
 
-    def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
+    def task(
+        self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None, *, trust: bool = False
+    ) -> TrainingTask:
+        del trust
         del perceptual
         assert isinstance(network, SemanticUNet)
         assert expert is not None  # `for_expert` refuses None

@@ -27,7 +27,7 @@ from gosvae.entropy.latent_network import LEVELS, LatentContextNetwork
 from gosvae.entropy.lattice import reach
 from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert
-from gosvae.experts.registry import load_expert
+from gosvae.experts.registry import is_program, load_expert
 from gosvae.losses.perceptual import PerceptualLoss, load_perceptual
 from gosvae.seeding import torch_generator
 from gosvae.tensors import ImageArray, pad_to_multiple
@@ -262,7 +262,8 @@ class VariableRateRecipe(TrainableRecipe):
         rate: price of a bit at each level.
         erasures: slices of the latent that do not reach the decoder; none by default.
         balance_classes, feature_layers, perceptual_images: see `Judges`.
-        more_experts: experts to imitate beside the first, named as for `load_expert`.
+        more_experts: experts to imitate beside the first, named as for `load_expert`; programs (`.pt2`, TorchScript,
+            `FILE.py:NAME`) are loaded only for a caller who trusts them.
         more_perceptual: perceptual distances beside the first, named as for `load_perceptual`.
         views: random views of original and reconstruction that the judges are shown; by default the two as they are.
         trained: beginnings of the names of the parts that are trained; all by default. With `[decoder.]` the encoder,
@@ -294,14 +295,23 @@ class VariableRateRecipe(TrainableRecipe):
         assert isinstance(network, VariableRateAutoencoder)
         begin_as(network, source)
 
-    def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
+    def task(
+        self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None, *, trust: bool = False
+    ) -> TrainingTask:
         assert isinstance(network, VariableRateAutoencoder)
+        for name in self.more_experts:
+            if not trust and is_program(name):
+                raise ConfigError(
+                    f"recipe {self.name!r} names the expert {name!r}, which is a program and can run any code: train "
+                    "with trust=True if you trust the recipe and the file's maker",
+                    argument="trust",
+                )
         judges = Judges(
             expert,
             perceptual,
             balance_classes=self.balance_classes,
             feature_layers=self.feature_layers,
-            more_experts=[load_expert(name) for name in self.more_experts],
+            more_experts=[load_expert(name, trust=trust) for name in self.more_experts],
             more_perceptual=[load_perceptual(name) for name in self.more_perceptual],
             perceptual_images=self.perceptual_images,
             views=self.views,

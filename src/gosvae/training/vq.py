@@ -65,7 +65,10 @@ class VqRecipe(TrainableRecipe):
         with torch.no_grad():
             quantizer.codebook_KD.copy_(centres_KD)
 
-    def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
+    def task(
+        self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None, *, trust: bool = False
+    ) -> TrainingTask:
+        del trust
         assert isinstance(network, VqAutoencoder)
         return CodecTask(network, expert, perceptual)
 
