@@ -1,13 +1,12 @@
 """Lossless coding of class maps in passes over finer and finer grids, many pixels of a pass together.
 
 The first pixel is coded alone. A grid of step s then gets the pixels between its columns, after them those between its
-rows, and has the step s / 2. A pixel has six neighbours among the pixels before its pass, the nearest first. It is coded
-as the number of the first class among theirs that it has, in the order of the neighbours, or as none of them, and then
-by its class. The probabilities come from counts in two contexts: which of the two nearest and which of all six are
-equal.
+rows, and has the step s / 2. A pixel has six neighbours among the pixels before its pass, the nearest first. It is
+coded as the number of its class among the different ones of the neighbours, or as none of them, and then by its class.
+The probabilities come from counts in two contexts: which of the two nearest and which of all six are equal.
 
 All arithmetic is in integers and vectorised, so that the time is in proportion to the pixels whatever the map is.
-`class_map` takes fewer bytes for most maps, but its time depends on the map.
+`class_map_scan` takes fewer bytes for most maps, but its time depends on the map.
 """
 
 from __future__ import annotations
@@ -111,6 +110,7 @@ class _PassCoder:
         self.class_counts_1m = np.full((1, class_count), 2, np.int64)
         self.near_counts = np.tile(_START_COUNTS, (_KINDS * 2, 1))
         self.counts = np.zeros((_KINDS * _PATTERNS, _SYMBOLS), np.int64)
+        self.kinds: set[int] = set()
 
     def run(self) -> bytes:
         """Code the map and return its bytes.
@@ -142,6 +142,7 @@ class _PassCoder:
 
     def _chunk(self, chunk: _Chunk) -> None:
         """Code the pixels of a chunk."""
+        self._begin(chunk.kind)
         area = np.ix_(chunk.rows_h, chunk.columns_w)
         classes_6N = np.stack([self.map_HW[np.ix_(*place)].reshape(-1) for place in chunk.neighbours])
         ranks_6N = _ranks(classes_6N)
@@ -167,6 +168,14 @@ class _PassCoder:
             self.map_HW[area] = values_N.reshape(chunk.rows_h.size, chunk.columns_w.size)
         self._learn(self.near_counts, near_N, symbols_N)
         self._learn(self.counts, full_N, symbols_N)
+
+    def _begin(self, kind: int) -> None:
+        """Let a kind of passes that comes for the first time begin with the counts of the step before."""
+        if kind not in self.kinds and kind + 2 in self.kinds:
+            for counts_TK in (self.near_counts, self.counts):
+                of_kinds = counts_TK.reshape(_KINDS, -1)
+                of_kinds[kind] = of_kinds[kind + 2]
+        self.kinds.add(kind)
 
     def _tables(self, near_N: IndexArray, full_N: IndexArray) -> SymbolTables:
         """Return the tables of pixels in their contexts of two and of six neighbours."""
@@ -203,11 +212,10 @@ def encode_passes(class_map_HW: ClassMapBytes, class_count: int) -> bytes:
     return _PassCoder(class_map_HW, class_count, None).run()
 
 
-def decode_passes(data: bytes, shape_hw: tuple[int, int], class_count: int) -> ClassMapBytes | None:
-    """Return the map of these bytes, uint8 (H, W), or None if `encode_passes` never makes them from such a map."""
+def decode_passes(data: bytes, shape_hw: tuple[int, int], class_count: int) -> tuple[ClassMapBytes, bytes] | None:
+    """Return the map of these bytes, uint8 (H, W), and the bytes that `encode_passes` makes of it; None for no map."""
     class_map_HW = np.zeros(shape_hw, np.uint8)
     try:
-        # Missing, extra or changed bytes that still decode: only the bytes that an encoder makes are a map.
-        return class_map_HW if _PassCoder(class_map_HW, class_count, data).run() == data else None
+        return class_map_HW, _PassCoder(class_map_HW, class_count, data).run()
     except AssertionError:  # of constriction too
         return None

@@ -95,7 +95,7 @@ class ClassMapCoder(LatentCoder):
 
     def __init__(self, class_count: int) -> None:
         self._class_count = class_count
-        self.marks = {EntropyModelId.CLASS_MAP: b""}
+        self.marks = {EntropyModelId.CLASS_MAP: b"", EntropyModelId.CLASS_MAP_PASSES: b""}
 
     def quantise(self, latent_1hw: Tensor, setting: int) -> SymbolArray:
         del setting
@@ -105,7 +105,9 @@ class ClassMapCoder(LatentCoder):
     def encode(self, parts: Sequence[SymbolArray], setting: int) -> tuple[int, list[bytes]]:
         del setting
         (classes_HW,) = parts
-        return EntropyModelId.CLASS_MAP, [encode_class_map(classes_HW.astype(np.uint8), self._class_count)]
+        classes = classes_HW.astype(np.uint8)
+        model_id, payload = encode_class_map(classes, self._class_count, EntropyModelId.CLASS_MAP)
+        return model_id, [payload]
 
     def least_bytes(self, grid_hw: tuple[int, int]) -> int:
         """See `LatentCoder.least_bytes`: `decode_class_map` knows how many bytes a map takes."""
@@ -113,10 +115,9 @@ class ClassMapCoder(LatentCoder):
         return 0
 
     def decode(self, model_id: int, payload: bytes, shape_hw: tuple[int, int]) -> tuple[SymbolArray, int]:
-        del model_id
         if shape_hw[0] * shape_hw[1] > MAX_PIXELS:
             raise BitstreamError(f"{shape_hw[0]}x{shape_hw[1]} pixels, at most {MAX_PIXELS} pixels can be drawn")
-        return decode_class_map(payload, shape_hw, self._class_count).astype(np.int64), 0
+        return decode_class_map(model_id, payload, shape_hw, self._class_count).astype(np.int64), 0
 
     def conceal(self, symbols: SymbolArray, known_hw: Mask) -> SymbolArray:
         """See `LatentCoder.conceal`: a stream of one slice is whole."""

@@ -93,7 +93,7 @@ def decode_in_tiles(
     if halo is None or fits_in_one_tile(height * stride, width * stride):
         return decode(indices_Bhw)
     tile = TILE_PIXELS // stride
-    x_hat_B3HW = torch.empty((len(indices_Bhw), 3, height * stride, width * stride))
+    x_hat_B3HW = torch.empty((len(indices_Bhw), 3, height * stride, width * stride), dtype=torch.float32)
     for read_y, keep_y, put_y in _spans(height, tile, halo):
         for read_x, keep_x, put_x in _spans(width, tile, halo):
             part = decode(indices_Bhw[..., read_y, read_x])

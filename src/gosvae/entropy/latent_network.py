@@ -252,13 +252,13 @@ def integer_network(config: LatentContextConfig, tensors: dict[str, Tensor]) -> 
         CheckpointError: a tensor is missing, is not expected, or does not fit the configuration.
     """
     check_amount(lambda: LatentContextNetwork(config), tensors)
-    pattern = LatentContextNetwork(config)
+    pattern = LatentContextNetwork(config).float()
     expected = {name: (value.shape, value.dtype) for name, value in pattern.freeze().items()}
     given = {name: (value.shape, value.dtype) for name, value in tensors.items()}
     if expected != given:
         wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
         raise CheckpointError(f"the context model's weights do not fit its configuration: {', '.join(wrong[:3])}")
-    network = LatentContextNetwork(config, integer_layers(pattern, tensors))
+    network = LatentContextNetwork(config, integer_layers(pattern, tensors)).float()
     with torch.no_grad():
         for name, value in network.named_parameters():
             value.copy_(tensors[name])

@@ -91,8 +91,8 @@ class ExportedExpert(Expert):
         self._stride = card.stride
         self._resize = card.resize
         self._batch = batch
-        self.register_buffer("mean_3", torch.tensor(card.mean))
-        self.register_buffer("std_3", torch.tensor(card.std))
+        self.register_buffer("mean_3", torch.tensor(card.mean, dtype=torch.float32))
+        self.register_buffer("std_3", torch.tensor(card.std, dtype=torch.float32))
         # A frozen TorchScript file has no parameters: the fingerprint needs the file itself.
         self.register_buffer("file_sha256", torch.tensor(list(digest), dtype=torch.uint8))
         self.freeze()
@@ -221,7 +221,7 @@ def load_exported_expert(path: Path, *, trust: bool = False) -> ExportedExpert:
     digest = hashlib.sha256(path.read_bytes()).digest()
     expert = ExportedExpert(info, network, card, batch=batch, digest=digest, program=program)
     with torch.inference_mode():  # Wrong class names are found here, before hours of training.
-        expert(torch.zeros(1, 3, card.input_height, card.input_width))
+        expert(torch.zeros(1, 3, card.input_height, card.input_width, dtype=torch.float32))
     return expert
 
 

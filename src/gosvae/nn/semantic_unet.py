@@ -99,7 +99,7 @@ def _zeroed(convolution: nn.Conv2d) -> nn.Conv2d:
 def time_embedding(timesteps_B: Tensor, channels: int) -> Tensor:
     """Return cosines and sines (B, channels) of steps at wavelengths from 2 pi to 20000 pi (Vaswani et al. 2017)."""
     half = channels // 2
-    rates = torch.exp(-math.log(10_000.0) * torch.arange(half, device=timesteps_B.device) / half)
+    rates = torch.exp(-math.log(10_000.0) * torch.arange(half, dtype=torch.float32, device=timesteps_B.device) / half)
     angles = timesteps_B.float()[:, None] * rates[None, :]
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, channels % 2))
 
