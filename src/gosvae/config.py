@@ -154,13 +154,17 @@ class _PlainLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
-            raise MarkedYAMLError(None, None, f"the alias *{event.anchor[:40]}: write the value out", event.start_mark)
+            raise _refusal(f"the alias *{str(event.anchor)[:40]}: write the value out", event)
         if self.depth >= MOST_DEPTH:
-            raise MarkedYAMLError(None, None, f"nested more than {MOST_DEPTH} deep", event.start_mark)
+            raise _refusal(f"nested more than {MOST_DEPTH} deep", event)
         self.depth += 1
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+
+def _refusal(problem: str, event: Any) -> MarkedYAMLError:
+    return MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
 def _plain(text: str) -> Any:

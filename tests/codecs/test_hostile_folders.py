@@ -67,7 +67,7 @@ def test_a_flipped_bit_of_the_weights_is_refused(folder: Path) -> None:
         damaged = bytearray(whole)
         damaged[place // 8] ^= 1 << place % 8
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="is not the file that config.json names by its SHA-256"):
+        with pytest.raises(CheckpointError, match=r"is not the file that config\.json names by its SHA-256"):
             load_codec(folder)
     path.write_bytes(whole)
     load_codec(folder)
@@ -159,7 +159,7 @@ def test_sizes_without_bound_are_refused(tmp_path: Path) -> None:
 def test_a_context_model_larger_than_its_weights_is_refused(sizes: dict[str, int], tmp_path: Path) -> None:
     save_codec(tmp_path, variable_checkpoint())
     change_config(tmp_path, lambda tree: tree["model"]["context"].update(sizes))
-    with pytest.raises(CheckpointError, match="do not (fit|belong)"):
+    with pytest.raises(CheckpointError, match=r"do not (fit|belong)"):
         load_codec(tmp_path)
 
 

@@ -87,8 +87,8 @@ def decode_class_map(model_id: int, data: bytes, shape_hw: tuple[int, int], clas
         found = (np.zeros(shape_hw, np.uint8), b"") if class_count == 1 else decode(data, shape_hw, class_count)
     except EffortError:
         raise BitstreamError(
-            f"a class map of {shape_hw[0]}x{shape_hw[1]} pixels with more edges than can be decoded in the time allowed: "
-            "compress it again with this version, which codes such maps in another way"
+            f"a class map of {shape_hw[0]}x{shape_hw[1]} pixels with more edges than can be decoded in the time "
+            "allowed: compress it again with this version, which codes such maps in another way"
         ) from None
     # Missing, extra or changed bytes that still decode: only the bytes that an encoder makes are a map.
     if found is None or padded(found[1], n_pixels) != data:

@@ -169,7 +169,7 @@ class SymbolReader:
         model = _MODELS[probability]
         if model is None:
             model = _MODELS[probability] = constriction.stream.model.Bernoulli(probability / 65536, perfect=False)
-        bit = self._decoder.decode(model)
+        bit: int = self._decoder.decode(model)
         self._bits.append(bit)
         self._probabilities.append(probability)
         if len(self._bits) == _BITS_AT_ONCE:

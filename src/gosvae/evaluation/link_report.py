@@ -101,9 +101,9 @@ def _caption(sweep: Sweep) -> str:
     source = sweep.provenance
     reference = "" if sweep.reference_miou is None else f" uncompressed: {sweep.reference_miou:.4f};"
     return (
-        f"{in_markdown(source.dataset)}, {source.image_count} images of {source.geometry} pixels, each sent {sweep.repeats} times "
-        f"at each point; expert: {in_markdown(source.expert)};{reference} {source.channel}; KiB (1024 bytes): mean of an image on "
-        "the air, packet headers and repair packets included (those of IP and UDP, and a radio channel's own code, "
+        f"{in_markdown(source.dataset)}, {source.image_count} images of {source.geometry} pixels, each sent "
+        f"{sweep.repeats} times at each point; expert: {in_markdown(source.expert)};{reference} {source.channel}; "
+        "KiB (1024 bytes): mean of an image on the air, packet headers and repair packets included (those of IP and UDP, and a radio channel's own code, "
         "are not). In brackets: share of the images that arrived whole."
     )
 
