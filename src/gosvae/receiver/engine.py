@@ -47,11 +47,13 @@ class EngineLimits:
     Attributes:
         policy: name of the policy for a frame that arrives while the queue is full. `drop-oldest` drops the oldest
             frame of the sender that has the most frames in the queue, so that the newest frames of every sender come
-            through; `drop-newest` drops the frame that arrived; with `block`, `submit` waits.
+            through; `drop-newest` drops the frame that arrived; with `block`, `submit` waits. For a patient frame
+            `submit` waits with every policy.
         max_frames, max_bytes: greatest number of frames, and of their bytes, in the queue, of all senders together.
         max_batch: greatest number of frames that go through the networks together.
-        deadline_ms: greatest age of a frame, from its arrival, when its turn comes; older frames are dropped. A frame
-            whose work then takes `OVERTIME` times as long is given up if others wait. 0 means no deadline.
+        deadline_ms: greatest age of a frame, from its arrival, when its turn comes; older frames are dropped, but for
+            patient ones. A frame whose work then takes `OVERTIME` times as long is given up if others wait. 0 means no
+            deadline.
 
     Raises:
         ConfigError: the policy is unknown, or a limit lets nothing through.
@@ -172,8 +174,9 @@ class Engine:
     async def submit(self, frame: Frame) -> asyncio.Future[Outcome]:
         """Put a frame into the queue and return a future of its outcome.
 
-        A caller that no longer wants the outcome cancels the future. With the policy `block`, this waits while the
-        queue is full; otherwise it returns at once.
+        A caller that no longer wants the outcome cancels the future. This waits for a place in the queue if the policy
+        is `block` or the frame is patient; otherwise it returns at once. Patient frames take at most half of the queue,
+        or one place, so that others come through.
         """
         self._counts["received"] += 1
         ticket = self._ticket(frame)
@@ -182,11 +185,11 @@ class Engine:
         if ticket.pixels > self.perception.max_pixels:
             text = f"a frame of {ticket.pixels} pixels: this receiver takes {self.perception.max_pixels}"
             return self._drop(ticket, Reason.TOO_LARGE, text)
-        if self.limits.policy == "block":
+        if self.limits.policy == "block" or frame.patient:
             await self._wait_for_room(ticket)
         if self._closing:
             return self._drop(ticket, Reason.SHUTDOWN, _WHY[Reason.SHUTDOWN])
-        if self.limits.policy == "drop-newest" and not self._fits(frame):
+        if not self._may_enter(frame):
             return self._drop(ticket, Reason.QUEUE_FULL, f"{sum(self._turns.waiting)} frames wait already: send fewer")
         while not self._fits(frame):
             victim = self._turns.oldest_of_the_busiest(frame.sender)
@@ -209,7 +212,7 @@ class Engine:
     async def _wait_for_room(self, ticket: Ticket) -> None:
         self._blocked += 1
         try:
-            while not self._closing and not self._fits(ticket.frame):
+            while not self._closing and not self._may_enter(ticket.frame):
                 self._room.clear()
                 await self._room.wait()
         except asyncio.CancelledError:
@@ -221,6 +224,16 @@ class Engine:
     def _fits(self, frame: Frame) -> bool:
         limits, turns = self.limits, self._turns
         return sum(turns.waiting) < limits.max_frames and turns.waiting_bytes + frame.n_bytes <= limits.max_bytes
+
+    def _may_enter(self, frame: Frame) -> bool:
+        """Whether a frame has a place in the queue, or gets one for which the policy drops others."""
+        limits, turns = self.limits, self._turns
+        share = 2 if frame.patient and turns.patient else 1
+        beside_patient = (
+            turns.patient < limits.max_frames // share
+            and turns.patient_bytes + frame.n_bytes <= limits.max_bytes // share
+        )
+        return beside_patient and (limits.policy == "drop-oldest" or self._fits(frame))
 
     def _drop(self, ticket: Ticket, reason: Reason, text: str) -> asyncio.Future[Outcome]:
         self._finish(ticket, Dropped(reason, text, ticket.frame.number))
@@ -260,7 +273,8 @@ class Engine:
 
     def _deadline_ms(self, frame: Frame) -> float:
         """Return the deadline of a frame, the shorter one of the engine's and its own; 0 if it has none."""
-        return min((d for d in (self.limits.deadline_ms, frame.deadline_ms) if d > 0), default=0.0)
+        limits_ms = (0.0 if frame.patient else self.limits.deadline_ms, frame.deadline_ms)
+        return min((limit_ms for limit_ms in limits_ms if limit_ms > 0), default=0.0)
 
     async def _work(self, lane: _Lane) -> None:
         loop = asyncio.get_running_loop()

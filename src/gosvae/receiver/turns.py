@@ -46,11 +46,12 @@ class Turns:
     Attributes:
         waiting: numbers of frames that wait, of the usual ones and of the large ones.
         waiting_bytes: number of their bytes.
+        patient, patient_bytes: number of patient frames that wait, and of their bytes.
     """
 
     def __init__(self) -> None:
         self.waiting = [0, 0]
-        self.waiting_bytes = 0
+        self.waiting_bytes = self.patient = self.patient_bytes = 0
         self._queues: OrderedDict[tuple[bool, str], deque[Ticket]] = OrderedDict()
         self._virtual_s = 0.0
         self._used_s: OrderedDict[str, float] = OrderedDict()
@@ -64,8 +65,7 @@ class Turns:
             self._used_s.move_to_end(sender)
             self._forget()
         self._queues.setdefault((ticket.large, sender), deque()).append(ticket)
-        self.waiting[ticket.large] += 1
-        self.waiting_bytes += ticket.frame.n_bytes
+        self._count(ticket, 1)
 
     def take(self, *, large: bool) -> Ticket:
         """Remove and return the frame of this priority whose turn it is, and charge its sender by an estimate."""
@@ -95,8 +95,12 @@ class Turns:
             self._used_s[ticket.frame.sender] -= ticket.charged_s
 
     def oldest_of_the_busiest(self, sender: str) -> Ticket:
-        """Remove and return the oldest frame of the sender with the most frames; of equally busy ones, of `sender`."""
-        return self._pop(max(self._queues, key=lambda key: (len(self._queues[key]), key[1] == sender)))
+        """Remove and return the oldest frame of the sender with the most frames, or of `sender` if it has as many.
+
+        Frames of patient senders stay.
+        """
+        droppable = [key for key, queue in self._queues.items() if not queue[0].frame.patient]
+        return self._pop(max(droppable, key=lambda key: (len(self._queues[key]), key[1] == sender)))
 
     def any(self) -> Ticket:
         """Remove and return a frame."""
@@ -107,9 +111,15 @@ class Turns:
         ticket = queue.popleft()
         if not queue:
             del self._queues[key]
-        self.waiting[ticket.large] -= 1
-        self.waiting_bytes -= ticket.frame.n_bytes
+        self._count(ticket, -1)
         return ticket
+
+    def _count(self, ticket: Ticket, change: int) -> None:
+        n_bytes = change * ticket.frame.n_bytes
+        self.waiting[ticket.large] += change
+        self.waiting_bytes += n_bytes
+        self.patient += change * ticket.frame.patient
+        self.patient_bytes += n_bytes * ticket.frame.patient
 
     def _forget(self) -> None:
         """Forget virtual times of senders that were away for longest."""
