@@ -130,13 +130,19 @@ class Engine:
     Args:
         perception: decodes frames and shows them to the expert.
         limits: limits of the queue; None means the defaults.
+        clock: clock of `Frame.arrived_s`, in seconds.
 
     Attributes:
         observers: functions that are called on the event loop with every outcome.
     """
 
-    def __init__(self, perception: Perception, limits: EngineLimits | None = None) -> None:
-        self.perception = perception
+    def __init__(
+        self,
+        perception: Perception,
+        limits: EngineLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.perception, self._clock = perception, clock
         self.limits = limits or EngineLimits()
         self.observers: list[Observer] = []
         self._turns = Turns()
@@ -259,7 +265,7 @@ class Engine:
         while self._turns.waiting[lane.large] and len(batch) < lane.max_batch:
             ticket = self._turns.take(large=lane.large)
             deadline_ms = self._deadline_ms(ticket.frame)
-            age_ms = 1000.0 * (time.monotonic() - ticket.frame.arrived_s)
+            age_ms = 1000.0 * (self._clock() - ticket.frame.arrived_s)
             if not ticket.outcome.cancelled() and not 0 < deadline_ms < age_ms:
                 batch.append(ticket)
                 continue
@@ -286,19 +292,19 @@ class Engine:
                     lane.ready.clear()
                 continue
             self._working, self._batches = self._working + len(batch), self._batches + 1
-            began_s = time.monotonic()
+            began_s = self._clock()
             try:
                 results = await loop.run_in_executor(lane.thread, self._perceive, batch, lane)
             finally:
                 self._working -= len(batch)
-            self._turns.charge(batch, time.monotonic() - began_s)
+            self._turns.charge(batch, self._clock() - began_s)
             for ticket, (outcome, perceived) in zip(batch, results, strict=True):
                 self._finish(ticket, outcome, perceived)
 
     def _perceive(self, batch: Sequence[Ticket], lane: _Lane) -> list[tuple[Outcome, Perceived | None]]:
         """Run the networks on a batch and code the answers; called in the lane's thread."""
         frames = [ticket.frame for ticket in batch]
-        began_s = time.monotonic()
+        began_s = self._clock()
         try:
             with interruptible(lambda: self._unwanted(batch, lane, began_s)):
                 results = self.perception([(frame.stream, frame.incomplete) for frame in frames])
@@ -325,7 +331,7 @@ class Engine:
         if all(ticket.outcome.cancelled() for ticket in batch):
             return Reason.GONE
         deadlines_ms = [self._deadline_ms(ticket.frame) for ticket in batch]
-        overdue = all(0 < OVERTIME * ms < 1000.0 * (time.monotonic() - began_s) for ms in deadlines_ms)
+        overdue = all(0 < OVERTIME * ms < 1000.0 * (self._clock() - began_s) for ms in deadlines_ms)
         return Reason.STALE if overdue and self._turns.waiting[lane.large] else None
 
     async def close(self, grace_s: float = 5.0) -> None:
