@@ -90,8 +90,9 @@ def decoder_work(codec: TrainedCodec, shape: tuple[int, int]) -> float:
     def decode(part_Bhw: torch.Tensor, margins: Margins) -> torch.Tensor:
         h, w = part_Bhw.shape[-2:]
         if isinstance(codec, VariableRateCodec):
-            latent = torch.zeros(1, codec.config.context.channels, h, w, device="meta")
-            image = network(latent, network_conditions, None, margins)
+            context = codec.config.context
+            latent = torch.zeros(1, context.channels, h, w, device="meta")
+            image = network(latent, torch.zeros(1, context.anchors, device="meta"), None, margins)
         else:
             code_dim = network.code_dim
             image = without_margins(network(torch.zeros(1, code_dim, h, w, device="meta")), margins, stride)
@@ -99,7 +100,6 @@ def decoder_work(codec: TrainedCodec, shape: tuple[int, int]) -> float:
 
     stride, halo = codec.transform.stride, codec.transform.halo
     network = copy.deepcopy(codec.model.decoder).to("meta")  # type: ignore[attr-defined]
-    network_conditions = torch.zeros(1, getattr(getattr(codec, "config", None), "anchors", 1), device="meta")
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
             module.register_forward_hook(count)
