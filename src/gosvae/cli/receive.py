@@ -16,10 +16,11 @@ from gosvae.errors import ConfigError
 from gosvae.experts.registry import load_expert
 from gosvae.packets.inlet import DEFAULT_DEADLINE_MS
 from gosvae.protocol.security import TOKEN_VARIABLE, Endpoint, ServerTls, read_token
+from gosvae.receiver.connections import raise_descriptor_limit
 from gosvae.receiver.engine import POLICIES, EngineLimits
+from gosvae.receiver.limits import ServiceLimits
 from gosvae.receiver.perception import LEAST_MAX_PIXELS, Perception
 from gosvae.receiver.receiver import Receiver, ReceiverConfig
-from gosvae.receiver.session import ServiceLimits
 from gosvae.units import kib
 
 EXAMPLE = """examples:
@@ -143,6 +144,7 @@ def run_receive(options: argparse.Namespace) -> int:
         expert.to(device)
     perception = Perception(codec, expert, device=device, max_pixels=options.max_pixels)
     logging.getLogger("gosvae.receiver").setLevel(logging.INFO)
+    raise_descriptor_limit()
     receiver = Receiver(perception, config)
     asyncio.run(_receive(receiver, quiet=options.quiet))
     if not options.quiet:

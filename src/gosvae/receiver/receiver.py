@@ -14,12 +14,12 @@ from gosvae.packets.recovery import Recovery
 from gosvae.protocol.frames import Frame
 from gosvae.protocol.security import Endpoint, ServerTls, check_exposure
 from gosvae.receiver.engine import Engine, EngineLimits
+from gosvae.receiver.limits import ServiceLimits
 from gosvae.receiver.metrics import Metrics
 from gosvae.receiver.page.board import Board
 from gosvae.receiver.page.web import WebServer
 from gosvae.receiver.perception import Perception
 from gosvae.receiver.service import LinkService
-from gosvae.receiver.session import ServiceLimits
 from gosvae.receiver.udp import UdpReceiver
 
 
