@@ -61,7 +61,7 @@ def test_packets_travel_unchanged_with_repair_packets_behind_them() -> None:
     protected = protect(sent, overhead=0.25)
     assert protected[:8] == sent
     repair = [read_repair(data) for data in protected[8:]]
-    group = Group(1, 0, (Run(0, 0, 8),), 240)  # 204 + 28 bytes and their length, in steps of 8
+    group = Group(1, 0, (Run(0, 0, 8),), 240)  # 204 + 32 bytes and their length, in steps of 8
     assert [(packet.group, packet.symbol_id) for packet in repair] == [(group, 8), (group, 9)]
     assert [packet.to_bytes() for packet in repair] == protected[8:]
     assert {len(data) for data in protected[8:]} == {240 + 19}
@@ -71,9 +71,11 @@ def test_the_layout_to_the_byte() -> None:
     """The example of docs/link.md: of one packet, every repair symbol is the packet's own."""
     (packet,) = packetise(pack_slices(HEADER, [b"abcde"]), stream_id=0x01020304, frame=7)
     _, repair = protect([packet], overhead=1.0)
-    assert packet.hex() == "ca100102030400070000000103dd56de41000b000c0000006162636465" + packet[-4:].hex()
+    checksum = zlib.crc32(pack_slices(HEADER, [b"abcde"])).to_bytes(4, "big").hex()
+    beginning = f"ca200102030400070000000103dd56de41000b000c00{checksum}"
+    assert packet.hex() == beginning + "00006162636465" + packet[-4:].hex()
     body = bytes.fromhex("cb 10 01020304 0007 0001 00  00 0000 01") + symbol_of(packet, 40)
-    assert symbol_of(packet, 40) == b"\0\x21" + packet + bytes(5)
+    assert symbol_of(packet, 40) == b"\0\x25" + packet + bytes(1)
     assert repair == sealed(body)
 
 

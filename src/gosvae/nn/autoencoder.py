@@ -90,7 +90,7 @@ class AutoencoderConfig(Config):
         The normalisation and the attention of vqgan see the whole picture. Strided 4x4 convolutions reach one position
         of the grid before them, 3x3 convolutions one of their own.
         """
-        strides = [2**k for k in range(1, self.depth + 1)]
+        strides = [1 << k for k in range(1, self.depth + 1)]
         downs = sum(stride // 2 for stride in strides)
         match self.architecture:
             case "shallow":
@@ -106,20 +106,26 @@ class AutoencoderConfig(Config):
 
     @property
     def decoder_halo(self) -> int | None:
-        """Number of latent positions around a tile that can influence it in the decoder; None for vqgan."""
+        """Number of latent positions around a tile that can influence it in the decoder; None for vqgan.
+
+        It is followed from the pixels to the latent: a transposed 4x4 convolution halves it and adds one, a pixel
+        shuffle halves it, a 3x3 convolution adds one.
+        """
         blocks = self.blocks if self.decoder_blocks is None else self.decoder_blocks
-        strides = [2**k for k in range(1, self.depth + 1)]
         match self.architecture:
             case "shallow":
-                pixels = (1 + blocks) * self.stride + sum(strides)
+                return 1 + blocks + 1
             case "residual":
-                pixels = (1 + 2 * blocks) * self.stride + 3 * sum(strides) + 1
+                reach = 1
+                for _ in range(self.depth):
+                    reach = (reach + 2) // 2 + 2
             case "compact":
-                coarse = [stride for stride in strides if stride > UNSHUFFLE]
-                pixels = (1 + 2 * blocks) * self.stride + sum(coarse) + 2 * sum(s // 2 for s in coarse) + UNSHUFFLE
+                reach = 1
+                for _ in range(self.depth - (UNSHUFFLE.bit_length() - 1)):
+                    reach = (reach + 3) // 2 + 1
             case "vqgan":
                 return None
-        return -(-pixels // self.stride)
+        return reach + 2 * blocks + 1
 
 
 def stage_widths(width: int, depth: int) -> list[int]:

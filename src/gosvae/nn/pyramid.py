@@ -85,13 +85,14 @@ class PyramidConfig(Config):
 
         Grid 0 is the latent's. The halo of a later grid begins behind the residual blocks of the grid before it.
         """
-        last = len(self.decoder_widths) - 1
-        pixels = UNSHUFFLE + (2 if self.finish_channels else 0) + (self.stride if grid == 0 else 0)
-        for n in range(max(0, grid - 1), last + 1):
-            stride = self.stride >> n
-            blocks = 2 * self.decoder_blocks[last - n] if n >= grid else 0
-            pixels += (blocks + (n < last)) * stride  # the residual blocks, and the convolution to the next grid
-        return -(-pixels // self.stride)
+        reach = 2 if self.finish_channels else 1  # to_image, on the finest grid
+        for n in range(len(self.decoder_widths)):
+            coarser = len(self.decoder_widths) - 1 - n
+            if coarser == grid - 1:
+                return -(-reach >> coarser)
+            reach += 2 * self.decoder_blocks[n]
+            reach = (reach + 1) // 2 + 1 if coarser else reach + 1
+        return reach
 
 
 Margins = tuple[int, int, int, int]

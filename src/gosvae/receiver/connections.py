@@ -15,13 +15,8 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 MOST_DESCRIPTORS = 65536
 """Greatest limit on open descriptors that `raise_descriptor_limit` asks for."""
@@ -126,16 +121,27 @@ class Watch:
         return excess
 
 
+def _import_resource() -> Any:
+    """Return the module `resource`; None on systems without it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource
+
+
 def descriptor_limit() -> int:
     """Return the number of descriptors that this process may open; 0 if there is no limit or it is not known."""
+    resource = _import_resource()
     if resource is None:
         return 0
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 0 if soft == resource.RLIM_INFINITY else soft
+    return 0 if soft == resource.RLIM_INFINITY else int(soft)
 
 
 def raise_descriptor_limit() -> None:
     """Raise the limit on open descriptors of this process as far as it may, up to `MOST_DESCRIPTORS`."""
+    resource = _import_resource()
     if resource is None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
