@@ -46,7 +46,7 @@ def test_packets_of_version_1_are_read_for_ever() -> None:
     (frame,) = Reassembler().add(old)
     assert (frame.stream, frame.missing) == (STREAM, ())
     with pytest.raises(PacketError, match=r"damaged: 3\d bytes are too few for a packet of format 2"):
-        read_packet(sealed(bytes([0xCA, 0x20]) + old[2:24] + bytes(4)))
+        read_packet(sealed(bytes([0xCA, 0x20]) + old[2:24] + bytes(2)))
 
 
 def test_the_layout_of_a_part_to_the_byte() -> None:
