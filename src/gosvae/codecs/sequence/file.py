@@ -201,6 +201,8 @@ class SequenceFile:
                     break
                 if shift > 28:
                     raise BitstreamError("damaged: the length of a frame is not valid")
+            else:
+                return
             length = field >> 1
             if field == 0 or place + length > len(data):
                 return
