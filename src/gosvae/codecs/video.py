@@ -32,7 +32,7 @@ class VideoEncoder(ABC):
         """Tell the encoder that the receiver has decoded a frame, counted from 0; it may then be a reference."""
 
     def lost(self) -> None:  # noqa: B027
-        """Tell the encoder that the receiver lacks a reference: the next frame refers to an acknowledged one or to none."""
+        """Tell the encoder that the receiver lacks a reference: the next frame uses an acknowledged one or none."""
 
 
 class VideoDecoder(ABC):
