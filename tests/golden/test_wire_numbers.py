@@ -14,7 +14,7 @@ from gosvae.protocol.messages import METHOD, SERVICE, pb
 
 FIELDS = {
     "FromSender": {"hello": 1, "frame": 2},
-    "Hello": {"name": 1, "coding": 2, "codec_fingerprint": 3},
+    "Hello": {"name": 1, "coding": 2, "codec_fingerprint": 3, "patient": 4},
     "Frame": {"number": 1, "stream": 2, "deadline_ms": 3, "round_trip_ms": 4, "original": 5},
     "FromReceiver": {"welcome": 1, "result": 2, "refusal": 3},
     "Welcome": {

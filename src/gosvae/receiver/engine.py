@@ -36,11 +36,12 @@ class EngineLimits:
     Attributes:
         policy: name of the policy for a frame that arrives while the queue is full. `drop-oldest` drops the oldest
             frame of the sender that has the most frames in the queue, so that the newest frames of every sender come
-            through; `drop-newest` drops the frame that arrived; with `block`, `submit` waits.
+            through; `drop-newest` drops the frame that arrived; with `block`, `submit` waits. For a patient frame
+            `submit` waits with every policy.
         max_frames, max_bytes: greatest number of frames, and of their bytes, in the queue, of all senders together.
         max_batch: greatest number of frames that go through the networks together.
-        deadline_ms: greatest age of a frame, from its arrival, when its turn comes; older frames are dropped. 0 means
-            no deadline.
+        deadline_ms: greatest age of a frame, from its arrival, when its turn comes; older frames are dropped, but for
+            patient ones. 0 means no deadline.
 
     Raises:
         ConfigError: the policy is unknown, or a limit lets nothing through.
@@ -116,7 +117,7 @@ class Engine:
         self.observers: list[Observer] = []
         self._queues: OrderedDict[str, deque[_Ticket]] = OrderedDict()
         self._waiting = self._waiting_bytes = self._working = self._batches = 0
-        self._blocked = 0
+        self._blocked = self._patient = self._patient_bytes = 0
         self._counts: Counter[str] = Counter()
         self._dropped: Counter[Reason] = Counter()
         self._ready, self._room = asyncio.Event(), asyncio.Event()
@@ -147,18 +148,19 @@ class Engine:
     async def submit(self, frame: Frame) -> asyncio.Future[Outcome]:
         """Put a frame into the queue and return a future of its outcome.
 
-        A caller that no longer wants the outcome cancels the future. With the policy `block`, this waits while the
-        queue is full; otherwise it returns at once.
+        A caller that no longer wants the outcome cancels the future. This waits for a place in the queue if the policy
+        is `block` or the frame is patient; otherwise it returns at once. Patient frames take at most half of the queue,
+        or one place, so that others come through.
         """
         self._counts["received"] += 1
         ticket = _Ticket(frame, asyncio.get_running_loop().create_future())
         if frame.n_bytes > self.limits.max_bytes:
             return self._drop(ticket, Reason.TOO_LARGE, f"{frame.n_bytes} bytes are more than the whole queue holds")
-        if self.limits.policy == "block":
+        if self.limits.policy == "block" or frame.patient:
             await self._wait_for_room(ticket)
         if self._closing:
             return self._drop(ticket, Reason.SHUTDOWN, "the receiver is closing")
-        if self.limits.policy == "drop-newest" and not self._fits(frame):
+        if not self._may_enter(frame):
             return self._drop(ticket, Reason.QUEUE_FULL, f"{self._waiting} frames wait already: send fewer")
         while not self._fits(frame):
             victim = self._oldest_of_the_busiest(frame.sender)
@@ -166,6 +168,8 @@ class Engine:
         self._queues.setdefault(frame.sender, deque()).append(ticket)
         self._waiting += 1
         self._waiting_bytes += frame.n_bytes
+        self._patient += frame.patient
+        self._patient_bytes += frame.patient * frame.n_bytes
         self._ready.set()
         return ticket.outcome
 
@@ -177,7 +181,7 @@ class Engine:
     async def _wait_for_room(self, ticket: _Ticket) -> None:
         self._blocked += 1
         try:
-            while not self._closing and not self._fits(ticket.frame):
+            while not self._closing and not self._may_enter(ticket.frame):
                 self._room.clear()
                 await self._room.wait()
         except asyncio.CancelledError:
@@ -190,9 +194,19 @@ class Engine:
         limits = self.limits
         return self._waiting < limits.max_frames and self._waiting_bytes + frame.n_bytes <= limits.max_bytes
 
+    def _may_enter(self, frame: Frame) -> bool:
+        """Whether a frame has a place in the queue, or gets one for which the policy drops others."""
+        limits, share = self.limits, 2 if frame.patient and self._patient else 1
+        beside_patient = (
+            self._patient < limits.max_frames // share
+            and self._patient_bytes + frame.n_bytes <= limits.max_bytes // share
+        )
+        return beside_patient and (limits.policy == "drop-oldest" or self._fits(frame))
+
     def _oldest_of_the_busiest(self, sender: str) -> _Ticket:
         """Remove the frame that makes room from the queue; among equally busy senders, one of `sender`."""
-        busiest = max(self._queues, key=lambda name: (len(self._queues[name]), name == sender))
+        droppable = [name for name, queue in self._queues.items() if not queue[0].frame.patient]
+        busiest = max(droppable, key=lambda name: (len(self._queues[name]), name == sender))
         return self._pop(busiest)
 
     def _pop(self, sender: str) -> _Ticket:
@@ -202,6 +216,8 @@ class Engine:
             del self._queues[sender]
         self._waiting -= 1
         self._waiting_bytes -= ticket.frame.n_bytes
+        self._patient -= ticket.frame.patient
+        self._patient_bytes -= ticket.frame.patient * ticket.frame.n_bytes
         return ticket
 
     def _drop(self, ticket: _Ticket, reason: Reason, text: str) -> asyncio.Future[Outcome]:
@@ -230,7 +246,8 @@ class Engine:
             ticket = self._pop(sender)
             if sender in self._queues:
                 self._queues.move_to_end(sender)
-            deadline_ms = min((d for d in (self.limits.deadline_ms, ticket.frame.deadline_ms) if d > 0), default=0.0)
+            limits_ms = (0.0 if ticket.frame.patient else self.limits.deadline_ms, ticket.frame.deadline_ms)
+            deadline_ms = min((limit_ms for limit_ms in limits_ms if limit_ms > 0), default=0.0)
             age_ms = 1000.0 * (time.monotonic() - ticket.frame.arrived_s)
             if ticket.outcome.cancelled():
                 self._drop(ticket, Reason.GONE, "its sender has left")

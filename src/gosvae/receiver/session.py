@@ -43,7 +43,7 @@ class ServiceLimits:
         max_frame_bytes: greatest number of bytes of a frame, its stream and its original together.
         max_streams: greatest number of open streams, of all clients together.
         max_pending_frames: greatest number of frames of one sender that are not answered yet. Further frames are
-            dropped; with the policy `block` they are not read.
+            dropped; with the policy `block`, and of a patient sender, they are not read.
         max_malformed: number of malformed messages after which a stream is ended.
         hello_s: seconds that a client may take to introduce itself.
         write_s: seconds that a client may take to read an answer before its stream is ended.
@@ -156,6 +156,7 @@ class Session:
         sender: the engine's name for the sender.
         peer: address of the sender, as gRPC writes it.
         coding: coding of the class maps that the client asked for.
+        patient: whether the client waits for the answer to every frame.
         outbox: messages that wait to be written.
         pending: futures of the frames without an outcome.
         changed: event that is set if the writer may have something to do.
@@ -176,6 +177,7 @@ class Session:
     sender: str
     peer: str
     coding: Any = "zlib"
+    patient: bool = False
     outbox: deque[bytes] = field(default_factory=deque)
     pending: set[asyncio.Future[Outcome]] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -251,7 +253,7 @@ class Session:
             given = hello.codec_fingerprint[:8].hex()
             text = f"the sender's codec has the fingerprint {given}, this receiver's {own.hex()} ({self._codec_name})"
             await self.context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{text}: send with that one")
-        self.coding = coding
+        self.coding, self.patient = coding, hello.patient
         self.state = SenderState(self.sender, printable(hello.name), self.peer)
         self.ledger.senders[self.sender] = self.state
         log.info("%s is %r from %s", self.sender, self.state.name, self.peer)
@@ -282,7 +284,7 @@ class Session:
     async def _read(self) -> None:
         """Read frames until the client has no more."""
         limits = self.limits
-        blocking = self.engine.limits.policy == "block"
+        blocking = self.patient or self.engine.limits.policy == "block"
         while True:
             while blocking and len(self.pending) + len(self.outbox) >= limits.max_pending_frames:
                 self.room.clear()
@@ -317,6 +319,7 @@ class Session:
             coding=self.coding,
             deadline_ms=frame.deadline_ms,
             original=frame.original,
+            patient=self.patient,
         )
         if arrived.n_bytes > limits.max_frame_bytes:
             text = f"a frame of {arrived.n_bytes} bytes or more: this receiver takes {limits.max_frame_bytes}"

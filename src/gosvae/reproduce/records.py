@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gosvae.errors import GosvaeError
+from gosvae.evaluation.evaluation import Evaluation
 from gosvae.evaluation.results import load_evaluation
-from gosvae.evaluation.rows import Evaluation
 from gosvae.files import write_atomically, write_json
 
 ROW_FILE = "row.json"
