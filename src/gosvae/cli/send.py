@@ -231,7 +231,7 @@ def _is_live(options: argparse.Namespace) -> bool:
     """Return whether pictures that come late are skipped; otherwise each one waits until the receiver takes it."""
     if options.live is not None:
         return bool(options.live)
-    return options.loop or options.source[0] == "-" or options.source[0].startswith(CAMERA)
+    return bool(options.loop or options.source[0] == "-" or options.source[0].startswith(CAMERA))
 
 
 def _fps(options: argparse.Namespace) -> float | None:

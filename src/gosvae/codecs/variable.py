@@ -151,16 +151,16 @@ class LevelCoder(LatentCoder):
         symbols_Dhw: SymbolArray = np.rint(shifted_Dhw).astype(np.int64)
         if self._options.effort == 1:
             bits_DV = _histogram_bits(symbols_Dhw, self._config.values)
-            return _assigned(shifted_Dhw, bits_DV[:, None, None], stiffness)
+            return assigned(shifted_Dhw, bits_DV[:, None, None], stiffness)
         for _ in range(self._options.effort - 1):
-            bits_NV = self.entropy_model(setting).bits_of_values(_stacked(symbols_Dhw))
-            symbols_Dhw = _assigned(shifted_Dhw, bits_NV.reshape(*shifted_Dhw.shape, -1), stiffness)
+            bits_NV = self.entropy_model(setting).bits_of_values(stacked(symbols_Dhw))
+            symbols_Dhw = assigned(shifted_Dhw, bits_NV.reshape(*shifted_Dhw.shape, -1), stiffness)
         return symbols_Dhw
 
     def encode(self, parts: Sequence[SymbolArray], setting: int) -> tuple[int, list[bytes]]:
         models: list[EntropyModel] = [self._fixed, self.entropy_model(setting)]
         models = models[:1] if self._options.entropy == "fixed" else models
-        model_id, payloads = shortest_payloads(models, [_stacked(part_Dhw) for part_Dhw in parts])
+        model_id, payloads = shortest_payloads(models, [stacked(part_Dhw) for part_Dhw in parts])
         return model_id, [bytes([setting]) + payload for payload in payloads]
 
     def least_bytes(self, grid_hw: tuple[int, int]) -> int:
@@ -333,9 +333,7 @@ def _histogram_bits(symbols_Dhw: SymbolArray, values: int) -> npt.NDArray[np.flo
     return bits_DV
 
 
-def _assigned(
-    shifted_Dhw: npt.NDArray[np.float32], bits_DhwV: npt.NDArray[np.float32], stiffness: float
-) -> SymbolArray:
+def assigned(shifted_Dhw: npt.NDArray[np.float32], bits_DhwV: npt.NDArray[np.float32], stiffness: float) -> SymbolArray:
     """Return the cheaper of the two symbols around each value; axes of the bits may have length 1."""
     below_Dhw = np.clip(np.floor(shifted_Dhw).astype(np.int64), 0, bits_DhwV.shape[-1] - 2)
     rise_Dhw = shifted_Dhw - below_Dhw
@@ -346,6 +344,6 @@ def _assigned(
     return below_Dhw + (stiffness * (2.0 * rise_Dhw - 1.0) > more_bits_Dhw)
 
 
-def _stacked(symbols_Dhw: SymbolArray) -> SymbolArray:
+def stacked(symbols_Dhw: SymbolArray) -> SymbolArray:
     """Return (D, h, w) as (D * h, w)."""
     return symbols_Dhw.reshape(-1, symbols_Dhw.shape[2])
