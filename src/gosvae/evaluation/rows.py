@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -45,6 +45,8 @@ class Row:
         class_iou: IoU of each class of the expert; None for a class in neither labels nor predictions.
         agreement_miou, agreement_low, agreement_high, agreement_accuracy, agreement_classes: the same values against
             the expert's maps of the originals.
+        tasks: agreement of further judges with their own results on the originals, by the names of the judge and of the
+            measure, such as `boxes AP50`.
         mse: mean squared error on the [0, 1] scale.
         psnr_db: mean PSNR of the images; infinite if one image is exact.
         lpips: mean perceptual distance; `Provenance.perceptual` names its network.
@@ -93,6 +95,7 @@ class Row:
     damaged_images: int = 0
     lost_images: int = 0
     concealed_share: float | None = None
+    tasks: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def total_kib(self) -> float | None:
@@ -111,7 +114,8 @@ class ImageRow:
 
     Attributes:
         agreement_accuracy: share of pixels where the expert sees the same class as on the original.
-        agreement_miou: mean IoU with the expert's map of the original, over the classes of this image alone.
+        agreement_miou: mean IoU with the expert's map of the original, over the classes of this image alone; both are
+            None without a segmentation network.
         mse, psnr_db, lpips: distortion; None if the codec sends a class map and no picture.
     """
 
@@ -123,8 +127,8 @@ class ImageRow:
     width: int
     total_bytes: int
     payload_bytes: int
-    agreement_accuracy: float
-    agreement_miou: float
+    agreement_accuracy: float | None
+    agreement_miou: float | None
     mse: float | None
     psnr_db: float | None
     lpips: float | None
@@ -144,6 +148,7 @@ class Provenance:
             arrive whole.
         skipped: messages of the images that could not be read and are left out of all results.
         shots: number of shots that the images belong to; None in results of versions that did not count them.
+        judges: fingerprints of further experts, by name and task such as `boxes (detection)`.
     """
 
     dataset: str
@@ -162,16 +167,23 @@ class Provenance:
     channel: str | None = None
     skipped: tuple[str, ...] = ()
     shots: int | None = None
+    judges: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
 class Reconstruction:
-    """Reconstruction of an image by one codec, with the expert's map of it."""
+    """Reconstruction of an image by one codec, with the expert's map of it and pictures of what the judges see.
+
+    Attributes:
+        class_map_HW: map of the segmentation network; None without one.
+        drawn: pictures by the names of the judges.
+    """
 
     label: str
     image_uint8_HW3: ImageArray
-    class_map_HW: ClassMapArray
+    class_map_HW: ClassMapArray | None
     row: ImageRow
+    drawn: dict[str, ImageArray] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Reconstruction({self.label!r}, {self.row.image!r}, {self.row.total_bytes} bytes)"
@@ -179,12 +191,17 @@ class Reconstruction:
 
 @dataclass(frozen=True, repr=False)
 class KeptImage:
-    """An original that is kept for pictures, with its reconstructions in the order of the codecs."""
+    """An original that is kept for pictures, with its reconstructions in the order of the codecs.
+
+    Attributes:
+        class_map_HW, drawn: as of a `Reconstruction`.
+    """
 
     name: str
     image_uint8_HW3: ImageArray
-    class_map_HW: ClassMapArray
+    class_map_HW: ClassMapArray | None
     reconstructions: tuple[Reconstruction, ...]
+    drawn: dict[str, ImageArray] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"KeptImage({self.name!r}, {len(self.reconstructions)} reconstructions)"

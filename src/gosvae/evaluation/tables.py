@@ -6,6 +6,7 @@ import html
 import math
 import textwrap
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from gosvae.evaluation.rows import FID_NETWORK, Evaluation, Row
 from gosvae.evaluation.shots import COVERAGE, FEWEST_SHOTS
@@ -68,7 +69,10 @@ def caption(evaluation: Evaluation, *, details: bool = False) -> str:
         )
     if reference.miou_classes is not None:
         parts.append(f"mIoU: one confusion matrix over all images, {reference.miou_classes} classes, void ignored")
-    parts.append("agreement: the same mIoU against the expert's own map of the original")
+    if reference.agreement_miou is not None:
+        parts.append("agreement: the same mIoU against the expert's own map of the original")
+    if source.judges:
+        parts.append(f"{', '.join(source.judges)}: against the judge's own results on the original")
     parts.extend(_interval_note(evaluation))
     if _frechet_network(evaluation) is not None:
         name = "FID" if _frechet_network(evaluation) == FID_NETWORK else "Fréchet distance (not FID)"
@@ -94,6 +98,7 @@ def _cells(evaluation: Evaluation, details: bool) -> list[list[str]]:
         "mIoU": lambda row: _with_interval(row.miou, row.miou_low, row.miou_high),
         "pixel accuracy": lambda row: _number(row.pixel_accuracy, 3),
         "agreement": lambda row: _with_interval(row.agreement_miou, row.agreement_low, row.agreement_high),
+        **{name: partial(_of_task, name) for row in evaluation.rows for name in row.tasks},
         evaluation.provenance.perceptual or "LPIPS": lambda row: _number(row.lpips, 3),
         "PSNR (dB)": lambda row: _number(row.psnr_db, 2),
         _frechet_title(evaluation): lambda row: _number(row.frechet_distance, 2),
@@ -139,6 +144,10 @@ def _name(row: Row) -> str:
 
 def _kib(n_bytes: float | None) -> float | None:
     return None if n_bytes is None else kib(n_bytes)
+
+
+def _of_task(name: str, row: Row) -> str:
+    return _number(row.tasks.get(name), 3)
 
 
 def _number(value: float | None, digits: int) -> str:
