@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "extras",
         "walk",
         "plugins",
+        "interruption",
     ),
     ("nn", "images"),
     ("encoders", "decoders", "quantizers", "entropy", "bitstream", "channels", "experts", "datasets", "diffusion"),

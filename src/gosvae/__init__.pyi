@@ -65,7 +65,7 @@ from gosvae.receiver.receiver import ReceiverConfig as ReceiverConfig
 from gosvae.protocol.security import ClientTls as ClientTls
 from gosvae.protocol.security import Endpoint as Endpoint
 from gosvae.protocol.security import ServerTls as ServerTls
-from gosvae.receiver.session import ServiceLimits as ServiceLimits
+from gosvae.receiver.limits import ServiceLimits as ServiceLimits
 
 # Errors
 from gosvae.errors import BitstreamError as BitstreamError
