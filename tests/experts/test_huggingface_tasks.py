@@ -14,7 +14,7 @@ pytest.importorskip("transformers", reason="needs gosvae[huggingface]")
 
 from gosvae.errors import ExpertError
 from gosvae.experts.registry import load_expert, load_task_expert
-from gosvae.tasks.registry import task_of
+from gosvae.tasks.registry import load_task
 
 SIDE = 64
 LABELS: dict[str, Any] = {"id2label": {0: "person", 1: "car", 2: "bus"}, "label2id": {"person": 0, "car": 1, "bus": 2}}
@@ -86,7 +86,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def test_the_expert_answers_for_its_task_with_gradients(folder: Path) -> None:
     expert = load_task_expert(folder)
-    task = task_of(expert)
+    task = load_task(expert)
     x = torch.rand(2, 3, 48, 80, requires_grad=True)
     output, other = expert(x), expert(torch.rand(2, 3, 48, 80))
     detects = folder.name.startswith(("yolos", "rt-detr"))

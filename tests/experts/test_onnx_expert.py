@@ -29,7 +29,7 @@ from gosvae.experts.onnx.network import OPERATORS  # noqa: E402
 from gosvae.experts.onnx.runtime import RuntimeNetwork, compare  # noqa: E402
 from gosvae.experts.registry import load_expert, load_task_expert  # noqa: E402
 from gosvae.images import read_image  # noqa: E402
-from gosvae.tasks.registry import task_of  # noqa: E402
+from gosvae.tasks.registry import load_task  # noqa: E402
 from gosvae.tensors import image_to_tensor  # noqa: E402
 
 FASTESTDET = {
@@ -75,7 +75,7 @@ def test_fastestdet_answers_as_onnx_runtime_on_20_frames(fastestdet: Path, camvi
 
 def test_the_boxes_are_those_of_the_evaluation(fastestdet: Path, camvid_root: Path) -> None:
     expert = load_task_expert(fastestdet)
-    reference, task = RuntimeNetwork(onnx.load(fastestdet)), task_of(expert)
+    reference, task = RuntimeNetwork(onnx.load(fastestdet)), load_task(expert)
     found = 0
     for x in frames(camvid_root, 3):
         (boxes,) = task.results(expert(x))

@@ -17,7 +17,7 @@ from gosvae.tasks.base import AnyTask
 from gosvae.tasks.bernoulli import bernoulli_divergence
 from gosvae.tasks.boxes import Boxes, coco_average_precision, without_duplicates
 from gosvae.tasks.group import ExpertGroup, parse_experts
-from gosvae.tasks.registry import TASKS, task_of
+from gosvae.tasks.registry import TASKS, load_task
 
 INFO = ExpertInfo("tiny", ("person", "car", "bus"), 32, 48)
 
@@ -51,7 +51,7 @@ def expert(request: pytest.FixtureRequest) -> TaskExpert:
 
 
 def test_the_distance_is_0_on_equal_pictures_and_grows(expert: TaskExpert) -> None:
-    task = task_of(expert)
+    task = load_task(expert)
     x = torch.rand(2, 3, 32, 48)
     noise = torch.randn_like(x)
     distances = [float(task.distance(expert(x), expert(x + step * noise))) for step in (0.0, 0.05, 0.5)]
@@ -60,7 +60,7 @@ def test_the_distance_is_0_on_equal_pictures_and_grows(expert: TaskExpert) -> No
 
 
 def test_the_gradient_goes_to_the_reconstruction_alone(expert: TaskExpert) -> None:
-    task = task_of(expert)
+    task = load_task(expert)
     x, x_hat = (torch.rand(1, 3, 32, 48, requires_grad=True) for _ in range(2))
     task.distance(expert(x), expert(x_hat)).backward()
     assert x.grad is None or not x.grad.any()
@@ -70,7 +70,7 @@ def test_the_gradient_goes_to_the_reconstruction_alone(expert: TaskExpert) -> No
 
 
 def test_results_agree_with_themselves_and_less_with_others(expert: TaskExpert) -> None:
-    task = task_of(expert)
+    task = load_task(expert)
     same, other = task.meter(), task.meter()
     assert set(same.values()) == set(task.columns)
     pictures = torch.rand(4, 3, 32, 48)
@@ -84,7 +84,7 @@ def test_results_agree_with_themselves_and_less_with_others(expert: TaskExpert) 
 
 
 def test_results_are_drawn_on_pictures_of_any_size(expert: TaskExpert) -> None:
-    task = task_of(expert)
+    task = load_task(expert)
     (result,) = task.results(expert(torch.rand(1, 3, 32, 48)))
     image = np.full((32, 48, 3), 90, np.uint8)
     if task.name == "segmentation":
@@ -96,7 +96,7 @@ def test_results_are_drawn_on_pictures_of_any_size(expert: TaskExpert) -> None:
 
 def test_segmentation_is_measured_as_before() -> None:
     expert = random_compact_expert(("a", "b", "c"))
-    task = task_of(expert)
+    task = load_task(expert)
     x, x_hat = torch.rand(1, 3, 32, 48), torch.rand(1, 3, 32, 48)
     assert torch.equal(task.distance(expert(x), expert(x_hat)), jensen_shannon(expert(x), expert(x_hat)))
     assert np.array_equal(task.results(expert(x))[0], expert.class_map(x)[0].numpy())
@@ -104,7 +104,7 @@ def test_segmentation_is_measured_as_before() -> None:
 
 def test_an_unknown_task_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown task 'dept'; did you mean 'depth'"):
-        task_of(Dense("dept"))
+        load_task(Dense("dept"))
 
 
 def test_bernoulli_divergence_is_that_of_the_definition() -> None:
@@ -132,7 +132,7 @@ def test_duplicates_of_one_class_are_left_out() -> None:
 
 
 def test_the_ap_of_a_moved_box_depends_on_the_overlap() -> None:
-    task = task_of(Dense("detection"))
+    task = load_task(Dense("detection"))
     meter = task.meter()
     meter.update(_boxes((0, 0, 0.5, 0.5, 0.9, 0)), _boxes((0, 0, 0.5, 0.4, 0.9, 0)))  # they overlap by 0.8
     assert meter.values() == {"AP50": 1.0, "AP50:95": pytest.approx(0.7)}
@@ -154,7 +154,7 @@ def test_coco_measures_labelled_boxes() -> None:
 
 
 def test_depth_is_measured_as_in_the_literature() -> None:
-    task: AnyTask = task_of(Dense("depth"))
+    task: AnyTask = load_task(Dense("depth"))
     y = torch.full((1, 1, 4, 4), 2.0)
     assert float(task.distance(y, 3 * y)) == pytest.approx(0.5 * np.log(3) ** 2, rel=1e-5)
     meter = task.meter()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gosvae.experts.base import TaskExpert
 from gosvae.tasks.base import AnyTask, Meter
-from gosvae.tasks.registry import task_of
+from gosvae.tasks.registry import load_task
 from gosvae.tensors import ImageArray
 
 Results = dict[str, Any]
@@ -30,7 +30,7 @@ class Judges:
 
     def __init__(self, experts: Mapping[str, TaskExpert]) -> None:
         self.experts = dict(experts)
-        self.tasks: dict[str, AnyTask] = {name: task_of(expert) for name, expert in experts.items()}
+        self.tasks: dict[str, AnyTask] = {name: load_task(expert) for name, expert in experts.items()}
 
     @torch.inference_mode()
     def see(self, x_B3HW: Tensor) -> Results:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from gosvae.datasets.palettes import class_palette
 from gosvae.errors import ConfigError
-from gosvae.evaluation.rows import Evaluation, KeptImage, Reconstruction
+from gosvae.evaluation.evaluation import Evaluation, KeptImage, Reconstruction
 from gosvae.tensors import ImageArray
 from gosvae.units import kib
 

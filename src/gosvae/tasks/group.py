@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from gosvae.errors import ConfigError, ExpertError
 from gosvae.experts.base import ExpertInfo, TaskExpert
 from gosvae.tasks.base import AnyTask
-from gosvae.tasks.registry import task_of
+from gosvae.tasks.registry import load_task
 from gosvae.tensors import ImageArray, image_to_tensor
 
 GROUP = "several"
@@ -83,7 +83,7 @@ class ExpertGroup(TaskExpert):
         self.names = tuple(name for name, _, _ in experts)
         self.members = nn.ModuleList(expert for _, expert, _ in experts)
         self.register_buffer("weights_E", torch.tensor([weight for _, _, weight in experts]))
-        self.tasks: tuple[AnyTask, ...] = tuple(task_of(expert) for expert in self.experts())
+        self.tasks: tuple[AnyTask, ...] = tuple(load_task(expert) for expert in self.experts())
         total = float(self.weights_E.sum())
         self.factors = tuple(weight / total for weight in self.weights_E.tolist())
         self.freeze()

@@ -21,7 +21,7 @@ TASKS: Mapping[str, type[AnyTask]] = MappingProxyType(
 """Tasks of the package by their names."""
 
 
-def task_of(expert: TaskExpert) -> AnyTask:
+def load_task(expert: TaskExpert) -> AnyTask:
     """Return the task of an expert: one of `TASKS`, or one that another package registered as `gosvae.tasks`.
 
     Raises:

@@ -19,7 +19,7 @@ from gosvae.losses.pattern import repeated_pattern
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.tasks.base import AnyTask
 from gosvae.tasks.group import ExpertGroup
-from gosvae.tasks.registry import task_of
+from gosvae.tasks.registry import load_task
 from gosvae.training.views import ViewConfig
 
 IMITATION: tuple[ImitationKind, ...] = ("jsd", "kld", "ce")
@@ -71,7 +71,7 @@ class Judges(nn.Module):
         self.experts = nn.ModuleList(each for one in given for each in _members(one))
         self._names = [name for one in given for name in (one.names if isinstance(one, ExpertGroup) else ("",))]
         self._factors = [f / len(given) for one in given for f in _factors(one)]
-        self._tasks: list[AnyTask] = [task_of(each) for each in self._all_experts()]
+        self._tasks: list[AnyTask] = [load_task(each) for each in self._all_experts()]
         self.perceptuals = nn.ModuleList([*([] if perceptual is None else [perceptual]), *more_perceptual])
         self._balance_classes, self._perceptual_images = balance_classes, perceptual_images
         self._views = views
