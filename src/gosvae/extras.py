@@ -13,13 +13,14 @@ from typing import Literal
 
 from gosvae.errors import MissingDependencyError
 
-Extra = Literal["completion", "jpegxl", "plot", "train"]
+Extra = Literal["completion", "jpegxl", "plot", "train", "video"]
 
 PACKAGES: dict[Extra, tuple[str, ...]] = {
     "completion": ("shtab",),
     "jpegxl": ("imagecodecs",),
     "plot": ("bjontegaard", "matplotlib", "scipy"),
     "train": ("diffusers", "lightning_fabric", "tensorboard"),
+    "video": ("av",),
 }
 """Modules that an extra brings, by the extra's name in `pyproject.toml`."""
 

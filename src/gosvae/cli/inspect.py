@@ -12,6 +12,7 @@ from gosvae.cli.streams import read_stream
 from gosvae.cli.targets import STANDARD
 from gosvae.codecs.checkpoint import read_json
 from gosvae.codecs.classical import CLASSICAL_CODECS
+from gosvae.codecs.classical_video import VIDEO_CODECS
 from gosvae.codecs.registry import (
     DEFAULT_CODEC,
     LABEL_MAP,
@@ -185,6 +186,7 @@ def run_list(options: argparse.Namespace) -> int:
         name: _summary(codec) + (" (the default)" if name == DEFAULT_CODEC else "") for name, codec in learned.items()
     }
     sections["codecs"] |= {f"{name}[:QUALITY]": "classical" for name in CLASSICAL_CODECS}
+    sections["codecs"] |= {f"{name}[:CRF]": "classical, for videos (gosvae evaluate-video)" for name in VIDEO_CODECS}
     sections["codecs"][f"{LABEL_MAP}[:EXPERT]"] = "the expert's class map and nothing else: the bound for a single task"
     chosen = {title: rows for title, rows in sections.items() if options.kind in (None, title)}
     if options.json:

@@ -10,14 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from statistics import fmean, median
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from gosvae.codecs.base import ClassMapCodec, ImageCodec, RateControlledCodec
@@ -27,26 +24,35 @@ from gosvae.evaluation.features import FeatureExtractor
 from gosvae.evaluation.results import gather_provenance
 from gosvae.evaluation.rows import (
     UNCOMPRESSED,
-    ClassMapArray,
     Evaluation,
     ImageRow,
     KeptImage,
     Reconstruction,
     Row,
+    mean_of,
 )
 from gosvae.evaluation.shots import ShotResamples, TaskCounts
 from gosvae.evaluation.transmission import LinkSettings, Received, Sent, receive, send, transmit
+from gosvae.evaluation.viewer import FeatureArray, View, Viewer
 from gosvae.experts.base import Expert
 from gosvae.metrics import PerceptualMetric, frechet_distance, mean_squared_error
 from gosvae.seeding import numpy_generator, torch_generator
-from gosvae.tensors import ImageArray, image_to_tensor
+from gosvae.tensors import ImageArray
 from gosvae.units import psnr_db, rate_bpp
 from gosvae.walk import printable
 
 T = TypeVar("T")
-FeatureArray = npt.NDArray[np.float32]
-"""Features of an image, (D,)."""
 log = logging.getLogger(__name__)
+
+
+class HasClasses(Protocol):
+    """Data with a name and the names of the classes of its labels."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
 
 
 @runtime_checkable
@@ -128,7 +134,7 @@ def evaluate(
         raise ConfigError(f"a Fréchet distance needs at least 2 images, {dataset.name!r} has {len(dataset)}")
     if use_labels and dataset.has_labels:
         check_classes(dataset, expert)
-    viewer = _Viewer(expert, perceptual, frechet)
+    viewer = Viewer(expert, perceptual, frechet)
     reference = TaskCounts(viewer.class_count)
     tallies = {entry.label: _Tally(entry, viewer, link) for entry in codecs}
     real: list[FeatureArray] = []
@@ -173,7 +179,7 @@ def evaluate(
     resamples = ShotResamples(reference.shots, generator or numpy_generator("shots"))
     return Evaluation(
         provenance=replace(
-            gather_provenance(dataset, expert, sizes, perceptual.name if perceptual else None),
+            gather_provenance(dataset.name, expert, sizes, perceptual.name if perceptual else None),
             channel=link.description if link else None,
             skipped=tuple(skipped),
             shots=len(reference.shots),
@@ -187,40 +193,10 @@ def evaluate(
     )
 
 
-@dataclass(frozen=True)
-class _View:
-    """An image as tensor, the expert's map of it, and its features for the Fréchet distance."""
-
-    x_B3HW: Tensor
-    class_map_HW: ClassMapArray
-    features_D: FeatureArray | None
-
-
-class _Viewer:
-    """Expert, perceptual metric and feature network, on the device of the expert."""
-
-    def __init__(self, expert: Expert, perceptual: PerceptualMetric | None, frechet: FeatureExtractor | None) -> None:
-        self.expert = expert
-        self.perceptual = perceptual
-        self.frechet = frechet
-        self.class_count = len(expert.info.class_names)
-        self.device = next(chain(expert.parameters(), expert.buffers()), torch.empty(0)).device
-
-    @torch.inference_mode()
-    def view(self, image_uint8_HW3: ImageArray) -> _View:
-        x_B3HW = image_to_tensor(image_uint8_HW3).to(self.device)
-        features_D = None if self.frechet is None else self.frechet(x_B3HW)[0].cpu().numpy()
-        return _View(x_B3HW, self.expert.class_map(x_B3HW)[0].cpu().numpy().astype(np.int16), features_D)
-
-    @torch.inference_mode()
-    def distance(self, view: _View, other: _View) -> float | None:
-        return None if self.perceptual is None else float(self.perceptual(view.x_B3HW, other.x_B3HW).item())
-
-
 class _Tally:
     """One codec entry and its results so far."""
 
-    def __init__(self, entry: CodecEntry, viewer: _Viewer, link: LinkSettings | None) -> None:
+    def __init__(self, entry: CodecEntry, viewer: Viewer, link: LinkSettings | None) -> None:
         self.entry = entry
         self.viewer = viewer
         self.link = link
@@ -232,7 +208,7 @@ class _Tally:
         self.encode_ms: list[float] = []
         self.decode_ms: list[float] = []
 
-    def measure(self, sample: Sample, shot: str, original: _View, budget_bytes: int | None) -> Reconstruction:
+    def measure(self, sample: Sample, shot: str, original: View, budget_bytes: int | None) -> Reconstruction:
         """Compress and decompress an image, measure the result, and return the reconstruction."""
         codec = self.entry.codec
         sent = self._encode(sample.image_uint8_HW3, budget_bytes)
@@ -263,6 +239,7 @@ class _Tally:
             psnr_db=None if mse is None else psnr_db(mse),
             lpips=lpips,
             over_budget=sent.over_budget,
+            codestream_bytes=codec.codestream_bytes(data) if self.link is None else None,
         )
         self.rows.append(row)
         return Reconstruction(self.entry.label, image, class_map_HW, row)
@@ -309,9 +286,9 @@ class _Tally:
             zero_order_bytes=fmean(zero_order) if zero_order else None,
             bpp=fmean(rate_bpp(row.total_bytes, row.height, row.width) for row in rows),
             **self.counts.values(resamples),
-            mse=_mean(row.mse for row in rows),
-            psnr_db=_mean(row.psnr_db for row in rows),
-            lpips=_mean(row.lpips for row in rows),
+            mse=mean_of(row.mse for row in rows),
+            psnr_db=mean_of(row.psnr_db for row in rows),
+            lpips=mean_of(row.lpips for row in rows),
             frechet_distance=frechet_distance(np.stack(real), np.stack(features)) if len(features) > 1 else None,
             frechet_network=network,
             parameters=self.entry.codec.parameter_count,
@@ -320,14 +297,9 @@ class _Tally:
             over_budget_images=sum(row.over_budget for row in rows),
             damaged_images=sum(received.outcome != "whole" for received in self.received),
             lost_images=sum(received.outcome == "lost" for received in self.received),
-            concealed_share=_mean(received.concealed_share for received in self.received),
+            concealed_share=mean_of(received.concealed_share for received in self.received),
+            codestream_bytes=mean_of(row.codestream_bytes for row in rows),
         )
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    """Return the mean of the values that are not None; None if there are none."""
-    there = [value for value in values if value is not None]
-    return fmean(there) if there else None
 
 
 @torch.inference_mode()
@@ -371,7 +343,7 @@ def _check_indices(dataset: Dataset, keep_images: Sequence[int]) -> None:
         raise ConfigError(f"image {outside[0]} cannot be kept: {dataset.name!r} has images 0 to {len(dataset) - 1}")
 
 
-def check_classes(dataset: Dataset, expert: Expert) -> None:
+def check_classes(dataset: HasClasses, expert: Expert) -> None:
     """Refuse an expert with other classes, or with another order of them; warn if a few names differ.
 
     Models spell the names of a data set in their own way (ADE20K's "tv" and "television receiver", "road" and

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from gosvae.datasets.base import Dataset
 from gosvae.errors import ConfigError, WriteError
 from gosvae.evaluation.rows import FID_NETWORK, Evaluation, ImageRow, Provenance, Row
 from gosvae.experts.base import Expert
@@ -174,13 +173,13 @@ def compressai_result(name: str, rows: Sequence[Row], provenance: Provenance) ->
 
 
 def gather_provenance(
-    dataset: Dataset, expert: Expert, sizes: Sequence[tuple[int, int]], perceptual: str | None
+    dataset_name: str, expert: Expert, sizes: Sequence[tuple[int, int]], perceptual: str | None
 ) -> Provenance:
     """Return all that is needed to repeat an evaluation. `sizes` are (height, width) of all images."""
     smallest, largest = min(sizes), max(sizes)
     geometry = f"{smallest[0]}x{smallest[1]}"
     return Provenance(
-        dataset=dataset.name,
+        dataset=dataset_name,
         image_count=len(sizes),
         geometry=geometry if smallest == largest else f"{geometry} to {largest[0]}x{largest[1]}",
         class_names=expert.info.class_names,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from statistics import fmean
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,6 +39,7 @@ class Row:
         image_count: number of images.
         total_bytes: mean bytes of the real files, including headers; over a link, of all datagrams.
         payload_bytes: mean bytes without headers.
+        codestream_bytes: mean bytes without the boxes of a container (`ImageCodec.codestream_bytes`); None over a link.
         zero_order_bytes: mean estimated bytes of the indices at their own zero-order entropy.
         bpp: mean bits per pixel of the original, including headers.
         miou, pixel_accuracy: quality against labels, from one confusion matrix over the data set, in [0, 1].
@@ -58,6 +61,11 @@ class Row:
         damaged_images: number of images that did not arrive whole over a link.
         lost_images: number of damaged images of which nothing could be decoded.
         concealed_share: mean share of the pixels that were concealed over a link, or lost with their image.
+        kbit_per_second: mean rate of a video, in units of 1000 bits; None for images.
+        largest_frame_bytes: largest number of bytes of a frame of a video.
+        flicker: share of the pixels of a video whose class differs from that in the frame before.
+        flicker_at_rest: the same share among the pixels whose class stays the same on the original.
+        age_ms: mean age of the newest map of a video in milliseconds, 0 if every frame is sent.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
@@ -93,6 +101,12 @@ class Row:
     damaged_images: int = 0
     lost_images: int = 0
     concealed_share: float | None = None
+    codestream_bytes: float | None = None
+    kbit_per_second: float | None = None
+    largest_frame_bytes: int | None = None
+    flicker: float | None = None
+    flicker_at_rest: float | None = None
+    age_ms: float | None = None
 
     @property
     def total_kib(self) -> float | None:
@@ -113,6 +127,7 @@ class ImageRow:
         agreement_accuracy: share of pixels where the expert sees the same class as on the original.
         agreement_miou: mean IoU with the expert's map of the original, over the classes of this image alone.
         mse, psnr_db, lpips: distortion; None if the codec sends a class map and no picture.
+        codestream_bytes: bytes without the boxes of a container; None over a link.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
@@ -129,6 +144,7 @@ class ImageRow:
     psnr_db: float | None
     lpips: float | None
     over_budget: bool
+    codestream_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +160,7 @@ class Provenance:
             arrive whole.
         skipped: messages of the images that could not be read and are left out of all results.
         shots: number of shots that the images belong to; None in results of versions that did not count them.
+        clips: names, lengths and frame rates of the clips whose frames the images are; None if they are no videos.
     """
 
     dataset: str
@@ -162,6 +179,7 @@ class Provenance:
     channel: str | None = None
     skipped: tuple[str, ...] = ()
     shots: int | None = None
+    clips: str | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -237,9 +255,20 @@ class Evaluation:
         """Row of the expert on the originals."""
         return self.rows[0]
 
+    @property
+    def is_video(self) -> bool:
+        """Whether the images are frames of clips, whose rates are in kbit/s."""
+        return self.provenance.clips is not None
+
     def curves(self) -> dict[str, tuple[Row, ...]]:
         """Return the rows of each curve by rising bytes; a row without a curve is a curve of its own."""
         grouped: dict[str, list[Row]] = {}
         for row in self.rows[1:]:
             grouped.setdefault(row.curve or row.label, []).append(row)
         return {name: tuple(sorted(rows, key=lambda r: r.total_bytes or 0.0)) for name, rows in grouped.items()}
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are not None; None if there are none."""
+    there = [value for value in values if value is not None]
+    return fmean(there) if there else None
