@@ -31,7 +31,7 @@ COMMANDS = {
     "evaluate-link": ("evaluate_link:add_evaluate_link", "measure codecs over channels that lose or damage packets"),
     "evaluate-video": (
         "evaluate_video:add_evaluate_video",
-        "measure video codecs on clips: kbit/s, task quality, flicker",
+        "measure video codecs on clips: kbit/s, task quality",
     ),
     "entropy": ("entropy:add_entropy", "measure the entropy models of a codec: bits, bytes, times"),
     "train": ("train:add_train", "train a codec against an expert"),
