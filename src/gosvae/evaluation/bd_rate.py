@@ -13,7 +13,8 @@ import numpy as np
 from gosvae.codecs.classical import CLASSICAL_CODECS
 from gosvae.codecs.classical_video import VIDEO_CODECS
 from gosvae.errors import ConfigError, unknown_name
-from gosvae.evaluation.rows import Evaluation, Row
+from gosvae.evaluation.evaluation import Evaluation
+from gosvae.evaluation.rows import Row
 from gosvae.extras import needs
 
 MIN_POINTS = 4

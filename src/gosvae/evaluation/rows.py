@@ -1,23 +1,21 @@
-"""Results of an evaluation: a row for each codec, a row for each image and codec, and the provenance."""
+"""Numbers of an evaluation: a row for each codec, a row for each image and codec, and the provenance."""
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from statistics import fmean
 from typing import Any, ClassVar
+=======
+from dataclasses import dataclass
+from typing import ClassVar
+>>>>>>> main
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import ConfigDict
 
-from gosvae.errors import MissingDependencyError
-from gosvae.tensors import ImageArray
 from gosvae.units import kib
-
-ClassMapArray = npt.NDArray[np.int16]
-"""Class map of an expert: the class of every pixel, (H, W)."""
 
 UNCOMPRESSED = "uncompressed"
 """Label of the reference row, the expert on the original images."""
@@ -179,6 +177,7 @@ class Provenance:
     channel: str | None = None
     skipped: tuple[str, ...] = ()
     shots: int | None = None
+<<<<<<< HEAD
     clips: str | None = None
 
 
@@ -272,3 +271,5 @@ def mean_of(values: Iterable[float | None]) -> float | None:
     """Return the mean of the values that are not None; None if there are none."""
     there = [value for value in values if value is not None]
     return fmean(there) if there else None
+=======
+>>>>>>> main

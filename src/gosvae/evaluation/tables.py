@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import html
-import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from gosvae.evaluation.rows import FID_NETWORK, Evaluation, Row
-from gosvae.evaluation.shots import COVERAGE, FEWEST_SHOTS
-from gosvae.units import kib
-
-_EMPTY = "-"
+from gosvae.evaluation.cells import caption, cells
+from gosvae.evaluation.evaluation import Evaluation
 
 
 def markdown_table(evaluation: Evaluation, *, details: bool = False) -> str:
@@ -19,6 +14,7 @@ def markdown_table(evaluation: Evaluation, *, details: bool = False) -> str:
 
     Columns without any value are left out. `details` adds bytes without headers, the zero-order entropy and times.
     """
+<<<<<<< HEAD
     header, *lines = _cells(evaluation, details)
     return f"{markdown_of(header, lines)}\n{caption(evaluation, details=details)}\n"
 
@@ -28,13 +24,21 @@ def markdown_of(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     widths = _widths([header, *lines])
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     return "\n".join("| " + " | ".join(_padded(cells, widths)) + " |" for cells in [header, rule, *lines]) + "\n"
+=======
+    header, *lines = cells(evaluation.provenance, evaluation.rows, details=details)
+    widths = _widths([header, *lines])
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    table = "\n".join("| " + " | ".join(_padded(texts, widths)) + " |" for texts in [header, rule, *lines])
+    return f"{table}\n\n{caption(evaluation.provenance, evaluation.rows, details=details)}\n"
+>>>>>>> main
 
 
 def terminal_table(evaluation: Evaluation, *, details: bool = False) -> str:
     """Return the table for a terminal: columns two spaces apart under a rule."""
-    header, *lines = _cells(evaluation, details)
+    header, *lines = cells(evaluation.provenance, evaluation.rows, details=details)
     widths = _widths([header, *lines])
     rule = ["-" * width for width in widths]
+<<<<<<< HEAD
     table = "\n".join("  ".join(_padded(cells, widths)).rstrip() for cells in [header, rule, *lines])
     return f"{table}\n\n{textwrap.fill(caption(evaluation, details=details), max(80, sum(widths)))}\n"
 
@@ -204,12 +208,17 @@ def _with_interval(value: float | None, low: float | None, high: float | None) -
 
 def _parameters(count: int | None) -> str:
     return f"{count / 1e6:.2f} M" if count else _EMPTY
+=======
+    note = caption(evaluation.provenance, evaluation.rows, details=details)
+    table = "\n".join("  ".join(_padded(texts, widths)).rstrip() for texts in [header, rule, *lines])
+    return f"{table}\n\n{textwrap.fill(note, max(80, sum(widths)))}\n"
+>>>>>>> main
 
 
 def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
     return [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
 
 
-def _padded(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+def _padded(texts: Sequence[str], widths: Sequence[int]) -> list[str]:
     """Return the cells padded to their widths: the first column is left-aligned, numbers are right-aligned."""
-    return [cells[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))]
+    return [texts[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(texts[1:], widths[1:], strict=True))]
