@@ -14,10 +14,10 @@ from gosvae.errors import ConfigError, DatasetError
 from gosvae.evaluation.bd_rate import ENVELOPE, bd_rate, rival_curves
 from gosvae.evaluation.clips import Clip, Footage, load_footage
 from gosvae.evaluation.equal_quality import equal_quality_table, rate_at_quality
+from gosvae.evaluation.evaluation import Evaluation
 from gosvae.evaluation.flicker import FlickerMeter
 from gosvae.evaluation.plots import plot_rate_task
 from gosvae.evaluation.results import load_evaluation, save_evaluation
-from gosvae.evaluation.rows import Evaluation
 from gosvae.evaluation.tables import markdown_table, terminal_table
 from gosvae.evaluation.temporal import VideoEntry, evaluate_video, sent_frames
 

@@ -33,14 +33,9 @@ from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.datasets.common import in_classes
 from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
-<<<<<<< HEAD
 from gosvae.errors import ConfigError
 from gosvae.evaluation.bd_rate import ENVELOPE
-=======
-from gosvae.errors import ConfigError, GosvaeError
-from gosvae.evaluation.bd_rate import bd_rate, bytes_at_quality
 from gosvae.evaluation.evaluation import Evaluation
->>>>>>> main
 from gosvae.evaluation.features import FRECHET_NAMES, load_features
 from gosvae.evaluation.pictures import draw_pictures
 from gosvae.evaluation.plots import plot_rate_task

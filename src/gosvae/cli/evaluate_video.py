@@ -23,9 +23,9 @@ from gosvae.cli.options import (
 from gosvae.cli.sweeps import check_anchor, image_points, print_bd_rates
 from gosvae.codecs.classical_video import VIDEO_CODECS
 from gosvae.codecs.frame_by_frame import FrameByFrame
-from gosvae.codecs.registry import DEFAULT_CODEC, load_codec
+from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, load_sequence_codec
 from gosvae.codecs.video import VideoCodec
-from gosvae.codecs.video_registry import load_video_codec
+from gosvae.codecs.video_registry import INTRA, load_video_codec, temporal_folder
 from gosvae.errors import ConfigError
 from gosvae.evaluation.bd_rate import ENVELOPE
 from gosvae.evaluation.clips import load_footage
@@ -61,8 +61,9 @@ def add_evaluate_video(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "codecs",
         nargs="*",
-        help=f"video codecs ({', '.join(VIDEO_CODECS)}, with :CRF or :RATEkbps, and @gop=N), or image codecs as in "
-        "gosvae evaluate, which code every frame on its own; @fps=N sends N frames a second; default: "
+        help=f"video codecs ({', '.join(VIDEO_CODECS)}, with :CRF or :RATEkbps, and @gop=N; codecs with a temporal "
+        "model), or image codecs as in gosvae evaluate, which code every frame on its own, as the former do with "
+        "@intra; @fps=N sends N frames a second; default: "
         f"{DEFAULT_CODEC}, with --sweep none",
     )
     parser.add_argument("--data", required=True, metavar="DATA", help=f"a video file, or {DATA_HELP}")
@@ -134,13 +135,17 @@ def _points(
     if plain in VIDEO_SWEEPS:
         labels = [f"{plain}:{crf}{spec.removeprefix(plain)}" for crf in VIDEO_SWEEPS[plain]]
         return spec, [(label, load_video_codec(split_frame_rate(label)[0])) for label in labels]
+    if temporal_folder(name) is not None:
+        sequence = load_sequence_codec(name, device=device)
+        return spec, [(f"{name}:{level}{spec.removeprefix(name)}", sequence.at(level)) for level in LEVELS_SWEPT]
+    image_codec = name.removesuffix(INTRA)
     curve, points = image_points(
-        name,
+        image_codec,
         lambda spec: load_codec(spec, device=device, precision=precision_of(spec, options)),
         taken=taken,
         levels=LEVELS_SWEPT,
     )
-    behind = spec.removeprefix(name)
+    behind = spec.removeprefix(image_codec)
     return curve + behind, [(label + behind, FrameByFrame(codec)) for label, codec in points]
 
 

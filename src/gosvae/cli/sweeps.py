@@ -10,9 +10,9 @@ from gosvae.codecs.classical import load_classical
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.errors import ConfigError, GosvaeError
 from gosvae.evaluation.bd_rate import CLASSICAL_NAMES, ENVELOPE, bd_rate
+from gosvae.evaluation.cells import has_boxes
 from gosvae.evaluation.equal_quality import rate_at_quality
-from gosvae.evaluation.rows import Evaluation
-from gosvae.evaluation.tables import has_boxes
+from gosvae.evaluation.evaluation import Evaluation
 
 SWEEPS = {
     "jpeg": (3, 5, 8, 12, 20, 35, 60),
@@ -95,7 +95,7 @@ def _print_bd_rate(evaluation: Evaluation, name: str, anchor: str, quality: str)
     try:
         found = bd_rate(evaluation, name, anchor, quality=quality)
         boxes = ""
-        if has_boxes(evaluation):
+        if has_boxes(evaluation.rows):
             bare = bd_rate(evaluation, name, anchor, quality=quality, codestreams=True)
             boxes = f", without boxes {bare.percent:+.1f} %"
     except GosvaeError as error:

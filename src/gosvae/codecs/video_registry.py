@@ -1,18 +1,24 @@
-"""Names of video codecs: one string names a classical video codec, or any image codec that works frame by frame."""
+"""Names of video codecs: one string names a classical or trained video codec, or an image codec, frame by frame."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import torch
 
 from gosvae.codecs.classical_video import DEFAULT_GOP, VIDEO_CODECS, ClassicalVideoCodec
 from gosvae.codecs.frame_by_frame import FrameByFrame
-from gosvae.codecs.registry import load_codec
+from gosvae.codecs.registry import embedded_codecs, load_codec, load_sequence_codec, models_folder, split_rate
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
+from gosvae.codecs.temporal_model import has_temporal_model
 from gosvae.codecs.video import VideoCodec
 from gosvae.errors import ConfigError
 from gosvae.precision import Precision
+from gosvae.walk import expanded
+
+INTRA = "@intra"
+"""Ending of a name whose codec codes each frame on its own."""
 
 
 def load_video_codec(
@@ -25,8 +31,9 @@ def load_video_codec(
     """Load any video codec by name.
 
     A classical codec is `NAME`, `NAME:CRF` (constant quality) or `NAME:RATEkbps` (constant rate), each with an intra
-    frame at least every N frames as `NAME@gop=N`: `x265:36`, `svtav1-half:60kbps`, `x264:36@gop=30`. Every other name
-    is that of an image codec, see `load_codec`, which codes each frame on its own.
+    frame at least every N frames as `NAME@gop=N`: `x265:36`, `svtav1-half:60kbps`, `x264:36@gop=30`. A trained codec
+    with a temporal model is `NAME` or `NAME:LEVEL`. Every other name is that of an image codec, see `load_codec`, which
+    codes each frame on its own, as the codec of `NAME@intra` does in any case.
 
     Args:
         spec: name.
@@ -48,7 +55,17 @@ def load_video_codec(
         return ClassicalVideoCodec(name, crf=int(rate) if rate else None, gop=gop)
     if base != spec:
         raise ConfigError(f"{spec!r}: only {', '.join(VIDEO_CODECS)} have intra frames at a distance, leave out @gop")
-    return FrameByFrame(load_codec(spec, options=options, device=device, precision=precision))
+    image_codec = spec.removesuffix(INTRA)
+    name, rate = split_rate(spec)
+    if image_codec == spec and (rate or ":" not in spec) and temporal_folder(name) is not None:
+        return load_sequence_codec(spec, device=device)
+    return FrameByFrame(load_codec(image_codec, options=options, device=device, precision=precision))
+
+
+def temporal_folder(name: str) -> Path | None:
+    """Return the folder of a codec that has a temporal model, by its name or folder; None for any other codec."""
+    folder = models_folder() / name if name in embedded_codecs() else expanded(name)
+    return folder if has_temporal_model(folder) else None
 
 
 def _split_gop(spec: str) -> tuple[str, int]:

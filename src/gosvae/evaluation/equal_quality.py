@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gosvae.evaluation.bd_rate import bytes_at_quality, rival_curves
-from gosvae.evaluation.rows import Evaluation
+from gosvae.evaluation.evaluation import Evaluation
 from gosvae.evaluation.tables import markdown_of
 from gosvae.units import kib
 

@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw
 
 from gosvae.datasets.palettes import class_palette
 from gosvae.errors import ConfigError
+from gosvae.evaluation.evaluation import ClassMapArray, Evaluation
 from gosvae.evaluation.pictures import BACKGROUND, GREY, INK, fitted, plain_font
-from gosvae.evaluation.rows import ClassMapArray, Evaluation
 from gosvae.extras import needs
 from gosvae.files import write_atomically
 from gosvae.tensors import ImageArray

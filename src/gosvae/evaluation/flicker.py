@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gosvae.evaluation.rows import ClassMapArray
+from gosvae.evaluation.evaluation import ClassMapArray
 
 
 class FlickerMeter:

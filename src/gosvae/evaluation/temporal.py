@@ -21,19 +21,11 @@ from gosvae.codecs.frame_by_frame import FrameByFrame
 from gosvae.codecs.video import VideoCodec, encode_sequence
 from gosvae.errors import ConfigError
 from gosvae.evaluation.clips import Clip, Footage
+from gosvae.evaluation.evaluation import ClassMapArray, Evaluation, KeptImage, Reconstruction
 from gosvae.evaluation.flicker import FlickerMeter
 from gosvae.evaluation.protocol import check_classes
 from gosvae.evaluation.results import gather_provenance
-from gosvae.evaluation.rows import (
-    UNCOMPRESSED,
-    ClassMapArray,
-    Evaluation,
-    ImageRow,
-    KeptImage,
-    Reconstruction,
-    Row,
-    mean_of,
-)
+from gosvae.evaluation.rows import UNCOMPRESSED, ImageRow, Row, mean_of
 from gosvae.evaluation.shots import ShotResamples, TaskCounts
 from gosvae.evaluation.viewer import Viewer
 from gosvae.experts.base import Expert

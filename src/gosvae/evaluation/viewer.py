@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gosvae.evaluation.evaluation import ClassMapArray
 from gosvae.evaluation.features import FeatureExtractor
-from gosvae.evaluation.rows import ClassMapArray
 from gosvae.experts.base import Expert
 from gosvae.metrics import PerceptualMetric
 from gosvae.tensors import ImageArray, image_to_tensor
