@@ -18,7 +18,7 @@ from gosvae.codecs.variable import VariableRateCodec
 from gosvae.codecs.video import VideoCodec, encode_sequence
 from gosvae.errors import BitstreamError, ConfigError, ShapeError
 from gosvae.tensors import ImageArray
-from tiny import variable_checkpoint
+from tiny import sequence_codec, variable_checkpoint
 
 SIZES_HW = [(64, 96), (65, 99), (130, 67)]
 
@@ -30,6 +30,7 @@ def codecs() -> dict[str, Callable[[], VideoCodec]]:
         **classical,
         "frame by frame, jpeg": lambda: FrameByFrame(load_classical("jpeg")),
         "frame by frame, trained": lambda: FrameByFrame(VariableRateCodec(variable_checkpoint())),
+        "temporal model": sequence_codec,
     }
 
 

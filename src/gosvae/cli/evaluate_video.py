@@ -43,15 +43,15 @@ EXAMPLE = """examples:
 """
 
 VIDEO_SWEEPS = {
-    "x264": (26, 31, 36, 41, 46, 51),
-    "x264-half": (18, 23, 28, 33, 38, 44),
-    "x265": (26, 31, 36, 41, 46, 51),
-    "x265-half": (18, 23, 28, 33, 38, 44),
-    "svtav1": (35, 42, 48, 53, 58, 63),
-    "svtav1-half": (20, 28, 36, 44, 52, 60),
+    "x264": (33, 38, 43, 48),
+    "x264-half": (22, 28, 34, 40),
+    "x265": (34, 39, 44, 49),
+    "x265-half": (26, 31, 36, 41),
+    "svtav1": (50, 55, 59, 63),
+    "svtav1-half": (36, 43, 50, 57),
 }
 """Constant rate factors of the rate points of a classical video codec's curve."""
-LEVELS_SWEPT = (0, 48, 96, 144, 192, 255)
+LEVELS_SWEPT = (0, 48, 96, 160, 255)
 """Levels of the rate points of a variable-rate codec's curve."""
 
 
