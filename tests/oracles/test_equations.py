@@ -175,6 +175,8 @@ def test_eq_8_has_lpips_in_place_of_the_squared_error(vq: tuple[VectorQuantizer,
     e = chosen(nearest(z_BDhw, codes_KD), codes_KD)
     ours = lpips(x, 0.5 + e / 10, kernels_O3kk, bias_O)
     assert ours > 1e-3
-    assert total.item() == pytest.approx(ours + (1 + BETA) * ((z_BDhw - e) ** 2).mean(), rel=1e-5)
+    # The norms of Eq. 8 are sums over D = 64 channels, the terms here means: the weights make up for it.
+    assert (stage.weights["codebook"], stage.weights["commitment"]) == (64.0, 64.0 * BETA)
+    assert total.item() == pytest.approx(ours + 64 * (1 + BETA) * ((z_BDhw - e) ** 2).mean(), rel=1e-5)
     through_decoder = numeric_gradient(lambda x_hat: lpips(x, x_hat, kernels_O3kk, bias_O), 0.5 + e / 10) / 10
-    np.testing.assert_allclose(z.grad.numpy(), through_decoder + BETA * 2 * (z_BDhw - e) / x.size, atol=1e-6)
+    np.testing.assert_allclose(z.grad.numpy(), through_decoder + 64 * BETA * 2 * (z_BDhw - e) / x.size, atol=1e-6)
