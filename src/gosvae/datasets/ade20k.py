@@ -59,7 +59,7 @@ class ADE20K(Dataset):
     """
 
     name = "ade20k"
-    class_names = ADE20K_CLASSES
+    class_names: tuple[str, ...] = ADE20K_CLASSES
 
     def __init__(self, root: Path, split: str) -> None:
         if split not in SPLIT_FOLDERS:

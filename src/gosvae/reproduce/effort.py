@@ -71,7 +71,7 @@ def training(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan
     def batch(one: _Training) -> int:
         return devices * (one.record.batch_size or 1)
 
-    facts = {
+    facts: dict[str, Mapping[str, object]] = {
         "optimiser steps": {one.title: f"{one.record.own_steps:,}" for one in found},
         "images a step": {one.title: batch(one) for one in found},
         "epochs": {one.title: f"{one.record.own_steps * batch(one) / images:.1f}" for one in found},
