@@ -167,7 +167,7 @@ def _ratios(
     sweep = [row for row in rows if row.curve is not None]
     title, alternative = "Fig. 4: the task against the compression ratio r", "mIoU and accuracy against r"
     measured = [row for row in sweep if results[row.row_id].row is not None]
-    if not plot_ratios(sweep, results, folder / "fig4.png", _sweep_title(runner, sweep)):
+    if not measured or not plot_ratios(sweep, results, folder / "fig4.png", _sweep_title(runner, measured)):
         return [Picture("fig4", title, None, alternative)]
     images = len(runner.world.images_of(sweep[0]))
     qualities = [(task_quality(found)[0], row) for row in measured if (found := results[row.row_id].row) is not None]
