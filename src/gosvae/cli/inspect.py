@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gosvae import bitstream
+from gosvae.cli.sequences import describe_sequence, is_sequence_file
 from gosvae.cli.streams import read_stream
 from gosvae.cli.targets import STANDARD
 from gosvae.codecs.checkpoint import read_json
@@ -36,7 +37,7 @@ def add_info(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae info`."""
     parser.add_argument(
         "what",
-        help="a .gos file, - for one on standard input, a checkpoint folder, or the name of a model of the package",
+        help="a .gos or .gosv file, - for a .gos file on standard input, a checkpoint folder, or the name of a model",
         metavar="WHAT",
     )
     _add_json(parser)
@@ -81,6 +82,8 @@ def _describe(what: str) -> tuple[dict[str, str], dict[str, object]]:
     if what == STANDARD:
         return _describe_stream(read_stream(None), "standard input")
     path = expanded(what)
+    if is_sequence_file(str(path)):
+        return describe_sequence(path)
     if path.is_file():
         return _describe_stream(read_stream(path), str(path))
     name = EMBEDDED if what == "embedded" else what
