@@ -67,6 +67,7 @@ def film_frames(evaluation: Evaluation, columns: Sequence[Column], *, tile_width
             if column.label is not None and column.label not in of_label:
                 raise ConfigError(f"the evaluation has no frames of {column.label!r}")
             image, class_map = of_label.get(column.label or "", (kept.image_uint8_HW3, kept.class_map_HW))
+            assert class_map is not None  # a video is always evaluated with a segmentation network
             tiles.append(_tile(column, image, class_map, palette_m3, tile_width))
         width = sum(tile.width for tile in tiles) + _GAP * (len(tiles) - 1)
         page = Image.new("RGB", (width + width % 2, tiles[0].height + tiles[0].height % 2), BACKGROUND)

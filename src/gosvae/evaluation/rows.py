@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import ClassVar
 
@@ -40,6 +40,8 @@ class Row:
         class_iou: IoU of each class of the expert; None for a class in neither labels nor predictions.
         agreement_miou, agreement_low, agreement_high, agreement_accuracy, agreement_classes: the same values against
             the expert's maps of the originals.
+        tasks: agreement of further judges with their own results on the originals, by the names of the judge and of the
+            measure, such as `boxes AP50`.
         mse: mean squared error on the [0, 1] scale.
         psnr_db: mean PSNR of the images; infinite if one image is exact.
         lpips: mean perceptual distance; `Provenance.perceptual` names its network.
@@ -93,6 +95,7 @@ class Row:
     damaged_images: int = 0
     lost_images: int = 0
     concealed_share: float | None = None
+    tasks: dict[str, float | None] = field(default_factory=dict)
     codestream_bytes: float | None = None
     kbit_per_second: float | None = None
     largest_frame_bytes: int | None = None
@@ -117,7 +120,8 @@ class ImageRow:
 
     Attributes:
         agreement_accuracy: share of pixels where the expert sees the same class as on the original.
-        agreement_miou: mean IoU with the expert's map of the original, over the classes of this image alone.
+        agreement_miou: mean IoU with the expert's map of the original, over the classes of this image alone; both are
+            None without a segmentation network.
         mse, psnr_db, lpips: distortion; None if the codec sends a class map and no picture.
         codestream_bytes: bytes without the boxes of a container; None over a link.
     """
@@ -130,8 +134,8 @@ class ImageRow:
     width: int
     total_bytes: int
     payload_bytes: int
-    agreement_accuracy: float
-    agreement_miou: float
+    agreement_accuracy: float | None
+    agreement_miou: float | None
     mse: float | None
     psnr_db: float | None
     lpips: float | None
@@ -152,6 +156,7 @@ class Provenance:
             arrive whole.
         skipped: messages of the images that could not be read and are left out of all results.
         shots: number of shots that the images belong to; None in results of versions that did not count them.
+        judges: fingerprints of further experts, by name and task such as `boxes (detection)`.
         clips: names, lengths and frame rates of the clips whose frames the images are; None if they are no videos.
     """
 
@@ -171,6 +176,7 @@ class Provenance:
     channel: str | None = None
     skipped: tuple[str, ...] = ()
     shots: int | None = None
+    judges: dict[str, str] = field(default_factory=dict)
     clips: str | None = None
 
 

@@ -22,16 +22,16 @@ from gosvae.codecs.video import VideoCodec, encode_sequence
 from gosvae.errors import ConfigError
 from gosvae.evaluation.clips import Clip, Footage
 from gosvae.evaluation.evaluation import ClassMapArray, Evaluation, KeptImage, Reconstruction
+from gosvae.evaluation.fitting import check_classes
 from gosvae.evaluation.flicker import FlickerMeter
-from gosvae.evaluation.protocol import check_classes
+from gosvae.evaluation.judges import device_of
 from gosvae.evaluation.results import gather_provenance
 from gosvae.evaluation.rows import UNCOMPRESSED, ImageRow, Row, mean_of
 from gosvae.evaluation.shots import ShotResamples, TaskCounts
-from gosvae.evaluation.viewer import Viewer
 from gosvae.experts.base import Expert
 from gosvae.metrics import mean_squared_error
 from gosvae.seeding import numpy_generator
-from gosvae.tensors import ImageArray
+from gosvae.tensors import ImageArray, image_to_tensor
 from gosvae.units import psnr_db, rate_bpp
 
 
@@ -86,9 +86,8 @@ def evaluate_video(
         check_classes(footage, expert)
     if not use_labels:
         footage = replace(footage, clips=tuple(_without_labels(clip) for clip in footage.clips))
-    viewer = Viewer(expert, None, None)
-    reference, own_flicker = TaskCounts(viewer.class_count), FlickerMeter()
-    tallies = [_Tally(entry, viewer) for entry in codecs]
+    reference, own_flicker = TaskCounts(len(expert.info.class_names)), FlickerMeter()
+    tallies = [_Tally(entry, expert) for entry in codecs]
     kept_maps: list[ClassMapArray] = []
     steps = sum(len(clip.frames) for clip in footage.clips) * (1 + len(codecs))
     hidden = None if progress is None else not progress
@@ -97,7 +96,7 @@ def evaluate_video(
             maps = []
             own_flicker.cut()
             for frame, labels_HW in zip(clip.frames, clip.labels, strict=True):
-                maps.append(viewer.view(frame).class_map_HW)
+                maps.append(_seen(expert, frame))
                 reference.update(clip.name, maps[-1], maps[-1], labels_HW)
                 own_flicker.update(maps[-1], maps[-1])
                 bar.update()
@@ -111,7 +110,7 @@ def evaluate_video(
     first = footage.clips[0]
     return Evaluation(
         provenance=replace(
-            gather_provenance(footage.name, expert, sizes, None),
+            gather_provenance(footage.name, expert, {}, sizes, None),
             shots=len(reference.shots),
             clips=", ".join(
                 f"{clip.name} ({len(clip.frames)} frames, {clip.frames_per_second:g} Hz)" for clip in footage.clips
@@ -167,12 +166,19 @@ def sent_frames(frame_count: int, camera_rate: float, rate: float | None) -> lis
     return [index for index in range(frame_count) if index == 0 or periods[index] != periods[index - 1]]
 
 
+@torch.inference_mode()
+def _seen(expert: Expert, image_uint8_HW3: ImageArray) -> ClassMapArray:
+    """Return the class map that an expert sees, (H, W)."""
+    x_B3HW = image_to_tensor(image_uint8_HW3).to(device_of(expert))
+    return expert.class_map(x_B3HW)[0].cpu().numpy().astype(np.int16)
+
+
 class _Tally:
     """One codec entry and its results so far."""
 
-    def __init__(self, entry: VideoEntry, viewer: Viewer) -> None:
-        self.entry, self.viewer = entry, viewer
-        self.counts, self.flicker = TaskCounts(viewer.class_count), FlickerMeter()
+    def __init__(self, entry: VideoEntry, expert: Expert) -> None:
+        self.entry, self.expert = entry, expert
+        self.counts, self.flicker = TaskCounts(len(expert.info.class_names)), FlickerMeter()
         self.rows: list[ImageRow] = []
         self.kept: list[Reconstruction] = []
         self.ages_ms: list[float] = []
@@ -198,7 +204,7 @@ class _Tally:
                 start = time.perf_counter()
                 picture, newest = decoder.decode(data_of[index]), index
                 self.decode_ms.append(1000.0 * (time.perf_counter() - start))
-                class_map_HW = self.viewer.view(picture).class_map_HW
+                class_map_HW = _seen(self.expert, picture)
             self.ages_ms.append(1000.0 * (index - newest) / clip.frames_per_second)
             row = self._count(clip, index, maps[index], class_map_HW, picture, len(data_of.get(index, b"")))
             if index in keep_frames:
