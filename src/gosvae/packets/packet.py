@@ -14,7 +14,13 @@ from itertools import pairwise
 
 from gosvae.bitstream import MAX_PIXELS, MAX_SLICES, SHORT_FINGERPRINT_BYTES, Header, SliceLayout, unpack_slices
 from gosvae.errors import BitstreamError, PacketError
-from gosvae.wire import PACKET_FIRST_BYTE, PACKET_FLAG_FRAGMENT, PACKET_FLAG_INTERLEAVED, PACKET_VERSION
+from gosvae.wire import (
+    PACKET_FIRST_BYTE,
+    PACKET_FLAG_FRAGMENT,
+    PACKET_FLAG_INTERLEAVED,
+    PACKET_FLAG_LAYERED,
+    PACKET_VERSION,
+)
 
 DEFAULT_MTU_BYTES = 1200
 """Default length of the longest packet, in bytes.
@@ -68,12 +74,14 @@ class FrameInfo:
         layout: layout of the slices.
         slice_count: number of slices, 1..256.
         packet_count: number of packets, 1..65535.
+        detail_count: number of slices of the detail layer, which are the last ones; 0 in a stream of one layer.
     """
 
     header: Header
     layout: SliceLayout
     slice_count: int
     packet_count: int
+    detail_count: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,7 @@ class Packet:
         flags = (PACKET_FLAG_INTERLEAVED if self.info.layout == "interleaved" else 0) | (
             PACKET_FLAG_FRAGMENT if fragment else 0
         )
+        flags |= PACKET_FLAG_LAYERED if self.info.detail_count else 0
         *first, last = self.parts
         try:
             data = _FIXED.pack(
@@ -119,6 +128,8 @@ class Packet:
                 header.width - 1,
                 self.info.slice_count - 1,
             )
+            if self.info.detail_count:
+                data += bytes([self.info.detail_count - 1])
             if fragment:
                 data += _FRAGMENT.pack(last.number, last.total_bytes, last.offset)
             else:
@@ -162,12 +173,19 @@ def packetise(
             "number from 0, at least 1"
         )
     taken = unpack_slices(stream)
-    groups = list(_groups(taken.payloads, mtu_bytes, slices_per_packet))
+    # A packet of two layers is longer by the byte that counts the slices of the second.
+    groups = list(_groups(taken.payloads, mtu_bytes - (taken.detail_count > 0), slices_per_packet))
     if len(groups) > MAX_PACKETS:
         raise PacketError(f"a stream of {len(stream)} bytes takes {len(groups)} packets, at most {MAX_PACKETS} can be")
     given = taken.header
     header = Header(given.fingerprint[:SHORT_FINGERPRINT_BYTES], given.height, given.width, given.entropy_model_id)
-    info = FrameInfo(header=header, layout=taken.layout, slice_count=len(taken.slices), packet_count=len(groups))
+    info = FrameInfo(
+        header=header,
+        layout=taken.layout,
+        slice_count=len(taken.slices),
+        packet_count=len(groups),
+        detail_count=taken.detail_count,
+    )
     return [
         Packet(stream_id=stream_id, frame=frame % FRAME_NUMBERS, index=index, info=info, parts=parts).to_bytes()
         for index, parts in enumerate(groups)
@@ -213,7 +231,7 @@ def read_packet(data: bytes) -> Packet:
             f"a packet of format {version}, this gosvae reads {PACKET_VERSION}: one of the two ends is older"
         )
     if (
-        flags > (PACKET_FLAG_INTERLEAVED | PACKET_FLAG_FRAGMENT)
+        flags > (PACKET_FLAG_INTERLEAVED | PACKET_FLAG_FRAGMENT | PACKET_FLAG_LAYERED)
         or (flags & PACKET_FLAG_INTERLEAVED and not slices_1)
         or index >= count
     ):
@@ -225,8 +243,15 @@ def read_packet(data: bytes) -> Packet:
     if header.height * header.width > MAX_PIXELS:
         raise PacketError(f"damaged: an image of {header.height}x{header.width} pixels, at most {MAX_PIXELS} can be")
     layout: SliceLayout = "interleaved" if flags & PACKET_FLAG_INTERLEAVED else "bands"
-    info = FrameInfo(header=header, layout=layout, slice_count=slices_1 + 1, packet_count=count)
     body = data[_FIXED.size : -_CRC.size]
+    detail_count = 0
+    if flags & PACKET_FLAG_LAYERED:
+        detail_count, body = body[0] + 1, body[1:]
+        if detail_count > slices_1 or not body:
+            raise PacketError(f"damaged: {detail_count} slices for detail of {slices_1 + 1}")
+    info = FrameInfo(
+        header=header, layout=layout, slice_count=slices_1 + 1, packet_count=count, detail_count=detail_count
+    )
     parts = (_fragment(body),) if flags & PACKET_FLAG_FRAGMENT else _whole_slices(body)
     if parts[-1].number >= info.slice_count or any(a.number >= b.number for a, b in pairwise(parts)):
         raise PacketError(f"damaged: slices {[part.number for part in parts]} of {info.slice_count}")

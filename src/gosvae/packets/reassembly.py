@@ -261,7 +261,7 @@ class Reassembler:
             info = frame.info
             slices = [frame.slices.get(number) for number in range(info.slice_count)]
             missing = tuple(number for number, payload in enumerate(slices) if payload is None)
-            stream = pack_slices(info.header, slices, info.layout)
+            stream = pack_slices(info.header, slices, info.layout, info.detail_count)
             done.append(
                 ReceivedFrame(
                     stream_id=key[0],
