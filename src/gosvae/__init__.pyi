@@ -29,11 +29,11 @@ from gosvae.experts.registry import load_expert as load_expert
 # Training and evaluation
 from gosvae.evaluation.bd_rate import bd_rate as bd_rate
 from gosvae.evaluation.plots import plot_rate_task as plot_rate_task
+from gosvae.evaluation.evaluation import Evaluation as Evaluation
 from gosvae.evaluation.protocol import CodecEntry as CodecEntry
 from gosvae.evaluation.protocol import evaluate as evaluate
 from gosvae.evaluation.results import load_evaluation as load_evaluation
 from gosvae.evaluation.results import save_evaluation as save_evaluation
-from gosvae.evaluation.rows import Evaluation as Evaluation
 from gosvae.evaluation.tables import markdown_table as markdown_table
 from gosvae.evaluation.tables import terminal_table as terminal_table
 from gosvae.quantizers.base import Quantized as Quantized
@@ -66,7 +66,7 @@ from gosvae.receiver.receiver import ReceiverConfig as ReceiverConfig
 from gosvae.protocol.security import ClientTls as ClientTls
 from gosvae.protocol.security import Endpoint as Endpoint
 from gosvae.protocol.security import ServerTls as ServerTls
-from gosvae.receiver.session import ServiceLimits as ServiceLimits
+from gosvae.receiver.limits import ServiceLimits as ServiceLimits
 
 # Errors
 from gosvae.errors import BitstreamError as BitstreamError

@@ -35,12 +35,12 @@ from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import ConfigError, GosvaeError
 from gosvae.evaluation.bd_rate import bd_rate, bytes_at_quality
+from gosvae.evaluation.evaluation import Evaluation
 from gosvae.evaluation.features import FRECHET_NAMES, load_features
 from gosvae.evaluation.pictures import draw_pictures
 from gosvae.evaluation.plots import plot_rate_task
 from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.evaluation.results import ImageLog, save_evaluation
-from gosvae.evaluation.rows import Evaluation
 from gosvae.evaluation.tables import markdown_table, terminal_table
 from gosvae.evaluation.transmission import LinkSettings
 from gosvae.experts.registry import load_expert

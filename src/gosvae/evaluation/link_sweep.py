@@ -19,9 +19,10 @@ from gosvae.channels import load_channel
 from gosvae.codecs.base import ClassMapCodec, ImageCodec, LossTolerantCodec, RateControlledCodec
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.errors import ConfigError, unknown_name
+from gosvae.evaluation.evaluation import ClassMapArray
 from gosvae.evaluation.protocol import check_classes
 from gosvae.evaluation.results import gather_provenance
-from gosvae.evaluation.rows import ClassMapArray, Provenance
+from gosvae.evaluation.rows import Provenance
 from gosvae.evaluation.transmission import LinkSettings, Outcome, Sent, receive, send, transmit
 from gosvae.experts.base import Expert
 from gosvae.files import write_atomically

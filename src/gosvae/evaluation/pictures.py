@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from gosvae.datasets.palettes import class_palette
 from gosvae.errors import ConfigError
-from gosvae.evaluation.rows import ClassMapArray, Evaluation, KeptImage
+from gosvae.evaluation.evaluation import ClassMapArray, Evaluation, KeptImage
 from gosvae.tensors import ImageArray
 from gosvae.units import kib
 

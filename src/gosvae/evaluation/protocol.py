@@ -23,17 +23,10 @@ from tqdm import tqdm
 from gosvae.codecs.base import ClassMapCodec, ImageCodec, RateControlledCodec
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.errors import ConfigError, DatasetError, ImageError, RateError, unknown_name
+from gosvae.evaluation.evaluation import ClassMapArray, Evaluation, KeptImage, Reconstruction
 from gosvae.evaluation.features import FeatureExtractor
 from gosvae.evaluation.results import gather_provenance
-from gosvae.evaluation.rows import (
-    UNCOMPRESSED,
-    ClassMapArray,
-    Evaluation,
-    ImageRow,
-    KeptImage,
-    Reconstruction,
-    Row,
-)
+from gosvae.evaluation.rows import UNCOMPRESSED, ImageRow, Row
 from gosvae.evaluation.shots import ShotResamples, TaskCounts
 from gosvae.evaluation.transmission import LinkSettings, Received, Sent, receive, send, transmit
 from gosvae.experts.base import Expert

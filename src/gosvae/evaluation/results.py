@@ -18,7 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from gosvae.datasets.base import Dataset
 from gosvae.errors import ConfigError, WriteError
-from gosvae.evaluation.rows import FID_NETWORK, Evaluation, ImageRow, Provenance, Row
+from gosvae.evaluation.evaluation import Evaluation
+from gosvae.evaluation.rows import FID_NETWORK, ImageRow, Provenance, Row
 from gosvae.experts.base import Expert
 from gosvae.files import write_atomically, write_json
 from gosvae.provenance import hardware, revision, versions

@@ -46,8 +46,8 @@ class FusionConfig(Config):
 
     @property
     def halo(self) -> int:
-        """Upper bound of the number of pixels around a tile that can influence it, a multiple of `UNSHUFFLE`."""
-        return UNSHUFFLE * (2 * self.blocks + 4)
+        """Upper bound of the number of positions of the coarse grid around a tile that can influence it."""
+        return 2 * self.blocks + 4
 
 
 class FusionNetwork(nn.Module):
@@ -72,13 +72,21 @@ class FusionNetwork(nn.Module):
             condition_BP: what describes the detail layer, see `conditions`.
         """
         height, width = detail_B3HW.shape[-2:]
+        return self.fuse(self.gathered(base_B3HW, detail_B3HW), condition_BP)[..., :height, :width]
+
+    def gathered(self, base_B3HW: Tensor, detail_B3HW: Tensor) -> Tensor:
+        """Return both pictures as channels of the coarse grid, (B, 96, h, w); their sides are rounded up."""
         both_B6HW = pad_to_multiple(torch.cat([base_B3HW, detail_B3HW], dim=1), UNSHUFFLE)
-        coarse_BChw = F.pixel_unshuffle(both_B6HW - 0.5, UNSHUFFLE)
-        planes_BPhw = condition_BP[..., None, None].expand(-1, -1, *coarse_BChw.shape[-2:])
-        x_BChw = F.relu(self.body(self.first(torch.cat([coarse_BChw, planes_BPhw], dim=1))))
-        change_B3HW = F.pixel_shuffle(self.to_image(x_BChw), UNSHUFFLE)
-        fused_B3HW: Tensor = self.finish(both_B6HW[:, 3:] + change_B3HW, x_BChw)
-        return fused_B3HW[..., :height, :width].float()
+        return F.pixel_unshuffle(both_B6HW, UNSHUFFLE)
+
+    def fuse(self, both_BChw: Tensor, condition_BP: Tensor) -> Tensor:
+        """Return the fused pictures (B, 3, 4 h, 4 w) of what `gathered` returns, or of a tile of it."""
+        planes_BPhw = condition_BP[..., None, None].expand(len(both_BChw), -1, *both_BChw.shape[-2:])
+        x_BChw = F.relu(self.body(self.first(torch.cat([both_BChw - 0.5, planes_BPhw], dim=1))))
+        detail_BChw = both_BChw[:, both_BChw.shape[1] // 2 :]
+        picture_B3HW = F.pixel_shuffle(detail_BChw + self.to_image(x_BChw), UNSHUFFLE)
+        fused_B3HW: Tensor = self.finish(picture_B3HW, x_BChw)
+        return fused_B3HW.float()
 
 
 def conditions(bits_per_pixel: float, quality: int, reduction: int) -> list[float]:

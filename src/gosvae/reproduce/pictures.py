@@ -18,8 +18,8 @@ from gosvae.datasets.base import Dataset
 from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import GosvaeError
+from gosvae.evaluation.evaluation import KeptImage
 from gosvae.evaluation.protocol import CodecEntry, evaluate
-from gosvae.evaluation.rows import KeptImage
 from gosvae.files import json_bytes, write_together
 from gosvae.reproduce.plan import RowPlan
 from gosvae.reproduce.runner import Runner
