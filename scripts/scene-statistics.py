@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--data", nargs="+", required=True, help="data sets like those of the training")
     parser.add_argument("--check", nargs="*", default=[], help="data sets whose scores are printed")
     parser.add_argument("--limit", type=int, default=80)
-    parser.add_argument("--likely", type=float, default=1.1, help="greatest score of pictures that look alike")
+    parser.add_argument("--likely", type=float, default=1.4, help="greatest score of pictures that look alike")
     parser.add_argument("--possible", type=float, default=2.0, help="greatest score of pictures that perhaps do")
     options = parser.parse_args()
     task = load_trained_codec(options.codec)

@@ -14,14 +14,16 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from gosvae.codecs.checkpoint import half_weights, read_json
 from gosvae.codecs.detail import Detail
-from gosvae.codecs.tiling import decode_in_tiles
+from gosvae.codecs.tiling import decode_in_tiles, without_margins
 from gosvae.config import Config, parse, to_tree
 from gosvae.errors import CheckpointError
 from gosvae.files import json_bytes, write_together
-from gosvae.nn.fusion import FusionConfig, FusionNetwork, conditions
+from gosvae.nn.fusion import UNSHUFFLE, FusionConfig, FusionNetwork, conditions
+from gosvae.nn.pyramid import Margins
 from gosvae.tensors import ImageArray, image_to_tensor, tensor_to_image
 
 
@@ -70,17 +72,17 @@ class LearnedFusion(Fusion):
     def __call__(self, base_uint8_HW3: ImageArray | None, detail: Detail) -> ImageArray:
         if base_uint8_HW3 is None:
             return detail.image_uint8_HW3
-        both = [image_to_tensor(image) for image in (base_uint8_HW3, detail.image_uint8_HW3)]
-        both_16HW = torch.cat(both, dim=1).to(self.device)
+        network, (height, width) = self.network, detail.image_uint8_HW3.shape[:2]
+        base_13HW, detail_13HW = (image_to_tensor(image) for image in (base_uint8_HW3, detail.image_uint8_HW3))
         condition_1P = torch.tensor([conditions_of(detail)], device=self.device)
+
+        def fuse(part_1Chw: Tensor, margins: Margins) -> Tensor:
+            return without_margins(network.fuse(part_1Chw, condition_1P), margins, UNSHUFFLE)
+
         with torch.inference_mode():
-            fused_13HW = decode_in_tiles(
-                lambda part: self.network(part[:, :3], part[:, 3:], condition_1P),
-                both_16HW,
-                1,
-                self.network.config.halo,
-            )
-        return tensor_to_image(fused_13HW)
+            both_1Chw = network.gathered(base_13HW, detail_13HW).to(self.device)
+            fused_13HW = decode_in_tiles(fuse, both_1Chw, UNSHUFFLE, network.config.halo)
+        return tensor_to_image(fused_13HW[..., :height, :width])
 
 
 def conditions_of(detail: Detail) -> list[float]:
