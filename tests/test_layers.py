@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("nn", "images"),
     ("encoders", "decoders", "quantizers", "entropy", "bitstream", "channels", "experts", "datasets", "diffusion"),
     ("losses", "metrics"),
-    ("codecs",),
+    ("tasks", "codecs"),
     ("packets", "protocol"),
     ("sender", "receiver"),
     ("training", "evaluation"),

@@ -53,13 +53,13 @@ def task_share(budget_bytes: int, pixels: int, purpose: Purpose) -> float:
 def rate_of_level(level: int, purpose: Purpose) -> Rate:
     """Return the settings of a level, 0..255.
 
-    For machines the first half of the levels has a task layer alone, of twice the level, and the second a detail layer
+    For machines the first half of the levels has a task layer alone, of the same level, and the second a detail layer
     alone. For people all levels have a detail layer, and for both purposes a task layer too.
     """
     if purpose == "machine":
         half = LEVELS // 2
         if level < half:
-            return Rate(2 * level)
+            return Rate(level)
         rise = (level - half) / (half - 1)
         return Rate(None, round(_FIRST_QUALITY + rise * (_LAST_QUALITY - _FIRST_QUALITY)))
     quality = round(1 + level / (LEVELS - 1) * (_LAST_QUALITY - 1))
