@@ -21,6 +21,8 @@ from gosvae.codecs.base import ImageCodec, RateControlledCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.label_map import LabelMapCodec
+from gosvae.codecs.layered import LayeredCodec, LayeredOptions
+from gosvae.codecs.slices import Purpose
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.codecs.vq import VqCodec
 from gosvae.errors import BitstreamError, ImageError, RateError, ShapeError
@@ -56,8 +58,18 @@ def codecs() -> dict[str, Case]:
         "gesco": Case(lambda: GescoCodec(gesco_checkpoint(), expert=expert()), True, False),
         "autoencoder": Case(lambda: AutoencoderCodec(scalar_checkpoint()), True, False),
         "variable-rate": Case(lambda: VariableRateCodec(variable_checkpoint()), True, False),
+        **{f"layered-{purpose}": Case(partial(layered, purpose), True, purpose != "machine") for purpose in PURPOSES},
         **{f"vq-{kind}": Case(partial(vq, kind), True, False) for kind in QUANTIZERS},
     }
+
+
+PURPOSES: tuple[Purpose, ...] = ("machine", "people", "both")
+
+
+def layered(purpose: Purpose) -> ImageCodec:
+    """A codec of two layers, with a task layer of its own: any codec of two layers reads the streams of that layer."""
+    task = VariableRateCodec(variable_checkpoint(seed=1 + PURPOSES.index(purpose)))
+    return LayeredCodec(task, options=LayeredOptions(purpose=purpose, effort=1))
 
 
 def vq(quantizer: str) -> ImageCodec:

@@ -23,6 +23,7 @@ from gosvae.walk import printable
 COMMANDS = {
     "compress": ("streams:add_compress", "compress images"),
     "decompress": ("streams:add_decompress", "reconstruct images"),
+    "truncate": ("truncate:add_truncate", "make streams shorter, without a model"),
     "info": ("inspect:add_info", "describe a stream, a checkpoint or a model"),
     "list": ("inspect:add_list", "list recipes, experts, data sets and codecs"),
     "demo": ("demo:add_demo", "compare the package's models with JPEG, AVIF and others"),
