@@ -30,6 +30,10 @@ COMMANDS = {
     "check": ("check:add_check", "check that an expert fits a data set"),
     "evaluate": ("evaluate:add_evaluate", "measure codecs: bytes, task quality, distortion"),
     "evaluate-link": ("evaluate_link:add_evaluate_link", "measure codecs over channels that lose or damage packets"),
+    "evaluate-video": (
+        "evaluate_video:add_evaluate_video",
+        "measure video codecs on clips: kbit/s, task quality",
+    ),
     "entropy": ("entropy:add_entropy", "measure the entropy models of a codec: bits, bytes, times"),
     "train": ("train:add_train", "train a codec against an expert"),
     "train-expert": ("train:add_train_expert", "train an expert on labelled images"),
