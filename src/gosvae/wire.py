@@ -17,6 +17,8 @@ PACKET_FLAG_INTERLEAVED = 1
 """Flag, in the lower half of the second byte: the slices of the stream are interleaved."""
 PACKET_FLAG_FRAGMENT = 2
 """Flag, in the lower half of the second byte: the packet holds a part of one slice."""
+PACKET_FLAG_LAYERED = 4
+"""Flag, in the lower half of the second byte: the body begins with the number of slices of the detail layer, less 1."""
 
 REPAIR_FIRST_BYTE = 0xCB
 """First byte of a repair packet."""

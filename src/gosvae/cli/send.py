@@ -21,6 +21,7 @@ from pathlib import Path
 from gosvae.bitstream import MAX_SLICES
 from gosvae.cli.options import add_device, add_precision, device_of, parse_size, precision_of, standard_input
 from gosvae.codecs.base import ImageCodec
+from gosvae.codecs.layered import LayeredCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, option_names
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.codecs.trained import TrainedCodec
@@ -321,7 +322,7 @@ async def _target(
         Endpoint.parse(options.grpc),
         name=options.name,
         coding=coding,
-        fingerprint=codec.fingerprint if isinstance(codec, TrainedCodec) else b"",
+        fingerprint=codec.fingerprint if isinstance(codec, TrainedCodec | LayeredCodec) else b"",
         patient=not _is_live(options),
         tls=ClientTls(authority=options.ca, certificate=options.cert, key=options.key) if secret else None,
         token=read_token(options.token_file),
@@ -341,6 +342,7 @@ async def _target(
         originals=options.originals,
         on_answer=None if options.out is None else _Saver(options.out),
         reconnection=reconnection if options.give_up_after > 0 else None,
+        patient=not _is_live(options),
     )
     stack.push_async_callback(target.close)
     return target
