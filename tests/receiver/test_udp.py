@@ -51,7 +51,9 @@ def test_frames_arrive_to_the_byte() -> None:
         frames: list[ReceivedFrame] = []
         async with (
             await UdpReceiver.open(HOST, 0, frames.append, inlet=patient()) as receiver,
-            await UdpSender.open(*receiver.address, stream_id=5, overhead=0.25, slices_per_packet=1) as sender,
+            await UdpSender.open(
+                *receiver.address, stream_id=5, first_frame=0, overhead=0.25, slices_per_packet=1
+            ) as sender,
         ):
             on_air = 0
             for n in range(30):
@@ -83,7 +85,7 @@ def test_losses_are_repaired_and_what_is_not_is_closed_by_the_deadline() -> None
         inlet = patient(reassembler=Reassembler(window=1000))
         async with (
             await UdpReceiver.open(HOST, 0, frames.append, inlet=inlet) as receiver,
-            await Lossy.open(*receiver.address, overhead=0.25, slices_per_packet=1) as sender,
+            await Lossy.open(*receiver.address, first_frame=0, overhead=0.25, slices_per_packet=1) as sender,
         ):
             for n in range(100):
                 await sender.send(stream(n))
@@ -100,6 +102,34 @@ def test_losses_are_repaired_and_what_is_not_is_closed_by_the_deadline() -> None
         for frame in frames:
             sent, there = unpack_slices(stream(frame.frame)).slices, salvage(frame.stream).slices
             assert all(a in (None, b) for a, b in zip(there, sent, strict=True))
+
+    run(test)
+
+
+def test_with_a_key_only_sealed_datagrams_are_taken() -> None:
+    key = b"k" * 32
+
+    async def test() -> None:
+        frames: list[ReceivedFrame] = []
+        lengths: list[int] = []
+        Lossy.lose = staticmethod(lambda data: lengths.append(len(data)))  # type: ignore[func-returns-value]
+        async with (
+            await UdpReceiver.open(HOST, 0, frames.append, inlet=patient(), key=key) as receiver,
+            await Lossy.open(*receiver.address, overhead=0.25, slices_per_packet=1, mtu_bytes=500, key=key) as sender,
+            await UdpSender.open(*receiver.address, stream_id=sender.stream_id) as plain,
+            await UdpSender.open(*receiver.address, stream_id=sender.stream_id, key=b"x" * 32) as stranger,
+        ):
+            await plain.send(stream(1))
+            await stranger.send(stream(2))
+            await until(lambda: receiver.counters.datagrams == plain.datagrams + stranger.datagrams)
+            assert await sender.send(stream(0, 5000)) == sum(lengths)
+            await until(lambda: len(frames) == 1)
+            assert receiver.opener is not None
+            assert receiver.opener.counters.forged == plain.datagrams + stranger.datagrams
+        assert frames[0].stream == stream(0, 5000)
+        assert 480 <= max(lengths) <= 500
+        with pytest.raises(ConfigError, match="a key of 5 bytes"):
+            await UdpReceiver.open(HOST, 0, frames.append, key=b"short")
 
     run(test)
 
@@ -163,7 +193,7 @@ def test_a_slow_reader_gets_the_newest_frames() -> None:
 
         async with (
             await UdpReceiver.open(HOST, 0, slow, max_frames=3, inlet=patient()) as receiver,
-            await UdpSender.open(*receiver.address) as sender,
+            await UdpSender.open(*receiver.address, first_frame=0) as sender,
         ):
             try:
                 await sender.send(stream(0))
@@ -200,7 +230,7 @@ def test_a_reader_that_fails_gets_the_next_frame(caplog: pytest.LogCaptureFixtur
 
         async with (
             await UdpReceiver.open(HOST, 0, fails, inlet=patient()) as receiver,
-            await UdpSender.open(*receiver.address) as sender,
+            await UdpSender.open(*receiver.address, first_frame=0) as sender,
         ):
             await sender.send(stream(0))
             await sender.send(stream(1))

@@ -40,7 +40,7 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 def run_check(options: argparse.Namespace) -> int:
     """Print what the expert sees and what is wrong; return 1 if something is."""
     dataset = load_prepared(options.data, default_split="val", geometry=geometry_of(options))
-    expert = loading_of(options).load_expert(options.expert)
+    expert = loading_of(options).load_task_expert(options.expert, gradients=False)
     expert.to(device_of(options))
     result = check_expert(expert, dataset, images=options.images)
     print(f"expert: {expert.info.name}, {len(result.class_names)} classes, {result.forward_ms:.0f} ms an image")

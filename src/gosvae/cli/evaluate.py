@@ -29,49 +29,37 @@ from gosvae.cli.options import (
     precision_of,
     stream_options,
 )
+from gosvae.cli.sweeps import check_anchor, image_points, print_bd_rates
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.gesco import give_expert
 from gosvae.codecs.registry import DEFAULT_CODEC, LABEL_MAP, split_budget
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
-from gosvae.codecs.variable import VariableRateCodec
 from gosvae.datasets.common import in_classes
 from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
-from gosvae.errors import ConfigError, GosvaeError
-from gosvae.evaluation.bd_rate import bd_rate, bytes_at_quality
+from gosvae.errors import ConfigError
+from gosvae.evaluation.bd_rate import ENVELOPE
+from gosvae.evaluation.evaluation import Evaluation
 from gosvae.evaluation.features import FRECHET_NAMES, load_features
 from gosvae.evaluation.pictures import draw_pictures
 from gosvae.evaluation.plots import plot_rate_task
 from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.evaluation.results import ImageLog, save_evaluation
-from gosvae.evaluation.rows import Evaluation
 from gosvae.evaluation.tables import markdown_table, terminal_table
 from gosvae.evaluation.transmission import LinkSettings
+from gosvae.experts.base import Expert, TaskExpert
 from gosvae.extras import require
 from gosvae.files import write_atomically
-from gosvae.units import kib
+from gosvae.tasks.group import parse_experts
 
 EXAMPLE = """examples:
   gosvae evaluate gosvae-camvid --data camvid:PATH --baselines jpeg avif --out results
   gosvae evaluate runs/mine avif:30 --data folder:my-images --expert my-network.pt2 --trust
+  gosvae evaluate runs/mine --data folder:my-images --expert embedded --expert boxes=detector.onnx
   gosvae evaluate gosvae-compact-camvid --data streets:50 --sweep jpeg avif --anchor jpeg
   gosvae evaluate gosvae-variable-camvid:1.5KiB avif:1.5KiB --data camvid:PATH --channel "packet-loss p=0.1" --fec 0.25
 """
-
-SWEEPS = {
-    "jpeg": (3, 5, 8, 12, 20, 35, 60),
-    "jpeg-half": (5, 10, 20, 35, 55, 75, 90),
-    "jpeg-quarter": (5, 10, 20, 35, 55, 75, 90),
-    "webp": (0, 5, 15, 30, 50, 75),
-    "avif": (1, 5, 10, 20, 30, 40, 50, 60, 70),
-    "avif-half": (5, 15, 30, 45, 60, 75, 90),
-    "avif-third": (5, 20, 40, 55, 70, 80, 90),
-    "jpegxl": (5, 10, 20, 30, 40, 55, 70),
-}
-"""Qualities of the rate points of a classical codec's curve."""
-LEVELS_SWEPT = (0, 32, 64, 96, 128, 160, 192, 224, 255)
-"""Levels of the rate points of a variable-rate codec's curve."""
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +72,12 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         f"or label-map (sends the class map of --expert); default: {DEFAULT_CODEC}, with --sweep none",
     )
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
-    parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
+    parser.add_argument(
+        "--expert",
+        action="append",
+        metavar="EXPERT",
+        help=f"{EXPERT_HELP}; repeatable, as NAME=EXPERT: those beside the first segmentation network judge, too",
+    )
     add_loading(parser)
     parser.add_argument(
         "--baselines", nargs="*", default=[], choices=list(CLASSICAL_CODECS), metavar="CODEC",
@@ -103,7 +96,8 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--anchor",
         metavar="CURVE",
-        help="print the BD-rate of all curves against this one, which --sweep or --curve names",
+        help="print the BD-rate of all curves against this one, which --sweep or --curve names, or against the "
+        f"{ENVELOPE} of all classical codecs of the evaluation",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="measure N images only, evenly spaced")
     parser.add_argument("--no-labels", action="store_true", help="measure the agreement with the expert only")
@@ -164,8 +158,28 @@ def link_of(options: argparse.Namespace) -> LinkSettings | None:
     return LinkSettings(load_channel(options.channel), options.fec, options.packets, options.mtu, options.seed)
 
 
+def experts_of(
+    options: argparse.Namespace, device: torch.device, loading: Loading
+) -> tuple[Expert | None, dict[str, TaskExpert]]:
+    """Return the first segmentation network of `--expert`, None without one, and all other experts by name.
+
+    Raises:
+        GosvaeError: an expert cannot be loaded, or two have one name.
+    """
+    first: Expert | None = None
+    judges: dict[str, TaskExpert] = {}
+    for named in parse_experts(options.expert or ["embedded"]):
+        loaded = loading.load_task_expert(named.spec, gradients=False)
+        loaded.to(device)
+        if first is None and isinstance(loaded, Expert):
+            first = loaded
+        else:
+            judges[named.name] = loaded
+    return first, judges
+
+
 def entries_of(
-    options: argparse.Namespace, device: torch.device, loading: Loading = DEFAULT_LOADING
+    options: argparse.Namespace, device: torch.device, expert: Expert | None, loading: Loading = DEFAULT_LOADING
 ) -> list[CodecEntry]:
     """Return codecs (their networks on a device), matched baselines and sweeps as entries of an evaluation.
 
@@ -179,7 +193,9 @@ def entries_of(
     if options.baselines and not specs:
         raise ConfigError("--baselines take the bytes of a codec: name one, or leave them to --sweep")
     for spec in specs:
-        full = f"{spec}:{options.expert}" if spec == LABEL_MAP else spec
+        if spec == LABEL_MAP and expert is None:
+            raise ConfigError("label-map sends a class map: give it a segmentation expert, as in label-map:EXPERT")
+        full = f"{spec}:{expert.info.source}" if spec == LABEL_MAP and expert is not None else spec
         name, budget_bytes = split_budget(full)
         codec = _load(name, options, device, loading)
         if budget_bytes is not None:
@@ -198,17 +214,10 @@ def entries_of(
             for name in options.baselines
         ]
     for name in options.sweep:
-        if name in SWEEPS:
-            entries += [CodecEntry(f"{name}:{q}", load_classical(name, q), curve=name) for q in SWEEPS[name]]
-            continue
-        swept = _load(name, options, device, loading)
-        if not isinstance(swept, VariableRateCodec):
-            raise ConfigError(f"--sweep {name}: its rate is fixed; take {', '.join(SWEEPS)} or a variable-rate codec")
-        curve = name if swept.name in [entry.curve for entry in entries] else swept.name
-        entries += [CodecEntry(f"{curve}:{n}", swept.at(n), curve=curve) for n in LEVELS_SWEPT]
-    anchor = options.anchor
-    if anchor and anchor not in [entry.curve for entry in entries]:
-        raise ConfigError(f"--anchor {anchor} needs its curve: add --sweep {anchor}, or name it by --curve")
+        curves = [entry.curve for entry in entries]
+        curve, points = image_points(name, lambda spec: _load(spec, options, device, loading), taken=curves)
+        entries += [CodecEntry(label, swept, curve=curve) for label, swept in points]
+    check_anchor(options.anchor, {entry.curve: entry.codec.name for entry in entries})
     return entries
 
 
@@ -223,15 +232,18 @@ def _options_of(spec: str, options: argparse.Namespace) -> StreamOptions:
     return stream_options(spec, effort=options.effort, slices=slices)
 
 
-def write_results(evaluation: Evaluation, folder: Path, *, details: bool = False) -> list[Path]:
-    """Write result JSONs, the table, the picture and the plot; return the paths of the files to open."""
+def write_results(evaluation: Evaluation, folder: Path, *, details: bool = False, more: str = "") -> list[Path]:
+    """Write result JSONs, the table (and `more` Markdown below it), the picture and the plot.
+
+    Return the paths of the files to open.
+    """
     save_evaluation(evaluation, folder)
     paths = [folder / "table.md"]
-    write_atomically(paths[0], markdown_table(evaluation, details=details).encode())
+    write_atomically(paths[0], (markdown_table(evaluation, details=details) + (more and f"\n{more}")).encode())
     if evaluation.kept:
         paths.append(folder / "pictures.png")
         draw_pictures(evaluation, paths[-1])
-    if len(evaluation.rows) > 2:
+    if len(evaluation.rows) > 2 and evaluation.reference.agreement_miou is not None:
         with plot_or_note():
             plot_rate_task(evaluation, [folder / "rate-task.png", folder / "rate-task.svg"])
             paths.append(folder / "rate-task.png")
@@ -248,12 +260,12 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if options.limit is not None:
         dataset = EvenlySpaced(dataset, options.limit)
     device, link, loading = device_of(options), link_of(options), loading_of(options)
-    expert = loading.load_expert(options.expert)
-    expert.to(device)
-    dataset = in_classes(dataset, expert.info.class_names)
+    expert, judges = experts_of(options, device, loading)
+    if expert is not None:
+        dataset = in_classes(dataset, expert.info.class_names)
     features = None if options.frechet == "none" else load_features(options.frechet, expert, options.weights).to(device)
-    entries, perceptual = entries_of(options, device, loading), perceptual_of(options, device)
-    for entry in entries:
+    entries, perceptual = entries_of(options, device, expert, loading), perceptual_of(options, device)
+    for entry in entries if expert is not None else ():
         give_expert(entry.codec, expert)
     # Made before anything is measured: it can be refused now, and rows go there as they come.
     images = ImageLog(options.out) if options.out else None
@@ -262,6 +274,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
             entries,
             dataset,
             expert,
+            judges=judges,
             perceptual=perceptual,
             frechet=features,
             use_labels=not options.no_labels,
@@ -273,7 +286,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         )
     print(terminal_table(evaluation, details=options.details), end="")
     if options.anchor:
-        _print_bd_rates(evaluation, options.anchor)
+        print_bd_rates(evaluation, options.anchor)
     if options.out:
         for path in write_results(evaluation, options.out, details=options.details):
             print(f"written: {path}")
@@ -283,23 +296,3 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if skipped:
         print(f"gosvae: {skipped} of {len(dataset)} images cannot be read and are left out", file=sys.stderr)
     return 1 if skipped else 0
-
-
-def _print_bd_rates(evaluation: Evaluation, anchor: str) -> None:
-    quality = "miou" if evaluation.reference.miou is not None else "agreement_miou"
-    for name, rows in evaluation.curves().items():
-        if name == anchor or len(rows) == 1:
-            continue
-        try:
-            found = bd_rate(evaluation, name, anchor, quality=quality)
-        except GosvaeError as error:
-            print(f"BD-rate of {name} against {anchor}: none ({error})", file=sys.stderr)
-            continue
-        span = f"{quality} {found.quality_from:.3f} to {found.quality_to:.3f}"
-        print(f"BD-rate of {name} against {anchor}: {found.percent:+.1f} % ({span}). {' '.join(found.notes)}")
-    reference = getattr(evaluation.reference, quality)
-    print(f"KiB for 95 % of the uncompressed {quality}, {0.95 * reference:.3f}:")
-    for name, rows in evaluation.curves().items():
-        if len(rows) > 1:
-            n_bytes = bytes_at_quality(rows, 0.95 * reference, quality=quality)
-            print(f"  {name}: " + ("not between its points" if n_bytes is None else f"{kib(n_bytes):.2f}"))

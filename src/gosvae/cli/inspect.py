@@ -6,16 +6,21 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gosvae import bitstream
 from gosvae.cli.options import add_no_verify, verify_of
+from gosvae.cli.sequences import describe_sequence, is_sequence_file
 from gosvae.cli.streams import read_stream
 from gosvae.cli.targets import STANDARD
 from gosvae.codecs.checkpoint import read_json
 from gosvae.codecs.classical import CLASSICAL_CODECS
+from gosvae.codecs.classical_video import VIDEO_CODECS
+from gosvae.codecs.layered import layers_of
 from gosvae.codecs.registry import (
     DEFAULT_CODEC,
     LABEL_MAP,
+    LAYERED,
     codec_of_stream,
     embedded_codecs,
     load_trained_codec,
@@ -36,7 +41,7 @@ def add_info(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae info`."""
     parser.add_argument(
         "what",
-        help="a .gos file, - for one on standard input, a checkpoint folder, or the name of a model of the package",
+        help="a .gos or .gosv file, - for a .gos file on standard input, a checkpoint folder, or the name of a model",
         metavar="WHAT",
     )
     add_no_verify(parser)
@@ -82,6 +87,8 @@ def _describe(what: str, *, verify: bool = True) -> tuple[dict[str, str], dict[s
     if what == STANDARD:
         return _describe_stream(read_stream(None), "standard input")
     path = expanded(what)
+    if is_sequence_file(str(path)):
+        return describe_sequence(path)
     if path.is_file():
         return _describe_stream(read_stream(path), str(path))
     name = EMBEDDED if what == "embedded" else what
@@ -108,6 +115,7 @@ def _describe_stream(data: bytes, label: str) -> tuple[dict[str, str], dict[str,
         maker = "not a model of this package"
     header, lengths = stream.header, [len(payload) for payload in stream.payloads]
     model = {number: name for name, number in ENTROPY_MODELS.items()}.get(header.entropy_model_id, "the codec's own")
+    layers = "" if not stream.detail_count else f"; the last {stream.detail_count} for detail"
     cut = "" if len(lengths) == 1 else f" ({stream.layout}; {min(lengths)} to {max(lengths)} bytes each)"
     rate = rate_bpp(len(data), header.height, header.width)
     rows = {
@@ -115,10 +123,12 @@ def _describe_stream(data: bytes, label: str) -> tuple[dict[str, str], dict[str,
         "image": f"{header.width}x{header.height} pixels",
         "file": f"{len(data)} bytes = {kib(len(data)):.2f} KiB = {rate:.3f} bpp",
         "payload": f"{sum(lengths)} bytes, header and checksum {len(data) - sum(lengths)}",
-        "slices": f"{len(lengths)}{cut}",
+        "slices": f"{len(lengths)}{cut}{layers}",
         "entropy model": f"{header.entropy_model_id} ({model})",
         "codec": f"{header.fingerprint.hex()} ({maker})",
     }
+    if layers_of(data).detail_bytes:
+        rows["shows"] = str(layers_of(data))
     numbers: dict[str, object] = {
         "version": stream.version,
         "width": header.width,
@@ -127,6 +137,7 @@ def _describe_stream(data: bytes, label: str) -> tuple[dict[str, str], dict[str,
         "bpp": rate,
         "payload": sum(lengths),
         "slices": len(lengths),
+        "detail_slices": stream.detail_count,
     }
     return rows, numbers
 
@@ -144,7 +155,28 @@ def _describe_codec(what: str, verify: bool) -> dict[str, str]:
             rows[key.replace("_", " ")] = _note(notes[key])
     if isinstance(notes.get("expert"), dict):
         rows["expert"] = f"{notes['expert']['name']} ({notes['expert']['fingerprint'][:16]})"
+    return rows | _other_runs(notes)
+
+
+def _other_runs(notes: Mapping[str, Any]) -> dict[str, str]:
+    """Return lines on the runs before the one that the other lines describe, and on that of the context model."""
+    runs = notes.get("earlier_runs") or []
+    rows = {f"earlier run {number}": _run(run) for number, run in enumerate(runs, 1)}
+    first = runs[0] if runs else notes
+    if first.get("init") is not None:
+        rows["started from"] = f"{first['init']}, whose own runs are not recorded: the lines above are of later ones"
+    if isinstance(notes.get("context"), dict):
+        rows["context model"] = _run(notes["context"])
     return rows
+
+
+def _run(run: Mapping[str, Any]) -> str:
+    """Return one line on a run."""
+    recipe = run.get("recipe")
+    parts = [recipe.get("name") if isinstance(recipe, dict) else recipe, _note(run.get("stages") or {})]
+    minutes = run.get("minutes_of_stage")
+    parts += [run.get("dataset"), None if minutes is None else f"{minutes} minutes (last stage)", run.get("hardware")]
+    return ", ".join(str(part) for part in [*parts, run.get("date")] if part)
 
 
 def _note(value: object) -> str:
@@ -187,6 +219,10 @@ def run_list(options: argparse.Namespace) -> int:
         name: _summary(codec) + (" (the default)" if name == DEFAULT_CODEC else "") for name, codec in learned.items()
     }
     sections["codecs"] |= {f"{name}[:QUALITY]": "classical" for name in CLASSICAL_CODECS}
+    sections["codecs"] |= {f"{name}[:CRF]": "classical, for videos (gosvae evaluate-video)" for name in VIDEO_CODECS}
+    sections["codecs"][f"{LAYERED}[:NAME][:RATE]"] = (
+        "two layers: a task layer by a variable-rate codec, and a faithful picture (the default of gosvae compress)"
+    )
     sections["codecs"][f"{LABEL_MAP}[:EXPERT]"] = "the expert's class map and nothing else: the bound for a single task"
     chosen = {title: rows for title, rows in sections.items() if options.kind in (None, title)}
     if options.json:

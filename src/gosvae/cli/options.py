@@ -20,8 +20,8 @@ from gosvae.codecs.registry import load_codec, option_names
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.datasets.geometry import GeometryConfig
 from gosvae.errors import ConfigError, MissingDependencyError
-from gosvae.experts.base import Expert
-from gosvae.experts.registry import load_expert
+from gosvae.experts.base import Expert, TaskExpert
+from gosvae.experts.registry import load_expert, load_task_expert
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES, PerceptualLoss, default_perceptual, load_perceptual
 from gosvae.packets import DEFAULT_MTU_BYTES
 from gosvae.precision import Precision
@@ -32,7 +32,8 @@ DATA_HELP = (
 )
 EXPERT_HELP = (
     "perception model: embedded, the name of another one of the package, hf:ORGANISATION/MODEL, a folder "
-    "(transformers, or gosvae train-expert), or a .pt2 or .pt file with a .json beside it, which needs --trust"
+    "(transformers, or gosvae train-expert), or a .onnx, .pt2 or .pt file with a .json beside it; .pt2 and .pt need "
+    "--trust"
 )
 SENDERS_EXPERT_HELP = (
     "expert that the sender runs, for a GESCO codec whose expert is not part of the package: the one of its training"
@@ -68,8 +69,12 @@ class Loading:
         return codec
 
     def load_expert(self, spec: str) -> Expert:
-        """Return an expert, as the function `load_expert`."""
+        """Return a segmentation expert, as the function `load_expert`."""
         return load_expert(spec, trust=self.trust, verify=self.verify)
+
+    def load_task_expert(self, spec: str, *, gradients: bool = True) -> TaskExpert:
+        """Return an expert of any task, as the function `load_task_expert`."""
+        return load_task_expert(spec, gradients=gradients, trust=self.trust, verify=self.verify)
 
 
 DEFAULT_LOADING = Loading()

@@ -22,11 +22,12 @@ from gosvae.codecs.base import ClassMapCodec
 from gosvae.codecs.registry import DEFAULT_CODEC
 from gosvae.errors import ConfigError
 from gosvae.packets.inlet import DEFAULT_DEADLINE_MS
-from gosvae.protocol.security import TOKEN_VARIABLE, Endpoint, ServerTls, read_token
+from gosvae.protocol.security import TOKEN_VARIABLE, Endpoint, ServerTls, read_key, read_token
+from gosvae.receiver.connections import raise_descriptor_limit
 from gosvae.receiver.engine import POLICIES, EngineLimits
-from gosvae.receiver.perception import DEFAULT_MAX_PIXELS, Perception
+from gosvae.receiver.limits import ServiceLimits
+from gosvae.receiver.perception import LEAST_MAX_PIXELS, Perception
 from gosvae.receiver.receiver import Receiver, ReceiverConfig
-from gosvae.receiver.session import ServiceLimits
 from gosvae.units import kib
 
 EXAMPLE = """examples:
@@ -64,6 +65,10 @@ def add_receive(parser: argparse.ArgumentParser) -> None:
         f"{TOKEN_VARIABLE}",
     )  # fmt: skip
     security.add_argument(
+        "--key-file", type=Path, metavar="FILE",
+        help="file with the key that senders over UDP must know: their packets are then encrypted and authenticated",
+    )  # fmt: skip
+    security.add_argument(
         "--insecure",
         action="store_true",
         help="allow connections from outside this machine without TLS or without a token",
@@ -92,7 +97,11 @@ def add_receive(parser: argparse.ArgumentParser) -> None:
         help="size of the largest frame",
     )
     limits.add_argument(
-        "--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N", help="number of pixels of the largest frame"
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help=f"number of pixels of the largest frame; default: {LEAST_MAX_PIXELS}, or 4 times the size of the expert's "
+        "pictures if that is more",
     )
     limits.add_argument(
         "--max-streams", type=int, default=SERVICE.max_streams, metavar="N", help="number of senders at once"
@@ -111,6 +120,8 @@ def _config(options: argparse.Namespace) -> ReceiverConfig:
     """Return the configuration that the options ask for; errors are those of `ReceiverConfig`."""
     if (options.tls_cert is None) != (options.tls_key is None) or (options.client_ca and not options.tls_cert):
         raise ConfigError("--tls-cert and --tls-key go together, and --client-ca needs both")
+    if options.key_file is not None and options.udp is None:
+        raise ConfigError("--key-file is for --udp, and no address for UDP is given")
     tls = None if options.tls_cert is None else ServerTls(options.tls_cert, options.tls_key, options.client_ca)
     deadline_ms = options.deadline_ms
     if deadline_ms is None:
@@ -127,6 +138,7 @@ def _config(options: argparse.Namespace) -> ReceiverConfig:
         ),
         service=ServiceLimits(max_frame_bytes=int(1024 * options.max_frame_kib), max_streams=options.max_streams),
         udp_deadline_ms=options.udp_deadline_ms,
+        udp_key=None if options.key_file is None else read_key(options.key_file),
         tls=tls,
         token=read_token(options.token_file),
         insecure=options.insecure,
@@ -145,10 +157,9 @@ def run_receive(options: argparse.Namespace) -> int:
     if not isinstance(codec, ClassMapCodec):
         expert = loading.load_expert(options.expert)
         expert.to(device)
-    if options.max_pixels < 1:
-        raise ConfigError(f"--max-pixels {options.max_pixels}: expected at least 1")
     perception = Perception(codec, expert, device=device, max_pixels=options.max_pixels)
     logging.getLogger("gosvae.receiver").setLevel(logging.INFO)
+    raise_descriptor_limit()
     receiver = Receiver(perception, config)
     asyncio.run(_receive(receiver, quiet=options.quiet))
     if not options.quiet:
@@ -172,7 +183,7 @@ def _print_places(receiver: Receiver) -> None:
     if receiver.service is not None:
         print(f"gRPC  {receiver.service.endpoint}{', TLS' if config.tls else ''}{', token' if config.token else ''}")
     if receiver.udp is not None:
-        print(f"UDP   {Endpoint(*receiver.udp.address)}")
+        print(f"UDP   {Endpoint(*receiver.udp.address)}{', key' if config.udp_key else ''}")
     if receiver.web is not None:
         print(f"page  {'https' if config.tls else 'http'}://{receiver.web.endpoint}/ (metrics: /metrics)")
     print("Ctrl-C ends it", flush=True)

@@ -31,6 +31,7 @@ from gosvae.cli.options import (
     standard_input,
 )
 from gosvae.codecs.base import ImageCodec
+from gosvae.codecs.layered import LayeredCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, option_names
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.codecs.trained import TrainedCodec
@@ -39,7 +40,7 @@ from gosvae.images import write_image
 from gosvae.packets.packet import DEFAULT_MTU_BYTES
 from gosvae.protocol.class_maps import ClassMapCoding
 from gosvae.protocol.frames import Answer
-from gosvae.protocol.security import TOKEN_VARIABLE, ClientTls, Endpoint, read_token
+from gosvae.protocol.security import TOKEN_VARIABLE, ClientTls, Endpoint, read_key, read_token
 from gosvae.sender.client import LinkClient
 from gosvae.sender.grpc_target import GrpcTarget
 from gosvae.sender.reconnect import Reconnection
@@ -93,6 +94,11 @@ def add_send(parser: argparse.ArgumentParser) -> None:
         f"{DEFAULT_FPS:g}",
     )  # fmt: skip
     parser.add_argument("--loop", action="store_true", help="start again after the last image")
+    parser.add_argument(
+        "--live", action=argparse.BooleanOptionalAction,
+        help="skip images that come late, or wait until every one has arrived; default: --live for a camera, a pipe "
+        "and --loop, else --no-live",
+    )  # fmt: skip
     parser.add_argument("--frames", type=int, metavar="N", help="stop after N frames")
     parser.add_argument("--resize", type=parse_size, metavar="HxW", help="resize images to this size first")
     parser.add_argument("--name", default=socket.gethostname(), help="name of this sender on the receiver's page")
@@ -114,6 +120,9 @@ def add_send(parser: argparse.ArgumentParser) -> None:
         "--fec", type=float, default=0.0, metavar="SHARE", help="number of repair packets for each packet, such as 0.25"
     )
     udp.add_argument("--mtu", type=int, default=DEFAULT_MTU_BYTES, metavar="BYTES", help="size of the largest packet")
+    udp.add_argument(
+        "--key-file", type=Path, metavar="FILE", help="file with the receiver's key: packets are encrypted"
+    )
     security = parser.add_argument_group("security of gRPC")
     security.add_argument("--tls", action="store_true", help="encrypt; --ca and --cert imply it")
     security.add_argument(
@@ -235,6 +244,13 @@ def _pictures(options: argparse.Namespace, damaged: _Damaged) -> Iterator[ImageA
         yield picture if options.resize is None else resized(picture, *options.resize)
 
 
+def _is_live(options: argparse.Namespace) -> bool:
+    """Return whether pictures that come late are skipped; otherwise each one waits until the receiver takes it."""
+    if options.live is not None:
+        return bool(options.live)
+    return bool(options.loop or options.source[0] == "-" or options.source[0].startswith(CAMERA))
+
+
 def _fps(options: argparse.Namespace) -> float | None:
     """Return the number of frames a second; None sends them as they come."""
     if options.fps is not None:
@@ -252,6 +268,8 @@ def run_send(options: argparse.Namespace) -> int:
     codec, fps = _codec(options), _fps(options)
     if options.udp is not None and (options.originals or options.out):
         raise ConfigError("--originals and --out are for --grpc: over UDP nothing comes back")
+    if options.grpc is not None and options.key_file:
+        raise ConfigError("--key-file is for --udp: over gRPC --tls and --token-file do its work")
     if options.grpc is not None and options.fec:
         raise ConfigError("--fec is for --udp: over gRPC nothing is lost")
     damaged = _Damaged()
@@ -278,13 +296,14 @@ async def _send(
         target = await _target(options, transmitter.codec, stack, stop)
         teller = asyncio.create_task(_tell(target, transmitter, quiet=options.quiet))
         try:
-            await send_pictures(pictures, transmitter, target, fps=fps, stop=stop)
+            await send_pictures(pictures, transmitter, target, fps=fps, stop=stop, patient=not _is_live(options))
         except TimeoutError:
             raise LinkError("the receiver did not answer all frames in time") from None
         finally:
             teller.cancel()
             _print_summary(target, transmitter, time.monotonic() - began_s)
-    return 0
+    counters, waits = target.counters, isinstance(target, GrpcTarget) and not _is_live(options)
+    return 1 if waits and counters.answered < counters.sent else 0
 
 
 async def _target(
@@ -302,6 +321,7 @@ async def _target(
                 mtu_bytes=options.mtu,
                 slices_per_packet=1 if options.slices > 1 else MAX_SLICES,
                 kbps=pace_kbps,
+                key=None if options.key_file is None else read_key(options.key_file),
             )
         except OSError as error:
             raise LinkError(f"cannot send to {endpoint}: {error.strerror or error}") from None
@@ -315,17 +335,17 @@ async def _target(
         Endpoint.parse(options.grpc),
         name=options.name,
         coding=coding,
-        fingerprint=codec.fingerprint if isinstance(codec, TrainedCodec) else b"",
+        fingerprint=codec.fingerprint if isinstance(codec, TrainedCodec | LayeredCodec) else b"",
+        patient=not _is_live(options),
         tls=ClientTls(authority=options.ca, certificate=options.cert, key=options.key) if secret else None,
         token=read_token(options.token_file),
         insecure=options.insecure,
         proxy=options.proxy,
     )
-    live = options.source[0] == "-" or options.source[0].startswith(CAMERA)
     reconnection = Reconnection(
         connect,
         give_up_after_s=options.give_up_after,
-        fresh_s=None if live else math.inf,
+        fresh_s=None if _is_live(options) else math.inf,
         say=lambda line: print(f"gosvae: {line}", file=sys.stderr, flush=True),
         stop=stop,
     )
@@ -335,6 +355,7 @@ async def _target(
         originals=options.originals,
         on_answer=None if options.out is None else _Saver(options.out),
         reconnection=reconnection if options.give_up_after > 0 else None,
+        patient=not _is_live(options),
     )
     stack.push_async_callback(target.close)
     return target

@@ -15,11 +15,19 @@ from PIL import Image
 from gosvae.bitstream import SliceLayout
 from gosvae.cli.batch import Result, Work, add_batch, run_all, write_result
 from gosvae.cli.options import SENDERS_EXPERT_HELP, Loading, add_loading, loading_of, parse_kib, standard_input
+from gosvae.cli.sequences import (
+    add_sequence,
+    is_sequence_file,
+    is_sequence_job,
+    run_compress_sequence,
+    run_decompress_sequence,
+)
 from gosvae.cli.targets import Existing, Job, Naming, Plan, files_below, plan
 from gosvae.codecs.base import ImageCodec
-from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream
+from gosvae.codecs.layered import LayeredCodec, layers_of
+from gosvae.codecs.registry import LAYERED, codec_of_stream
 from gosvae.codecs.shortcuts import compress
-from gosvae.codecs.slices import DEFAULT_OPTIONS, ENTROPY_MODELS, StreamOptions
+from gosvae.codecs.slices import DEFAULT_OPTIONS, ENTROPY_MODELS, Purpose, StreamOptions
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.datasets.registry import contents
 from gosvae.errors import BitstreamError, RateError
@@ -37,16 +45,18 @@ def add_compress(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae compress`."""
     parser.add_argument(
         "sources", nargs="+", metavar="IMAGE",
-        help="image files (PNG, JPEG, WebP, AVIF, TIFF, ...), folders of them, or - for standard input",
+        help="image files (PNG, JPEG, WebP, AVIF, TIFF, ...), folders of them, or - for standard input; or one video",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--out",
         help="output file; folder for several images (FOLDER/ makes it); - for standard output; a link is written "
         "through; default: NAME.gos beside the image",
     )  # fmt: skip
+    parser.add_argument("--codec", default=LAYERED, help="name from gosvae list, NAME:LEVEL, or checkpoint folder")
     parser.add_argument(
-        "--codec", default=DEFAULT_CODEC, help="name from gosvae list, NAME:LEVEL, or checkpoint folder"
-    )
+        "--for", dest="purpose", choices=get_args(Purpose), default=DEFAULT_OPTIONS.purpose,
+        help="whom the picture is for; auto: machine for pictures like those of the training, people for others",
+    )  # fmt: skip
     parser.add_argument("--expert", metavar="EXPERT", help=SENDERS_EXPERT_HELP)
     add_loading(parser)
     parser.add_argument(
@@ -83,6 +93,7 @@ def add_compress(parser: argparse.ArgumentParser) -> None:
         "--effort", type=int, default=DEFAULT_OPTIONS.effort, metavar="N",
         help="0 to 9: number of searches for integers that take fewer bytes; for variable-rate codecs",
     )  # fmt: skip
+    add_sequence(parser)
     add_batch(parser)
     parser.set_defaults(run=run_compress)
 
@@ -115,7 +126,7 @@ def _purpose(codec: ImageCodec) -> str | None:
     return shown and f"{codec.name} is made for {shown}; other pictures may come out badly"
 
 
-def _plan(options: argparse.Namespace, naming: Naming) -> Plan:
+def plan_of(options: argparse.Namespace, naming: Naming) -> Plan:
     """Return what a command reads and writes."""
     existing: Existing = "replace" if options.force else "skip" if options.skip_existing else "refuse"
     return plan(options.sources, options.out, naming, existing)
@@ -156,14 +167,26 @@ class _Compressing(Work):
             "codec": self.codec.name,
         }
         rate = f"{kib(len(data)):.2f} KiB, {rate_bpp(len(data), height, width):.3f} bpp"
-        line = f"{width}x{height}, {rate} ({self.codec.name})"
+        told = ""
+        if isinstance(self.codec, LayeredCodec):
+            layers = layers_of(data)
+            told = f": {layers}"
+            facts |= {"task_bytes": layers.task_bytes, "detail_bytes": layers.detail_bytes}
+        line = f"{width}x{height}, {rate} ({self.codec.name}){told}"
         return Result(job, read_bytes, len(data), facts, line)
 
 
 def run_compress(options: argparse.Namespace) -> int:
-    """Compress images to files."""
+    """Compress images to files, or a video to one file."""
+    if is_sequence_job(options):
+        return run_compress_sequence(options)
     stream_options = StreamOptions(
-        options.entropy, options.slices, options.slice_layout, options.container, options.effort
+        options.entropy,
+        options.slices,
+        options.slice_layout,
+        options.container,
+        options.effort,
+        options.purpose,
     )
     loading = loading_of(options, expert=options.expert)
     work = _Compressing(options.codec, stream_options, options.kib, loading)
@@ -176,7 +199,7 @@ def run_compress(options: argparse.Namespace) -> int:
         find=_images,
         folder_needs_out=suffix in IMAGE_SUFFIXES,
     )
-    todo = _plan(options, naming)
+    todo = plan_of(options, naming)
     purpose = _purpose(work.codec)
     return run_all(work, todo, options, note=purpose)
 
@@ -236,11 +259,13 @@ class _Decompressing(Work):
 
 
 def run_decompress(options: argparse.Namespace) -> int:
-    """Reconstruct images from files."""
+    """Reconstruct images from files, or a video from the file of a sequence."""
+    if any(is_sequence_file(source) for source in options.sources):
+        return run_decompress_sequence(options)
     ending = SUFFIXES.get((options.codec or "").partition(":")[0], SUFFIX)
     naming = Naming(
         ".png",
         beside=lambda source: source.with_name(source.name + ".png"),  # never the name of the original
         find=lambda folder: files_below(folder, ending),
     )
-    return run_all(_Decompressing(options.codec, loading_of(options)), _plan(options, naming), options)
+    return run_all(_Decompressing(options.codec, loading_of(options)), plan_of(options, naming), options)

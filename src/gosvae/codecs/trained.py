@@ -81,7 +81,8 @@ class TrainedCodec(ImageCodec):
         transform = self.transform
         with torch.inference_mode():
             x_13HW = encoder_input(image_uint8_HW3, transform.stride, self.device)
-            return encode_in_tiles(transform.analyse, x_13HW, transform.stride, transform.halo, transform.whole_pixels)
+            sizes = transform.stride, transform.encoder_halo, transform.whole_pixels
+            return encode_in_tiles(transform.analyse, x_13HW, *sizes)
 
     @final
     def quantise(self, latent_1hw: Tensor, height: int, width: int, setting: int = 0) -> Latent:
@@ -116,6 +117,8 @@ class TrainedCodec(ImageCodec):
     def decode_stream(self, stream: bitstream.Stream) -> Latent:
         """Return the latent of a stream that is taken apart already, as far as its slices are intact.
 
+        Slices of a detail layer are left out.
+
         Raises:
             BitstreamError: no slice is intact, or no encoder makes a payload.
             ForeignStreamError: an intact stream that another model made.
@@ -129,7 +132,7 @@ class TrainedCodec(ImageCodec):
         mark = marks.get(header.entropy_model_id, b"")
         bitstream.check_fingerprint(header, xor_mark(self.fingerprint, mark))
         stride = self.transform.stride
-        return decode_slices(self.coder, stream, (-(-header.height // stride), -(-header.width // stride)))
+        return decode_slices(self.coder, stream.task, (-(-header.height // stride), -(-header.width // stride)))
 
     @final
     def reconstruct(self, latent: Latent) -> ImageArray:
@@ -165,7 +168,7 @@ class TrainedCodec(ImageCodec):
         transform = self.transform
         with torch.inference_mode():
             x_hat_B3HW = decode_in_tiles(
-                lambda part_Bhw: transform.synthesise(part_Bhw, latents),
+                lambda part_Bhw, margins: transform.synthesise(part_Bhw, latents, margins),
                 torch.from_numpy(np.stack(symbols)).to(self.device),
                 *(transform.stride, transform.halo, transform.whole_pixels),
             )

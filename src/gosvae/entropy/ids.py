@@ -18,10 +18,13 @@ class EntropyModelId(IntEnum):
     ADAPTIVE_COUNTS = 2
     CONTEXT = 3
     LATENT_CONTEXT = 4
+    TEMPORAL_CONTEXT = 5
+    TEMPORAL_TABLES = 6
     CHANNEL_HISTOGRAMS = 16
     LABEL_MAP = 32
     CLASS_MAP = 33
     CLASS_MAP_PASSES = 34
+    AV1_STILL = 64
 
     # Messages and lists show the number, as a stream contains it.
     __repr__ = IntEnum.__str__

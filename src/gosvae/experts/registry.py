@@ -12,9 +12,11 @@ from types import MappingProxyType
 from gosvae import walk
 from gosvae.errors import ExpertError
 from gosvae.experts import exported
-from gosvae.experts.base import Expert
+from gosvae.experts.base import Expert, TaskExpert
 from gosvae.experts.exported import load_exported_expert
 from gosvae.experts.huggingface import load_huggingface_expert
+from gosvae.experts.onnx.expert import SUFFIX as ONNX_SUFFIX
+from gosvae.experts.onnx.expert import load_onnx_expert
 from gosvae.experts.trained import load_trained_expert
 from gosvae.files import is_lfs_pointer, parse_json
 from gosvae.plugins import find_plugin, made_by
@@ -23,8 +25,10 @@ EXPERTS: Mapping[str, str] = MappingProxyType(
     {
         "embedded": "the compact network that ships in the package (CamVid's 11 classes)",
         "NAME": "any expert of the package by its name",
-        "hf:ID": "a transformers segmentation model of the Hugging Face hub (OneFormer, Mask2Former, SegFormer, ...)",
+        "hf:ID": "a transformers model of the Hugging Face hub: segmentation (OneFormer, Mask2Former, SegFormer, ...), "
+        "detection (DETR, YOLOS, RT-DETR, ...) or depth (DPT, Depth Anything, ...)",
         "FOLDER": "a transformers model saved to a folder, or what gosvae train-expert wrote",
+        "FILE.onnx": "any ONNX network, with FILE.json beside it where its task is not that of features",
         "FILE.pt2": "any network as a torch.export file with FILE.json beside it; a program, so that it needs trust",
         "FILE.pt": "any network as a TorchScript file (also .ts) with FILE.json beside it; a program too",
     }
@@ -52,7 +56,7 @@ def is_program(spec: str) -> bool:
 
 
 def load_expert(spec: str | Path, *, trust: bool = False, verify: bool = True) -> Expert:
-    """Load the expert that a string names; `EXPERTS` lists the ways.
+    """Load the segmentation expert that a string names; `EXPERTS` lists the ways.
 
     Folders and models of the Hugging Face hub are data. A `.pt2` or TorchScript file is a program. `FILE.py:NAME` and
     entry points of other packages are programs too, which run because they are named.
@@ -63,17 +67,40 @@ def load_expert(spec: str | Path, *, trust: bool = False, verify: bool = True) -
         verify: whether the weights of a folder must be those that its `config.json` names by their SHA-256.
 
     Raises:
-        ExpertError: the string names no expert, what it names is not a usable one, or is a program without `trust`.
+        ExpertError: the string names no expert, what it names is not a usable one, is one of another task, or is a
+            program without `trust`.
         ConfigError: the configuration beside the weights has unknown keys or impossible values.
-        MissingDependencyError: `transformers` is needed and not installed.
+        MissingDependencyError: a package that it needs is not installed.
     """
-    expert = _load(str(spec), trust, verify)
+    expert = load_task_expert(spec, trust=trust, verify=verify)
+    if not isinstance(expert, Expert):
+        raise ExpertError(
+            f"expert {expert.info.name!r} has the task {expert.task!r}: an expert of segmentation is needed here"
+        )
+    return expert
+
+
+def load_task_expert(
+    spec: str | Path, *, gradients: bool = True, trust: bool = False, verify: bool = True
+) -> TaskExpert:
+    """Load the expert of any task that a string names; `EXPERTS` lists the ways.
+
+    Args:
+        spec: name, folder or file.
+        gradients: whether gradients are needed, as for training. If not, ONNX Runtime computes an ONNX network that
+            cannot be imported onto PyTorch.
+        trust, verify: see `load_expert`.
+
+    Raises:
+        GosvaeError: as `load_expert`, except that any task will do.
+    """
+    expert = _load(str(spec), gradients, trust, verify)
     expert.info = replace(expert.info, source=str(spec))
     return expert
 
 
-def _load(text: str, trust: bool, verify: bool) -> Expert:
-    """Return the expert that a string names, without its source; errors are those of `load_expert`."""
+def _load(text: str, gradients: bool, trust: bool, verify: bool) -> TaskExpert:
+    """Return the expert that a string names, without its source; errors are those of `load_task_expert`."""
     if text == "embedded":
         return load_trained_expert(_embedded_folder(), verify=verify)
     if text in embedded_experts():
@@ -81,13 +108,15 @@ def _load(text: str, trust: bool, verify: bool) -> Expert:
     if text.startswith("hf:"):
         return load_huggingface_expert(text.removeprefix("hf:"))
     path = walk.expanded(text)
+    if path.suffix == ONNX_SUFFIX:
+        return load_onnx_expert(path, gradients=gradients)
     if path.suffix in exported.SUFFIXES:
         return load_exported_expert(path, trust=trust)
     if text and path.is_dir():
         return _load_folder(path, verify)
     found = find_plugin("experts", text) if text else None
     if found is not None:
-        expert: Expert = made_by(found[0], text, Expert, *([found[1]] if found[1] else []))
+        expert: TaskExpert = made_by(found[0], text, TaskExpert, *([found[1]] if found[1] else []))
         return expert.freeze()
     hint = f"no file or folder {text!r}" if text else "the name is empty"
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
@@ -99,7 +128,7 @@ def _load(text: str, trust: bool, verify: bool) -> Expert:
     raise ExpertError(f"unknown expert: {hint}; expected one of {ways}")
 
 
-def _load_folder(folder: Path, verify: bool) -> Expert:
+def _load_folder(folder: Path, verify: bool) -> TaskExpert:
     """Return the expert in a folder: a transformers model names its `model_type`, a model of gosvae its `kind`."""
     path = folder / "config.json"
     try:

@@ -1,7 +1,7 @@
 """Streams over UDP, the sender's end: packets and repair packets that leave at a pace.
 
-Nothing is acknowledged or sent again. `docs/link.md` describes the datagrams; they are neither encrypted nor
-authenticated.
+Nothing is acknowledged or sent again. `docs/link.md` describes the datagrams. With a key they are encrypted and
+authenticated, see `gosvae.packets.sealed`; without one they are neither.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Self
 
 from gosvae.bitstream import MAX_SLICES
 from gosvae.errors import ConfigError
-from gosvae.packets.packet import DEFAULT_MTU_BYTES, MAX_MTU_BYTES, packetise
+from gosvae.packets.packet import DEFAULT_MTU_BYTES, FRAME_NUMBERS, MAX_MTU_BYTES, packetise
 from gosvae.packets.protection import REPAIR_OVERHEAD_BYTES, protect
+from gosvae.packets.sealed import SEALED_OVERHEAD_BYTES, Sealer
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class UdpSender(asyncio.DatagramProtocol):
 
     Attributes:
         stream_id: number that tells the streams of this sender from those of others.
+        first_frame: number of its first frame.
         frames, datagrams, octets: numbers of frames, datagrams and bytes that were sent; the bytes are without the
             headers of IP and UDP (28 bytes a datagram for IPv4).
         errors: number of errors that the operating system reported, such as that nobody listens; sending goes on.
@@ -35,20 +37,26 @@ class UdpSender(asyncio.DatagramProtocol):
         self,
         *,
         stream_id: int | None,
+        first_frame: int | None,
         overhead: float,
         classes: Sequence[tuple[int, float]],
         mtu_bytes: int,
         slices_per_packet: int,
         kbps: float | None,
+        key: bytes | None,
     ) -> None:
         if kbps is not None and not kbps > 0:
             raise ConfigError(f"a pace of {kbps} kbit/s: expected more than 0, or None for no limit")
         if not 2 * REPAIR_OVERHEAD_BYTES <= mtu_bytes - REPAIR_OVERHEAD_BYTES <= MAX_MTU_BYTES - REPAIR_OVERHEAD_BYTES:
             raise ConfigError(f"datagrams of {mtu_bytes} bytes: expected {3 * REPAIR_OVERHEAD_BYTES}..{MAX_MTU_BYTES}")
         self.stream_id = secrets.randbits(32) if stream_id is None else stream_id
+        self.first_frame = secrets.randbelow(FRAME_NUMBERS) if first_frame is None else first_frame
         self.frames = self.datagrams = self.octets = self.errors = 0
         self._overhead, self._classes, self._mtu_bytes = overhead, classes, mtu_bytes
         self._slices_per_packet, self._kbps = slices_per_packet, kbps
+        self._sealer = None if key is None else Sealer(key, self.stream_id)
+        if self._sealer is not None:
+            self._mtu_bytes = mtu_bytes - SEALED_OVERHEAD_BYTES
         self._free_at_s = 0.0
         self._writable = asyncio.Event()
         self._writable.set()
@@ -61,35 +69,43 @@ class UdpSender(asyncio.DatagramProtocol):
         port: int,
         *,
         stream_id: int | None = None,
+        first_frame: int | None = None,
         overhead: float = 0.0,
         classes: Sequence[tuple[int, float]] = (),
         mtu_bytes: int = DEFAULT_MTU_BYTES,
         slices_per_packet: int = MAX_SLICES,
         kbps: float | None = None,
+        key: bytes | None = None,
     ) -> Self:
         """Return a sender; `async with await UdpSender.open(...)` closes it at the end.
 
         Args:
             host, port: address of the receiver.
             stream_id: number of the stream; None takes a random one.
+            first_frame: number of the first frame; None takes a random one, so that a receiver tells a sender that
+                started again with its stream id from one that repeats itself.
             overhead, classes: repair packets, as in `protect`; 0 and no classes send none.
             mtu_bytes: length of the longest datagram, repair packets included.
             slices_per_packet: greatest number of slices in a packet, as in `packetise`; with 1, a lost packet takes one
                 slice with it.
             kbps: pace in 1000 bits a second, of the datagrams without the headers of IP and UDP. None sends as fast as
                 possible, which overruns the buffers of most links, and those of a receiver on loopback too.
+            key: key of at least 32 bytes that the receiver knows, with which datagrams are sealed; None does not seal.
 
         Raises:
             OSError: the host is not known.
-            ConfigError: the pace or the MTU is impossible.
+            ConfigError: the pace or the MTU is impossible, or the key is too short.
+            MissingDependencyError: there is a key, and cryptography is not installed.
         """
         sender = cls(
             stream_id=stream_id,
+            first_frame=first_frame,
             overhead=overhead,
             classes=classes,
             mtu_bytes=mtu_bytes,
             slices_per_packet=slices_per_packet,
             kbps=kbps,
+            key=key,
         )
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
             lambda: sender, remote_addr=(host, port)
@@ -124,13 +140,15 @@ class UdpSender(asyncio.DatagramProtocol):
         datagrams = packetise(
             stream,
             stream_id=self.stream_id,
-            frame=self.frames,
+            frame=self.first_frame + self.frames,
             mtu_bytes=self._mtu_bytes - (REPAIR_OVERHEAD_BYTES if protected else 0),
             slices_per_packet=self._slices_per_packet,
         )
         if protected:
             datagrams = protect(datagrams, overhead=self._overhead, classes=self._classes, mtu_bytes=self._mtu_bytes)
         self.frames += 1
+        if self._sealer is not None:
+            datagrams = [self._sealer.seal(data) for data in datagrams]
         for data in datagrams:
             await self._pace(len(data))
             self._transport.sendto(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, loa
 from gosvae.config import Config, Name, to_tree
 from gosvae.datasets.base import Dataset
 from gosvae.errors import ConfigError
-from gosvae.experts.base import Expert
+from gosvae.experts.base import TaskExpert
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.tensors import ImageArray
 from gosvae.training.judges import FEATURES, IMITATION
 from gosvae.training.machine.config import RunConfig, StageConfig, Stages
 from gosvae.training.machine.fit import StageResult, fit
 from gosvae.training.machine.loop import Outcome
-from gosvae.training.machine.provenance import provenance
+from gosvae.training.machine.provenance import earlier_runs, provenance
 from gosvae.training.machine.task import TrainingTask
 
 _SNAPSHOT_PIXELS = 2_000_000
@@ -59,7 +59,7 @@ class TrainableRecipe(Config, ABC):
         """Whether the training needs an expert."""
         return bool(self.wanted_terms & {*IMITATION, FEATURES})
 
-    def for_expert(self, expert: Expert | None) -> TrainableRecipe:
+    def for_expert(self, expert: TaskExpert | None) -> TrainableRecipe:
         """Return the recipe with values that its model takes from the expert, such as the number of classes."""
         del expert
         return self
@@ -87,10 +87,8 @@ class TrainableRecipe(Config, ABC):
         """Return the network to train, newly initialised from PyTorch's global generator."""
 
     @abstractmethod
-    def task(
-        self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None, *, trust: bool = False
-    ) -> TrainingTask:
-        """Return the task of a network that `network` returned; with `trust` it may load programs that it names."""
+    def task(self, network: nn.Module, expert: TaskExpert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
+        """Return the task of a network that `network` returned."""
 
     @abstractmethod
     def finished(self, name: str, network: nn.Module, used: Dataset, most_pixels: int) -> CodecCheckpoint:
@@ -115,16 +113,16 @@ class CodecTraining:
         expert: frozen expert, or None where no term needs one.
         perceptual: perceptual distance of the term `lpips`, or None.
         init: checkpoint folder of a codec to start from, or None.
-        trust: whether experts that the recipe names may be programs.
+        earlier_runs: runs that made that codec; see the function of this name.
     """
 
     recipe: TrainableRecipe
     seen: Dataset
     used: Dataset
-    expert: Expert | None
+    expert: TaskExpert | None
     perceptual: PerceptualLoss | None
     init: Path | None
-    trust: bool = False
+    earlier_runs: Sequence[Mapping[str, Any]] = ()
 
     @property
     def stages(self) -> tuple[StageConfig, ...]:
@@ -140,7 +138,7 @@ class CodecTraining:
                     argument="init",
                 )
             self.recipe.initialise(network, source, spaced_images(self.used, _START_PIXELS))
-        return self.recipe.task(network, self.expert, self.perceptual, trust=self.trust)
+        return self.recipe.task(network, self.expert, self.perceptual)
 
     def inputs(self) -> str:
         judges = [self.expert and self.expert.fingerprint(), self.perceptual and self.perceptual.name]
@@ -178,6 +176,7 @@ class CodecTraining:
             expert=None if expert is None else {"name": expert.info.name, "fingerprint": expert.fingerprint()},
             perceptual=None if self.perceptual is None else self.perceptual.name,
             init=None if self.init is None else self.init.name,
+            earlier_runs=self.earlier_runs,
         )
         for folder in result.folders:
             save_codec(folder, replace(finished, provenance=notes))
@@ -187,13 +186,12 @@ def train_codec(
     recipe: TrainableRecipe,
     seen: Dataset,
     used: Dataset,
-    expert: Expert | None,
+    expert: TaskExpert | None,
     perceptual: PerceptualLoss | None,
     run: RunConfig,
     folder: Path,
     *,
     init: Path | None = None,
-    trust: bool = False,
     max_minutes: float | None = None,
     progress: bool = True,
     tell: Callable[[str], None] | None = None,
@@ -202,8 +200,8 @@ def train_codec(
 
     Args:
         recipe: model and stages.
-        seen, used, expert, perceptual, init, trust: see `CodecTraining`. The terms `jsd`, `kld`, `ce` and `features`
-            need an expert, and `lpips` needs a perceptual distance.
+        seen, used, expert, perceptual, init: see `CodecTraining`. The terms `jsd`, `kld`, `ce` and `features` need an
+            expert, and `lpips` needs a perceptual distance.
         run, folder, max_minutes, progress, tell: see `fit`.
 
     Raises:
@@ -217,5 +215,6 @@ def train_codec(
             f"recipe {recipe.name!r} has an LPIPS term: give a perceptual distance and the folder of its weights",
             argument="weights",
         )
-    training = CodecTraining(recipe.for_expert(expert), seen, used, expert, perceptual, init, trust)
+    runs = [] if init is None else earlier_runs(load_codec_checkpoint(init).provenance)
+    training = CodecTraining(recipe.for_expert(expert), seen, used, expert, perceptual, init, runs)
     return fit(training, run, folder, max_minutes=max_minutes, progress=progress, tell=tell)
