@@ -335,6 +335,7 @@ async def _target(
         originals=options.originals,
         on_answer=None if options.out is None else _Saver(options.out),
         reconnection=reconnection if options.give_up_after > 0 else None,
+        patient=not _is_live(options),
     )
     stack.push_async_callback(target.close)
     return target

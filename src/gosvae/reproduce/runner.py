@@ -249,9 +249,8 @@ class Runner:
 
     def _seconds(self, row: RowPlan) -> float:
         try:
-            return estimated_seconds(
-                row, self.world.job.scale, self.world.steps_of(row), len(self.world.images_of(row))
-            )
+            steps = self.world.real_steps(row, self.world.changes_of(row)) if isinstance(row.source, Trained) else 0
+            return estimated_seconds(row, self.world.job.scale, steps, len(self.world.images_of(row)))
         except ConfigError:
             return 0.0
 
