@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from gosvae.cli.demo_video import run_demo_video
 from gosvae.cli.evaluate import experts_of, write_results
 from gosvae.cli.options import EXPERT_HELP
-from gosvae.codecs.classical import ClassicalCodec, load_classical
+from gosvae.codecs.classical import load_classical
+from gosvae.codecs.classical_base import ClassicalCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, PAPER_CODEC, embedded_codecs, load_trained_codec
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.datasets.base import Dataset, Sample
@@ -63,6 +65,14 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
         "--expert", action="append", metavar="EXPERT", help=f"{EXPERT_HELP}; repeatable; default: embedded"
     )
     parser.add_argument("--count", type=int, default=8, metavar="N", help="number of pictures")
+    parser.add_argument(
+        "--video", nargs="?", const="", metavar="CLIP",
+        help="show a clip side by side with AV1 at as many bits: a video file, a folder of frames (with --fps), or, "
+        "without a value, a generated street",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fps", dest="frames_per_second", type=float, metavar="N", help="frames a second of a folder of frames"
+    )
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="FOLDER", help="folder for the results")
     parser.set_defaults(run=run_demo)
 
@@ -94,6 +104,8 @@ def _baselines() -> list[ClassicalCodec]:
 
 def run_demo(options: argparse.Namespace) -> int:
     """Evaluate the package's models and classical codecs at similar bytes; print a table and write a picture."""
+    if options.video is not None:
+        return run_demo_video(options)
     dataset: Dataset
     if options.count < 1:
         raise ConfigError(f"--count must be at least 1, got {options.count}")

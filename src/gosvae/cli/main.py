@@ -23,12 +23,17 @@ from gosvae.walk import printable
 COMMANDS = {
     "compress": ("streams:add_compress", "compress images"),
     "decompress": ("streams:add_decompress", "reconstruct images"),
+    "truncate": ("truncate:add_truncate", "make streams shorter, without a model"),
     "info": ("inspect:add_info", "describe a stream, a checkpoint or a model"),
     "list": ("inspect:add_list", "list recipes, experts, data sets and codecs"),
     "demo": ("demo:add_demo", "compare the package's models with JPEG, AVIF and others"),
     "check": ("check:add_check", "check that an expert fits a data set"),
     "evaluate": ("evaluate:add_evaluate", "measure codecs: bytes, task quality, distortion"),
     "evaluate-link": ("evaluate_link:add_evaluate_link", "measure codecs over channels that lose or damage packets"),
+    "evaluate-video": (
+        "evaluate_video:add_evaluate_video",
+        "measure video codecs on clips: kbit/s, task quality",
+    ),
     "entropy": ("entropy:add_entropy", "measure the entropy models of a codec: bits, bytes, times"),
     "train": ("train:add_train", "train a codec against an expert"),
     "train-expert": ("train:add_train_expert", "train an expert on labelled images"),
