@@ -159,7 +159,7 @@ def link_of(options: argparse.Namespace) -> LinkSettings | None:
 
 
 def experts_of(
-    options: argparse.Namespace, device: torch.device, loading: Loading
+    options: argparse.Namespace, device: torch.device, loading: Loading = DEFAULT_LOADING
 ) -> tuple[Expert | None, dict[str, TaskExpert]]:
     """Return the first segmentation network of `--expert`, None without one, and all other experts by name.
 
@@ -265,8 +265,9 @@ def run_evaluate(options: argparse.Namespace) -> int:
         dataset = in_classes(dataset, expert.info.class_names)
     features = None if options.frechet == "none" else load_features(options.frechet, expert, options.weights).to(device)
     entries, perceptual = entries_of(options, device, expert, loading), perceptual_of(options, device)
-    for entry in entries if expert is not None else ():
-        give_expert(entry.codec, expert)
+    if expert is not None:
+        for entry in entries:
+            give_expert(entry.codec, expert)
     # Made before anything is measured: it can be refused now, and rows go there as they come.
     images = ImageLog(options.out) if options.out else None
     with images or nullcontext():

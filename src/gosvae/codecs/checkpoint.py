@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gosvae.codecs.cards import CARDS, Card
+from gosvae.codecs.changes import changed_weights
 from gosvae.config import identity, parse, to_tree
 from gosvae.entropy.base import MARK_BYTES, weights_digest
 from gosvae.errors import CheckpointError
@@ -48,6 +49,8 @@ class CodecCheckpoint:
         provenance: revision, versions, data, steps and minutes; free form.
         context: integers of the context model by name, see `ContextModel`; empty where there is none. They are not
             part of the fingerprint: streams that were made without them stay readable.
+        changes: changes of the decoder by an adapter, see `changed_weights`; empty where there is none. They are not
+            part of the fingerprint: streams are those of the codec without them.
     """
 
     card: Card
@@ -55,6 +58,7 @@ class CodecCheckpoint:
     counts: Tensor
     provenance: dict[str, Any]
     context: dict[str, Tensor] = field(default_factory=dict)
+    changes: dict[str, Tensor] = field(default_factory=dict)
 
     def fingerprint(self) -> bytes:
         """Return the SHA-256 over the identity of the model's configuration, its weights and its table: 32 bytes."""
@@ -75,13 +79,14 @@ class CodecCheckpoint:
 
 
 def load_weights(network: nn.Module, checkpoint: CodecCheckpoint) -> None:
-    """Put a checkpoint's weights into its network, in float32.
+    """Put a checkpoint's weights, with the changes of an adapter, into its network, in float32.
 
     Raises:
         CheckpointError: they do not fit.
     """
+    weights = {**checkpoint.weights, **changed_weights(checkpoint.weights, checkpoint.changes)}
     try:
-        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in checkpoint.weights.items()})
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     except RuntimeError as error:
         raise _misfit(checkpoint, str(error).splitlines()[-1].strip()) from None
 
@@ -200,6 +205,8 @@ def _card(folder: Path) -> tuple[Card, object]:
         raise CheckpointError(
             f"{folder} holds an expert, a codec was expected: pass it as the expert", argument="expert"
         )
+    if tree.get("kind") == "adapter":
+        raise CheckpointError(f"{folder} holds an adapter of {tree.get('base')!r}: name the codec itself here")
     if isinstance(tree.get("schema_version"), int) and tree["schema_version"] > SCHEMA_VERSION:
         raise CheckpointError(
             f"{folder} has schema {tree['schema_version']}, this gosvae reads {SCHEMA_VERSION}: upgrade"

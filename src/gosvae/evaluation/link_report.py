@@ -74,7 +74,8 @@ def _finish(axes: Axes, sweep: Sweep, axis: str) -> None:
     axes.set_ylabel(quality_title(sweep))
     axes.set_ylim(bottom=0)
     axes.set_title(
-        f"{source.dataset}, images: {source.image_count} of {source.geometry}; expert: {source.expert}\n"
+        f"{in_plot(source.dataset)}, images: {source.image_count} of {source.geometry}; expert: "
+        f"{in_plot(source.expert)}\n"
         "KiB (1024 bytes): mean of an image on the air, headers and repair packets included",
         fontsize=9,
         loc="left",
@@ -103,8 +104,8 @@ def _caption(sweep: Sweep) -> str:
     return (
         f"{in_markdown(source.dataset)}, {source.image_count} images of {source.geometry} pixels, each sent "
         f"{sweep.repeats} times at each point; expert: {in_markdown(source.expert)};{reference} {source.channel}; "
-        "KiB (1024 bytes): mean of an image on the air, packet headers and repair packets included (those of IP and UDP, and a radio channel's own code, "
-        "are not). In brackets: share of the images that arrived whole."
+        "KiB (1024 bytes): mean of an image on the air, packet headers and repair packets included (those of IP and "
+        "UDP, and a radio channel's own code, are not). In brackets: share of the images that arrived whole."
     )
 
 

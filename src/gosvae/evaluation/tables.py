@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gosvae.evaluation.cells import caption, cells
 from gosvae.evaluation.evaluation import Evaluation
-
+from gosvae.walk import printable
 
 _MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\|`<>[]*"})
 
