@@ -6,16 +6,8 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gosvae.cli.options import (
-    DATA_HELP,
-    EXPERT_HELP,
-    add_device,
-    add_geometry,
-    add_loading,
-    device_of,
-    geometry_of,
-    loading_of,
-)
+from gosvae.cli.loading import add_loading, loading_of
+from gosvae.cli.options import DATA_HELP, EXPERT_HELP, add_device, add_geometry, device_of, geometry_of
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced

@@ -10,20 +10,17 @@ from pathlib import Path
 import torch
 
 from gosvae.channels import load_channel
+from gosvae.cli.loading import DEFAULT_LOADING, Loading, add_loading, loading_of
 from gosvae.cli.options import (
     DATA_HELP,
-    DEFAULT_LOADING,
     EXPERT_HELP,
-    Loading,
     add_device,
     add_geometry,
-    add_loading,
     add_packets,
     add_perceptual,
     add_precision,
     device_of,
     geometry_of,
-    loading_of,
     perceptual_of,
     plot_or_note,
     precision_of,

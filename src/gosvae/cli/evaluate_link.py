@@ -8,18 +8,15 @@ from pathlib import Path
 import torch
 
 from gosvae.channels.loss import PacketLoss
+from gosvae.cli.loading import DEFAULT_LOADING, Loading, add_loading, loading_of
 from gosvae.cli.options import (
     DATA_HELP,
-    DEFAULT_LOADING,
     EXPERT_HELP,
-    Loading,
     add_device,
     add_geometry,
-    add_loading,
     add_packets,
     device_of,
     geometry_of,
-    loading_of,
     plot_or_note,
     stream_options,
 )

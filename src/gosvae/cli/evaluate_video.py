@@ -10,16 +10,15 @@ from pathlib import Path
 import torch
 
 from gosvae.cli.evaluate import write_results
+from gosvae.cli.loading import add_loading, loading_of
 from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
     add_device,
     add_geometry,
-    add_loading,
     add_precision,
     device_of,
     geometry_of,
-    loading_of,
     precision_of,
 )
 from gosvae.cli.sweeps import check_anchor, image_points, print_bd_rates

@@ -9,15 +9,8 @@ import os
 import signal
 from pathlib import Path
 
-from gosvae.cli.options import (
-    EXPERT_HELP,
-    add_device,
-    add_loading,
-    add_precision,
-    device_of,
-    loading_of,
-    precision_of,
-)
+from gosvae.cli.loading import add_loading, loading_of
+from gosvae.cli.options import EXPERT_HELP, add_device, add_precision, device_of, precision_of
 from gosvae.codecs.base import ClassMapCodec
 from gosvae.codecs.registry import DEFAULT_CODEC
 from gosvae.errors import ConfigError

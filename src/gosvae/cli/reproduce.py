@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from gosvae.cli.options import DATA_HELP, EXPERT_HELP, add_geometry, add_perceptual, add_run, add_trust, geometry_of
+from gosvae.cli.loading import add_trust
+from gosvae.cli.options import DATA_HELP, EXPERT_HELP, add_geometry, add_perceptual, add_run, geometry_of
 from gosvae.config import parse
 from gosvae.errors import ConfigError
 from gosvae.extras import require

@@ -14,7 +14,8 @@ from PIL import Image
 
 from gosvae.bitstream import SliceLayout
 from gosvae.cli.batch import Result, Work, add_batch, run_all, write_result
-from gosvae.cli.options import SENDERS_EXPERT_HELP, Loading, add_loading, loading_of, parse_kib, standard_input
+from gosvae.cli.loading import Loading, add_loading, add_sender_loading, loading_of
+from gosvae.cli.options import parse_kib, standard_input
 from gosvae.cli.sequences import (
     add_sequence,
     is_sequence_file,
@@ -57,8 +58,7 @@ def add_compress(parser: argparse.ArgumentParser) -> None:
         "--for", dest="purpose", choices=get_args(Purpose), default=DEFAULT_OPTIONS.purpose,
         help="whom the picture is for; auto: machine for pictures like those of the training, people for others",
     )  # fmt: skip
-    parser.add_argument("--expert", metavar="EXPERT", help=SENDERS_EXPERT_HELP)
-    add_loading(parser)
+    add_sender_loading(parser)
     parser.add_argument(
         "--kib", type=parse_kib, metavar="KIB",
         help="largest size of a stream: take the best quality within it; for variable-rate and classical codecs",

@@ -8,17 +8,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from gosvae.cli.options import (
-    DATA_HELP,
-    EXPERT_HELP,
-    add_geometry,
-    add_no_verify,
-    add_perceptual,
-    add_run,
-    add_trust,
-    geometry_of,
-    verify_of,
-)
+from gosvae.cli.loading import add_no_verify, add_trust, verify_of
+from gosvae.cli.options import DATA_HELP, EXPERT_HELP, add_geometry, add_perceptual, add_run, geometry_of
 from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.codecs.registry import checkpoint_folder, load_trained_codec
 from gosvae.config import apply_overrides, parse, to_tree
