@@ -4,8 +4,8 @@
     scripts/judge.py gosvae-variable-camvid runs/mine --data camvid:PATH@unseen \
         --expert expert-camvid expert-idd --limit 34 --out runs/judged
 
-Every codec of any rate is a curve over the budgets of `--kib`, met image by image; AVIF at full, half and third size, as
-Pillow writes it and at speed 1 tuned for SSIM, is one over its qualities. For every expert the script prints
+Every codec of any rate is a curve over the budgets of `--kib`, met image by image; AVIF at full, half and third size,
+as Pillow writes it and at speed 1 tuned for SSIM, is one over its qualities. For every expert the script prints
 
 - the mIoU against the labels, and its share of the mIoU on uncompressed images,
 - the agreement, which is the mIoU against the expert's own map of the original,
