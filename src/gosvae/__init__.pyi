@@ -12,6 +12,7 @@ from gosvae.codecs.registry import load_codec as load_codec
 from gosvae.codecs.shortcuts import compress as compress
 from gosvae.codecs.shortcuts import decompress as decompress
 from gosvae.codecs.slices import StreamOptions as StreamOptions
+from gosvae.codecs.truncation import truncate as truncate
 from gosvae.images import read_image as read_image
 from gosvae.images import write_image as write_image
 from gosvae.tensors import image_to_tensor as image_to_tensor
