@@ -53,7 +53,7 @@ def test_overrides_are_as_strict(value: str) -> None:
     ("change", "message"),
     [
         ("name=../../x", "name"),
-        ("name=/tmp/x", "name"),
+        ("name=/a/b", "name"),
         ('name="a\\nb"', "name"),
         ("kind=[]", "kind"),
         ("model.autoencoder.width=20000", "width"),
@@ -77,7 +77,7 @@ def test_names_are_shown_as_they_are() -> None:
     assert in_plot("cost $x\n") == r"cost \$x\n"
 
 
-@pytest.mark.parametrize("image_format", ["EPS", "PCX", "TGA", "ICO", "SGI", "IM"])
+@pytest.mark.parametrize("image_format", ["EPS", "PCX", "TGA", "ICO", "SGI"])
 def test_other_formats_of_pillow_are_not_tried(image_format: str) -> None:
     stream = BytesIO()
     Image.new("RGB", (16, 16)).save(stream, format=image_format)
