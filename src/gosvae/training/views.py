@@ -42,15 +42,14 @@ class ViewConfig(Config):
         if not self.changes:
             return x_B3HW, x_hat_B3HW
         draws = torch.rand(6, generator=generator).tolist()
-        both_B3HW = torch.cat([x_B3HW, x_hat_B3HW])
+        both = [x_B3HW, x_hat_B3HW]  # each alone: the original needs no gradient
         if self.shift > 0 or self.scale > 0:
             tall, wide = ((1.0 + self.scale) ** (2.0 * draw - 1.0) for draw in (draws[0], draws[5]))
             down, right = (self.shift * (2.0 * draw - 1.0) for draw in draws[1:3])
-            both_B3HW = _moved(both_B3HW, tall, wide, down, right)
+            both = [_moved(each_B3HW, tall, wide, down, right) for each_B3HW in both]
         if self.blur > 0 and draws[3] < 0.5:
-            both_B3HW = gaussian_blur(both_B3HW, max(self.blur * draws[4], 1e-2))
-        view_B3HW, view_hat_B3HW = both_B3HW.chunk(2)
-        return view_B3HW, view_hat_B3HW
+            both = [gaussian_blur(each_B3HW, max(self.blur * draws[4], 1e-2)) for each_B3HW in both]
+        return both[0], both[1]
 
 
 def _moved(x_B3HW: Tensor, tall: float, wide: float, down: float, right: float) -> Tensor:
