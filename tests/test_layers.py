@@ -29,15 +29,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "extras",
         "walk",
         "plugins",
+        "interruption",
     ),
     ("nn", "images"),
     ("encoders", "decoders", "quantizers", "entropy", "bitstream", "channels", "experts", "datasets", "diffusion"),
     ("losses", "metrics"),
-    ("codecs",),
+    ("tasks", "codecs"),
     ("packets", "protocol"),
     ("sender", "receiver"),
     ("training", "evaluation"),
-    ("recipes", "reproduce", "cli", "demo"),
+    ("recipes", "reproduce", "cli", "demo", "link"),
 )
 LAYER_OF = {group: number for number, groups in enumerate(LAYERS) for group in groups}
 ROOT = "gosvae"
@@ -62,6 +63,9 @@ def imported_modules(tree: ast.AST) -> Iterator[tuple[str, int]]:
             assert node.level == 0, f"line {node.lineno}: relative import"
             module = node.module or ""
             names = [f"{ROOT}.{alias.name}" for alias in node.names] if module == ROOT else [module]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "import_module":
+            name = node.args[0]
+            names = [name.value] if isinstance(name, ast.Constant) and isinstance(name.value, str) else []
         else:
             continue
         yield from ((name, node.lineno) for name in names if name.split(".")[0] == ROOT)
@@ -168,6 +172,8 @@ def test_the_painter_of_streets_is_loaded_by_the_registry_of_data_sets_when_it_i
         ("import numpy, gosvae.units", [("gosvae.units", 1)]),
         ("from gosvae import errors", [("gosvae.errors", 1)]),
         ("import gosvae_other", []),
+        ("importlib.import_module('gosvae.units')", [("gosvae.units", 1)]),
+        ("import_module(name)", []),
     ],
 )
 def test_imports_are_found_wherever_they_stand(source: str, expected: list[tuple[str, int]]) -> None:

@@ -11,11 +11,15 @@ from torch import nn
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig, ScalarAutoencoder
 from gosvae.codecs.cards import AutoencoderCard, VariableRateCard, VqCard
 from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights
+from gosvae.codecs.sequence.codec import SequenceCodec, SequenceOptions
+from gosvae.codecs.temporal_model import TemporalCard, TemporalModel
+from gosvae.codecs.variable import VariableRateCodec
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
 from gosvae.codecs.vq_model import VqAutoencoder, VqModelConfig
 from gosvae.config import parse
 from gosvae.datasets.geometry import GeometryConfig, Prepared
 from gosvae.datasets.streets import Streets
+from gosvae.entropy.temporal_network import ACTIVITIES, TemporalConfig, TemporalContextNetwork
 from gosvae.experts.base import NetworkExpert
 from gosvae.experts.compact import random_compact_expert
 from gosvae.losses.backbones import FeatureNetwork
@@ -169,3 +173,24 @@ def variable_checkpoint(
     card = VariableRateCard(name=name, recipe="none", model=config)
     nothing = torch.ones(0, dtype=torch.int64)
     return CodecCheckpoint(card, half_weights(weights), nothing, {"dataset": "none"}, network.context.freeze())
+
+
+def temporal_model(codec: VariableRateCodec) -> TemporalModel:
+    """A temporal model whose symbols stay as they are most of the time."""
+    context = codec.config.context
+    config = TemporalConfig(context=context, taps=5)
+    network = TemporalContextNetwork(config)
+    network.start_from(codec.checkpoint.context)
+    values = torch.arange(context.values)
+    same = (values[:, None] == values).float()
+    with torch.no_grad():
+        network.direct.copy_(8.0 * same.repeat(len(network.direct) // context.values, 1))
+    counts = (1000 * same).to(torch.int32).expand(ACTIVITIES, context.channels, -1, -1).contiguous()
+    card = TemporalCard(codec=codec.checkpoint.fingerprint().hex(), model=config)
+    return TemporalModel(card, network.freeze(), counts, {"dataset": "none"})
+
+
+def sequence_codec(**options: Any) -> SequenceCodec:
+    """A video codec with random weights."""
+    codec = VariableRateCodec(variable_checkpoint())
+    return SequenceCodec(codec, temporal_model(codec), SequenceOptions(**options))

@@ -21,18 +21,24 @@ from gosvae.tensors import tensor_to_image as tensor_to_image
 from gosvae.datasets.base import Dataset as Dataset
 from gosvae.datasets.base import Sample as Sample
 from gosvae.datasets.mixture import load_prepared as load_prepared
+from gosvae.experts.base import DenseBoxes as DenseBoxes
 from gosvae.experts.base import Expert as Expert
 from gosvae.experts.base import ExpertInfo as ExpertInfo
+from gosvae.experts.base import TaskExpert as TaskExpert
 from gosvae.experts.registry import load_expert as load_expert
+from gosvae.experts.registry import load_task_expert as load_task_expert
+from gosvae.tasks.base import Meter as Meter
+from gosvae.tasks.base import Task as Task
+from gosvae.tasks.registry import load_task as load_task
 
 # Training and evaluation
 from gosvae.evaluation.bd_rate import bd_rate as bd_rate
 from gosvae.evaluation.plots import plot_rate_task as plot_rate_task
+from gosvae.evaluation.evaluation import Evaluation as Evaluation
 from gosvae.evaluation.protocol import CodecEntry as CodecEntry
 from gosvae.evaluation.protocol import evaluate as evaluate
 from gosvae.evaluation.results import load_evaluation as load_evaluation
 from gosvae.evaluation.results import save_evaluation as save_evaluation
-from gosvae.evaluation.rows import Evaluation as Evaluation
 from gosvae.evaluation.tables import markdown_table as markdown_table
 from gosvae.evaluation.tables import terminal_table as terminal_table
 from gosvae.quantizers.base import Quantized as Quantized
@@ -65,7 +71,7 @@ from gosvae.receiver.receiver import ReceiverConfig as ReceiverConfig
 from gosvae.protocol.security import ClientTls as ClientTls
 from gosvae.protocol.security import Endpoint as Endpoint
 from gosvae.protocol.security import ServerTls as ServerTls
-from gosvae.receiver.session import ServiceLimits as ServiceLimits
+from gosvae.receiver.limits import ServiceLimits as ServiceLimits
 
 # Errors
 from gosvae.errors import BitstreamError as BitstreamError

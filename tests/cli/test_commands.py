@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from gosvae.cli.main import main
 from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.images import read_image, write_image
 from gosvae.recipes import recipe_names
+from gosvae.training.machine.provenance import earlier_runs
 from tiny import checkpoint, recipe_tree, streets, variable_checkpoint
 
 COMMANDS = ("demo", "train", "train-expert", "export", "evaluate", "compress", "decompress", "info", "list")
@@ -113,6 +115,29 @@ def test_list_names_everything(run: Run) -> None:
     for name in (*recipe_names(), "embedded", "camvid", "streets", "jpeg[:QUALITY]"):
         assert f"  {name}" in text
     assert "recipes:" not in run("list", "datasets")
+
+
+def test_info_tells_all_runs_or_that_they_are_not_recorded(run: Run, tmp_path: Path) -> None:
+    run_of = {"recipe": {"name": "second"}, "stages": {"joint": 3}, "minutes_of_stage": 0.5, "init": "old"}
+    first = {"recipe": {"name": "first"}, "stages": {"pixels": 7}, "minutes_of_stage": 1.5, "init": None}
+    for name, notes in {
+        "whole": {**run_of, "earlier_runs": earlier_runs(first), "context": {"stages": {"context": 9}}},
+        "partly": {**run_of, "earlier_runs": earlier_runs({**first, "init": "lost"})},
+        "released": run_of,
+        "single": first,
+    }.items():
+        save_codec(tmp_path / name, dataclasses.replace(checkpoint(), provenance=notes))
+    text = run("info", tmp_path / "whole")
+    assert re.search(r"earlier run 1 +first, pixels 7, 1\.5 minutes \(last stage\)$", text, re.MULTILINE)
+    assert re.search(r"context model +context 9$", text, re.MULTILINE)
+    assert "not recorded" not in text
+    text = run("info", tmp_path / "partly")
+    assert "earlier run 1" in text
+    assert re.search(r"started from +lost, whose own runs are not recorded", text)
+    text = run("info", tmp_path / "released")
+    assert "earlier run" not in text
+    assert re.search(r"started from +old, whose own runs are not recorded", text)
+    assert "started from" not in run("info", tmp_path / "single")
 
 
 def test_there_and_back(run: Run, codec: Path, photos: Path, tmp_path: Path) -> None:

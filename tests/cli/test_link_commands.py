@@ -188,6 +188,24 @@ def test_the_whole_way_over_udp_at_a_rate(variable: Path, photos: Path, capsys: 
     assert frames[1] == frames[2] == found[1]
 
 
+def test_a_folder_arrives_whole_and_a_live_source_does_not(
+    codec: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The deadline of the receiver is over before any frame has its turn."""
+    limits = ("--deadline-ms", 1e-6, "--max-pixels", 64 * 96)
+    with receiving("--codec", codec, "--grpc", "127.0.0.1:0", *limits) as receiver:
+        send = ["send", str(photos), "--codec", str(codec), "--grpc", receiver.place("gRPC"), "--quiet"]
+        assert main(send) == 0
+        assert "3 answered, 0 dropped, 0 without an answer" in capsys.readouterr().out
+        for live in (["--live"], ["--loop", "--frames", "3"]):
+            assert main([*send, *live]) == 0
+            assert "0 answered, 3 stale dropped" in capsys.readouterr().out
+        assert main([*send, "--resize", "96x96"]) == 1
+        assert "0 answered, 3 too-large dropped" in capsys.readouterr().out
+        assert main([*send, "--loop", "--frames", "3", "--no-live"]) == 0
+        assert "3 answered, 0 dropped" in capsys.readouterr().out
+
+
 def test_pictures_from_a_pipe(codec: Path) -> None:
     data = b"".join(
         len(jpeg).to_bytes(4, "big") + jpeg for jpeg in (as_jpeg(streets()[n].image_uint8_HW3) for n in range(3))

@@ -123,6 +123,15 @@ def test_a_target_that_is_another_source_is_refused(place: Path) -> None:
         targets("deep", naming=TO_AVIF)
 
 
+def test_a_file_behind_a_named_link_is_replaced_and_told(place: Path) -> None:
+    made = plan(["a.png"], "link.gos", COMPRESS, "refuse")
+    assert made.note == f"link.gos is a link: {place.resolve() / 'there.gos'} is replaced"
+    assert plan(["a.png"], "link.gos", COMPRESS, "replace").note is None
+    assert plan(["a.png"], "link.gos", COMPRESS, "skip").jobs == ()
+    (place / "new-link.gos").symlink_to("not-there.gos")
+    assert plan(["a.png"], "new-link.gos", COMPRESS, "refuse").note is None
+
+
 def test_existing_targets(place: Path) -> None:
     (place / "b.gos").write_bytes(b"old")
     with pytest.raises(ConfigError, match=r"b\.gos is there already.*--force"):

@@ -13,12 +13,13 @@ from gosvae.entropy.fixed import FixedLength
 from gosvae.entropy.ids import MARKED_MODELS, EntropyModelId
 from gosvae.entropy.latent import LatentContextModel
 from gosvae.entropy.static import StaticHistogram
+from gosvae.entropy.temporal import TemporalContextModel, TemporalTables
 
 
 def test_ids_are_those_of_released_streams() -> None:
     assert {member.name: int(member) for member in EntropyModelId} == {
         "FIXED_LENGTH": 0, "STATIC_HISTOGRAM": 1, "ADAPTIVE_COUNTS": 2, "CONTEXT": 3, "LATENT_CONTEXT": 4,
-        "CHANNEL_HISTOGRAMS": 16, "LABEL_MAP": 32, "CLASS_MAP": 33,
+        "TEMPORAL_CONTEXT": 5, "TEMPORAL_TABLES": 6, "CHANNEL_HISTOGRAMS": 16, "LABEL_MAP": 32, "CLASS_MAP": 33,
     }  # fmt: skip
     assert f"{EntropyModelId.CONTEXT}, {[EntropyModelId.CONTEXT]}" == "3, [3]"
 
@@ -26,6 +27,7 @@ def test_ids_are_those_of_released_streams() -> None:
 def test_every_model_has_its_id_and_its_line_in_the_format() -> None:
     models: tuple[type[EntropyModel] | type[ChannelHistograms], ...] = (
         *(FixedLength, StaticHistogram, AdaptiveCounts, ContextModel, LatentContextModel, ChannelHistograms),
+        *(TemporalContextModel, TemporalTables),
     )
     maps = {EntropyModelId.LABEL_MAP, EntropyModelId.CLASS_MAP}
     assert {model.model_id for model in models} | maps == set(EntropyModelId)

@@ -14,8 +14,8 @@ from gosvae.cli.main import main
 from gosvae.datasets.base import Sample
 from gosvae.errors import DatasetError, ImageError
 from gosvae.evaluation import CodecEntry, Evaluation, evaluate, load_evaluation, save_evaluation
+from gosvae.evaluation.cells import caption
 from gosvae.evaluation.rows import ImageRow
-from gosvae.evaluation.tables import caption
 from gosvae.images import write_image
 
 SIZES = ((16, 24), (9, 17), (16, 16))
@@ -46,7 +46,7 @@ def test_a_damaged_image_is_left_out_and_named(tmp_path: Path, caplog: pytest.Lo
     assert [row.image_count for row in evaluation.rows] == [2, 2, 2]
     assert [kept.name for kept in evaluation.kept] == ["scene-2"]
     assert evaluation.provenance.skipped == ("scene-1.png is damaged",)
-    assert "left out because they cannot be read: 1" in caption(evaluation)
+    assert "left out because they cannot be read: 1" in caption(evaluation.provenance, evaluation.rows)
     assert "left out: scene-1.png is damaged" in caplog.text
     save_evaluation(evaluation, tmp_path)
     assert load_evaluation(tmp_path).provenance == evaluation.provenance

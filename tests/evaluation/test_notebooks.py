@@ -12,7 +12,7 @@ from small_world import BlockCodec, RawCodec, run
 
 from gosvae.errors import MissingDependencyError
 from gosvae.evaluation import CodecEntry, Evaluation
-from gosvae.evaluation.tables import caption
+from gosvae.evaluation.cells import caption
 
 
 def evaluation(*more: str) -> Evaluation:
@@ -34,7 +34,7 @@ def test_a_notebook_shows_the_table_with_names_escaped() -> None:
     assert shown.count("<tr>") == 4
     assert "&lt;Block&gt;" in shown
     assert "<Block>" not in shown
-    assert html.escape(caption(made)) in shown
+    assert html.escape(caption(made.provenance, made.rows)) in shown
 
 
 def test_rows_become_a_data_frame(monkeypatch: pytest.MonkeyPatch) -> None:

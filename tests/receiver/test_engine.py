@@ -18,7 +18,7 @@ from gosvae.packets.packet import packetise
 from gosvae.packets.reassembly import Reassembler
 from gosvae.protocol.class_maps import decode_class_map
 from gosvae.protocol.frames import Answer, Dropped, Frame, Outcome, Perceived, Reason, StageTimes
-from gosvae.receiver.engine import Engine, EngineLimits, Policy
+from gosvae.receiver.engine import POLICIES, Engine, EngineLimits, Policy
 from gosvae.receiver.perception import Perception
 from gosvae.tensors import image_to_tensor
 from small_link import PATIENCE_S, codec, perception, run, stream, until
@@ -236,6 +236,63 @@ def test_stale_frames_are_dropped_and_the_shorter_deadline_counts() -> None:
             ]
             gate.opened.set()
             assert reasons(await asyncio.gather(*futures)) == [None, Reason.STALE, Reason.STALE]
+
+    run(test)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_no_frame_of_a_patient_sender_is_dropped_for_its_age_or_for_others(policy: Policy) -> None:
+    async def test() -> None:
+        gate = Gate()
+        async with Engine(gate, EngineLimits(policy=policy, max_frames=4, deadline_ms=1_000)) as engine:
+            await held_up(engine, gate)
+            old = time.monotonic() - 10.0
+            files = [
+                asyncio.create_task(engine.submit(Frame("files", n, b"x", patient=True, arrived_s=old)))
+                for n in range(9)
+            ]
+            await until(lambda: engine.counters.received == 10)
+            assert sum(task.done() for task in files) == 2  # half of the queue is left to others
+            late = await engine.submit(Frame("camera", 0, b"x", arrived_s=old))
+            fresh = await engine.submit(Frame("camera", 1, b"x", arrived_s=old + 1e9))
+            gate.opened.set()
+            assert reasons(await asyncio.gather(*[await task for task in files])) == [None] * 9
+            assert reasons(await asyncio.gather(late, fresh)) == [Reason.STALE, None]
+            assert engine.counters.unaccounted == 0
+
+    run(test)
+
+
+def test_patient_frames_keep_their_places_and_leave_some() -> None:
+    async def test() -> None:
+        gate = Gate()
+        limits = EngineLimits(max_frames=100, max_bytes=1000, deadline_ms=0)
+        async with Engine(gate, limits) as engine:
+            await held_up(engine, gate)
+            cameras = [await engine.submit(Frame("camera", n, bytes(300))) for n in range(3)]
+            files = [asyncio.create_task(engine.submit(Frame("f", n, bytes(400), patient=True))) for n in range(2)]
+            await until(lambda: files[0].done())  # in place of a camera's frame
+            large = await engine.submit(Frame("camera", 9, bytes(700)))  # does not fit beside the patient frame
+            assert reason(await large) == Reason.QUEUE_FULL
+            assert not files[1].done()
+            assert engine.counters.waiting_bytes == 1000
+            gate.opened.set()
+            assert reasons(await asyncio.gather(*cameras)) == [Reason.SUPERSEDED, None, None]
+            assert reasons(await asyncio.gather(*[await task for task in files])) == [None, None]
+            assert engine.counters.unaccounted == 0
+
+    run(test)
+
+
+def test_a_queue_of_one_place_takes_patient_frames_one_by_one() -> None:
+    async def test() -> None:
+        gate = Gate()
+        async with Engine(gate, EngineLimits(max_frames=1)) as engine:
+            await held_up(engine, gate)
+            files = [asyncio.create_task(engine.submit(Frame("f", n, b"x", patient=True))) for n in range(3)]
+            await until(lambda: files[0].done())
+            gate.opened.set()
+            assert reasons(await asyncio.gather(*[await task for task in files])) == [None] * 3
 
     run(test)
 

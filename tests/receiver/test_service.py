@@ -23,7 +23,7 @@ from gosvae.receiver.engine import EngineLimits
 from gosvae.receiver.service import LinkService
 from gosvae.receiver.session import ServiceLimits
 from gosvae.sender.client import LinkClient, UnreachableError, _Ending
-from receiver.test_engine import Gate
+from receiver.test_engine import Gate, reasons
 from small_link import PATIENCE_S, TOKEN, Authority, codec, patient_limits, run, serving, stream, until
 
 PATIENT = EngineLimits(deadline_ms=0, max_frames=1000)
@@ -429,6 +429,22 @@ def test_blocking_makes_the_sender_wait() -> None:
             gate.opened.set()
             answers = await talking
             assert [type(a) for a in answers] == [Answer] * 40
+            assert accounted(service)
+
+    run(test)
+
+
+def test_every_frame_of_a_patient_sender_is_answered_and_others_may_be_stale() -> None:
+    """The deadline is over before any frame has its turn, and the queue is shorter than what is sent."""
+
+    async def test() -> None:
+        limits, engine = patient_limits(max_pending_frames=4), EngineLimits(max_frames=4, deadline_ms=1e-6)
+        async with serving(engine, limits=limits) as service:
+            async with await LinkClient.open(service.endpoint, patient=True) as client:
+                answers = await talk(client, [stream(n) for n in range(12)])
+            assert [type(answer) for answer in answers] == [Answer] * 12
+            async with await LinkClient.open(service.endpoint) as client:
+                assert reasons(await talk(client, [stream()])) == [Reason.STALE]
             assert accounted(service)
 
     run(test)

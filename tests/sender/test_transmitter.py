@@ -91,6 +91,14 @@ def test_a_rate_below_the_smallest_stream_skips_pictures_and_is_kept() -> None:
     assert transmitter.counters.skipped > 1000
 
 
+def test_a_picture_that_waits_for_room_is_not_skipped() -> None:
+    transmitter = Transmitter(Steps(least=5000), kbps=8.0, fps=10.0)
+    assert transmitter.code(PICTURE, 0.0, patient=True) is None
+    assert transmitter.counters.skipped == 0
+    assert transmitter.code(PICTURE, 100.0, patient=True) == bytes(5000)
+    assert (transmitter.counters.coded, transmitter.counters.skipped) == (1, 0)
+
+
 def test_without_a_rate_the_codec_has_its_own() -> None:
     transmitter = Transmitter(Steps())
     assert transmitter.code(PICTURE, 0.0) == bytes(1000)

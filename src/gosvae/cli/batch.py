@@ -109,7 +109,8 @@ def _results(work: Work, jobs: tuple[Job, ...], n_processes: int) -> Iterator[Re
 def run_all(work: Work, plan: Plan, options: argparse.Namespace, note: str | None = None) -> int:
     """Do all files of a plan and return the exit status: 0, or 1 if some of several inputs could not be used.
 
-    `options` are those of `add_batch`; a `note` is printed on standard error when the first file is done.
+    `options` are those of `add_batch`; a `note` and that of the plan are printed on standard error when the first file
+    is done.
 
     Raises:
         GosvaeError: the only input, or all of them, could not be used; or nothing can be written.
@@ -126,8 +127,9 @@ def run_all(work: Work, plan: Plan, options: argparse.Namespace, note: str | Non
             for result in results:
                 if result.error is not None and not many:
                     raise result.error
-                if note and result.error is None and not tally.done and not options.quiet:
-                    tqdm.write(f"gosvae: note: {note}", file=sys.stderr)
+                if result.error is None and not tally.done and not options.quiet:
+                    for line in filter(None, (note, plan.note)):
+                        tqdm.write(f"gosvae: note: {line}", file=sys.stderr)
                 tally.add(result)
                 _tell(result, plan, options)
                 bar.update()

@@ -6,8 +6,10 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gosvae import bitstream
+from gosvae.cli.sequences import describe_sequence, is_sequence_file
 from gosvae.cli.streams import read_stream
 from gosvae.cli.targets import STANDARD
 from gosvae.codecs.checkpoint import read_json
@@ -35,7 +37,7 @@ def add_info(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae info`."""
     parser.add_argument(
         "what",
-        help="a .gos file, - for one on standard input, a checkpoint folder, or the name of a model of the package",
+        help="a .gos or .gosv file, - for a .gos file on standard input, a checkpoint folder, or the name of a model",
         metavar="WHAT",
     )
     _add_json(parser)
@@ -80,6 +82,8 @@ def _describe(what: str) -> tuple[dict[str, str], dict[str, object]]:
     if what == STANDARD:
         return _describe_stream(read_stream(None), "standard input")
     path = expanded(what)
+    if is_sequence_file(str(path)):
+        return describe_sequence(path)
     if path.is_file():
         return _describe_stream(read_stream(path), str(path))
     name = EMBEDDED if what == "embedded" else what
@@ -142,7 +146,28 @@ def _describe_codec(what: str) -> dict[str, str]:
             rows[key.replace("_", " ")] = _note(notes[key])
     if isinstance(notes.get("expert"), dict):
         rows["expert"] = f"{notes['expert']['name']} ({notes['expert']['fingerprint'][:16]})"
+    return rows | _other_runs(notes)
+
+
+def _other_runs(notes: Mapping[str, Any]) -> dict[str, str]:
+    """Return lines on the runs before the one that the other lines describe, and on that of the context model."""
+    runs = notes.get("earlier_runs") or []
+    rows = {f"earlier run {number}": _run(run) for number, run in enumerate(runs, 1)}
+    first = runs[0] if runs else notes
+    if first.get("init") is not None:
+        rows["started from"] = f"{first['init']}, whose own runs are not recorded: the lines above are of later ones"
+    if isinstance(notes.get("context"), dict):
+        rows["context model"] = _run(notes["context"])
     return rows
+
+
+def _run(run: Mapping[str, Any]) -> str:
+    """Return one line on a run."""
+    recipe = run.get("recipe")
+    parts = [recipe.get("name") if isinstance(recipe, dict) else recipe, _note(run.get("stages") or {})]
+    minutes = run.get("minutes_of_stage")
+    parts += [run.get("dataset"), None if minutes is None else f"{minutes} minutes (last stage)", run.get("hardware")]
+    return ", ".join(str(part) for part in [*parts, run.get("date")] if part)
 
 
 def _note(value: object) -> str:

@@ -81,6 +81,11 @@ def add_send(parser: argparse.ArgumentParser) -> None:
         f"{DEFAULT_FPS:g}",
     )  # fmt: skip
     parser.add_argument("--loop", action="store_true", help="start again after the last image")
+    parser.add_argument(
+        "--live", action=argparse.BooleanOptionalAction,
+        help="skip images that come late, or wait until every one has arrived; default: --live for a camera, a pipe "
+        "and --loop, else --no-live",
+    )  # fmt: skip
     parser.add_argument("--frames", type=int, metavar="N", help="stop after N frames")
     parser.add_argument("--resize", type=parse_size, metavar="HxW", help="resize images to this size first")
     parser.add_argument("--name", default=socket.gethostname(), help="name of this sender on the receiver's page")
@@ -222,6 +227,13 @@ def _pictures(options: argparse.Namespace, damaged: _Damaged) -> Iterator[ImageA
         yield picture if options.resize is None else resized(picture, *options.resize)
 
 
+def _is_live(options: argparse.Namespace) -> bool:
+    """Return whether pictures that come late are skipped; otherwise each one waits until the receiver takes it."""
+    if options.live is not None:
+        return bool(options.live)
+    return bool(options.loop or options.source[0] == "-" or options.source[0].startswith(CAMERA))
+
+
 def _fps(options: argparse.Namespace) -> float | None:
     """Return the number of frames a second; None sends them as they come."""
     if options.fps is not None:
@@ -265,13 +277,14 @@ async def _send(
         target = await _target(options, transmitter.codec, stack, stop)
         teller = asyncio.create_task(_tell(target, transmitter, quiet=options.quiet))
         try:
-            await send_pictures(pictures, transmitter, target, fps=fps, stop=stop)
+            await send_pictures(pictures, transmitter, target, fps=fps, stop=stop, patient=not _is_live(options))
         except TimeoutError:
             raise LinkError("the receiver did not answer all frames in time") from None
         finally:
             teller.cancel()
             _print_summary(target, transmitter, time.monotonic() - began_s)
-    return 0
+    counters, waits = target.counters, isinstance(target, GrpcTarget) and not _is_live(options)
+    return 1 if waits and counters.answered < counters.sent else 0
 
 
 async def _target(
@@ -303,16 +316,16 @@ async def _target(
         name=options.name,
         coding=coding,
         fingerprint=codec.fingerprint if isinstance(codec, TrainedCodec) else b"",
+        patient=not _is_live(options),
         tls=ClientTls(authority=options.ca, certificate=options.cert, key=options.key) if secret else None,
         token=read_token(options.token_file),
         insecure=options.insecure,
         proxy=options.proxy,
     )
-    live = options.source[0] == "-" or options.source[0].startswith(CAMERA)
     reconnection = Reconnection(
         connect,
         give_up_after_s=options.give_up_after,
-        fresh_s=None if live else math.inf,
+        fresh_s=None if _is_live(options) else math.inf,
         say=lambda line: print(f"gosvae: {line}", file=sys.stderr, flush=True),
         stop=stop,
     )
@@ -322,6 +335,7 @@ async def _target(
         originals=options.originals,
         on_answer=None if options.out is None else _Saver(options.out),
         reconnection=reconnection if options.give_up_after > 0 else None,
+        patient=not _is_live(options),
     )
     stack.push_async_callback(target.close)
     return target

@@ -15,6 +15,13 @@ from PIL import Image
 from gosvae.bitstream import SliceLayout
 from gosvae.cli.batch import Result, Work, add_batch, run_all, write_result
 from gosvae.cli.options import parse_kib, standard_input
+from gosvae.cli.sequences import (
+    add_sequence,
+    is_sequence_file,
+    is_sequence_job,
+    run_compress_sequence,
+    run_decompress_sequence,
+)
 from gosvae.cli.targets import Existing, Job, Naming, Plan, files_below, plan
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
@@ -37,7 +44,7 @@ def add_compress(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae compress`."""
     parser.add_argument(
         "sources", nargs="+", metavar="IMAGE",
-        help="image files (PNG, JPEG, WebP, AVIF, TIFF, ...), folders of them, or - for standard input",
+        help="image files (PNG, JPEG, WebP, AVIF, TIFF, ...), folders of them, or - for standard input; or one video",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--out",
@@ -81,6 +88,7 @@ def add_compress(parser: argparse.ArgumentParser) -> None:
         "--effort", type=int, default=DEFAULT_OPTIONS.effort, metavar="N",
         help="0 to 9: number of searches for integers that take fewer bytes; for variable-rate codecs",
     )  # fmt: skip
+    add_sequence(parser)
     add_batch(parser)
     parser.set_defaults(run=run_compress)
 
@@ -157,7 +165,9 @@ class _Compressing(Work):
 
 
 def run_compress(options: argparse.Namespace) -> int:
-    """Compress images to files."""
+    """Compress images to files, or a video to one file."""
+    if is_sequence_job(options):
+        return run_compress_sequence(options)
     stream_options = StreamOptions(
         options.entropy, options.slices, options.slice_layout, options.container, options.effort
     )
@@ -230,7 +240,9 @@ class _Decompressing(Work):
 
 
 def run_decompress(options: argparse.Namespace) -> int:
-    """Reconstruct images from files."""
+    """Reconstruct images from files, or a video from the file of a sequence."""
+    if any(is_sequence_file(source) for source in options.sources):
+        return run_decompress_sequence(options)
     ending = SUFFIXES.get((options.codec or "").partition(":")[0], SUFFIX)
     naming = Naming(
         ".png",

@@ -45,11 +45,13 @@ class Plan:
         jobs: files to read and write.
         skipped: number of files whose targets exist and are left as they are.
         of_folder: whether a folder was among the sources.
+        note: line for people on a file that is replaced unasked; None if there is none.
     """
 
     jobs: tuple[Job, ...]
     skipped: int = 0
     of_folder: bool = False
+    note: str | None = None
 
     @property
     def to_stdout(self) -> bool:
@@ -104,7 +106,8 @@ def plan(sources: Sequence[str], out: str | None, naming: Naming, existing: Exis
         jobs = [Job(Path(source), _target(Path(source), out, naming, len(sources))) for source in sources]
     _compare(jobs)
     there = [job for job in jobs if job.target is not None and _is_there(job.target)]
-    if existing == "refuse" and there and not (len(jobs) == 1 and Path(str(out)).is_symlink()):
+    behind_link = existing == "refuse" and bool(there) and len(jobs) == 1 and Path(str(out)).is_symlink()
+    if existing == "refuse" and there and not behind_link:
         first = there[0].target
         if len(jobs) == 1:
             raise ConfigError(f"{first} is there already: give another name (option -o), or replace it with --force")
@@ -114,7 +117,8 @@ def plan(sources: Sequence[str], out: str | None, naming: Naming, existing: Exis
         )
     if existing == "skip":
         jobs = [job for job in jobs if job not in there]
-    return Plan(tuple(jobs), len(there) if existing == "skip" else 0, of_folder)
+    note = f"{out} is a link: {printable(_place(Path(str(out))))} is replaced" if behind_link else None
+    return Plan(tuple(jobs), len(there) if existing == "skip" else 0, of_folder, note)
 
 
 def _is_folder(name: str | None) -> bool:

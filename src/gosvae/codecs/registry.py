@@ -14,7 +14,10 @@ from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, rea
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.kinds import KINDS, check_options, chosen_options
 from gosvae.codecs.label_map import LabelMapCodec
+from gosvae.codecs.sequence.codec import SequenceCodec, SequenceOptions
+from gosvae.codecs.sequence.format import SessionHeader
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions, xor_mark
+from gosvae.codecs.temporal_model import has_temporal_model
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.codecs.vq import VqCodec, VqOptions
 from gosvae.errors import ConfigError, ForeignStreamError, unknown_name
@@ -209,6 +212,46 @@ def codec_of_stream(data: bytes) -> TrainedCodec:
             return build_codec(checkpoint)
     raise ForeignStreamError(
         f"no model of this package has the stream's fingerprint {header.fingerprint.hex()}: "
+        "name the checkpoint that made it",
+        argument="codec",
+    )
+
+
+def load_sequence_codec(
+    spec: str | Path = DEFAULT_CODEC,
+    *,
+    options: SequenceOptions | None = None,
+    device: str | torch.device = "cpu",
+) -> SequenceCodec:
+    """Load the trained video codec of a model of the package, or of a checkpoint folder; `NAME:LEVEL` sets its level.
+
+    Raises:
+        ConfigError: neither a known name nor a folder, or a rate that is no level.
+        CheckpointError: the folder is not a finished variable-rate codec with a temporal model.
+    """
+    name, rate = split_rate(str(spec))
+    if rate and not rate.isdecimal():
+        raise ConfigError(f"{rate!r} is not a level of 0..255, such as {name}:64")
+    codec = SequenceCodec.load(checkpoint_folder(name), options=options, device=device)
+    return codec.at(int(rate)) if rate else codec
+
+
+def sequence_codec_of(header: SessionHeader, *, device: str | torch.device = "cpu") -> SequenceCodec:
+    """Return the model of the package that made a sequence, found by its fingerprint.
+
+    Raises:
+        ForeignStreamError: no model of the package made it.
+    """
+    for name in embedded_codecs():
+        folder = models_folder() / name
+        if not has_temporal_model(folder):
+            continue
+        if load_codec_checkpoint(folder).fingerprint().startswith(header.fingerprint):
+            codec = SequenceCodec.load(folder, device=device)
+            codec.frame_coder(header)
+            return codec
+    raise ForeignStreamError(
+        f"no model of this package has the sequence's fingerprint {header.fingerprint.hex()}: "
         "name the checkpoint that made it",
         argument="codec",
     )

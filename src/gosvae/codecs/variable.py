@@ -32,6 +32,7 @@ from gosvae.entropy.fixed import FixedLength
 from gosvae.entropy.latent import LatentContextModel
 from gosvae.entropy.latent_network import LEVELS, LatentContextConfig, LatentContextNetwork, integer_network
 from gosvae.errors import BitstreamError, ConfigError
+from gosvae.nn.pyramid import NO_MARGINS, Margins
 from gosvae.precision import Precision, autocast, usable_device
 from gosvae.tensors import ImageArray
 
@@ -93,16 +94,17 @@ class PyramidTransform(Transform):
 
     def __init__(self, model: VariableRateAutoencoder, device: torch.device, precision: Precision) -> None:
         self.model, self.device, self.precision = model, device, precision
-        self.stride, self.halo = model.stride, model.config.pyramid.halo
+        sizes = model.config.pyramid
+        self.stride, self.encoder_halo, self.halo = model.stride, sizes.encoder_halo, sizes.decoder_halo
 
     def analyse(self, x_13HW: Tensor) -> Tensor:
         with autocast(self.device.type, self.precision):
             return self.model.transform(x_13HW)
 
-    def synthesise(self, symbols_Bhw: Tensor, latents: Sequence[Latent]) -> Tensor:
+    def synthesise(self, symbols_Bhw: Tensor, latents: Sequence[Latent], margins: Margins = NO_MARGINS) -> Tensor:
         level_B = torch.tensor([latent.setting for latent in latents], device=symbols_Bhw.device)
         with autocast(self.device.type, self.precision):
-            return self.model.decode(symbols_Bhw, level_B)
+            return self.model.decode(symbols_Bhw, level_B, margins)
 
 
 class LevelCoder(LatentCoder):
@@ -149,16 +151,16 @@ class LevelCoder(LatentCoder):
         symbols_Dhw: SymbolArray = np.rint(shifted_Dhw).astype(np.int64)
         if self._options.effort == 1:
             bits_DV = _histogram_bits(symbols_Dhw, self._config.values)
-            return _assigned(shifted_Dhw, bits_DV[:, None, None], stiffness)
+            return assigned(shifted_Dhw, bits_DV[:, None, None], stiffness)
         for _ in range(self._options.effort - 1):
-            bits_NV = self.entropy_model(setting).bits_of_values(_stacked(symbols_Dhw))
-            symbols_Dhw = _assigned(shifted_Dhw, bits_NV.reshape(*shifted_Dhw.shape, -1), stiffness)
+            bits_NV = self.entropy_model(setting).bits_of_values(stacked(symbols_Dhw))
+            symbols_Dhw = assigned(shifted_Dhw, bits_NV.reshape(*shifted_Dhw.shape, -1), stiffness)
         return symbols_Dhw
 
     def encode(self, parts: Sequence[SymbolArray], setting: int) -> tuple[int, list[bytes]]:
         models: list[EntropyModel] = [self._fixed, self.entropy_model(setting)]
         models = models[:1] if self._options.entropy == "fixed" else models
-        model_id, payloads = shortest_payloads(models, [_stacked(part_Dhw) for part_Dhw in parts])
+        model_id, payloads = shortest_payloads(models, [stacked(part_Dhw) for part_Dhw in parts])
         return model_id, [bytes([setting]) + payload for payload in payloads]
 
     def least_bytes(self, grid_hw: tuple[int, int]) -> int:
@@ -331,9 +333,7 @@ def _histogram_bits(symbols_Dhw: SymbolArray, values: int) -> npt.NDArray[np.flo
     return bits_DV
 
 
-def _assigned(
-    shifted_Dhw: npt.NDArray[np.float32], bits_DhwV: npt.NDArray[np.float32], stiffness: float
-) -> SymbolArray:
+def assigned(shifted_Dhw: npt.NDArray[np.float32], bits_DhwV: npt.NDArray[np.float32], stiffness: float) -> SymbolArray:
     """Return the cheaper of the two symbols around each value; axes of the bits may have length 1."""
     below_Dhw = np.clip(np.floor(shifted_Dhw).astype(np.int64), 0, bits_DhwV.shape[-1] - 2)
     rise_Dhw = shifted_Dhw - below_Dhw
@@ -344,6 +344,6 @@ def _assigned(
     return below_Dhw + (stiffness * (2.0 * rise_Dhw - 1.0) > more_bits_Dhw)
 
 
-def _stacked(symbols_Dhw: SymbolArray) -> SymbolArray:
+def stacked(symbols_Dhw: SymbolArray) -> SymbolArray:
     """Return (D, h, w) as (D * h, w)."""
     return symbols_Dhw.reshape(-1, symbols_Dhw.shape[2])

@@ -42,6 +42,31 @@ LEAST_BITS = 1 / 256
 CHUNK = 4096
 """Number of positions that are evaluated at once, which bounds the memory. Streams depend on it."""
 
+
+class Conditions:
+    """All that a context model knows at a position besides the latent itself: nothing, in this base.
+
+    Args:
+        network: network in integers.
+    """
+
+    def __init__(self, network: LatentContextNetwork) -> None:
+        self.network = network
+
+    def inputs(self, where: IndexArray) -> tuple[Tensor, Tensor] | None:
+        """Return further inputs (N, I) of the first layer at some positions, and features (N, C) added to its result.
+
+        None means that there are none.
+        """
+        del where
+        return None
+
+    def grouped(self, h_NC: Tensor, group: int, where: IndexArray) -> tuple[Tensor, Tensor]:
+        """Return the features (N, C) for a group at some positions, and its logits (N, G, V)."""
+        del where
+        return h_NC, self.network.logits(h_NC, group)
+
+
 _Runs = list[tuple[Part, IndexArray]]
 """Parts of passes, each with the positions of one chunk of it."""
 
@@ -60,14 +85,21 @@ class LatentContextModel(EntropyModel):
         network: network in integers, as `integer_network` makes it.
         level: level of the latent, 0..255.
         mark: mark of the model, see `EntropyModel.mark`.
+        conditions: what the model knows besides the latent; None means nothing.
     """
 
     model_id = EntropyModelId.LATENT_CONTEXT
     name = "latent-context"
 
     def __init__(
-        self, config: LatentContextConfig, network: LatentContextNetwork, level: int, mark: bytes = b""
+        self,
+        config: LatentContextConfig,
+        network: LatentContextNetwork,
+        level: int,
+        mark: bytes = b"",
+        conditions: Conditions | None = None,
     ) -> None:
+        self._conditions = conditions or Conditions(network)
         self.config, self.network, self.level, self.mark = config, network, level, mark
         self.codebook_size = config.values
         self.device = network.embedding.device
@@ -104,7 +136,7 @@ class LatentContextModel(EntropyModel):
             BitstreamError: the shape is not that of a stacked latent.
         """
         plane_hw = self._plane(shape_hw)
-        grid = _Grid(self.network, self.level, plane_hw)
+        grid = _Grid(self._conditions, self.level, plane_hw)
         symbols_ND = np.zeros((plane_hw[0] * plane_hw[1], self.config.channels), np.int64)
         for parts in passes(self.config.refinements):
             for part in parts:
@@ -121,7 +153,7 @@ class LatentContextModel(EntropyModel):
             with exact_arithmetic(self.device):
                 if g > 0:
                     h_NC = self.network.with_group(h_NC, g - 1, torch.from_numpy(found[-1]).to(self.device))
-                logits_NGV = self.network.logits(h_NC, g)
+                h_NC, logits_NGV = self._conditions.grouped(h_NC, g, where)
             symbols = yield Batch(self._symbol_places(where, plane, g), self._tables(logits_NGV))
             found.append(symbols.reshape(len(where), self.config.group))
         silent = self.config.channels - self._groups_coded * self.config.group
@@ -143,7 +175,7 @@ class LatentContextModel(EntropyModel):
     def _known_logits(self, symbols_ND: IndexArray, plane_hw: tuple[int, int]) -> Iterator[tuple[_Runs, list[Tensor]]]:
         """Yield chunks in the order of coding, several at a time, with the logits (N, G, V) of every group."""
         config = self.config
-        grid = _Grid(self.network, self.level, plane_hw)
+        grid = _Grid(self._conditions, self.level, plane_hw)
         grid.know(np.arange(len(symbols_ND)), symbols_ND)
         parts = [part for parts in passes(config.refinements) for part in parts]
         waiting = [(part, where) for part in parts for where in _chunks(part, plane_hw)]
@@ -152,11 +184,13 @@ class LatentContextModel(EntropyModel):
             while waiting and sum(len(where) for _, where in runs) + len(waiting[0][1]) <= CHUNK:
                 runs.append(waiting.pop(0))
             h_NC = torch.cat([grid.look(part, where, all_known=True) for part, where in runs])
-            known_ND = torch.from_numpy(symbols_ND[np.concatenate([where for _, where in runs])]).to(self.device)
+            order_N = np.concatenate([where for _, where in runs])
+            known_ND = torch.from_numpy(symbols_ND[order_N]).to(self.device)
             logits = []
             with exact_arithmetic(self.device):
                 for g in range(self._groups_coded):
-                    logits.append(self.network.logits(h_NC, g))
+                    h_NC, logits_NGV = self._conditions.grouped(h_NC, g, order_N)
+                    logits.append(logits_NGV)
                     if g + 1 < self._groups_coded:
                         h_NC = self.network.with_group(h_NC, g, known_ND[:, g * config.group : (g + 1) * config.group])
             yield runs, logits
@@ -191,8 +225,9 @@ class LatentContextModel(EntropyModel):
 class _Grid:
     """Embeddings of the known positions of a latent (h, w), with a margin of unknown positions."""
 
-    def __init__(self, network: LatentContextNetwork, level: int, shape_hw: tuple[int, int]) -> None:
-        self._network, self._device = network, network.embedding.device
+    def __init__(self, conditions: Conditions, level: int, shape_hw: tuple[int, int]) -> None:
+        network = conditions.network
+        self._conditions, self._network, self._device = conditions, network, network.embedding.device
         self._reach = reach(network.config.refinements)
         self._width, self._stride = shape_hw[1], shape_hw[1] + 2 * self._reach
         with exact_arithmetic(self._device):
@@ -221,8 +256,10 @@ class _Grid:
             x_NTE = self._known_NE[self._places(where)[:, None] + offsets_T]
             if all_known and not part.sees_edges:
                 x_NTE[:, [is_edge(part.kind or 0, pair) for pair in pairs]] = self._network.unknown()
-            x_NI = torch.cat([x_NTE.flatten(1), self._level_E.expand(len(where), -1)], dim=1)
-            return self._network.features(self._network.look(x_NI, part.kind, part.level))
+            known = [x_NTE.flatten(1), self._level_E.expand(len(where), -1)]
+            more_NI, added_NC = self._conditions.inputs(where) or (None, None)
+            x_NI = torch.cat(known if more_NI is None else [*known, more_NI], dim=1)
+            return self._network.features(self._network.look(x_NI, part.kind, part.level, added_NC))
 
     def _places(self, where: IndexArray) -> Tensor:
         """Return the positions (N,) in the flattened grid with its margin."""

@@ -107,6 +107,11 @@ class LatentContextConfig(Config):
         return torch.tensor(self.first_levels or [0] * self.groups).repeat_interleave(self.group)
 
 
+def signed_units(table: Tensor) -> Tensor:
+    """Return a trained table rounded to the units of activations, within the range of int8."""
+    return round_to_units(table.clamp(-_LIMIT, _LIMIT))
+
+
 def interpolation(anchors: int) -> Tensor:
     """Return the weights (256, A), multiples of 1 / 255, of the two anchors beside each level."""
     places_L = torch.arange(LEVELS, dtype=torch.float64) * (anchors - 1)
@@ -122,9 +127,17 @@ Linear = QuantizedLinear | IntegerLinear
 
 
 class LatentContextNetwork(nn.Module):
-    """Network from neighbours to logits; the same code trains (`QuantizedLinear`, real units) and runs (integers)."""
+    """Network from neighbours to logits; the same code trains (`QuantizedLinear`, real units) and runs (integers).
 
-    def __init__(self, config: LatentContextConfig, linear: Callable[..., Linear] | None = None) -> None:
+    Args:
+        config: sizes of the network.
+        linear: function that makes the integer layers; None makes a network that can be trained.
+        more_inputs: number of further embeddings that `look` gets for each position.
+    """
+
+    def __init__(
+        self, config: LatentContextConfig, linear: Callable[..., Linear] | None = None, more_inputs: int = 0
+    ) -> None:
         super().__init__()
         self.config = config
         self.integer = linear is not None
@@ -138,7 +151,7 @@ class LatentContextNetwork(nn.Module):
         used_taps = [min(config.taps[kind], len(taps(kind, 10**6))) for kind in range(KINDS)]
         # The last one is for the first pass, where only the level is known.
         self.first = nn.ModuleList(
-            make(embedding * (n + 1), width, n_biases=config.refinements, largest_input=LARGEST_WEIGHT)
+            make(embedding * (n + 1 + more_inputs), width, n_biases=config.refinements, largest_input=LARGEST_WEIGHT)
             for n in [*used_taps, 0]
         )
         self.blocks = nn.ModuleList(
@@ -162,7 +175,7 @@ class LatentContextNetwork(nn.Module):
                     head.weight_OI.mul_(0.5)
 
     def _signed(self, table: Tensor) -> Tensor:
-        return table if self.integer else round_to_units(table.clamp(-_LIMIT, _LIMIT))
+        return table if self.integer else signed_units(table)
 
     def _relu(self, x: Tensor) -> Tensor:
         return integer_relu(x) if self.integer else quantized_relu(x)
@@ -189,15 +202,20 @@ class LatentContextNetwork(nn.Module):
         offsets_D = torch.arange(self.config.channels, device=symbols_ND.device) * self.config.values
         return symbols_ND + offsets_D
 
-    def look(self, x_NI: Tensor, kind: int | None, refinement: int) -> Tensor:
+    def look(self, x_NI: Tensor, kind: int | None, refinement: int, added_NC: Tensor | None = None) -> Tensor:
         """Return the output (N, C) of the first layer of a kind of pass.
 
         Args:
-            x_NI: embeddings of the taps, followed by the embedding of the level.
+            x_NI: embeddings of the taps, followed by the embedding of the level and further embeddings.
             kind: kind of the pass; None for the first pass.
             refinement: number of the refinement of the pass.
+            added_NC: features that are added to the result, in its units.
         """
-        return self._relu(self.first[KINDS if kind is None else kind](x_NI, refinement))
+        sums_NC: Tensor = self.first[KINDS if kind is None else kind](x_NI, refinement)
+        if added_NC is not None:
+            # Rounded before the sum, which could need more than the 24 bits of a float32 otherwise.
+            sums_NC = (sums_NC.floor() if self.integer else round_to_units(sums_NC)) + added_NC
+        return self._relu(sums_NC)
 
     def features(self, h_NC: Tensor) -> Tensor:
         """Return the features (N, C) for the output of `look`, computed by the layers that all passes share."""
@@ -241,7 +259,13 @@ class LatentContextNetwork(nn.Module):
         self.embedding.copy_(tensors["embedding"].float() * unit)
         for i, table in enumerate(self.known):
             table.copy_(tensors[f"known.{i}"].float() * unit)
-        self.levels.copy_(torch.linalg.lstsq(self.get_buffer("interpolation_LA"), tensors["levels"] * unit).solution)
+        self.levels.copy_(anchors_of(self.get_buffer("interpolation_LA"), tensors["levels"] * unit))
+
+
+def anchors_of(interpolation_LA: Tensor, levels_LE: Tensor) -> Tensor:
+    """Return the values (A, E) of the anchors that come nearest to the values of all levels."""
+    anchors_AE: Tensor = torch.linalg.lstsq(interpolation_LA, levels_LE).solution
+    return anchors_AE
 
 
 def integer_network(config: LatentContextConfig, tensors: dict[str, Tensor]) -> LatentContextNetwork:

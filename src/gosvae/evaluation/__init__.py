@@ -1,8 +1,9 @@
 """Evaluation of codecs on images with an expert: numbers, tables, plots and pictures."""
 
+from gosvae.evaluation.evaluation import Evaluation, KeptImage
 from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.evaluation.results import load_evaluation, save_evaluation
-from gosvae.evaluation.rows import Evaluation, ImageRow, KeptImage, Provenance, Row
+from gosvae.evaluation.rows import ImageRow, Provenance, Row
 
 __all__ = [
     "CodecEntry",

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gosvae.errors import ConfigError, unknown_name
-from gosvae.evaluation.rows import Evaluation, Row
+from gosvae.evaluation.evaluation import Evaluation
+from gosvae.evaluation.rows import Row
 from gosvae.extras import needs
 
 MIN_POINTS = 4

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gosvae.errors import ConfigError, unknown_name
-from gosvae.evaluation.rows import Evaluation, Row
+from gosvae.evaluation.evaluation import Evaluation
+from gosvae.evaluation.rows import Row
 from gosvae.extras import needs
 
 if TYPE_CHECKING:

@@ -1,21 +1,13 @@
-"""Results of an evaluation: a row for each codec, a row for each image and codec, and the provenance."""
+"""Numbers of an evaluation: a row for each codec, a row for each image and codec, and the provenance."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from importlib import import_module
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import ConfigDict
 
-from gosvae.errors import MissingDependencyError
-from gosvae.tensors import ImageArray
 from gosvae.units import kib
-
-ClassMapArray = npt.NDArray[np.int16]
-"""Class map of an expert: the class of every pixel, (H, W)."""
 
 UNCOMPRESSED = "uncompressed"
 """Label of the reference row, the expert on the original images."""
@@ -45,6 +37,8 @@ class Row:
         class_iou: IoU of each class of the expert; None for a class in neither labels nor predictions.
         agreement_miou, agreement_low, agreement_high, agreement_accuracy, agreement_classes: the same values against
             the expert's maps of the originals.
+        tasks: agreement of further judges with their own results on the originals, by the names of the judge and of the
+            measure, such as `boxes AP50`.
         mse: mean squared error on the [0, 1] scale.
         psnr_db: mean PSNR of the images; infinite if one image is exact.
         lpips: mean perceptual distance; `Provenance.perceptual` names its network.
@@ -93,6 +87,7 @@ class Row:
     damaged_images: int = 0
     lost_images: int = 0
     concealed_share: float | None = None
+    tasks: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def total_kib(self) -> float | None:
@@ -111,7 +106,8 @@ class ImageRow:
 
     Attributes:
         agreement_accuracy: share of pixels where the expert sees the same class as on the original.
-        agreement_miou: mean IoU with the expert's map of the original, over the classes of this image alone.
+        agreement_miou: mean IoU with the expert's map of the original, over the classes of this image alone; both are
+            None without a segmentation network.
         mse, psnr_db, lpips: distortion; None if the codec sends a class map and no picture.
     """
 
@@ -123,8 +119,8 @@ class ImageRow:
     width: int
     total_bytes: int
     payload_bytes: int
-    agreement_accuracy: float
-    agreement_miou: float
+    agreement_accuracy: float | None
+    agreement_miou: float | None
     mse: float | None
     psnr_db: float | None
     lpips: float | None
@@ -144,6 +140,7 @@ class Provenance:
             arrive whole.
         skipped: messages of the images that could not be read and are left out of all results.
         shots: number of shots that the images belong to; None in results of versions that did not count them.
+        judges: fingerprints of further experts, by name and task such as `boxes (detection)`.
     """
 
     dataset: str
@@ -162,84 +159,4 @@ class Provenance:
     channel: str | None = None
     skipped: tuple[str, ...] = ()
     shots: int | None = None
-
-
-@dataclass(frozen=True, repr=False)
-class Reconstruction:
-    """Reconstruction of an image by one codec, with the expert's map of it."""
-
-    label: str
-    image_uint8_HW3: ImageArray
-    class_map_HW: ClassMapArray
-    row: ImageRow
-
-    def __repr__(self) -> str:
-        return f"Reconstruction({self.label!r}, {self.row.image!r}, {self.row.total_bytes} bytes)"
-
-
-@dataclass(frozen=True, repr=False)
-class KeptImage:
-    """An original that is kept for pictures, with its reconstructions in the order of the codecs."""
-
-    name: str
-    image_uint8_HW3: ImageArray
-    class_map_HW: ClassMapArray
-    reconstructions: tuple[Reconstruction, ...]
-
-    def __repr__(self) -> str:
-        return f"KeptImage({self.name!r}, {len(self.reconstructions)} reconstructions)"
-
-
-@dataclass(frozen=True, repr=False)
-class Evaluation:
-    """Result of an evaluation.
-
-    Attributes:
-        provenance: data, expert, versions and hardware.
-        rows: uncompressed reference, then one row for each codec entry.
-        images: one row for each image and codec, sorted by image, then in the order of the entries.
-        kept: pixels for pictures, which are not saved.
-    """
-
-    provenance: Provenance
-    rows: tuple[Row, ...]
-    images: tuple[ImageRow, ...]
-    kept: tuple[KeptImage, ...] = ()
-
-    def __repr__(self) -> str:
-        codecs = ", ".join(repr(row.label) for row in self.rows[1:4]) + (", ..." if len(self.rows) > 4 else "")
-        return f"Evaluation({self.provenance.dataset!r}, {self.provenance.image_count} images, codecs: {codecs})"
-
-    def _repr_html_(self) -> str:
-        """Return the table for a notebook."""
-        tables = import_module("gosvae.evaluation.tables")  # tables are made of rows: imported when one is shown
-        shown: str = tables.html_table(self)
-        return shown
-
-    def to_frame(self, *, images: bool = False) -> Any:
-        """Return the rows as a pandas data frame, one line for each codec, or for each image and codec.
-
-        Args:
-            images: whether to return the rows of single images.
-
-        Raises:
-            MissingDependencyError: pandas is not installed.
-        """
-        try:
-            pandas = import_module("pandas")
-        except ImportError:
-            raise MissingDependencyError("to_frame needs pandas, which is not installed: pip install pandas") from None
-        rows: tuple[Row, ...] | tuple[ImageRow, ...] = self.images if images else self.rows
-        return pandas.DataFrame([asdict(row) for row in rows])
-
-    @property
-    def reference(self) -> Row:
-        """Row of the expert on the originals."""
-        return self.rows[0]
-
-    def curves(self) -> dict[str, tuple[Row, ...]]:
-        """Return the rows of each curve by rising bytes; a row without a curve is a curve of its own."""
-        grouped: dict[str, list[Row]] = {}
-        for row in self.rows[1:]:
-            grouped.setdefault(row.curve or row.label, []).append(row)
-        return {name: tuple(sorted(rows, key=lambda r: r.total_bytes or 0.0)) for name, rows in grouped.items()}
+    judges: dict[str, str] = field(default_factory=dict)

@@ -47,6 +47,7 @@ class Frame:
         deadline_ms: greatest age of the frame when its turn comes; 0 leaves it to the engine. The shorter of both
             deadlines counts.
         original: the picture as an image file, for people; empty if none was sent.
+        patient: whether the sender waits for the answer however long it takes; the same for all frames of a sender.
         arrived_s: time of arrival on the clock of `time.monotonic`.
     """
 
@@ -57,6 +58,7 @@ class Frame:
     coding: ClassMapCoding = "zlib"
     deadline_ms: float = 0.0
     original: bytes = b""
+    patient: bool = False
     arrived_s: float = field(default_factory=time.monotonic)
 
     @property

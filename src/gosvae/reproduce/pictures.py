@@ -18,8 +18,8 @@ from gosvae.datasets.base import Dataset
 from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import GosvaeError
+from gosvae.evaluation.evaluation import KeptImage
 from gosvae.evaluation.protocol import CodecEntry, evaluate
-from gosvae.evaluation.rows import KeptImage
 from gosvae.files import json_bytes, write_together
 from gosvae.reproduce.plan import RowPlan
 from gosvae.reproduce.runner import Runner
@@ -155,6 +155,8 @@ def _write(folder: Path, kept: Sequence[KeptImage]) -> list[dict[str, Any]]:
     files, index = {}, []
     for i, image in enumerate(kept):
         made = image.reconstructions[0]
+        assert image.class_map_HW is not None  # its expert segments
+        assert made.class_map_HW is not None
         files[folder / f"{i}-original.png"] = _png(image.image_uint8_HW3)
         files[folder / f"{i}-original-map.png"] = _png(image.class_map_HW.astype(np.uint8))
         files[folder / f"{i}.png"] = _png(made.image_uint8_HW3)

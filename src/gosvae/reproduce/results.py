@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gosvae.evaluation.rows import Evaluation, Row
+from gosvae.evaluation.evaluation import Evaluation
+from gosvae.evaluation.rows import Row
 from gosvae.reproduce.paper import PaperNumbers, paper_numbers
 from gosvae.reproduce.plan import RowPlan
 from gosvae.reproduce.records import RowRecord

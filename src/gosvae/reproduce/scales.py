@@ -85,10 +85,8 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
                 }
             ),
             sentence=(
-                "Every learned row has the same number of optimiser steps; the residual models, VQ-GAN and GESCO are "
-                "smaller than the paper's, and GESCO samples in 15 steps (guidance 1.5) where the paper takes 100. "
-                "Dead codes of the VQ rows are first revived after 173 steps (VQ-GAN 68), in Fig. 4 after 19: for "
-                "much of such a short training, only a part of the codebook is in use."
+                "At this scale the residual models, VQ-GAN and GESCO are smaller than the paper's, and GESCO samples "
+                "in 15 steps (guidance 1.5) where the paper takes 100."
             ),
         ),
         "gpu": Scale(
@@ -101,7 +99,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
             sweep_images=None,
             histogram_pixels=60_000_000,
             changes=MappingProxyType({}),
-            sentence="Every learned row has the same number of optimiser steps; networks have the paper's sizes.",
+            sentence="At this scale networks have the paper's sizes.",
         ),
         "paper": Scale(
             name="paper",
@@ -113,7 +111,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
             sweep_images=None,
             histogram_pixels=60_000_000,
             changes=MappingProxyType(dict.fromkeys(_REVIVING.split(), _NO_REVIVAL)),
-            sentence="Networks and epochs are the paper's; batch (8 images) and learning rates are ours.",
+            sentence="At this scale networks and epochs are the paper's; batch and learning rates are ours.",
         ),
     }
 )

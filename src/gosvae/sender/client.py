@@ -79,6 +79,7 @@ class LinkClient:
         name: str = "",
         coding: ClassMapCoding = "zlib",
         fingerprint: bytes = b"",
+        patient: bool = False,
         tls: ClientTls | None = None,
         token: str | None = None,
         timeout_s: float = 10.0,
@@ -92,6 +93,8 @@ class LinkClient:
             name: name of the sender, for people.
             coding: coding of the class maps in answers.
             fingerprint: fingerprint of the sender's codec, 8 bytes; if it is empty, the receiver checks nothing.
+            patient: whether the sender waits for the answer to every frame. The receiver then reads its frames no
+                faster than it works, and drops none for its age or for newer ones.
             tls: certificates; None sends without encryption.
             token: token of the receiver. It is sent over TLS or to this machine only, unless `insecure`.
             timeout_s: seconds that the connection and the introduction may take.
@@ -126,7 +129,7 @@ class LinkClient:
         metadata = [("authorization", f"Bearer {token}")] if token is not None else None
         call = channel.stream_stream(METHOD)(metadata=metadata)
         ending = _Ending(call)
-        hello = pb().Hello(name=name, coding=coding_number(coding), codec_fingerprint=fingerprint)
+        hello = pb().Hello(name=name, coding=coding_number(coding), codec_fingerprint=fingerprint, patient=patient)
         try:
             async with asyncio.timeout(timeout_s):
                 await call.write(pb().FromSender(hello=hello).SerializeToString())

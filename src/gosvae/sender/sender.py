@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from gosvae.sender.target import SenderCounters, Target
 from gosvae.sender.transmitter import Transmitter
 from gosvae.sender.udp import UdpSender
 from gosvae.tensors import ImageArray
+
+ROOM_PAUSE_S = 0.1
+"""Seconds after which a picture for which the rate has no room is tried again."""
 
 
 class UdpTarget(Target):
@@ -83,6 +87,7 @@ async def send_pictures(
     *,
     fps: float | None,
     stop: asyncio.Event,
+    patient: bool = False,
 ) -> None:
     """Code and send pictures until there are no more, or until `stop` is set; then wait for the answers.
 
@@ -92,6 +97,7 @@ async def send_pictures(
         target: destination of the frames.
         fps: greatest number of pictures a second; None sends them as fast as they come.
         stop: event that ends the sending.
+        patient: whether a picture for which the rate has no room waits; otherwise it is skipped.
 
     Raises:
         ImageError, LinkError: as in the source and the target.
@@ -111,9 +117,14 @@ async def send_pictures(
             if fps is not None:
                 await asyncio.wait((stopping,), timeout=max(0.0, due_s - loop.time()))
                 due_s = max(due_s, loop.time() - 1 / fps) + 1 / fps  # what is late is caught up by one at most
-            began_s = time.monotonic()
-            stream = await loop.run_in_executor(coder, transmitter.code, picture, began_s, target.room)
-            target.counters.coding_ms.append(1000.0 * (time.monotonic() - began_s))
+            code = partial(transmitter.code, picture, room=target.room, patient=patient)
+            while True:
+                began_s = time.monotonic()
+                stream = await loop.run_in_executor(coder, code, began_s)
+                target.counters.coding_ms.append(1000.0 * (time.monotonic() - began_s))
+                if stream is not None or not patient or stop.is_set():
+                    break
+                await asyncio.wait((stopping,), timeout=ROOM_PAUSE_S)
             if stream is not None:
                 await _send(target, transmitter, number, stream, picture)
                 number += 1

@@ -85,22 +85,28 @@ class Transmitter:
         self.counters = TransmitterCounters()
         self._bucket = None if kbps is None else LeakyBucket(kbps, first_s=1 / fps)
 
-    def code(self, image_uint8_HW3: ImageArray, now_s: float, room: Callable[[float], int] = int) -> bytes | None:
+    def code(
+        self,
+        image_uint8_HW3: ImageArray,
+        now_s: float,
+        room: Callable[[float], int] = int,
+        *,
+        patient: bool = False,
+    ) -> bytes | None:
         """Return the stream of a picture; None if the rate has no room for it.
 
         Args:
             image_uint8_HW3: the picture, uint8 (H, W, 3).
             now_s: time on a clock that never goes back.
             room: function from a number of bytes on the link to the number of bytes of stream that fit into them.
+            patient: whether the caller tries again with a picture without room, which then does not count as skipped.
 
         Raises:
             ShapeError, ImageError: as in the codec's `compress`.
         """
         stream = self._code(image_uint8_HW3, now_s, room)
-        if stream is None:
-            self.counters.skipped += 1
-        else:
-            self.counters.coded += 1
+        self.counters.coded += stream is not None
+        self.counters.skipped += stream is None and not patient
         return stream
 
     def _code(self, image_uint8_HW3: ImageArray, now_s: float, room: Callable[[float], int]) -> bytes | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, loa
 from gosvae.config import Config, to_tree
 from gosvae.datasets.base import Dataset
 from gosvae.errors import ConfigError
-from gosvae.experts.base import Expert
+from gosvae.experts.base import TaskExpert
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.tensors import ImageArray
 from gosvae.training.judges import FEATURES, IMITATION
 from gosvae.training.machine.config import RunConfig, StageConfig, Stages
 from gosvae.training.machine.fit import StageResult, fit
 from gosvae.training.machine.loop import Outcome
-from gosvae.training.machine.provenance import provenance
+from gosvae.training.machine.provenance import earlier_runs, provenance
 from gosvae.training.machine.task import TrainingTask
 
 _SNAPSHOT_PIXELS = 2_000_000
@@ -59,7 +59,7 @@ class TrainableRecipe(Config, ABC):
         """Whether the training needs an expert."""
         return bool(self.wanted_terms & {*IMITATION, FEATURES})
 
-    def for_expert(self, expert: Expert | None) -> TrainableRecipe:
+    def for_expert(self, expert: TaskExpert | None) -> TrainableRecipe:
         """Return the recipe with values that its model takes from the expert, such as the number of classes."""
         del expert
         return self
@@ -87,7 +87,7 @@ class TrainableRecipe(Config, ABC):
         """Return the network to train, newly initialised from PyTorch's global generator."""
 
     @abstractmethod
-    def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
+    def task(self, network: nn.Module, expert: TaskExpert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
         """Return the task of a network that `network` returned."""
 
     @abstractmethod
@@ -113,14 +113,16 @@ class CodecTraining:
         expert: frozen expert, or None where no term needs one.
         perceptual: perceptual distance of the term `lpips`, or None.
         init: checkpoint folder of a codec to start from, or None.
+        earlier_runs: runs that made that codec; see the function of this name.
     """
 
     recipe: TrainableRecipe
     seen: Dataset
     used: Dataset
-    expert: Expert | None
+    expert: TaskExpert | None
     perceptual: PerceptualLoss | None
     init: Path | None
+    earlier_runs: Sequence[Mapping[str, Any]] = ()
 
     @property
     def stages(self) -> tuple[StageConfig, ...]:
@@ -174,6 +176,7 @@ class CodecTraining:
             expert=None if expert is None else {"name": expert.info.name, "fingerprint": expert.fingerprint()},
             perceptual=None if self.perceptual is None else self.perceptual.name,
             init=None if self.init is None else self.init.name,
+            earlier_runs=self.earlier_runs,
         )
         for folder in result.folders:
             save_codec(folder, replace(finished, provenance=notes))
@@ -183,7 +186,7 @@ def train_codec(
     recipe: TrainableRecipe,
     seen: Dataset,
     used: Dataset,
-    expert: Expert | None,
+    expert: TaskExpert | None,
     perceptual: PerceptualLoss | None,
     run: RunConfig,
     folder: Path,
@@ -212,5 +215,6 @@ def train_codec(
             f"recipe {recipe.name!r} has an LPIPS term: give a perceptual distance and the folder of its weights",
             argument="weights",
         )
-    training = CodecTraining(recipe.for_expert(expert), seen, used, expert, perceptual, init)
+    runs = [] if init is None else earlier_runs(load_codec_checkpoint(init).provenance)
+    training = CodecTraining(recipe.for_expert(expert), seen, used, expert, perceptual, init, runs)
     return fit(training, run, folder, max_minutes=max_minutes, progress=progress, tell=tell)

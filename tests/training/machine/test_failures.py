@@ -90,7 +90,11 @@ def test_a_start_from_another_codec(tmp_path: Path) -> None:
     train(tmp_path / "first", recipe(steps=(2, 1)))
     train(tmp_path / "second", recipe(steps=(2, 1)), init=tmp_path / "first")
     assert losses(tmp_path / "second")[0]["mse"] < losses(tmp_path / "first")[0]["mse"]
-    assert load_codec_checkpoint(tmp_path / "second").provenance["init"] == "first"
+    notes = load_codec_checkpoint(tmp_path / "second").provenance
+    assert notes["init"] == "first"
+    (earlier,) = notes["earlier_runs"]
+    assert earlier["stages"] == {"pixels": 2, "imitation": 1}
+    assert (earlier["recipe"], earlier["init"], earlier["images"]) == (recipe().name, None, notes["images"])
     with pytest.raises(ConfigError, match=r"train with the same model settings"):
         train(tmp_path / "third", recipe("fsq"), init=tmp_path / "first")
     with pytest.raises(CheckpointError, match=r"is .* a checkpoint folder"):

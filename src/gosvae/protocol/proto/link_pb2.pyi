@@ -52,14 +52,16 @@ class FromSender(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("name", "coding", "codec_fingerprint")
+    __slots__ = ("name", "coding", "codec_fingerprint", "patient")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CODING_FIELD_NUMBER: _ClassVar[int]
     CODEC_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    PATIENT_FIELD_NUMBER: _ClassVar[int]
     name: str
     coding: ClassMapCoding
     codec_fingerprint: bytes
-    def __init__(self, name: _Optional[str] = ..., coding: _Optional[_Union[ClassMapCoding, str]] = ..., codec_fingerprint: _Optional[bytes] = ...) -> None: ...
+    patient: bool
+    def __init__(self, name: _Optional[str] = ..., coding: _Optional[_Union[ClassMapCoding, str]] = ..., codec_fingerprint: _Optional[bytes] = ..., patient: _Optional[bool] = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("number", "stream", "deadline_ms", "round_trip_ms", "original")

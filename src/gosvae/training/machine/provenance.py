@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,25 @@ def data_hash(dataset: Dataset, most: int = 16) -> str:
         if sample.labels_uint8_HW is not None:
             digest.update(sample.labels_uint8_HW.tobytes())
     return digest.hexdigest()
+
+
+_OF_EARLIER_RUNS = ("stages", "minutes_of_stage", "hardware", "dataset", "images", "revision", "date", "init")
+
+
+def earlier_runs(start: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the runs that made a codec, the first one first, as far as its provenance has them.
+
+    Args:
+        start: provenance of the codec that a training starts from.
+
+    Returns:
+        A mapping for each run, with the name of its recipe and those values of its provenance that say how long, on
+        what and with what it was trained.
+    """
+    recipe = start.get("recipe")
+    latest = {"recipe": recipe.get("name") if isinstance(recipe, dict) else None}
+    latest |= {key: start[key] for key in _OF_EARLIER_RUNS if key in start}
+    return [*start.get("earlier_runs", []), latest]
 
 
 def provenance(dataset: Dataset, **more: Any) -> dict[str, Any]:

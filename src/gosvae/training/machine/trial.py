@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from gosvae.datasets.loader import TrainingBatches
+from gosvae.datasets.loader import Batch
 from gosvae.errors import DatasetError, GosvaeError, ImageError, TrainingError
 from gosvae.training.machine.config import RunConfig, StageConfig
 from gosvae.training.machine.stage import StageInProgress
@@ -18,7 +18,18 @@ from gosvae.training.machine.task import TrainingTask
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-BatchesOf = Callable[[StageConfig, int, int], TrainingBatches]
+
+class Batches(Protocol):
+    """Batches of a stage that can start at any step, such as `TrainingBatches`."""
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of one step."""
+
+    def stream(self, start_step: int) -> Iterator[Batch]:
+        """Yield the batches of the steps `start_step`, `start_step + 1`, ... without end."""
+
+
+BatchesOf = Callable[[StageConfig, int, int], Batches]
 """Function from (stage, rank, world size) to the batches of the stage."""
 
 _LONG_SECONDS = 2.0

@@ -1,0 +1,170 @@
+"""Coding of one frame of a sequence: its symbols become payloads, given the memory of a reference or alone.
+
+Axis legend: D latent channels, h and w latent positions, V values of a symbol.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gosvae.bitstream import SliceLayout
+from gosvae.codecs.latent import SymbolArray
+from gosvae.codecs.sequence.format import FrameHeader, Mode, checksum, pack_slices, unpack_slices
+from gosvae.codecs.slices import GridPart, grid_parts, slice_count
+from gosvae.codecs.temporal_model import TemporalModel
+from gosvae.codecs.variable import VariableRateCodec, assigned, stacked
+from gosvae.entropy.base import EntropyModel
+from gosvae.entropy.coder import decode_indices, encode_indices
+from gosvae.entropy.latent_network import LEVELS
+from gosvae.entropy.temporal import Memory, TemporalContextModel, TemporalTables
+from gosvae.entropy.temporal_network import integer_temporal_network
+from gosvae.errors import BitstreamError
+
+STIFFNESS = (24.0, 6.0)
+"""Stiffness of the assignment (see `gosvae.codecs.variable.STIFFNESS`) at the lowest and at the highest level."""
+_KEPT = 0.75
+"""Distance, in steps of the quantizer, up to which the first guess of a symbol is that of the reference."""
+
+
+@dataclass(frozen=True)
+class CodedFrame:
+    """A frame that is coded.
+
+    Attributes:
+        header: header of the frame.
+        data: bytes of the frame.
+        memory: its latent, as a reference of later frames.
+    """
+
+    header: FrameHeader
+    data: bytes
+    memory: Memory
+
+
+class FrameCoder:
+    """Coder of the frames of one session, for both directions; it keeps no state.
+
+    Args:
+        codec: codec of the transforms.
+        model: temporal model of the codec.
+        slices: number of slices of a frame; small grids have fewer.
+        layout: positions of a slice.
+        grid_hw: numbers of rows and columns of latent positions.
+    """
+
+    def __init__(
+        self, codec: VariableRateCodec, model: TemporalModel, slices: int, layout: SliceLayout, grid_hw: tuple[int, int]
+    ) -> None:
+        self._codec, self._config = codec, codec.config.context
+        self._network = integer_temporal_network(model.card.model, model.tensors).to(codec.device)
+        self._counts = model.counts.numpy()
+        self._grid_hw = grid_hw
+        self._parts: list[GridPart] = grid_parts(grid_hw, slice_count(grid_hw, slices, layout), layout)
+
+    def models(self, mode: Mode, level: int, activity: int, reference: Memory | None) -> list[EntropyModel]:
+        """Return the entropy model of each slice.
+
+        Args:
+            mode: how the symbols are coded; not `UNCHANGED`.
+            level: level of the frame.
+            activity: class of activity.
+            reference: memory of the reference; None for an intra frame.
+        """
+        if mode is Mode.INTRA or reference is None:
+            return [self._codec.coder.entropy_model(level) for _ in self._parts]
+        memories = [reference if len(self._parts) == 1 else reference.part(part) for part in self._parts]
+        if mode is Mode.TABLES:
+            return [TemporalTables(self._config, self._counts, level, memory, activity) for memory in memories]
+        return [TemporalContextModel(self._network, level, memory, activity) for memory in memories]
+
+    def activity(self, symbols: SymbolArray, level: int, reference: Memory) -> int:
+        """Return the class of activity of a frame's symbols (D, h, w) at a level."""
+        return reference.activity(symbols, self._config.groups_at(level) * self._config.group)
+
+    def payload(self, symbols: SymbolArray, models: list[EntropyModel]) -> bytes:
+        """Return the payload of symbols (D, h, w)."""
+        parts = zip(models, self._parts, strict=True)
+        return pack_slices([encode_indices(model, stacked(symbols[:, *part])) for model, part in parts])
+
+    def assign(self, latent_1Dhw: Tensor, level: int, reference: Memory, searches: int, scale: float) -> SymbolArray:
+        """Return the symbols (D, h, w) of a latent that the temporal model finds cheap.
+
+        The first guess keeps the symbols of the reference where they are near; then each value takes the cheaper of the
+        two integers around it, `searches` times.
+
+        Args:
+            latent_1Dhw: output of the encoder network.
+            level: level of the frame.
+            reference: memory of the reference.
+            searches: number of searches.
+            scale: factor of the stiffness.
+        """
+        level_1 = torch.tensor([level], device=latent_1Dhw.device)
+        y_1Dhw = self._codec.model.scaled(latent_1Dhw, level_1)
+        shifted = (y_1Dhw[0] + self._config.bound).cpu().numpy()
+        symbols: SymbolArray = np.rint(shifted).astype(np.int64)
+        if reference.level == level:
+            symbols = np.where(np.abs(shifted - reference.symbols) <= _KEPT, reference.symbols, symbols).astype(
+                np.int64
+            )
+        low, high = STIFFNESS
+        stiffness = scale * low * (high / low) ** (level / (LEVELS - 1))
+        for _ in range(searches):
+            activity = self.activity(symbols, level, reference)
+            found = np.empty_like(symbols)
+            for model, part in zip(self.models(Mode.NETWORK, level, activity, reference), self._parts, strict=True):
+                assert isinstance(model, TemporalContextModel)
+                values = shifted[:, *part]
+                bits = model.bits_of_values(stacked(symbols[:, *part]))
+                found[:, *part] = assigned(values, bits.reshape(*values.shape, -1), stiffness)
+            symbols = found
+        return symbols
+
+    def encode_intra(self, symbols: SymbolArray, level: int, number: int) -> CodedFrame:
+        """Return a frame that depends on no other."""
+        header = FrameHeader(number, Mode.INTRA, level)
+        payload = self.payload(symbols, self.models(Mode.INTRA, level, 0, None))
+        return self._coded(header, payload, symbols, level, None)
+
+    def encode(
+        self, symbols: SymbolArray, level: int, number: int, reference: Memory, distance: int, *, tables: bool
+    ) -> CodedFrame:
+        """Return a frame that depends on a reference; `tables` takes the tables in place of the network."""
+        if level == reference.level and np.array_equal(symbols, reference.symbols):
+            return self._coded(FrameHeader(number, Mode.UNCHANGED, None, distance), b"", symbols, level, reference)
+        activity = self.activity(symbols, level, reference)
+        mode = Mode.TABLES if tables else Mode.NETWORK
+        payload = self.payload(symbols, self.models(mode, level, activity, reference))
+        header = FrameHeader(number, mode, None if level == reference.level else level, distance, activity)
+        return self._coded(header, payload, symbols, level, reference)
+
+    def _coded(
+        self, header: FrameHeader, payload: bytes, symbols: SymbolArray, level: int, reference: Memory | None
+    ) -> CodedFrame:
+        body = header.pack() + payload
+        data = body + checksum(body, 0 if reference is None else reference.checksum)
+        return CodedFrame(header, data, Memory.after(symbols, level, reference))
+
+    def decode(self, header: FrameHeader, payload: bytes, reference: Memory | None) -> Memory:
+        """Return the memory of a frame; its symbols are those that were coded.
+
+        Raises:
+            BitstreamError: no encoder makes this payload.
+        """
+        if header.mode is Mode.UNCHANGED:
+            if payload or reference is None:
+                raise BitstreamError("damaged: a frame without changes has a payload")
+            return Memory.after(reference.symbols, reference.level, reference)
+        level = header.level if header.level is not None else reference.level if reference is not None else 0
+        models = self.models(header.mode, level, header.activity, reference)
+        channels, (height, width) = self._config.channels, self._grid_hw
+        symbols = np.zeros((channels, height, width), np.int64)
+        parts = unpack_slices(payload, len(self._parts))
+        for model, part, data in zip(models, self._parts, parts, strict=True):
+            h, w = symbols[0][part].shape
+            symbols[:, *part] = decode_indices(model, data, (channels * h, w)).reshape(channels, h, w)
+        return Memory.after(symbols, level, reference)

@@ -1,0 +1,87 @@
+"""Rate of a sequence: which frames of a source are sent, and at which level, for a number of kbit a second.
+
+Few frames at a high level give better maps than many at a low one, and older ones.
+"""
+
+from __future__ import annotations
+
+from gosvae.entropy.latent_network import LEVELS
+from gosvae.errors import ConfigError
+
+GOOD_LEVEL = 64
+"""Level that is reached by sending fewer frames before more of them are sent."""
+BEST_LEVEL = 160
+"""Level above which more frames are sent, until all of them are."""
+_STEP = 12
+"""Levels from one try to the next."""
+_PATIENCE = 4
+"""Number of frames between two changes: a change of level costs bytes of its own."""
+_SLACK = (0.75, 1.05)
+"""Shares of the rate between which nothing is changed."""
+
+
+class RateControl:
+    """Controller of frame rate and level.
+
+    Args:
+        kbps: kilobits (1000 bits) a second.
+        frames_per_second: rate of the source.
+        max_age_ms: longest time from one frame that is sent to the next.
+        level: level at the beginning.
+
+    Attributes:
+        level: level of the next frame.
+        every: number of frames of the source for each one that is sent.
+
+    Raises:
+        ConfigError: a rate or an age that is not positive.
+    """
+
+    def __init__(self, kbps: float, frames_per_second: float, max_age_ms: float, level: int = 0) -> None:
+        if kbps <= 0 or frames_per_second <= 0:
+            raise ConfigError(f"{kbps} kbit/s at {frames_per_second} frames a second: expected more than 0")
+        if max_age_ms <= 0:
+            raise ConfigError(f"a map of at most {max_age_ms} ms: expected more than 0", argument="max_age_ms")
+        self._bytes_of_slot = kbps * 125.0 / frames_per_second
+        self._most = max(1, int(max_age_ms * frames_per_second / 1000.0 + 1e-6))
+        self.level, self.every = level, self._most
+        self._debt = 0.0
+        self._waited = self._most
+        self._since = 0
+        self._mean: float | None = None
+
+    def wants(self) -> bool:
+        """Return whether the next frame of the source is sent. Called once for each of them."""
+        self._debt = max(self._debt - self._bytes_of_slot, -self._bytes_of_slot)
+        self._waited += 1
+        # A large frame, such as a key frame, is paid for by the frames after it, as long as the map does not get older.
+        if self._waited < self.every or (self._debt > 0 and self._waited < self._most):
+            return False
+        self._waited = 0
+        return True
+
+    def sent(self, n_bytes: int, *, key: bool) -> None:
+        """Tell the size of the frame that was sent; that of a key frame says nothing of the next ones."""
+        self._debt += n_bytes
+        if key:
+            return
+        self._mean = n_bytes if self._mean is None else 0.7 * self._mean + 0.3 * n_bytes
+        self._since += 1
+        share = self._mean / (self._bytes_of_slot * self.every)
+        if share > _SLACK[1] and (self._since >= _PATIENCE or share > 2.0):
+            self._change(1)
+        elif share < _SLACK[0] and self._since >= _PATIENCE:
+            self._change(-1)
+
+    def _change(self, direction: int) -> None:
+        """Take fewer bytes (1) or more (-1)."""
+        self._since, self._mean = 0, None
+        if direction > 0:
+            if self.every < self._most and self.level <= BEST_LEVEL:
+                self.every += 1
+            else:
+                self.level = max(0, self.level - _STEP)
+        elif self.level < (GOOD_LEVEL if self.every < self._most else BEST_LEVEL) or self.every == 1:
+            self.level = min(LEVELS - 1, self.level + _STEP)
+        else:
+            self.every -= 1

@@ -1,0 +1,110 @@
+"""The temporal model of a variable-rate codec on disk: `temporal.json` and `temporal.safetensors` beside the codec.
+
+It is not part of the fingerprint of the codec, so that streams of pictures stay as they are; sequences name both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from gosvae.codecs.checkpoint import read_json
+from gosvae.config import Config, parse, to_tree
+from gosvae.entropy.base import MARK_BYTES, weights_digest
+from gosvae.entropy.temporal_network import TemporalConfig
+from gosvae.errors import CheckpointError
+from gosvae.files import json_bytes, write_together
+
+COUNTS_KEY = "tables.counts"
+"""Name of the counts of `TemporalTables` among the tensors."""
+_JSON, _TENSORS = "temporal.json", "temporal.safetensors"
+
+
+class TemporalCard(Config):
+    """Contents of `temporal.json` without the provenance.
+
+    Attributes:
+        codec: fingerprint of the codec that the model belongs to, in hexadecimal.
+        model: sizes of the network.
+    """
+
+    schema_version: Literal[1] = 1
+    codec: str
+    model: TemporalConfig
+
+
+@dataclass(frozen=True)
+class TemporalModel:
+    """A temporal model as it lies on disk.
+
+    Attributes:
+        card: codec and sizes.
+        tensors: integers of the network by name, see `TemporalContextNetwork.freeze`.
+        counts: counts of `TemporalTables`, int32.
+        provenance: revision, versions, data and steps; free form.
+    """
+
+    card: TemporalCard
+    tensors: Mapping[str, Tensor]
+    counts: Tensor
+    provenance: Mapping[str, Any]
+
+    @property
+    def mark(self) -> bytes:
+        """The mark of the model in sequences, 4 bytes: the beginning of the SHA-256 over sizes and integers."""
+        return weights_digest(self.card.model, {**self.tensors, COUNTS_KEY: self.counts})[:MARK_BYTES]
+
+
+def has_temporal_model(folder: Path) -> bool:
+    """Return whether a codec's folder holds a temporal model."""
+    return (folder / _JSON).is_file()
+
+
+def save_temporal_model(folder: Path, model: TemporalModel) -> None:
+    """Write a temporal model; its files are replaced together.
+
+    Raises:
+        WriteError: there is no space or no permission; existing files are intact.
+    """
+    tensors = {name: value.cpu().contiguous() for name, value in model.tensors.items()}
+    tree = {**to_tree(model.card), "provenance": dict(model.provenance)}
+    write_together({folder / _TENSORS: save({**tensors, COUNTS_KEY: model.counts}), folder / _JSON: json_bytes(tree)})
+
+
+def load_temporal_model(folder: Path, fingerprint: bytes) -> TemporalModel:
+    """Read the temporal model in a codec's folder.
+
+    Args:
+        folder: folder of the codec.
+        fingerprint: SHA-256 of the codec.
+
+    Raises:
+        CheckpointError: there is no temporal model, it is damaged, or it belongs to another codec.
+        ConfigError: `temporal.json` has unknown keys or impossible values.
+    """
+    if not has_temporal_model(folder):
+        raise CheckpointError(f"{folder} has no temporal model, which sequences need: train one, or take another codec")
+    tree = read_json(folder / _JSON)
+    if not isinstance(tree, dict):
+        raise CheckpointError(f"{folder / _JSON} is damaged: expected keys and values")
+    provenance = tree.pop("provenance", {})
+    card = parse(TemporalCard, tree, source=str(folder / _JSON), stored=True)
+    if card.codec != fingerprint.hex():
+        raise CheckpointError(f"the temporal model in {folder} belongs to another codec: train it again for this one")
+    try:
+        tensors: dict[str, Tensor] = load_file(folder / _TENSORS)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {folder / _TENSORS}: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder / _TENSORS} is damaged: {error}") from None
+    counts = tensors.pop(COUNTS_KEY, None)
+    if counts is None or counts.dtype != torch.int32:
+        raise CheckpointError(f"{folder / _TENSORS} has no table {COUNTS_KEY!r}: damaged")
+    return TemporalModel(card, tensors, counts, provenance)

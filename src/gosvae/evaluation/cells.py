@@ -1,0 +1,143 @@
+"""Texts of the tables of an evaluation: cells, caption, and the table in HTML."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from gosvae.evaluation.rows import FID_NETWORK, Provenance, Row
+from gosvae.evaluation.shots import COVERAGE, FEWEST_SHOTS
+from gosvae.units import kib
+
+_EMPTY = "-"
+
+
+def html_table(provenance: Provenance, rows: Sequence[Row], *, details: bool = False) -> str:
+    """Return an HTML table with its caption below, as notebooks show it."""
+
+    def line(texts: Sequence[str], tag: str) -> str:
+        first, *numbers = (html.escape(text) for text in texts)
+        aligned = "".join(f'<{tag} style="text-align:right">{cell}</{tag}>' for cell in numbers)
+        return f'<tr><{tag} style="text-align:left">{first}</{tag}>{aligned}</tr>'
+
+    header, *lines = cells(provenance, rows, details=details)
+    body = "".join(line(texts, "td") for texts in lines)
+    note = html.escape(caption(provenance, rows, details=details))
+    return f"<table><thead>{line(header, 'th')}</thead><tbody>{body}</tbody></table><p>{note}</p>"
+
+
+def caption(provenance: Provenance, rows: Sequence[Row], *, details: bool = False) -> str:
+    """Return the caption of a table in one line: images, expert, and how bytes and classes are counted."""
+    source, reference, network = provenance, rows[0], _frechet_network(rows)
+    plural = "image" if source.image_count == 1 else "images"
+    parts = [
+        f"{source.dataset}, {source.image_count} {plural} of {source.geometry} pixels; expert: {source.expert}",
+        "KiB (1024 bytes) and bpp: mean of complete files, headers included"
+        if source.channel is None
+        else "KiB (1024 bytes) and bpp: mean bytes on the air, packet headers and repair packets included",
+    ]
+    if source.skipped:
+        parts.append(f"left out because they cannot be read: {len(source.skipped)}")
+    if source.channel is not None:
+        parts.append(
+            f"channel: {source.channel}; damaged: images that did not arrive whole, lost: of these, those of which "
+            "nothing could be decoded"
+        )
+    if reference.miou_classes is not None:
+        parts.append(f"mIoU: one confusion matrix over all images, {reference.miou_classes} classes, void ignored")
+    if reference.agreement_miou is not None:
+        parts.append("agreement: the same mIoU against the expert's own map of the original")
+    if source.judges:
+        parts.append(f"{', '.join(source.judges)}: against the judge's own results on the original")
+    parts.extend(_interval_note(provenance.shots))
+    if network is not None:
+        name = "FID" if network == FID_NETWORK else "Fréchet distance (not FID)"
+        parts.append(
+            f"{name}: features of {network}, N = {source.image_count} against the originals; "
+            "too large with few images, to be compared at equal N only"
+        )
+    if any(row.total_bytes is not None and row.psnr_db is None for row in rows):
+        parts.append("a codec that sends a class map is judged by the map and shows no picture to compare")
+    if details:
+        parts.append("payload: without headers (of classical codecs the whole file)")
+        parts.append("zero-order: estimate from each image's own histogram of indices")
+        parts.append(f"ms: median of single images, PyTorch threads: {source.threads}, {source.hardware}")
+    return "; ".join(parts) + "."
+
+
+def cells(provenance: Provenance, rows: Sequence[Row], *, details: bool = False) -> list[list[str]]:
+    """Return header and lines as text, without empty columns; `details` is that of `markdown_table`."""
+    columns: dict[str, Callable[[Row], str]] = {
+        "codec": _name,
+        "KiB": lambda row: _number(row.total_kib, 2),
+        "bpp": lambda row: _number(row.bpp, 3),
+        "mIoU": lambda row: _with_interval(row.miou, row.miou_low, row.miou_high),
+        "pixel accuracy": lambda row: _number(row.pixel_accuracy, 3),
+        "agreement": lambda row: _with_interval(row.agreement_miou, row.agreement_low, row.agreement_high),
+        **{name: partial(_of_task, name) for row in rows for name in row.tasks},
+        provenance.perceptual or "LPIPS": lambda row: _number(row.lpips, 3),
+        "PSNR (dB)": lambda row: _number(row.psnr_db, 2),
+        _frechet_title(rows): lambda row: _number(row.frechet_distance, 2),
+        "parameters": lambda row: _parameters(row.parameters),
+    }
+    if provenance.channel is not None:
+        columns["damaged"] = lambda row: _EMPTY if row.concealed_share is None else str(row.damaged_images)
+        columns["lost"] = lambda row: _EMPTY if row.concealed_share is None else str(row.lost_images)
+    if details:
+        columns["payload KiB"] = lambda row: _number(_kib(row.payload_bytes), 2)
+        columns["zero-order KiB"] = lambda row: _number(_kib(row.zero_order_bytes), 2)
+        columns["encode (ms)"] = lambda row: _number(row.encode_ms, 1)
+        columns["decode (ms)"] = lambda row: _number(row.decode_ms, 1)
+    table = [[title, *(cell(row) for row in rows)] for title, cell in columns.items()]
+    filled = [column for column in table if any(cell != _EMPTY for cell in column[1:])]
+    return [list(line) for line in zip(*filled, strict=True)]
+
+
+def _interval_note(shots: int | None) -> list[str]:
+    """Return what the intervals in the table are, or why there are none."""
+    if shots is None:
+        return []
+    if shots < FEWEST_SHOTS:
+        return [f"all images are of {shots} shot{'s' * (shots != 1)}, so that no interval can be given"]
+    return [f"[low, high]: {100 * COVERAGE:.0f} % interval by resampling the {shots} shots that the images are of"]
+
+
+def _frechet_network(rows: Sequence[Row]) -> str | None:
+    """Return the name of the feature network of the Fréchet distances, which all rows share."""
+    return next((row.frechet_network for row in rows if row.frechet_network), None)
+
+
+def _frechet_title(rows: Sequence[Row]) -> str:
+    return "FID" if _frechet_network(rows) == FID_NETWORK else "Fréchet distance"
+
+
+def _name(row: Row) -> str:
+    if not row.over_budget_images:
+        return row.label
+    return f"{row.label} (over budget on {row.over_budget_images} of {row.image_count} images)"
+
+
+def _kib(n_bytes: float | None) -> float | None:
+    return None if n_bytes is None else kib(n_bytes)
+
+
+def _of_task(name: str, row: Row) -> str:
+    return _number(row.tasks.get(name), 3)
+
+
+def _number(value: float | None, digits: int) -> str:
+    if value is None:
+        return _EMPTY
+    return f"{value:.{digits}f}" if math.isfinite(value) else "inf"
+
+
+def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """Return the value with its interval behind it; an interval without width is left out."""
+    shown = _number(value, 3)
+    return shown if low is None or high is None or low == high else f"{shown} [{low:.3f}, {high:.3f}]"
+
+
+def _parameters(count: int | None) -> str:
+    return f"{count / 1e6:.2f} M" if count else _EMPTY

@@ -1,0 +1,56 @@
+"""Video files that frames are written to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any, BinaryIO
+
+from gosvae.errors import ImageError, MissingDependencyError
+from gosvae.tensors import ImageArray
+
+_FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov", ".avi": "avi", ".webm": "webm", ".m4v": "mp4"}
+_CODECS = {"webm": ("libvpx-vp9", {"crf": "20", "b": "0"})}
+_DEFAULT_CODEC = ("libx264", {"crf": "16", "preset": "veryfast"})
+
+
+class VideoFile:
+    """Video of high quality, for people: H.264, or VP9 in a WebM file.
+
+    Args:
+        stream: stream that the file is written to; it can be read and moved in.
+        suffix: ending of the name, such as `.mp4`.
+        frames_per_second: rate at which the frames are shown.
+
+    Raises:
+        ImageError: videos of this ending are not written.
+        MissingDependencyError: PyAV is not installed.
+    """
+
+    def __init__(self, stream: BinaryIO, suffix: str, frames_per_second: float) -> None:
+        try:
+            import av
+        except ImportError as error:
+            raise MissingDependencyError(f"videos need PyAV ({error}): pip install 'gosvae[video]'") from None
+        if suffix not in _FORMATS:
+            raise ImageError(f"videos are written as {', '.join(sorted(_FORMATS))}, not as {suffix}")
+        form = _FORMATS[suffix]
+        self._container: Any = av.open(stream, "w", format=form)
+        name, options = _CODECS.get(form, _DEFAULT_CODEC)
+        rate = Fraction(frames_per_second).limit_denominator(1001)
+        self._video: Any = self._container.add_stream(name, rate=rate, options=options)
+        self._frame_type = av.VideoFrame
+
+    def write(self, frames: Iterable[ImageArray]) -> int:
+        """Write all frames, end the file, and return their number; a last odd row or column is cut off."""
+        count = 0
+        with self._container as container:
+            for count, frame in enumerate(frames, start=1):
+                height, width = (side - side % 2 for side in frame.shape[:2])
+                if count == 1:
+                    self._video.width, self._video.height, self._video.pix_fmt = width, height, "yuv420p"
+                made = self._frame_type.from_ndarray(frame[:height, :width].copy(), format="rgb24")
+                container.mux(self._video.encode(made))
+            if count:
+                container.mux(self._video.encode(None))
+        return count

@@ -1,0 +1,263 @@
+"""The trained video codec: what the decoder shows is what the encoder coded, or an error, whatever is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gosvae.codecs.checkpoint import save_codec
+from gosvae.codecs.sequence.codec import SequenceCodec, SequenceEncoder, SequenceOptions
+from gosvae.codecs.sequence.format import HEADER_BYTES, FrameHeader, Mode, SessionHeader, is_session
+from gosvae.codecs.temporal_model import load_temporal_model, save_temporal_model
+from gosvae.codecs.variable import VariableRateCodec
+from gosvae.errors import (
+    BitstreamError,
+    CheckpointError,
+    ConfigError,
+    ForeignStreamError,
+    MissingReferenceError,
+    RateError,
+    ShapeError,
+)
+from gosvae.seeding import numpy_generator
+from gosvae.tensors import ImageArray
+from tiny import sequence_codec, streets, temporal_model, variable_checkpoint
+
+
+def frames(count: int, *, still: bool = False) -> list[ImageArray]:
+    """Frames of a street that moves by two pixels a frame, or not at all, with noise of their own."""
+    picture, generator = streets()[0].image_uint8_HW3, numpy_generator(1)
+    moved = (np.roll(picture, 0 if still else 2 * number, axis=1).astype(np.float64) for number in range(count))
+    noise = 0.0 if still else 3.0
+    return [np.clip(x + noise * generator.standard_normal(x.shape), 0, 255).astype(np.uint8) for x in moved]
+
+
+def encoder_of(codec: SequenceCodec) -> SequenceEncoder:
+    return codec.encoder(64, 96, frames_per_second=10.0)
+
+
+@pytest.mark.parametrize("options", [{}, {"slices": 3}, {"slices": 4, "layout": "interleaved"}, {"effort": 0}])
+def test_a_decoder_has_the_symbols_of_the_encoder(options: dict[str, object]) -> None:
+    codec = sequence_codec(level=100, **options)
+    encoder, decoder = encoder_of(codec), codec.decoder()
+    for number, frame in enumerate(frames(4)):
+        data = encoder.encode(frame)
+        assert is_session(data) == (number == 0)
+        latent = decoder.decode_latent(data)
+        assert encoder.last is not None
+        np.testing.assert_array_equal(latent.symbols, encoder.last.memory.symbols)
+        assert decoder.number == number
+
+
+def test_the_pictures_are_those_of_the_image_codec() -> None:
+    codec = sequence_codec(level=100)
+    encoder, decoder = encoder_of(codec), codec.decoder()
+    first, second = frames(2)
+    image = codec.codec.decompress(codec.codec.compress_at(first, 100))
+    np.testing.assert_array_equal(decoder.decode(encoder.encode(first)), image)
+    assert decoder.decode(encoder.encode(second)).shape == (64, 96, 3)
+
+
+def test_nothing_new_takes_four_bytes() -> None:
+    encoder = encoder_of(sequence_codec(level=100))
+    first, *others = (encoder.encode(frame) for frame in frames(4, still=True))
+    assert len(first) > HEADER_BYTES + 4
+    assert [len(data) for data in others] == [4, 4, 4]
+
+
+def test_no_frame_takes_more_than_two_bytes_above_its_intra_size() -> None:
+    codec = sequence_codec(level=100)
+    encoder = encoder_of(codec)
+    generator = numpy_generator(2)
+    unlike = [generator.integers(256, size=(64, 96, 3)).astype(np.uint8) for _ in range(3)]
+    for frame in [*frames(2), *unlike, *frames(2)]:
+        data = encoder.encode(frame)
+        alone = codec.codec.compress_at(frame, 100)
+        assert len(data) - HEADER_BYTES * is_session(data) <= len(alone) + 2
+
+
+def test_without_losses_the_newest_frame_is_the_reference() -> None:
+    encoder = encoder_of(sequence_codec(level=100))
+    headers = []
+    for frame in frames(5):
+        data = encoder.encode(frame)
+        headers.append(FrameHeader.unpack(data[HEADER_BYTES * is_session(data) :])[0])
+    assert [header.distance for header in headers] == [0, 1, 1, 1, 1]
+    assert [header.number for header in headers] == [0, 1, 2, 3, 4]
+
+
+def test_a_lost_frame_is_told_and_the_next_one_depends_on_an_acknowledged_frame() -> None:
+    codec = sequence_codec(level=100)
+    encoder, decoder = encoder_of(codec), codec.decoder()
+    moving = iter(frames(9, still=True))
+    decoder.decode(encoder.encode(next(moving)))
+    encoder.acknowledge(0)
+    encoder.encode(next(moving))  # lost on the way
+    with pytest.raises(MissingReferenceError, match="frame 2 depends on frame 1"):
+        decoder.decode(encoder.encode(next(moving)))
+    encoder.lost()
+    data = encoder.encode(next(moving))
+    assert FrameHeader.unpack(data)[0].distance == 3
+    decoder.decode(data)
+    encoder.acknowledge(3)
+    assert FrameHeader.unpack(encoder.encode(next(moving)))[0].distance == 1
+    encoder.acknowledge(77)  # was never sent
+    encoder.acknowledge(0)  # is known already
+    assert FrameHeader.unpack(encoder.encode(next(moving)))[0].distance == 1
+
+
+def test_without_an_acknowledged_frame_a_loss_makes_a_key_frame() -> None:
+    codec = sequence_codec(level=100)
+    encoder, decoder = encoder_of(codec), codec.decoder()
+    first, second, third, fourth = frames(4)
+    encoder.encode(first)
+    with pytest.raises(MissingReferenceError, match="key frame"):
+        decoder.decode(encoder.encode(second))
+    encoder.lost()
+    data = encoder.encode(third)
+    assert is_session(data)
+    decoder.decode(data)
+    encoder.begin_again()
+    assert is_session(encoder.encode(fourth))
+
+
+def test_a_decoder_may_begin_at_any_key_frame() -> None:
+    codec = sequence_codec(level=100, key_interval=3)
+    encoder = encoder_of(codec)
+    coded = [encoder.encode(frame) for frame in frames(7)]
+    assert [is_session(data) for data in coded] == [True, False, False, True, False, False, True]
+    decoder = codec.decoder()
+    for data in coded[3:]:
+        decoder.decode(data)
+
+
+def test_frames_far_apart_are_not_mistaken_for_one_another() -> None:
+    codec = sequence_codec(level=100)
+    encoder, decoder = encoder_of(codec), codec.decoder()
+    still = frames(1)[0]
+    for number in range(300):
+        data = encoder.encode(still)
+        if number % 50 == 0:
+            encoder.acknowledge(number)
+        assert decoder.decode_latent(data).setting == 100
+    assert decoder.number == 299
+
+
+def test_damage_is_refused() -> None:
+    codec = sequence_codec(level=100)
+    encoder, decoder = encoder_of(codec), codec.decoder()
+    first, second = (encoder.encode(frame) for frame in frames(2))
+    decoder.decode(first)
+    for position in range(len(second)):
+        for change in (1, 128):
+            bad = bytearray(second)
+            bad[position] ^= change
+            with pytest.raises(BitstreamError):
+                decoder.decode_latent(bytes(bad))
+    for cut in range(len(second)):
+        with pytest.raises(BitstreamError):
+            decoder.decode_latent(second[:cut])
+    for cut in range(HEADER_BYTES):
+        with pytest.raises(BitstreamError):
+            codec.decoder().decode_latent(first[:cut])
+    decoder.decode(second)
+
+
+def test_another_reference_is_refused() -> None:
+    codec = sequence_codec(level=100)
+    one, other = encoder_of(codec), encoder_of(codec)
+    first, second, third = frames(3)
+    decoder = codec.decoder()
+    decoder.decode(one.encode(first))
+    other.encode(third)
+    with pytest.raises(BitstreamError, match="its reference"):
+        decoder.decode(other.encode(second))
+
+
+def test_sessions_of_other_models_are_refused() -> None:
+    codec = sequence_codec(level=100)
+    data = encoder_of(codec).encode(frames(1)[0])
+    stranger = VariableRateCodec(variable_checkpoint(seed=1))
+    with pytest.raises(ForeignStreamError, match="fingerprint"):
+        SequenceCodec(stranger, temporal_model(stranger)).decoder().decode(data)
+    header, rest = SessionHeader.unpack(data)
+    unlike = SessionHeader(header.fingerprint, b"mark", header.height, header.width)
+    with pytest.raises(ForeignStreamError, match="temporal model"):
+        codec.decoder().decode(unlike.pack() + rest)
+
+
+def test_a_budget_holds_and_quiet_scenes_rise_to_higher_levels() -> None:
+    codec = sequence_codec(level=0)
+    encoder = encoder_of(codec)
+    picture = frames(1)[0]
+    budget = len(encoder.encode(picture)) + 20
+    encoder.begin_again()
+    levels = []
+    for _ in range(14):
+        data = encoder.encode(picture, budget_bytes=budget)
+        assert len(data) <= budget
+        assert encoder.last is not None
+        levels.append(encoder.last.memory.level)
+    assert levels[-1] > levels[0]
+    encoder.begin_again()
+    with pytest.raises(RateError, match="lowest level"):
+        encoder.encode(picture, budget_bytes=HEADER_BYTES + 5)
+
+
+def test_wrong_sizes_and_options_are_refused() -> None:
+    encoder = encoder_of(sequence_codec(level=100))
+    with pytest.raises(ShapeError, match="64x96"):
+        encoder.encode(frames(1)[0][:32])
+    for options in ({"level": 256}, {"key_interval": 0}, {"effort": 10}, {"stiffness": 0.0}):
+        with pytest.raises(ConfigError):
+            SequenceOptions(**options)  # type: ignore[arg-type]
+    with pytest.raises(BitstreamError, match="65535"):
+        SessionHeader(b"1234", b"1234", 0, 10)
+
+
+def test_headers_are_read_as_they_are_written() -> None:
+    for header in (
+        FrameHeader(5, Mode.INTRA, 9),
+        FrameHeader(127, Mode.NETWORK, None, 1, 7),
+        FrameHeader(0, Mode.TABLES, 255, 63, 3),
+        FrameHeader(1, Mode.UNCHANGED, None, 8),
+    ):
+        data = header.pack()
+        assert FrameHeader.unpack(data + b"payload") == (header, len(data))
+    for bad in (
+        b"",
+        b"\0",
+        b"\0\0",
+        b"\1\1\1",
+        b"\x40\0",
+        b"\x40\0\7",
+        b"\x40\0\x40",
+        b"\xc9\0",
+        b"\xc1\1\1",
+        b"\x41\1",
+    ):
+        with pytest.raises(BitstreamError):
+            FrameHeader.unpack(bad)
+    session = SessionHeader(b"1234", b"5678", 3, 65535, 29.97, 5, "interleaved")
+    assert SessionHeader.unpack(session.pack() + b"rest") == (session, b"rest")
+
+
+def test_a_codec_and_its_temporal_model_are_stored_together(tmp_path: Path) -> None:
+    made = sequence_codec(level=100)
+    save_codec(tmp_path, made.codec.checkpoint)
+    with pytest.raises(CheckpointError, match="no temporal model"):
+        SequenceCodec.load(tmp_path)
+    fingerprint = VariableRateCodec.load(tmp_path).checkpoint.fingerprint()
+    assert fingerprint == made.codec.checkpoint.fingerprint()
+    save_temporal_model(tmp_path, made.model)
+    assert load_temporal_model(tmp_path, fingerprint).mark == made.model.mark
+    loaded = SequenceCodec.load(tmp_path, options=SequenceOptions(level=100))
+    data = encoder_of(loaded).encode(frames(1)[0])
+    made.decoder().decode(data)
+    with pytest.raises(CheckpointError, match="another codec"):
+        load_temporal_model(tmp_path, bytes(32))
+    (tmp_path / "temporal.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_temporal_model(tmp_path, fingerprint)
