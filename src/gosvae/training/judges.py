@@ -126,9 +126,9 @@ class Judges(nn.Module):
 
         terms = {"mse": mean_squared_error(x_B3HW, x_hat_B3HW)}
         if LATTICE in wanted:
-            terms[LATTICE] = repeated_pattern(x_B3HW, x_hat_B3HW)
+            terms[LATTICE] = repeated_pattern(x_B3HW, x_hat_B3HW, generator)
         if PATTERN in wanted:
-            terms[PATTERN] = fixed_pattern(x_B3HW, x_hat_B3HW)
+            terms[PATTERN] = fixed_pattern(x_B3HW, x_hat_B3HW, generator)
         if "mae" in wanted:
             terms["mae"] = mean_absolute_error(x_B3HW, x_hat_B3HW)
         if "lpips" in wanted and len(self.perceptuals):
