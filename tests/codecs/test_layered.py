@@ -10,7 +10,7 @@ import torch
 
 from gosvae.bitstream import Header, pack_slices, salvage, unpack_slices
 from gosvae.codecs.allocation import LEAST_KIB, TASK_KIB, TASK_ONLY_KIB, rate_of_level, task_share
-from gosvae.codecs.detail import REDUCTIONS, DetailSearch, decode_detail, encode_detail
+from gosvae.codecs.detail import REDUCTIONS, DetailSearch, decode_detail, encode_detail, structure
 from gosvae.codecs.fusion import Fusion
 from gosvae.codecs.layered import LayeredCodec, LayeredOptions, layers_of
 from gosvae.codecs.scene import SceneStatistics, channel_means, fitted, reduced
@@ -222,3 +222,11 @@ def test_the_search_finds_the_best_quality_that_fits(reduction: int) -> None:
         quick = DetailSearch(image, speed=10).within(reduction, budget, tries=3)
         assert (quick is None) == (found is None)
         assert quick is None or len(quick) <= budget
+
+
+def test_structure_is_one_for_the_same_and_falls_with_blur_and_noise() -> None:
+    image = picture(3)
+    assert structure(image, image) == pytest.approx(1.0, abs=1e-5)
+    fine, coarse = (decode_detail(encode_detail(image, 1, quality, speed=10), 64, 96) for quality in (80, 10))
+    assert 1 > structure(image, fine.image_uint8_HW3) > structure(image, coarse.image_uint8_HW3)
+    assert structure(image[:1, :3], image[:1, :3]) == pytest.approx(1.0, abs=1e-5)

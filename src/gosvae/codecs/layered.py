@@ -16,7 +16,7 @@ from gosvae import bitstream
 from gosvae.codecs.allocation import DETAIL_QUALITY, TASK_LEVEL, Rate, rate_of_level, task_share
 from gosvae.codecs.av1 import QUALITIES
 from gosvae.codecs.base import Concealed, LossTolerantCodec, RateControlledCodec
-from gosvae.codecs.detail import REDUCTIONS, Detail, DetailSearch, decode_detail, encode_detail
+from gosvae.codecs.detail import REDUCTIONS, Detail, DetailSearch, decode_detail, encode_detail, structure
 from gosvae.codecs.fusion import Fusion, Selection
 from gosvae.codecs.rate_search import check_smallest
 from gosvae.codecs.scene import SceneStatistics, channel_means, reduced
@@ -263,9 +263,12 @@ class _Encoding:
             return task.compress_smallest(self._image)
 
     def _best_detail(self, budget_bytes: int) -> bytes | None:
-        """Return the slice with the least squared error, of those that fit; None if none does."""
+        """Return the best slice of those that fit; None if none does.
+
+        A smaller size is better if it has a smaller squared error and no less structure.
+        """
         search = DetailSearch(self._image, speed=self._codec.speed)
-        best: tuple[float, bytes] | None = None
+        best: tuple[float, float, bytes] | None = None
         for reduction in REDUCTIONS:
             payload = search.within(reduction, budget_bytes, tries=self._codec.tries)
             if payload is None:
@@ -274,10 +277,11 @@ class _Encoding:
             if reduction == 1 and shown.quality >= _GOOD_ENOUGH:
                 return payload
             error = mean_squared_error(self._image, shown.image_uint8_HW3)
-            if best is not None and error > best[0]:
+            alike = structure(self._image, shown.image_uint8_HW3)
+            if best is not None and (error > best[0] or alike < best[1]):
                 break  # smaller sizes only lose more
-            best = error, payload
-        return None if best is None else best[1]
+            best = error, alike, payload
+        return None if best is None else best[2]
 
     def _joined(self, task_stream: bytes, detail: bytes) -> bytes:
         """Return the stream of a detail layer, behind the slices of a task layer if there is one."""
