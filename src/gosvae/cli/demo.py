@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from gosvae.cli.demo_video import run_demo_video
-from gosvae.cli.evaluate import write_results
+from gosvae.cli.evaluate import experts_of, write_results
+from gosvae.cli.options import EXPERT_HELP
 from gosvae.codecs.classical import load_classical
 from gosvae.codecs.classical_base import ClassicalCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, PAPER_CODEC, embedded_codecs, load_trained_codec
@@ -23,7 +25,6 @@ from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import ConfigError, MissingDependencyError
 from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.evaluation.tables import terminal_table
-from gosvae.experts.registry import load_expert
 
 SHOWN = (DEFAULT_CODEC, "gosvae-compact-camvid", "vqvae-camvid", PAPER_CODEC)
 """Names of the package's codecs that the demo compares, the paper's codec last."""
@@ -59,6 +60,9 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae demo`."""
     parser.add_argument(
         "--images", type=Path, metavar="FOLDER", help="folder of your own pictures; default: generated street scenes"
+    )
+    parser.add_argument(
+        "--expert", action="append", metavar="EXPERT", help=f"{EXPERT_HELP}; repeatable; default: embedded"
     )
     parser.add_argument("--count", type=int, default=8, metavar="N", help="number of pictures")
     parser.add_argument(
@@ -119,7 +123,8 @@ def run_demo(options: argparse.Namespace) -> int:
         for label in dict.fromkeys(matched)
         for codec in baselines
     ]
-    evaluation = evaluate(entries, dataset, load_expert("embedded"), keep_images=[0, 1][: len(dataset)])
+    expert, judges = experts_of(options, torch.device("cpu"))
+    evaluation = evaluate(entries, dataset, expert, judges=judges, keep_images=[0, 1][: len(dataset)])
     print(terminal_table(evaluation), end="")
     print(
         "\n'avif at X' takes for every image at most the bytes of X; where even its smallest is larger, that one is"

@@ -39,6 +39,7 @@ COMMANDS = {
     "train-expert": ("train:add_train_expert", "train an expert on labelled images"),
     "train-entropy": ("entropy:add_train_entropy", "train a context model of a codec, for fewer bytes"),
     "train-temporal": ("temporal:add_train_temporal", "train a temporal model of a codec, for videos"),
+    "adapt": ("adapt:add_adapt", "tune a small part of a codec's decoder to another expert"),
     "adapt-expert": ("train:add_adapt_expert", "fine-tune an expert on a codec's images, without labels"),
     "export": ("train:add_export", "copy a finished codec without its training state"),
     "send": ("send:add_send", "send images to a receiver"),
