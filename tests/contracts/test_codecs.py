@@ -170,7 +170,7 @@ def foreign_files() -> dict[str, bytes]:
 def test_foreign_files_are_refused(request: pytest.FixtureRequest, codec: ImageCodec) -> None:
     own = request.node.callspec.params["case"]
     for kind, data in foreign_files().items():
-        if kind != own:
+        if kind.removesuffix("-slow") != own.removesuffix("-slow"):  # a slow encoder writes the same format
             with pytest.raises(BitstreamError) as caught:
                 codec.decompress(data)
             assert "\n" not in str(caught.value)

@@ -144,6 +144,18 @@ def test_rates_at_equal_quality() -> None:
         bd_rate(evaluation, "Block", ENVELOPE)
 
 
+def test_known_rows_are_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(blocks(8), clip("a", 4))
+    both = run(blocks(4, 8), clip("a", 4), known=[first])
+    assert both.rows == run(blocks(4, 8), clip("a", 4)).rows[:1] + both.rows[1:]
+    assert both.rows[2] == first.rows[1]
+    assert [image.label for image in both.images] == ["Block 4"] * 4 + ["Block 8"] * 4
+    monkeypatch.setattr(Brightness, "class_logits", None)  # nothing is looked at any more
+    assert run(blocks(8, 4), clip("a", 4), known=[both]).rows == (both.rows[0], both.rows[2], both.rows[1])
+    with pytest.raises(ConfigError, match=r"another clips: 'a \(4 frames, 10 Hz\)', expected 'b \("):
+        run(blocks(8), clip("b", 4), known=[first])
+
+
 def test_labels_can_be_left_out() -> None:
     assert run(blocks(4), clip("a", 2), use_labels=False).rows[1].miou is None
     assert run(blocks(4), clip("a", 2, labels=False)).rows[1].miou is None

@@ -23,7 +23,7 @@ from gosvae.evaluation.temporal import VideoEntry, evaluate_video
 from gosvae.experts.registry import load_expert
 from gosvae.tensors import ImageArray
 
-OURS = f"{DEFAULT_CODEC}:64"
+OURS = f"{DEFAULT_CODEC}:0"
 """Codec that the film shows."""
 RIVALS = ("svtav1", "svtav1-half")
 _SIZE = GeometryConfig(resize_height=256, resize_width=512)

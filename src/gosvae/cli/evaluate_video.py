@@ -30,6 +30,7 @@ from gosvae.errors import ConfigError
 from gosvae.evaluation.bd_rate import ENVELOPE
 from gosvae.evaluation.clips import load_footage
 from gosvae.evaluation.equal_quality import equal_quality_table
+from gosvae.evaluation.results import load_evaluation
 from gosvae.evaluation.tables import terminal_table
 from gosvae.evaluation.temporal import VideoEntry, evaluate_video
 from gosvae.experts.registry import load_expert
@@ -92,6 +93,10 @@ def add_evaluate_video(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pictures", nargs="*", type=int, default=[], metavar="FRAME",
         help="numbers of the frames of the first clip that the picture shows",
+    )  # fmt: skip
+    parser.add_argument(
+        "--reuse", nargs="*", type=Path, default=[], metavar="FOLDER",
+        help="folders of earlier results of the same clips and expert: what has a row there is not measured again",
     )  # fmt: skip
     parser.add_argument("--details", action="store_true", help="show more columns")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for results, table, picture and plot")
@@ -171,6 +176,7 @@ def run_evaluate_video(options: argparse.Namespace) -> int:
         expert,
         use_labels=not options.no_labels,
         keep_frames=options.pictures if options.out else (),
+        known=[load_evaluation(folder) for folder in options.reuse],
         progress=False if options.quiet else None,
     )
     print(terminal_table(evaluation, details=options.details), end="")

@@ -145,10 +145,13 @@ class Avif(ClassicalCodec):
     format_name, title = "avif", "AVIF"
     default_quality, max_side = 60, 32768
     speed: int = 6
+    tune: str | None = None
+    """Measure that libaom is tuned for; None takes the default of libavif."""
 
     def _encode(self, image_uint8_HW3: ImageArray, quality: int) -> bytes:
+        tune = {} if self.tune is None else {"advanced": {"tune": self.tune}}
         return _pillow_encode(
-            image_uint8_HW3, "AVIF", quality=quality, speed=self.speed, subsampling="4:2:0", max_threads=1
+            image_uint8_HW3, "AVIF", quality=quality, speed=self.speed, subsampling="4:2:0", max_threads=1, **tune
         )
 
     def _decode(self, data: bytes) -> ImageArray:
@@ -214,25 +217,29 @@ class AvifThird(_ShrunkAvif):
     format_name, title, factor = "avif-third", "AVIF at a third of the size", 3
 
 
-_SLOW = 1
-
-
 class AvifSlow(Avif):
-    """AVIF of libavif at speed 1: some per cent fewer bytes than at speed 6, in ten times the time."""
+    """AVIF of libavif at speed 1, tuned for SSIM: more PSNR at the same bytes than `Avif`, in ten times the time.
 
-    format_name, title, speed = "avif-slow", "slow AVIF", _SLOW
+    Its smallest file takes less than half of the bytes: libavif from version 1.4 on tunes for pictures that people look
+    at, which keeps the quantizers of its lowest quality fine.
+    """
+
+    format_name, title, speed, tune = "avif-slow", "slow AVIF", 1, "ssim"
+    min_quality = 0
 
 
 class AvifHalfSlow(AvifHalf):
-    """AVIF at half the height and width, and at speed 1."""
+    """AVIF at half the height and width, at speed 1 and tuned for SSIM."""
 
-    format_name, title, speed = "avif-half-slow", "slow AVIF at half size", _SLOW
+    format_name, title, speed, tune = "avif-half-slow", "slow AVIF at half size", 1, "ssim"
+    min_quality = 0
 
 
 class AvifThirdSlow(AvifThird):
-    """AVIF at a third of the height and width, and at speed 1."""
+    """AVIF at a third of the height and width, at speed 1 and tuned for SSIM."""
 
-    format_name, title, speed = "avif-third-slow", "slow AVIF at a third of the size", _SLOW
+    format_name, title, speed, tune = "avif-third-slow", "slow AVIF at a third of the size", 1, "ssim"
+    min_quality = 0
 
 
 def _imagecodecs() -> Any:

@@ -26,7 +26,7 @@ from gosvae.evaluation.fitting import check_classes
 from gosvae.evaluation.flicker import FlickerMeter
 from gosvae.evaluation.judges import device_of
 from gosvae.evaluation.results import gather_provenance
-from gosvae.evaluation.rows import UNCOMPRESSED, ImageRow, Row, mean_of
+from gosvae.evaluation.rows import UNCOMPRESSED, ImageRow, Provenance, Row, mean_of
 from gosvae.evaluation.shots import ShotResamples, TaskCounts
 from gosvae.experts.base import Expert
 from gosvae.metrics import mean_squared_error
@@ -59,6 +59,7 @@ def evaluate_video(
     *,
     use_labels: bool = True,
     keep_frames: Sequence[int] = (),
+    known: Sequence[Evaluation] = (),
     progress: bool | None = None,
     generator: np.random.Generator | None = None,
 ) -> Evaluation:
@@ -74,18 +75,69 @@ def evaluate_video(
         use_labels: whether to compare with labels, if there are any. The agreement with the expert's maps of the
             originals is always measured.
         keep_frames: numbers of frames of the first clip whose pixels and class maps are kept for pictures.
+        known: earlier evaluations of the same clips by the same expert. Entries whose labels have rows there are not
+            measured again, unless frames are kept.
         progress: whether to show a bar on stderr; None shows it on a terminal only.
         generator: as `evaluate`.
 
     Raises:
-        ConfigError: two entries have the same label, a rate is not positive, a frame cannot be kept, or the classes of
-            labels and expert differ.
+        ConfigError: two entries have the same label, a rate is not positive, a frame cannot be kept, the classes of
+            labels and expert differ, or a known evaluation is of other clips or by another expert.
     """
     _check(codecs, footage, keep_frames)
     if use_labels and footage.class_names:
         check_classes(footage, expert)
     if not use_labels:
         footage = replace(footage, clips=tuple(_without_labels(clip) for clip in footage.clips))
+    provenance = _provenance(footage, expert)
+    rows, images = ({}, ()) if keep_frames else _known(known, provenance)
+    wanted = [UNCOMPRESSED, *(entry.label for entry in codecs)]
+    if missing := [entry for entry in codecs if entry.label not in rows]:
+        measured = _measured(missing, footage, expert, keep_frames, progress, generator)
+        rows |= {row.label: row for row in measured.rows}
+        images, kept = (*images, *measured.images), measured.kept
+    else:
+        kept = ()
+    return Evaluation(
+        provenance=provenance,
+        rows=tuple(rows[label] for label in wanted),
+        images=tuple(image for label in wanted for image in images if image.label == label),
+        kept=kept,
+    )
+
+
+def _provenance(footage: Footage, expert: Expert) -> Provenance:
+    sizes = [(frame.shape[0], frame.shape[1]) for clip in footage.clips for frame in clip.frames]
+    clips = (f"{clip.name} ({len(clip.frames)} frames, {clip.frames_per_second:g} Hz)" for clip in footage.clips)
+    return replace(
+        gather_provenance(footage.name, expert, {}, sizes, None), shots=len(footage.clips), clips=", ".join(clips)
+    )
+
+
+def _known(known: Sequence[Evaluation], provenance: Provenance) -> tuple[dict[str, Row], tuple[ImageRow, ...]]:
+    """Return the rows of known evaluations by label, and the rows of their frames."""
+    rows: dict[str, Row] = {}
+    images: list[ImageRow] = []
+    for evaluation in known:
+        for name in ("dataset", "clips", "geometry", "expert_fingerprint"):
+            given, expected = getattr(evaluation.provenance, name), getattr(provenance, name)
+            if given != expected:
+                raise ConfigError(f"the known evaluation has another {name}: {given!r}, expected {expected!r}")
+        new = {row.label: row for row in evaluation.rows if row.label not in rows}
+        rows |= new
+        images += [image for image in evaluation.images if image.label in new]
+    return rows, tuple(images)
+
+
+def _measured(
+    codecs: Sequence[VideoEntry],
+    footage: Footage,
+    expert: Expert,
+    keep_frames: Sequence[int],
+    progress: bool | None,
+    generator: np.random.Generator | None,
+) -> Evaluation:
+    """Measure codecs, and the expert on the originals."""
     reference, own_flicker = TaskCounts(len(expert.info.class_names)), FlickerMeter()
     tallies = [_Tally(entry, expert) for entry in codecs]
     kept_maps: list[ClassMapArray] = []
@@ -106,16 +158,9 @@ def evaluate_video(
                 kept_maps = [maps[index] for index in keep_frames]
     resamples = ShotResamples(reference.shots, generator or numpy_generator("shots"))
     frame_count = sum(len(clip.frames) for clip in footage.clips)
-    sizes = [(frame.shape[0], frame.shape[1]) for clip in footage.clips for frame in clip.frames]
     first = footage.clips[0]
     return Evaluation(
-        provenance=replace(
-            gather_provenance(footage.name, expert, {}, sizes, None),
-            shots=len(reference.shots),
-            clips=", ".join(
-                f"{clip.name} ({len(clip.frames)} frames, {clip.frames_per_second:g} Hz)" for clip in footage.clips
-            ),
-        ),
+        provenance=_provenance(footage, expert),
         rows=(
             Row(UNCOMPRESSED, UNCOMPRESSED, frame_count, flicker=own_flicker.share, **reference.values(resamples)),
             *(tally.row(footage, resamples) for tally in tallies),
