@@ -25,6 +25,11 @@ REPAIR_FIRST_BYTE = 0xCB
 REPAIR_VERSION = 1
 """Version of the repair packet format, in the upper half of the second byte."""
 
+SEALED_FIRST_BYTE = 0xCC
+"""First byte of a sealed datagram."""
+SEALED_VERSION = 1
+"""Version of the format of sealed datagrams, in the upper half of the second byte."""
+
 CLASS_MAP_CODINGS: Mapping[str, int] = MappingProxyType({"zlib": 4, "none": 3})
 """Numbers of the codings of class maps, as in `ClassMapCoding` of link.proto; 0 stands for `zlib`.
 

@@ -28,7 +28,7 @@ from gosvae.codecs.vq import VqCodec
 from gosvae.errors import BitstreamError, ImageError, RateError, ShapeError
 from gosvae.seeding import numpy_generator
 from gosvae.tensors import ImageArray
-from tiny import QUANTIZERS, checkpoint, expert, model_config, scalar_checkpoint, variable_checkpoint
+from tiny import QUANTIZERS, checkpoint, expert, has_vvc, model_config, scalar_checkpoint, variable_checkpoint
 from tiny_gesco import gesco_checkpoint
 
 
@@ -49,7 +49,8 @@ class Case:
 
 def codecs() -> dict[str, Case]:
     """All codecs under the contract, by name."""
-    classical = {name: Case(partial(load_classical, name), False, True) for name in CLASSICAL_CODECS}
+    at_hand = [name for name in CLASSICAL_CODECS if name != "vvc" or has_vvc()]
+    classical = {name: Case(partial(load_classical, name), False, True) for name in at_hand}
     label_map = {"label-map": Case(lambda: LabelMapCodec(expert()), True, False)}
     return {
         **classical,
@@ -169,7 +170,7 @@ def foreign_files() -> dict[str, bytes]:
 def test_foreign_files_are_refused(request: pytest.FixtureRequest, codec: ImageCodec) -> None:
     own = request.node.callspec.params["case"]
     for kind, data in foreign_files().items():
-        if kind != own:
+        if kind.removesuffix("-slow") != own.removesuffix("-slow"):  # a slow encoder writes the same format
             with pytest.raises(BitstreamError) as caught:
                 codec.decompress(data)
             assert "\n" not in str(caught.value)

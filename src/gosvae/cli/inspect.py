@@ -14,6 +14,7 @@ from gosvae.cli.streams import read_stream
 from gosvae.cli.targets import STANDARD
 from gosvae.codecs.checkpoint import read_json
 from gosvae.codecs.classical import CLASSICAL_CODECS
+from gosvae.codecs.classical_video import VIDEO_CODECS
 from gosvae.codecs.layered import layers_of
 from gosvae.codecs.registry import (
     DEFAULT_CODEC,
@@ -216,6 +217,7 @@ def run_list(options: argparse.Namespace) -> int:
         name: _summary(codec) + (" (the default)" if name == DEFAULT_CODEC else "") for name, codec in learned.items()
     }
     sections["codecs"] |= {f"{name}[:QUALITY]": "classical" for name in CLASSICAL_CODECS}
+    sections["codecs"] |= {f"{name}[:CRF]": "classical, for videos (gosvae evaluate-video)" for name in VIDEO_CODECS}
     sections["codecs"][f"{LAYERED}[:NAME][:RATE]"] = (
         "two layers: a task layer by a variable-rate codec, and a faithful picture (the default of gosvae compress)"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from gosvae import bitstream
+from gosvae.codecs.adapter import AdapterCard, adapter_card, with_adapter
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.cards import VariableRateCard
 from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, read_json
@@ -118,6 +119,8 @@ def option_names(spec: str) -> tuple[str, ...]:
     folder = models_folder() / name if name in embedded_codecs() else expanded(name)
     if not name or not (folder / "config.json").is_file():
         return ()
+    adapter = adapter_card(folder)
+    folder = folder if adapter is None else _base_folder(folder, adapter)
     kind = KINDS.get(read_json(folder / "config.json").get("kind", "codec"))
     return () if kind is None else kind.option_names
 
@@ -129,15 +132,26 @@ def load_trained_codec(
     device: str | torch.device = "cpu",
     precision: Precision = "32",
 ) -> TrainedCodec:
-    """Load a model of the package by name, or any checkpoint by its folder, whatever its kind.
+    """Load a model of the package by name, or any checkpoint or adapter by its folder, whatever its kind.
 
     Raises:
         ConfigError: neither a known name nor a folder.
         CheckpointError: the folder is not a finished, intact codec.
     """
     name, rate = split_rate(str(name_or_folder))
-    checkpoint = load_codec_checkpoint(checkpoint_folder(name))
+    folder = checkpoint_folder(name)
+    adapter = adapter_card(folder)
+    if adapter is None:
+        checkpoint = load_codec_checkpoint(folder)
+    else:
+        checkpoint = with_adapter(load_codec_checkpoint(_base_folder(folder, adapter)), folder, adapter)
     return build_codec(checkpoint, rate=rate, options=options, device=device, precision=precision)
+
+
+def _base_folder(folder: Path, adapter: AdapterCard) -> Path:
+    """Return the folder of the codec that an adapter changes, which may be named relative to the adapter."""
+    beside = folder / adapter.base
+    return beside if beside.is_dir() else checkpoint_folder(adapter.base)
 
 
 def split_layered(spec: str) -> tuple[str, str]:
