@@ -204,8 +204,8 @@ def _ratio_table(rows: Sequence[RowPlan], results: Mapping[str, Result]) -> Tabl
             for number_of in (0, 1):
                 values = [task_quality(row)[number_of] for row, _ in done]
                 cells += [_mean(values, 2), ", ".join(number(value, 1) for value in values) or DASH]
-            minutes = ", ".join(number(record.training_minutes, 1) for _, record in done) or DASH
-            lines.append((curve, str(stride), *cells, minutes))
+            minutes = ", ".join(number(record.training_minutes if record.steps else None, 1) for _, record in done)
+            lines.append((curve, str(stride), *cells, minutes or DASH))
     return Table("fig4-numbers", "Fig. 4 in numbers", tuple(columns), tuple(lines), (False,) * len(lines))
 
 

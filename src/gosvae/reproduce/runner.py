@@ -94,13 +94,14 @@ class Runner:
                 continue
         return found
 
-    def run(self, *, max_minutes: float | None = None) -> Summary:
+    def run(self, *, max_minutes: float | None = None, on_row: Callable[[Summary], None] = lambda _: None) -> Summary:
         """Make every row that is not done.
 
         A row that fails is reported, and all others that do not need it are made.
 
         Args:
             max_minutes: number of minutes after which the run ends cleanly; the same call continues it.
+            on_row: function that is called with the summary so far after each row that was made or failed.
 
         Raises:
             KeyboardInterrupt: Ctrl-C outside a training; finished rows are kept.
@@ -128,6 +129,7 @@ class Runner:
                 self._attempt(row, head, todo, summary)
             if row.row_id in summary.failed:
                 self._say(f"{head}: FAILED: {summary.failed[row.row_id]}")
+            on_row(summary)
         return summary
 
     def _is_done(self, row: RowPlan, keys: dict[str, str]) -> bool:

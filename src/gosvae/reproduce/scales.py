@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from gosvae.config import to_tree
 from gosvae.errors import ConfigError, unknown_name
 from gosvae.quantizers import VqConfig
 from gosvae.recipes import Recipe, load_recipe
-from gosvae.reproduce.plan import RowPlan, Trained
+from gosvae.reproduce.plan import Borrowed, RowPlan, Trained
 from gosvae.training.machine.config import StageConfig
 from gosvae.training.vq import VqRecipe
 
@@ -217,6 +218,29 @@ def recipe_of(row: RowPlan, changes: list[str]) -> Recipe:
     """Return the recipe of a row with its overrides; errors are those of `load_recipe`."""
     assert isinstance(row.source, Trained)
     return load_recipe(row.source.recipe, changes)
+
+
+def share_trainings(rows: Sequence[RowPlan], changes: Mapping[str, list[str]]) -> tuple[RowPlan, ...]:
+    """Return the rows, of which those with equal trainings borrow the codec of the first of them.
+
+    Args:
+        rows: rows in the order in which they are made.
+        changes: all overrides of each trained row by its id; rows that are missing here share nothing.
+    """
+    first_of: dict[str, str] = {}
+    twin_of: dict[str, str] = {}
+    shared = []
+    for row in rows:
+        source = row.source
+        if isinstance(source, Trained) and row.row_id in changes:
+            start = None if source.init is None else twin_of.get(source.init, source.init)
+            training = json.dumps([recipe_tree(row, changes[row.row_id]), source.seed, start], sort_keys=True)
+            first = first_of.setdefault(training, row.row_id)
+            twin_of[row.row_id] = first
+            own = first == row.row_id
+            row = replace(row, source=replace(source, init=start) if own else Borrowed(first))
+        shared.append(row)
+    return tuple(shared)
 
 
 def recipe_tree(row: RowPlan, changes: list[str]) -> dict[str, object]:
