@@ -40,6 +40,12 @@ _PATIENCE = 4
 """Number of such frames in a row before it does: a change of level costs bytes of its own."""
 
 
+_RECENT = 8
+"""Number of frames for which the size of an intra frame is believed to tell that of the next ones."""
+_CALM, _FAR_SHORTER = 5, 0.6
+"""Greatest activity and greatest share of that size at which a frame is sent without another try as an intra frame."""
+
+
 @dataclass(frozen=True)
 class SequenceOptions:
     """Options of the trained video codec for writing sequences.
@@ -167,6 +173,7 @@ class SequenceEncoder(VideoEncoder):
         self._lost_until: int | None = None
         self.level = codec.codec.level if codec.options.level is None else codec.options.level
         self._spare = 0
+        self._intra = (-1, 0, 0)
 
     last: CodedFrame | None
 
@@ -228,9 +235,19 @@ class SequenceEncoder(VideoEncoder):
         if best.header.mode is Mode.UNCHANGED:
             return best
         tables = self._frames.encode(symbols, level, number, reference, distance, tables=True)
+        best = min(best, tables, key=lambda coded: len(coded.data))
+        if self._is_certainly_shorter(best):
+            return best
         alone = self._codec.codec.coder.quantise(latent_1Dhw, level)
         intra = self._frames.encode_intra(alone, level, number)
-        return min(best, tables, intra, key=lambda coded: len(coded.data))
+        self._intra = level, self._number, len(intra.data)
+        return min(best, intra, key=lambda coded: len(coded.data))
+
+    def _is_certainly_shorter(self, coded: CodedFrame) -> bool:
+        """Return whether few symbols have changed, and the frame is far shorter than a recent intra frame."""
+        level, number, n_bytes = self._intra
+        recent = level == coded.memory.level and self._number - number < _RECENT
+        return recent and coded.header.activity <= _CALM and len(coded.data) < _FAR_SHORTER * n_bytes
 
     def _within(self, latent_1Dhw: Tensor, budget_bytes: int, found: tuple[int, Memory] | None) -> CodedFrame:
         """Return the frame within a budget: at the level of the frames before it, if it fits.
