@@ -41,12 +41,13 @@ from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import ConfigError, RateError
 from gosvae.evaluation.bd_rate import bd_rate_of_points, upper_envelope
-from gosvae.evaluation.boxes import BoxMeter, FastestDet
+from gosvae.evaluation.boxes import FastestDet
 from gosvae.evaluation.lattice import LatticeMeter
 from gosvae.experts.base import Expert
 from gosvae.experts.registry import load_expert
 from gosvae.files import json_bytes, write_atomically
 from gosvae.metrics import ConfusionMatrix, mean_squared_error
+from gosvae.tasks.boxes import BoxMeter
 from gosvae.tensors import ImageArray, image_to_tensor
 from gosvae.units import psnr_db
 

@@ -12,6 +12,7 @@ from gosvae.encoders import Encoder
 from gosvae.errors import ConfigError, ShapeError
 from gosvae.experts.compact import count_parameters
 from gosvae.nn.autoencoder import AutoencoderConfig
+from gosvae.nn.pyramid import PyramidConfig, PyramidDecoder, PyramidEncoder
 from gosvae.recipes import load_recipe
 from gosvae.training.vq import VqRecipe
 from tiny import model_config
@@ -77,32 +78,70 @@ def test_other_layouts_are_refused() -> None:
         VqAutoencoder(model_config(architecture="compact", stride=2))
 
 
+def reach(network: nn.Module, stride: int, halo: int, *, encoder: bool) -> int:
+    """Latent positions from the middle one to the furthest that influences it or its pixels, by gradients.
+
+    All weights are the same and all activations are open, so that nothing cancels out.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.constant_(module.weight, 0.1)
+            if module.bias is not None:
+                nn.init.ones_(module.bias)
+    side = 2 * halo + 5
+    channels, rows, columns = (3, 3 * stride, side * stride) if encoder else (2, 3, side)
+    x = torch.ones(1, channels, rows, columns, requires_grad=True)
+    y = network(x)
+    middle = side // 2
+    kept = slice(middle, middle + 1) if encoder else slice(middle * stride, (middle + 1) * stride)
+    y[..., kept].sum().backward()
+    assert x.grad is not None
+    reached = x.grad.abs().sum(dim=(0, 1, 2)).reshape(side, -1).sum(dim=1).nonzero().flatten()
+    return int((reached - middle).abs().max())
+
+
 @pytest.mark.parametrize("architecture", ["shallow", "residual", "compact"])
 @pytest.mark.parametrize("stride", [4, 16, 32])
-def test_nothing_beyond_the_halo_reaches_a_position(architecture: str, stride: int) -> None:
-    """What tiling rests on, measured by gradients with all activations open."""
+@pytest.mark.parametrize("blocks", [(1, 3), (2, 0)])
+def test_the_halo_is_what_reaches_a_tile_and_no_more(architecture: str, stride: int, blocks: tuple[int, int]) -> None:
+    """What tiling rests on."""
     config = AutoencoderConfig(
-        architecture=architecture,
+        architecture=architecture,  # type: ignore[arg-type]
         stride=stride,
         width=4,
         hidden_width=4,
-        blocks=1,
-        decoder_blocks=3,  # type: ignore[arg-type]
+        blocks=blocks[0],
+        decoder_blocks=blocks[1],
     )
-    for build in (Encoder, Decoder):
-        network = build(config, 2)
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.constant_(module.weight, 0.1)
-                if module.bias is not None:
-                    nn.init.ones_(module.bias)
-        side = 2 * config.halo + 3
-        channels, pixels = (3, side * stride) if build is Encoder else (2, side)
-        x = torch.ones(1, channels, 3 * (stride if build is Encoder else 1), pixels, requires_grad=True)
-        y = network(x)
-        centre = side // 2 * (1 if build is Encoder else stride)
-        y[..., centre].sum().backward()
-        assert x.grad is not None
-        reached = x.grad.abs().sum(dim=(0, 1, 2)).reshape(side, -1).sum(dim=1).nonzero().flatten()
-        furthest = int((reached - side // 2).abs().max())
-        assert 0 < furthest <= config.halo
+    assert config.encoder_halo is not None
+    assert config.decoder_halo is not None
+    assert reach(Encoder(config, 2), stride, config.encoder_halo, encoder=True) == config.encoder_halo
+    assert reach(Decoder(config, 2), stride, config.decoder_halo, encoder=False) == config.decoder_halo
+
+
+@pytest.mark.parametrize("grids", [1, 2, 3])
+@pytest.mark.parametrize("finish", [0, 4])
+def test_the_halo_of_a_pyramid_is_what_reaches_a_tile_and_no_more(grids: int, finish: int) -> None:
+    config = PyramidConfig(
+        encoder_widths=(4,) * grids,
+        encoder_blocks=(1, 0, 2)[:grids],
+        decoder_widths=(4,) * grids,
+        decoder_blocks=(2, 1, 1)[:grids],
+        finish_channels=finish,
+    )
+    encoder, decoder = PyramidEncoder(config, 2), PyramidDecoder(config, 2, 1)
+    assert reach(encoder, config.stride, config.encoder_halo, encoder=True) == config.encoder_halo
+    whole = Conditioned(decoder)
+    assert reach(whole, config.stride, config.decoder_halo, encoder=False) == config.decoder_halo
+
+
+class Conditioned(nn.Module):
+    """A decoder at one rate."""
+
+    def __init__(self, decoder: PyramidDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, z_q_BDhw: torch.Tensor) -> torch.Tensor:
+        image: torch.Tensor = self.decoder(z_q_BDhw, torch.ones(len(z_q_BDhw), 1))
+        return image

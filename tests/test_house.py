@@ -28,6 +28,8 @@ HEAVY = (
     "grpc",
     "lightning_fabric",
     "matplotlib",
+    "onnx",
+    "onnxruntime",
     "prometheus_client",
     "raptorq",
     "scipy",

@@ -21,9 +21,15 @@ from gosvae.tensors import tensor_to_image as tensor_to_image
 from gosvae.datasets.base import Dataset as Dataset
 from gosvae.datasets.base import Sample as Sample
 from gosvae.datasets.mixture import load_prepared as load_prepared
+from gosvae.experts.base import DenseBoxes as DenseBoxes
 from gosvae.experts.base import Expert as Expert
 from gosvae.experts.base import ExpertInfo as ExpertInfo
+from gosvae.experts.base import TaskExpert as TaskExpert
 from gosvae.experts.registry import load_expert as load_expert
+from gosvae.experts.registry import load_task_expert as load_task_expert
+from gosvae.tasks.base import Meter as Meter
+from gosvae.tasks.base import Task as Task
+from gosvae.tasks.registry import load_task as load_task
 
 # Training and evaluation
 from gosvae.evaluation.bd_rate import bd_rate as bd_rate
@@ -65,7 +71,7 @@ from gosvae.receiver.receiver import ReceiverConfig as ReceiverConfig
 from gosvae.protocol.security import ClientTls as ClientTls
 from gosvae.protocol.security import Endpoint as Endpoint
 from gosvae.protocol.security import ServerTls as ServerTls
-from gosvae.receiver.session import ServiceLimits as ServiceLimits
+from gosvae.receiver.limits import ServiceLimits as ServiceLimits
 
 # Errors
 from gosvae.errors import BitstreamError as BitstreamError

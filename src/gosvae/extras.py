@@ -13,11 +13,13 @@ from typing import Literal
 
 from gosvae.errors import MissingDependencyError
 
-Extra = Literal["completion", "jpegxl", "plot", "train"]
+Extra = Literal["coco", "completion", "jpegxl", "onnx", "plot", "train"]
 
 PACKAGES: dict[Extra, tuple[str, ...]] = {
+    "coco": ("faster_coco_eval",),
     "completion": ("shtab",),
     "jpegxl": ("imagecodecs",),
+    "onnx": ("onnx", "onnxruntime"),
     "plot": ("bjontegaard", "matplotlib", "scipy"),
     "train": ("diffusers", "lightning_fabric", "tensorboard"),
 }

@@ -1,8 +1,8 @@
-"""Codecs, experts, channels and quantizers of other packages or of a Python file, found by name.
+"""Codecs, experts, tasks, channels and quantizers of other packages or of a Python file, found by name.
 
 A package registers a class or function under one of the entry points `gosvae.codecs`, `gosvae.experts`,
-`gosvae.channels` and `gosvae.quantizers`. A file needs no package: `FILE.py:NAME` names a class or function in it. Both
-are programs, which run when they are named.
+`gosvae.tasks`, `gosvae.channels` and `gosvae.quantizers`. A file needs no package: `FILE.py:NAME` names a class or
+function in it. Both are programs, which run when they are named.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from gosvae.errors import ConfigError
 from gosvae.walk import expanded
 
-Kind = Literal["codecs", "experts", "channels", "quantizers"]
+Kind = Literal["codecs", "experts", "tasks", "channels", "quantizers"]
 
 
 def plugin_names(kind: Kind) -> list[str]:

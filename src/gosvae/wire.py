@@ -11,8 +11,8 @@ from types import MappingProxyType
 
 PACKET_FIRST_BYTE = 0xCA
 """First byte of a packet; a stream begins with C7."""
-PACKET_VERSION = 1
-"""Version of the packet format, in the upper half of the second byte."""
+PACKET_VERSION = 2
+"""Version of the packet format that is written, in the upper half of the second byte. Version 1 is read for ever."""
 PACKET_FLAG_INTERLEAVED = 1
 """Flag, in the lower half of the second byte: the slices of the stream are interleaved."""
 PACKET_FLAG_FRAGMENT = 2

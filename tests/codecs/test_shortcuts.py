@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from gosvae.bitstream import Header, pack
+from gosvae.codecs.registry import load_codec
 from gosvae.codecs.shortcuts import compress, decompress
 from gosvae.errors import BitstreamError, ImageError, ShapeError
 from gosvae.images import write_image
@@ -53,3 +55,23 @@ def test_a_stream_may_be_any_object_of_bytes() -> None:
     for wrong in ("a.gos", Path("a.gos"), None, 7):
         with pytest.raises(BitstreamError, match="expected the bytes of a stream"):
             decompress(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["gosvae-compact-camvid", "jpeg", "webp", "avif"])
+def test_a_picture_that_announces_too_much_is_not_decoded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = compress(streets()[0].image_uint8_HW3, name)
+    codec = load_codec(name)
+    assert decompress(stream, codec, max_pixels=64 * 96).shape == (64, 96, 3)
+    assert decompress(stream, codec, max_pixels=None).shape == (64, 96, 3)
+    monkeypatch.setattr(type(codec), "decompress", None)
+    with pytest.raises(ImageError, match="a picture of 6144 pixels, at most 6143 are decoded") as caught:
+        decompress(stream, codec, max_pixels=64 * 96 - 1)
+    assert caught.value.argument == "max_pixels"
+
+
+def test_a_few_bytes_that_announce_a_huge_picture_are_refused_by_default() -> None:
+    huge = pack(Header(b"mark", 2**14, 2**14, 1), b"few")
+    with pytest.raises(ImageError, match=f"{2**28} pixels, at most {2**26}"):
+        decompress(huge)
+    with pytest.raises(BitstreamError, match="no model"):
+        decompress(huge, max_pixels=None)

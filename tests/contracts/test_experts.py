@@ -24,7 +24,7 @@ from gosvae.experts.compact import random_compact_expert
 from gosvae.experts.exported import load_exported_expert
 from gosvae.experts.registry import load_expert
 
-KINDS = ("compact", "unet", "torchscript", "torch.export", *TRANSFORMERS_KINDS)
+KINDS = ("compact", "unet", "torchscript", "torch.export", "onnx", *TRANSFORMERS_KINDS)
 
 
 def _make(kind: str, folder: Path) -> Expert:
@@ -35,6 +35,12 @@ def _make(kind: str, folder: Path) -> Expert:
     if kind in TRANSFORMERS_KINDS:
         pytest.importorskip("transformers", reason="needs gosvae[huggingface]")
         return load_expert(str(save_tiny_transformer(kind, folder)))
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime", reason="needs gosvae[onnx]")
+        from experts.onnx_files import exported, write_onnx
+
+        card = {"task": "segmentation", "class_names": CLASS_NAMES, "stride": 4}
+        return load_expert(write_onnx(folder / "net.onnx", exported(TinySegmenter(), free=True), card))
     network, x = TinySegmenter().eval(), torch.rand(1, 3, 32, 64)
     path = folder / ("net.pt" if kind == "torchscript" else "net.pt2")
     if kind == "torchscript":

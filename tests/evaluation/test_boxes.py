@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from gosvae.errors import ExpertError
-from gosvae.evaluation.boxes import Boxes, BoxMeter, FastestDet, boxes_of, overlaps
+from gosvae.evaluation.boxes import FastestDet, boxes_of
+from gosvae.tasks.boxes import Boxes, BoxMeter, overlaps
 
 
 def output(*boxes: tuple[int, int, int, float, float]) -> np.ndarray:

@@ -9,7 +9,7 @@ from small_world import CLASSES, BlockCodec, Brightness, Distance, MapCodec, Raw
 
 from gosvae.errors import ConfigError, ShapeError
 from gosvae.evaluation import CodecEntry, evaluate, load_evaluation, save_evaluation
-from gosvae.evaluation.protocol import check_classes
+from gosvae.evaluation.fitting import check_classes
 from gosvae.evaluation.tables import markdown_table
 from gosvae.metrics import ConfusionMatrix
 from gosvae.tensors import ImageArray, image_to_tensor

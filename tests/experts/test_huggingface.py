@@ -248,16 +248,6 @@ def test_a_broken_torchvision_is_named(
         load_huggingface_expert(folders["segformer"])
 
 
-def test_a_depth_model_is_told_from_a_segmentation_model(tmp_path: Path) -> None:
-    from transformers import DPTConfig, DPTForDepthEstimation
-
-    config = DPTConfig(hidden_size=8, num_hidden_layers=4, num_attention_heads=2, intermediate_size=8)
-    config.architectures = [DPTForDepthEstimation.__name__]
-    config.save_pretrained(tmp_path)
-    with pytest.raises(ExpertError, match="holds a DPTForDepthEstimation, which gives no class to each pixel"):
-        load_huggingface_expert(tmp_path)
-
-
 def test_a_model_of_masks_that_is_not_supported_is_refused_in_true_words(tmp_path: Path) -> None:
     from transformers import EomtConfig
 

@@ -5,11 +5,13 @@ New numbers are added to these tables; none is changed, removed or used again.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gosvae import wire
 from gosvae.bitstream import Header, pack_slices
-from gosvae.packets import RepairPacket, packetise, protect, read_repair
+from gosvae.packets import Packet, Part, RepairPacket, packetise, protect, read_packet, read_repair
 from gosvae.protocol.messages import METHOD, SERVICE, pb
 
 FIELDS = {
@@ -52,7 +54,7 @@ FIELDS = {
 
 
 def test_numbers_of_packets() -> None:
-    assert (wire.PACKET_FIRST_BYTE, wire.PACKET_VERSION) == (0xCA, 1)
+    assert (wire.PACKET_FIRST_BYTE, wire.PACKET_VERSION) == (0xCA, 2)
     assert (wire.PACKET_FLAG_INTERLEAVED, wire.PACKET_FLAG_FRAGMENT) == (1, 2)
     assert (wire.REPAIR_FIRST_BYTE, wire.REPAIR_VERSION) == (0xCB, 1)
 
@@ -94,7 +96,9 @@ def test_packets_begin_with_these_numbers() -> None:
         stream: {data[:2].hex() for data in packetise(stream, stream_id=1, frame=2, mtu_bytes=100)}
         for stream in (bands, interleaved, long)
     }
-    assert begins == {bands: {"ca10"}, interleaved: {"ca11"}, long: {"ca11", "ca13"}}
+    assert begins == {bands: {"ca20"}, interleaved: {"ca21"}, long: {"ca21", "ca23"}}
+    old = replace(read_packet(packetise(bands, stream_id=1, frame=2)[0]).info, checksum=None)
+    assert Packet(1, 2, 0, old, (Part(0, 0, 1, b"a"),)).to_bytes()[:2].hex() == "ca10"
     repair = protect(packetise(bands, stream_id=1, frame=2), overhead=1.0)[-1]
     assert repair[:2].hex() == "cb10"
     assert isinstance(read_repair(repair), RepairPacket)

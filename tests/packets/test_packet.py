@@ -9,7 +9,7 @@ import pytest
 
 from gosvae.bitstream import Header, pack, pack_slices
 from gosvae.errors import BitstreamError, PacketError
-from gosvae.packets import FrameInfo, Packet, Part, packetise, read_packet
+from gosvae.packets import FrameInfo, Packet, Part, Reassembler, packetise, read_packet
 from gosvae.seeding import numpy_generator
 
 HEADER = Header(bytes.fromhex("dd56de41"), 12, 13, 3)
@@ -29,37 +29,52 @@ def sealed(body: bytes) -> bytes:
 def test_the_layout_of_whole_slices_to_the_byte() -> None:
     """The example of docs/link.md."""
     (packet,) = packetise(STREAM, stream_id=0x01020304, frame=65536 + 7)
-    body = bytes.fromhex(
-        "ca 11 01020304 0007 0000 0001 03 dd56de41 000b 000c 02"  # the beginning
-        "02 00 0002 01 0000 02"  # 2 + 1 slices: number 0 of 2 bytes, number 1 of 0 bytes, number 2
-    )
+    beginning = "ca 21 01020304 0007 0000 0001 03 dd56de41 000b 000c 02"
+    table = "02 00 0002 01 0000 02"  # 2 + 1 slices: number 0 of 2 bytes, number 1 of 0 bytes, number 2
+    body = bytes.fromhex(beginning) + zlib.crc32(STREAM).to_bytes(4, "big") + bytes.fromhex(table)
     assert packet == sealed(body + b"abcde")
+    assert packet.hex() == "ca210102030400070000000103dd56de41000b000c028988f1c4020000020100000261626364650fe0ebe9"
+
+
+def test_packets_of_version_1_are_read_for_ever() -> None:
+    """They have no checksum of the stream."""
+    old = bytes.fromhex("ca110102030400070000000103dd56de41000b000c0202000002010000026162636465a99d6633")
+    packet = read_packet(old)
+    assert packet.to_bytes() == old
+    assert packet.info.checksum is None
+    assert [(part.number, part.data) for part in packet.parts] == [(0, b"ab"), (1, b""), (2, b"cde")]
+    (frame,) = Reassembler().add(old)
+    assert (frame.stream, frame.missing) == (STREAM, ())
+    with pytest.raises(PacketError, match=r"damaged: 3\d bytes are too few for a packet of format 2"):
+        read_packet(sealed(bytes([0xCA, 0x20]) + old[2:24] + bytes(2)))
 
 
 def test_the_layout_of_a_part_to_the_byte() -> None:
     data = bytes(range(100))
     first, *_, last = packetise(pack_slices(HEADER, [data]), stream_id=1, frame=2, mtu_bytes=64)
-    beginning = bytes.fromhex("ca 12 00000001 0002 0000 0004 03 dd56de41 000b 000c 00")
-    assert first == sealed(beginning + bytes.fromhex("00 00000064 00000000") + data[:29])
+    beginning = bytes.fromhex("ca 22 00000001 0002 0000 0004 03 dd56de41 000b 000c 00")
+    beginning += zlib.crc32(pack_slices(HEADER, [data])).to_bytes(4, "big")
+    assert first == sealed(beginning + bytes.fromhex("00 00000064 00000000") + data[:25])
     beginning = beginning[:8] + bytes([0, 3]) + beginning[10:]
-    assert last == sealed(beginning + bytes.fromhex("00 00000064 00000057") + data[87:])
+    assert last == sealed(beginning + bytes.fromhex("00 00000064 0000004b") + data[75:])
 
 
 def test_slices_share_packets_up_to_the_mtu_and_long_ones_are_split() -> None:
-    payloads = slices(400, 400, 341, 400, 1172, 1173, 10)
-    packets = packetise(pack_slices(HEADER, payloads), stream_id=1, frame=2)
+    payloads = slices(400, 400, 341, 400, 1168, 1169, 10)
+    stream = pack_slices(HEADER, payloads)
+    packets = packetise(stream, stream_id=1, frame=2)
     numbers = [[(p.number, p.offset) for p in read_packet(packet).parts] for packet in packets]
-    # 400 + 400 + 341 bytes would be 1175 with everything around them; one more 400 does not fit.
-    assert numbers == [[(0, 0), (1, 0), (2, 0)], [(3, 0)], [(4, 0)], [(5, 0)], [(5, 1165)], [(6, 0)]]
-    assert [len(packet) for packet in packets] == [1175, 428, 1200, 1200, 43, 38]
+    # 400 + 400 + 341 bytes would be 1179 with everything around them; one more 400 does not fit.
+    assert numbers == [[(0, 0), (1, 0), (2, 0)], [(3, 0)], [(4, 0)], [(5, 0)], [(5, 1161)], [(6, 0)]]
+    assert [len(packet) for packet in packets] == [1179, 432, 1200, 1200, 47, 42]
     assert [read_packet(packet).index for packet in packets] == list(range(6))
-    assert {read_packet(packet).info for packet in packets} == {FrameInfo(HEADER, "bands", 7, 6)}
+    assert {read_packet(packet).info for packet in packets} == {FrameInfo(HEADER, "bands", 7, 6, zlib.crc32(stream))}
 
 
 def test_one_packet_for_each_slice_if_so_wanted() -> None:
     stream = pack_slices(HEADER, slices(*[192] * 8), "interleaved")
     packets = packetise(stream, stream_id=1, frame=2, slices_per_packet=1)
-    assert [len(packet) for packet in packets] == [192 + 28] * 8
+    assert [len(packet) for packet in packets] == [192 + 32] * 8
     assert len(packetise(stream, stream_id=1, frame=2, slices_per_packet=3)) == 3
 
 
@@ -96,7 +111,7 @@ def test_impossible_arguments(arguments: dict[str, int], said: str) -> None:
 def test_streams_that_cannot_travel() -> None:
     with pytest.raises(BitstreamError, match="damaged"):
         packetise(pack_slices(HEADER, [b"ab", None]), stream_id=1, frame=1)
-    with pytest.raises(PacketError, match="takes 68966 packets, at most 65535"):
+    with pytest.raises(PacketError, match="takes 80000 packets, at most 65535"):
         packetise(pack_slices(HEADER, [bytes(2_000_000)]), stream_id=1, frame=1, mtu_bytes=64)
 
 
@@ -141,7 +156,7 @@ def test_a_part_that_is_the_whole_slice_is_refused() -> None:
     [
         (b"", "0 bytes that begin with nothing"),
         (STREAM, "begin with c7 23"),
-        (sealed(b"\xca" * 30), "format 12, this gosvae reads 1"),
+        (sealed(b"\xca" * 30), "format 12, this gosvae reads 1 to 2"),
         (b"\xca" * 40, "checksum"),
     ],
 )

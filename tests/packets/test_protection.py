@@ -23,7 +23,9 @@ from gosvae.packets import (
     read_packet,
     read_repair,
 )
-from gosvae.packets.protection import Group, Run, symbol_of
+from gosvae.packets import recovery as recovery_module
+from gosvae.packets.allowance import Allowance
+from gosvae.packets.protection import LEAST_SYMBOL_BYTES, Group, Run, symbol_of
 from gosvae.seeding import numpy_generator
 
 HEADER = Header(bytes.fromhex("dd56de41"), 12, 13, 3)
@@ -59,7 +61,7 @@ def test_packets_travel_unchanged_with_repair_packets_behind_them() -> None:
     protected = protect(sent, overhead=0.25)
     assert protected[:8] == sent
     repair = [read_repair(data) for data in protected[8:]]
-    group = Group(1, 0, (Run(0, 0, 8),), 240)  # 204 + 28 bytes and their length, in steps of 8
+    group = Group(1, 0, (Run(0, 0, 8),), 240)  # 204 + 32 bytes and their length, in steps of 8
     assert [(packet.group, packet.symbol_id) for packet in repair] == [(group, 8), (group, 9)]
     assert [packet.to_bytes() for packet in repair] == protected[8:]
     assert {len(data) for data in protected[8:]} == {240 + 19}
@@ -69,9 +71,11 @@ def test_the_layout_to_the_byte() -> None:
     """The example of docs/link.md: of one packet, every repair symbol is the packet's own."""
     (packet,) = packetise(pack_slices(HEADER, [b"abcde"]), stream_id=0x01020304, frame=7)
     _, repair = protect([packet], overhead=1.0)
-    assert packet.hex() == "ca100102030400070000000103dd56de41000b000c0000006162636465" + packet[-4:].hex()
+    checksum = zlib.crc32(pack_slices(HEADER, [b"abcde"])).to_bytes(4, "big").hex()
+    beginning = f"ca200102030400070000000103dd56de41000b000c00{checksum}"
+    assert packet.hex() == beginning + "00006162636465" + packet[-4:].hex()
     body = bytes.fromhex("cb 10 01020304 0007 0001 00  00 0000 01") + symbol_of(packet, 40)
-    assert symbol_of(packet, 40) == b"\0\x21" + packet + bytes(5)
+    assert symbol_of(packet, 40) == b"\0\x25" + packet + bytes(1)
     assert repair == sealed(body)
 
 
@@ -198,6 +202,7 @@ GROUP = Group(1, 0, (Run(0, 0, 8),), 240)
         (GROUP, 7),  # one of the packets themselves
         (replace(GROUP, symbol_bytes=239), 8),
         (replace(GROUP, symbol_bytes=0), 8),
+        (replace(GROUP, symbol_bytes=24), 8),  # shorter than any packet
         (replace(GROUP, runs=(Run(1, 0, 8),)), 8),
         (replace(GROUP, runs=(Run(0, 0, 0),)), 8),
         (replace(GROUP, runs=(Run(0, 65530, 8),)), 8),
@@ -261,9 +266,73 @@ def test_packets_longer_than_the_symbols_contradict_the_group() -> None:
 
 def test_a_packet_is_in_a_few_groups_only() -> None:
     recovery = Recovery()
-    forged = [RepairPacket(replace(GROUP, symbol_bytes=8 * n), 8, bytes(8 * n)).to_bytes() for n in range(1, 8)]
+    lengths = range(32, 88, 8)
+    forged = [RepairPacket(replace(GROUP, symbol_bytes=n), 8, bytes(n)).to_bytes() for n in lengths]
     assert recovered(forged, recovery) == []
     assert recovery.counters == RecoveryCounters(kept=4, unusable=3)
+
+
+def forged_group(number: int, count: int = 255) -> list[bytes]:
+    """As many repair packets as a group has packets, with nothing true in them, in the shortest symbols."""
+    group = Group(number, 0, (Run(0, 0, count),), LEAST_SYMBOL_BYTES)
+    return [RepairPacket(group, count + n, bytes([n % 256]) * LEAST_SYMBOL_BYTES).to_bytes() for n in range(count)]
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of packets of the groups that are decoded."""
+    seen: list[int] = []
+    real = recovery_module.recover
+
+    def counted(group: Group, symbols: list[tuple[int, bytes]]) -> list[bytes] | None:
+        seen.append(group.count)
+        return real(group, symbols)
+
+    monkeypatch.setattr(recovery_module, "recover", counted)
+    return seen
+
+
+def test_large_groups_are_not_decoded_from_repair_packets_alone(attempts: list[int]) -> None:
+    recovery = Recovery()
+    for number in range(3):
+        assert recovered(forged_group(number), recovery) == []
+    assert attempts == []
+    one_packet = protect(packets()[:1], overhead=1.0)
+    assert recovered(one_packet[1:], recovery) == one_packet[:1]
+    assert attempts == [1]
+
+
+def test_decoding_takes_no_more_than_its_share_of_time(attempts: list[int]) -> None:
+    """Every attempt takes 10 ms of processor time; a stream has 50 ms at once and then 5 ms each 100 ms."""
+    now_s = used_s = 0.0
+
+    def timer() -> float:
+        nonlocal used_s
+        used_s += 0.005  # at the beginning and at the end of an attempt
+        return used_s
+
+    allowance = Allowance(clock=lambda: now_s, timer=timer)
+    recovery = Recovery(max_groups=60_000, max_bytes=2**30, allowance=allowance)
+
+    def attack(stream_id: int, frames: range) -> None:
+        for frame in frames:
+            sent = packetise(EIGHT, stream_id=stream_id, frame=frame, slices_per_packet=1)
+            group = Group(stream_id, frame, (Run(0, 0, 8),), 240)
+            wrong = [RepairPacket(group, 8 + n, bytes(240)).to_bytes() for n in range(7)]
+            recovered([sent[0], *wrong], recovery)
+
+    attack(1, range(100))
+    assert len(attempts) == 10  # each takes 5 ms by this timer
+    attack(2, range(100))
+    assert len(attempts) == 20, "another stream has its own"
+    for stream_id in range(3, 300):
+        attack(stream_id, range(2))
+    assert len(attempts) == 40, "all streams together have 200 ms"
+    now_s = 1.0
+    for stream_id in range(300, 600):
+        attack(stream_id, range(2))
+    assert len(attempts) == 80, "and 200 ms more each second"
+    assert recovery.counters.deferred > 500
 
 
 def test_memory_is_bounded_and_given_back() -> None:

@@ -12,6 +12,7 @@ from gosvae.channels import load_channel
 from gosvae.codecs.vq import VqCodec, VqOptions
 from gosvae.errors import BitstreamError, ConfigError
 from gosvae.packets import Counters, Part, Reassembler, ReceivedFrame, packetise, read_packet
+from gosvae.packets.reassembly import JUMP
 from gosvae.seeding import torch_generator
 from tiny import checkpoint, streets
 
@@ -97,8 +98,65 @@ def test_frame_numbers_wrap() -> None:
 
 def test_a_number_that_comes_round_again_is_a_new_frame() -> None:
     reassembler = Reassembler(window=1)
-    frames = [frame.frame for n in (0, 30000, 60000, 65536) for frame in add_all(reassembler, packets(n))]
-    assert frames == [0, 30000, 60000, 0]
+    numbers = range(0, 2**16 + 10, 10)
+    frames = [frame.frame for n in numbers for frame in add_all(reassembler, packets(n))]
+    assert frames == [n % 2**16 for n in numbers]
+
+
+@pytest.mark.parametrize("far", [30_000, JUMP + 1, -JUMP - 2, -30_000, 40_000])
+def test_one_forged_number_silences_nobody(far: int) -> None:
+    reassembler = Reassembler()
+    frames = [frame.frame for n in range(100, 103) for frame in add_all(reassembler, packets(n))]
+    add_all(reassembler, packets((103 + far) % 2**16))
+    frames += [frame.frame for n in range(103, 110) for frame in add_all(reassembler, packets(n))]
+    assert frames == list(range(100, 110))
+    assert reassembler.counters.stray == 4
+
+
+def test_two_frames_in_sequence_are_believed_and_so_is_the_way_back() -> None:
+    """A sender that starts again with its stream id loses one frame, and a forger of two costs it two."""
+    reassembler = Reassembler()
+    numbers = [*range(5000, 5003), *range(5), 60_000, 60_001, *range(5, 10)]
+    frames = [frame.frame for n in numbers for frame in add_all(reassembler, packets(n))]
+    assert frames == [*range(5000, 5003), *range(1, 5), 60_001, *range(6, 10)]
+    replayed = [frame for n in (7, 7, 8, 8, 9) for frame in add_all(reassembler, packets(n))]
+    assert replayed == [], "numbers near the newest are late"
+
+
+def test_numbers_a_little_ahead_are_believed_at_once() -> None:
+    reassembler = Reassembler()
+    frames = [frame.frame for n in (0, JUMP, 2 * JUMP) for frame in add_all(reassembler, packets(n))]
+    assert frames == [0, JUMP, 2 * JUMP]
+
+
+def test_slices_of_two_pictures_never_make_one() -> None:
+    """Two senders with one stream id and the same frame number, or an attacker who knows both."""
+    ours, theirs = packets(7), packetise(stream(8), stream_id=1, frame=7, mtu_bytes=5000, slices_per_packet=1)
+    reassembler = Reassembler()
+    mixed = [packet for pair in zip(ours, theirs, strict=True) for packet in pair]
+    assert [frame.stream for frame in add_all(reassembler, mixed)] == [stream(7)]
+    assert reassembler.counters == Counters(used=4, conflicting=3, late=1, complete=1)
+    stolen = [replace(read_packet(data), info=read_packet(ours[0]).info).to_bytes() for data in theirs]
+    reassembler = Reassembler()
+    assert add_all(reassembler, [*ours[:2], *stolen[2:]]) == [], "not even with the true checksum"
+    assert reassembler.counters == Counters(used=4, forged=1)
+
+
+def test_in_order_the_newest_comes_and_what_is_older_is_late() -> None:
+    reassembler = Reassembler(ordered=True)
+    one, two, three = packets(1), packets(2), packets(3)
+    assert add_all(reassembler, [*one[:2], *two[:3], *three[:3]]) == []
+    back = reassembler.add(three[3])
+    assert [(frame.frame, frame.missing) for frame in back] == [(1, (2, 3)), (2, (3,)), (3, ())]
+    assert add_all(reassembler, [*one[2:], *two[3:], *packets(0)]) == []
+    assert reassembler.counters == Counters(used=9, late=7, complete=1, partial=2)
+    assert [frame.frame for frame in add_all(reassembler, packets(4))] == [4]
+    add_all(reassembler, [packets(5)[0], packets(6)[0]])
+    assert [frame.frame for frame in reassembler.close_until(1, 6)] == [5, 6]
+    assert reassembler.close_until(1, 6) == []
+    unordered = Reassembler()
+    add_all(unordered, [packets(5)[0], packets(6)[0]])
+    assert [frame.frame for frame in unordered.close_until(1, 6)] == [6]
 
 
 def test_streams_do_not_disturb_each_other() -> None:
@@ -133,7 +191,7 @@ def test_a_packet_that_contradicts_its_frame_is_left_out() -> None:
 def test_parts_that_contradict_each_other_never_make_a_slice(
     part: Part, conflicting: int, slice_0: bytes | None
 ) -> None:
-    data = packetise(pack_slices(HEADER, [b"a" * 100, b"b"]), stream_id=1, frame=0, mtu_bytes=64)
+    data = packetise(pack_slices(HEADER, [b"a" * 100, b"b"]), stream_id=1, frame=0, mtu_bytes=68)
     info = replace(read_packet(data[0]).info, packet_count=6)
     first, *rest = (replace(read_packet(packet), info=info) for packet in data)
     assert [len(packet.parts[0].data) for packet in (first, *rest)] == [29, 29, 29, 13, 1]

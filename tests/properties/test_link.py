@@ -113,6 +113,7 @@ def test_damage_loss_and_disorder_never_make_a_wrong_slice(
         assert len(set(keys)) == len(keys), "each frame comes back once"
     counters = reassembler.counters
     added = counters.used + counters.damaged + counters.duplicates + counters.late + counters.conflicting
+    assert counters.stray == counters.forged == 0
     assert added == len(events)
     assert counters.conflicting == 0
     assert counters.complete + counters.partial == len(given_back)

@@ -51,7 +51,9 @@ def test_frames_arrive_to_the_byte() -> None:
         frames: list[ReceivedFrame] = []
         async with (
             await UdpReceiver.open(HOST, 0, frames.append, inlet=patient()) as receiver,
-            await UdpSender.open(*receiver.address, stream_id=5, overhead=0.25, slices_per_packet=1) as sender,
+            await UdpSender.open(
+                *receiver.address, stream_id=5, first_frame=0, overhead=0.25, slices_per_packet=1
+            ) as sender,
         ):
             on_air = 0
             for n in range(30):
@@ -83,7 +85,7 @@ def test_losses_are_repaired_and_what_is_not_is_closed_by_the_deadline() -> None
         inlet = patient(reassembler=Reassembler(window=1000))
         async with (
             await UdpReceiver.open(HOST, 0, frames.append, inlet=inlet) as receiver,
-            await Lossy.open(*receiver.address, overhead=0.25, slices_per_packet=1) as sender,
+            await Lossy.open(*receiver.address, first_frame=0, overhead=0.25, slices_per_packet=1) as sender,
         ):
             for n in range(100):
                 await sender.send(stream(n))
@@ -163,7 +165,7 @@ def test_a_slow_reader_gets_the_newest_frames() -> None:
 
         async with (
             await UdpReceiver.open(HOST, 0, slow, max_frames=3, inlet=patient()) as receiver,
-            await UdpSender.open(*receiver.address) as sender,
+            await UdpSender.open(*receiver.address, first_frame=0) as sender,
         ):
             try:
                 await sender.send(stream(0))
@@ -200,7 +202,7 @@ def test_a_reader_that_fails_gets_the_next_frame(caplog: pytest.LogCaptureFixtur
 
         async with (
             await UdpReceiver.open(HOST, 0, fails, inlet=patient()) as receiver,
-            await UdpSender.open(*receiver.address) as sender,
+            await UdpSender.open(*receiver.address, first_frame=0) as sender,
         ):
             await sender.send(stream(0))
             await sender.send(stream(1))

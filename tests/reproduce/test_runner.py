@@ -6,6 +6,7 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.evaluation.results import load_evaluation
 from gosvae.reproduce import runner as runner_module
 from gosvae.reproduce.job import Job, World
+from gosvae.reproduce.plan import Trained, all_rows
 from gosvae.reproduce.progress import TrainingNews
-from gosvae.reproduce.records import FAILURE_FILE, ROW_FILE, TRACE_FILE, RowFolder
+from gosvae.reproduce.records import FAILURE_FILE, ROW_FILE, TRACE_FILE, RowFolder, trained_with
+from gosvae.reproduce.runner import Runner
 from gosvae.reproduce.scales import load_scale
 
 
@@ -139,6 +142,98 @@ def test_changed_settings_are_done_again_and_the_old_rows_are_kept_aside(copy: P
     assert {name for name in ROWS if after[name] != before[name]} == {"gosvae", "jpeg"}
     assert (copy / "rows" / "gosvae.old-1" / ROW_FILE).is_file()
     assert any("its settings have changed; what was there is now gosvae.old-1" in line for line in lines)
+
+
+def trainings(folder: Path) -> dict[str, tuple[int, str]]:
+    """When each codec was written, and the log of its training."""
+    places = {name: RowFolder(folder / "rows" / name).checkpoint for name in ("vqvae", "gosvae")}
+    return {
+        name: ((place / "weights.safetensors").stat().st_mtime_ns, (place / "log.jsonl").read_text())
+        for name, place in places.items()
+    }
+
+
+def test_other_measurements_train_nothing_again(copy: Path) -> None:
+    before, made, lines = trainings(copy), times(copy), list[str]()
+    more = replace(job(), test_data="streets:6@val")
+    plan = [row for row in all_rows() if row.row_id in ROWS]
+    assert Runner(World(more), plan, copy, say=lines.append).run().complete
+    assert trainings(copy) == before
+    assert all(made[name] != when for name, when in times(copy).items())
+    assert any("its training stays, and its numbers are now in gosvae.old-1" in line for line in lines)
+    for name in ROWS:
+        assert len(load_evaluation(copy / "rows" / name).images) == 6
+        assert len(load_evaluation(copy / "rows" / f"{name}.old-1").images) == 4
+    assert not (copy / "rows" / "gosvae.old-1" / "train").exists()
+
+
+def test_an_interruption_while_numbers_are_moved_keeps_the_training(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, plan = trainings(copy), [row for row in all_rows() if row.row_id == "vqvae"]
+    real, calls = Path.rename, iter(range(9))
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    world = World(replace(job(), test_data="streets:6@val"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Runner(world, plan, copy, say=lambda _: None).run()
+    assert Runner(world, plan, copy, say=lambda _: None).run().complete
+    assert trainings(copy) == before
+
+
+def training_keys(job: Job, trained_with: str | None = None, **measured: str) -> dict[str, str | None]:
+    """Keys of the trainings of all rows of tables, for networks of these names."""
+    world, rows = World(job, trained_with), {row.row_id: row for row in all_rows() if row.curve is None}
+    world.__dict__["perceptual"] = SimpleNamespace(name=measured.get("perceptual", "lpips-squeeze"))
+    world.__dict__["features"] = SimpleNamespace(name=measured.get("features", "embedded"))
+    if "expert" in measured:
+        world.__dict__["expert_fingerprint"] = measured["expert"]
+    return {name: world.training_key(row, rows, world.settings(row, rows)) for name, row in rows.items()}
+
+
+def test_what_a_training_depends_on() -> None:
+    plain = replace(job(), changes=(), lpips="lpips-squeeze")
+    first = training_keys(plain)
+    assert {name for name, key in first.items() if key is None} == {
+        row.row_id for row in all_rows() if not isinstance(row.source, Trained)
+    }
+    assert training_keys(plain, features="inception-2015-12-05") == first
+    assert training_keys(replace(plain, test_data="streets:9@val")) == first
+    other = replace(plain, lpips="lpips-vgg16")
+    assert training_keys(other, "lpips-squeeze", perceptual="lpips-vgg16") == first
+
+    def changed(keys: dict[str, str | None]) -> set[str]:
+        return {name for name, key in keys.items() if key != first[name]}
+
+    judged = {"gosvae-scratch", "gosvae", "gosvae-residual", "vqgan", "vqvae-lpips", "gosvae-kld-lpips"}
+    assert changed(training_keys(replace(plain, train_lpips="lpips-vgg16"))) == judged
+    assert changed(training_keys(other, perceptual="lpips-vgg16")) == judged  # a new folder
+    pixels = {"vqvae", "vqvae-residual", "autoencoder", "vqvae-lpips"}
+    assert changed(training_keys(plain, expert="other")) & pixels == set()
+    assert {"gosvae", "gosvae-ce", "vqvae-kld"} <= changed(training_keys(plain, expert="other"))
+
+
+def test_the_distance_of_earlier_trainings_is_found(tmp_path: Path) -> None:
+    def begin(name: str, stage: dict[str, float], **settings: str) -> None:
+        folder = RowFolder(tmp_path / "rows" / name)
+        folder.begin({"recipe": {"stages": [{"weights": stage}]}, **settings}, lambda _: None)
+        folder.checkpoint.mkdir()
+
+    assert trained_with(tmp_path) is None
+    begin("vqvae", {"mse": 1.0}, perceptual="lpips-alex")
+    begin("gosvae.old-1", {"lpips": 1.0}, perceptual="lpips-alex")
+    assert trained_with(tmp_path) is None
+    begin("gosvae", {"lpips": 1.0}, perceptual="lpips-vgg16", training_distance="lpips-squeeze")
+    begin("gosvae-scratch", {"lpips": 1.0}, perceptual="lpips-squeeze")
+    assert trained_with(tmp_path) == "lpips-squeeze"
+    begin("vqgan", {"lpips": 1.0}, perceptual="lpips-vgg16")
+    assert trained_with(tmp_path) is None
 
 
 def test_a_row_that_fails_is_reported_and_the_others_go_on(tmp_path: Path) -> None:

@@ -43,14 +43,17 @@ from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.evaluation.results import ImageLog, save_evaluation
 from gosvae.evaluation.tables import markdown_table, terminal_table
 from gosvae.evaluation.transmission import LinkSettings
-from gosvae.experts.registry import load_expert
+from gosvae.experts.base import Expert, TaskExpert
+from gosvae.experts.registry import load_task_expert
 from gosvae.extras import require
 from gosvae.files import write_atomically
+from gosvae.tasks.group import parse_experts
 from gosvae.units import kib
 
 EXAMPLE = """examples:
   gosvae evaluate gosvae-camvid --data camvid:PATH --baselines jpeg avif --out results
   gosvae evaluate runs/mine avif:30 --data folder:my-images --expert my-network.pt2
+  gosvae evaluate runs/mine --data folder:my-images --expert embedded --expert boxes=detector.onnx
   gosvae evaluate gosvae-compact-camvid --data streets:50 --sweep jpeg avif --anchor jpeg
   gosvae evaluate gosvae-variable-camvid:1.5KiB avif:1.5KiB --data camvid:PATH --channel "packet-loss p=0.1" --fec 0.25
 """
@@ -80,7 +83,12 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         f"or label-map (sends the class map of --expert); default: {DEFAULT_CODEC}, with --sweep none",
     )
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
-    parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
+    parser.add_argument(
+        "--expert",
+        action="append",
+        metavar="EXPERT",
+        help=f"{EXPERT_HELP}; repeatable, as NAME=EXPERT: those beside the first segmentation network judge, too",
+    )
     parser.add_argument(
         "--baselines", nargs="*", default=[], choices=list(CLASSICAL_CODECS), metavar="CODEC",
         help="classical codecs (gosvae list codecs) at the bytes of the codecs of --match, image by image",
@@ -159,7 +167,25 @@ def link_of(options: argparse.Namespace) -> LinkSettings | None:
     return LinkSettings(load_channel(options.channel), options.fec, options.packets, options.mtu, options.seed)
 
 
-def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecEntry]:
+def experts_of(options: argparse.Namespace, device: torch.device) -> tuple[Expert | None, dict[str, TaskExpert]]:
+    """Return the first segmentation network of `--expert`, None without one, and all other experts by name.
+
+    Raises:
+        GosvaeError: an expert cannot be loaded, or two have one name.
+    """
+    first: Expert | None = None
+    judges: dict[str, TaskExpert] = {}
+    for named in parse_experts(options.expert or ["embedded"]):
+        loaded = load_task_expert(named.spec, gradients=False)
+        loaded.to(device)
+        if first is None and isinstance(loaded, Expert):
+            first = loaded
+        else:
+            judges[named.name] = loaded
+    return first, judges
+
+
+def entries_of(options: argparse.Namespace, device: torch.device, expert: Expert | None) -> list[CodecEntry]:
     """Return codecs (their networks on a device), matched baselines and sweeps as entries of an evaluation.
 
     `label-map` uses the expert of the evaluation, `label-map:EXPERT` the expert that it names.
@@ -172,7 +198,9 @@ def entries_of(options: argparse.Namespace, device: torch.device) -> list[CodecE
     if options.baselines and not specs:
         raise ConfigError("--baselines take the bytes of a codec: name one, or leave them to --sweep")
     for spec in specs:
-        full = f"{spec}:{options.expert}" if spec == LABEL_MAP else spec
+        if spec == LABEL_MAP and expert is None:
+            raise ConfigError("label-map sends a class map: give it a segmentation expert, as in label-map:EXPERT")
+        full = f"{spec}:{expert.info.source}" if spec == LABEL_MAP and expert is not None else spec
         name, budget_bytes = split_budget(full)
         codec = _load(name, options, device)
         if budget_bytes is not None:
@@ -223,7 +251,7 @@ def write_results(evaluation: Evaluation, folder: Path, *, details: bool = False
     if evaluation.kept:
         paths.append(folder / "pictures.png")
         draw_pictures(evaluation, paths[-1])
-    if len(evaluation.rows) > 2:
+    if len(evaluation.rows) > 2 and evaluation.reference.agreement_miou is not None:
         with plot_or_note():
             plot_rate_task(evaluation, [folder / "rate-task.png", folder / "rate-task.svg"])
             paths.append(folder / "rate-task.png")
@@ -240,11 +268,11 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if options.limit is not None:
         dataset = EvenlySpaced(dataset, options.limit)
     device, link = device_of(options), link_of(options)
-    expert = load_expert(options.expert)
-    expert.to(device)
-    dataset = in_classes(dataset, expert.info.class_names)
+    expert, judges = experts_of(options, device)
+    if expert is not None:
+        dataset = in_classes(dataset, expert.info.class_names)
     features = None if options.frechet == "none" else load_features(options.frechet, expert, options.weights).to(device)
-    entries, perceptual = entries_of(options, device), perceptual_of(options, device)
+    entries, perceptual = entries_of(options, device, expert), perceptual_of(options, device)
     # Made before anything is measured: it can be refused now, and rows go there as they come.
     images = ImageLog(options.out) if options.out else None
     with images or nullcontext():
@@ -252,6 +280,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
             entries,
             dataset,
             expert,
+            judges=judges,
             perceptual=perceptual,
             frechet=features,
             use_labels=not options.no_labels,

@@ -16,10 +16,11 @@ from gosvae.errors import ConfigError
 from gosvae.experts.registry import load_expert
 from gosvae.packets.inlet import DEFAULT_DEADLINE_MS
 from gosvae.protocol.security import TOKEN_VARIABLE, Endpoint, ServerTls, read_token
+from gosvae.receiver.connections import raise_descriptor_limit
 from gosvae.receiver.engine import POLICIES, EngineLimits
-from gosvae.receiver.perception import DEFAULT_MAX_PIXELS, Perception
+from gosvae.receiver.limits import ServiceLimits
+from gosvae.receiver.perception import LEAST_MAX_PIXELS, Perception
 from gosvae.receiver.receiver import Receiver, ReceiverConfig
-from gosvae.receiver.session import ServiceLimits
 from gosvae.units import kib
 
 EXAMPLE = """examples:
@@ -84,7 +85,11 @@ def add_receive(parser: argparse.ArgumentParser) -> None:
         help="size of the largest frame",
     )
     limits.add_argument(
-        "--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N", help="number of pixels of the largest frame"
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help=f"number of pixels of the largest frame; default: {LEAST_MAX_PIXELS}, or 4 times the size of the expert's "
+        "pictures if that is more",
     )
     limits.add_argument(
         "--max-streams", type=int, default=SERVICE.max_streams, metavar="N", help="number of senders at once"
@@ -137,10 +142,9 @@ def run_receive(options: argparse.Namespace) -> int:
     if not isinstance(codec, ClassMapCodec):
         expert = load_expert(options.expert)
         expert.to(device)
-    if options.max_pixels < 1:
-        raise ConfigError(f"--max-pixels {options.max_pixels}: expected at least 1")
     perception = Perception(codec, expert, device=device, max_pixels=options.max_pixels)
     logging.getLogger("gosvae.receiver").setLevel(logging.INFO)
+    raise_descriptor_limit()
     receiver = Receiver(perception, config)
     asyncio.run(_receive(receiver, quiet=options.quiet))
     if not options.quiet:

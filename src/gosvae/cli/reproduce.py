@@ -10,9 +10,11 @@ from gosvae.cli.options import DATA_HELP, EXPERT_HELP, add_geometry, add_percept
 from gosvae.config import parse
 from gosvae.errors import ConfigError
 from gosvae.extras import require
+from gosvae.losses.perceptual import PERCEPTUAL_NAMES
 from gosvae.reproduce.job import Job, World
 from gosvae.reproduce.outline import print_outline
 from gosvae.reproduce.plan import EXPERIMENTS, rows_of
+from gosvae.reproduce.records import trained_with
 from gosvae.reproduce.report import write_report
 from gosvae.reproduce.runner import Runner, Summary
 from gosvae.reproduce.scales import SCALES, load_scale
@@ -62,6 +64,10 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="print no lines of progress")
     add_geometry(parser)
     add_perceptual(parser, default="auto")
+    parser.add_argument(
+        "--train-lpips", choices=("auto", *PERCEPTUAL_NAMES),
+        help="perceptual distance to train with; default: the one that rows in OUT were trained with, else --lpips",
+    )  # fmt: skip
     parser.set_defaults(run=run_reproduce)
 
 
@@ -77,6 +83,7 @@ def job_of(options: argparse.Namespace) -> Job:
         geometry=geometry_of(options),
         lpips=options.lpips,
         weights=options.weights,
+        train_lpips=options.train_lpips,
         run=parse(RunConfig, run, source="options"),
     )
 
@@ -102,7 +109,7 @@ def run_reproduce(options: argparse.Namespace) -> int:
     """Make the rows, then the report; return 0 if all rows are done, 1 if some failed, 3 if some are left."""
     if options.pictures < 1:
         raise ConfigError(f"--pictures must be at least 1, got {options.pictures}")
-    world = World(job_of(options))
+    world = World(job_of(options), trained_with(options.out))
     experiments = experiments_of(options, world)
     rows = rows_of(experiments, options.rows)
     if options.dry_run:

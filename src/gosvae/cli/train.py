@@ -33,6 +33,7 @@ from gosvae.training.machine.loop import Outcome
 TRAIN_EXAMPLE = """example:
   gosvae train gosvae --data camvid:PATH --expert embedded --out runs/mine
   gosvae train gosvae --data folder:my-images --expert hf:shi-labs/oneformer_cityscapes_swin_large
+  gosvae train gosvae --data folder:my-images --expert map=embedded --expert boxes=detector.onnx:0.5
 
 Stop it at any moment; the same command continues it.
 """
@@ -43,7 +44,12 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.epilog = TRAIN_EXAMPLE
     parser.add_argument("recipe", help="name of a recipe (see gosvae list) or a YAML file")
     _add_run_options(parser)
-    parser.add_argument("--expert", metavar="EXPERT", help=EXPERT_HELP)
+    parser.add_argument(
+        "--expert",
+        action="append",
+        metavar="EXPERT",
+        help=f"{EXPERT_HELP}; repeatable, with names and weights: NAME=EXPERT:WEIGHT",
+    )
     parser.add_argument("--init", metavar="CHECKPOINT", help="start from the weights of this codec: a name or a folder")
     add_perceptual(parser, default="auto")
     parser.set_defaults(run=run_train)

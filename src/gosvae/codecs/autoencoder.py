@@ -21,10 +21,12 @@ from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint
 from gosvae.codecs.latent import Latent, LatentCoder, Mask, SymbolArray, Transform
 from gosvae.codecs.rate_search import bisect_setting, check_smallest
 from gosvae.codecs.slices import least_bytes
+from gosvae.codecs.tiling import without_margins
 from gosvae.codecs.trained import TrainedCodec, card_of, ready
 from gosvae.entropy import coder
 from gosvae.entropy.channels import ChannelHistograms
 from gosvae.errors import BitstreamError, CheckpointError, ConfigError
+from gosvae.nn.pyramid import NO_MARGINS, Margins
 from gosvae.precision import usable_device
 from gosvae.tensors import ImageArray
 
@@ -41,14 +43,15 @@ class AutoencoderTransform(Transform):
 
     def __init__(self, model: ScalarAutoencoder, device: torch.device) -> None:
         self.model, self.device = model, device
-        self.stride, self.halo = model.stride, model.config.autoencoder.halo
+        sizes = model.config.autoencoder
+        self.stride, self.encoder_halo, self.halo = model.stride, sizes.encoder_halo, sizes.decoder_halo
 
     def analyse(self, x_13HW: Tensor) -> Tensor:
         return self.model.encode(x_13HW)
 
-    def synthesise(self, symbols_Bhw: Tensor, latents: Sequence[Latent]) -> Tensor:
+    def synthesise(self, symbols_Bhw: Tensor, latents: Sequence[Latent], margins: Margins = NO_MARGINS) -> Tensor:
         step_B = torch.tensor([latent.setting for latent in latents], device=symbols_Bhw.device)
-        return self.model.decode(symbols_Bhw, step_B.view(-1, 1, 1, 1))
+        return without_margins(self.model.decode(symbols_Bhw, step_B.view(-1, 1, 1, 1)), margins, self.stride)
 
 
 class StepCoder(LatentCoder):

@@ -28,6 +28,7 @@ from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import BitstreamError, ExpertError
 from gosvae.experts.base import Expert
 from gosvae.experts.registry import load_expert
+from gosvae.nn.pyramid import NO_MARGINS, Margins
 from gosvae.nn.semantic_unet import SemanticUNet
 from gosvae.precision import usable_device
 from gosvae.seeding import torch_generator
@@ -64,7 +65,7 @@ class DrawingTransform(Transform):
         device: device of the networks.
     """
 
-    stride, halo = 1, None
+    stride, encoder_halo, halo = 1, None, None
     whole_pixels, batch_pixels = MAX_PIXELS, BATCH_PIXELS
 
     def __init__(
@@ -75,7 +76,8 @@ class DrawingTransform(Transform):
     def analyse(self, x_13HW: Tensor) -> Tensor:
         return self.expert().class_map(x_13HW.contiguous())
 
-    def synthesise(self, symbols_Bhw: Tensor, latents: Sequence[Latent]) -> Tensor:
+    def synthesise(self, symbols_Bhw: Tensor, latents: Sequence[Latent], margins: Margins = NO_MARGINS) -> Tensor:
+        del margins  # there are none without tiles
         height, width = symbols_Bhw.shape[-2:]
         padded_BHW = pad_classes(symbols_Bhw, self.config.stride)
         map_BLHW = semantic_map(padded_BHW, self.config.class_count, edges=self.config.edges)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gosvae.codecs.tiling import WHOLE_PIXELS
+from gosvae.nn.pyramid import NO_MARGINS, Margins
 
 SymbolArray = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -57,14 +58,15 @@ class Transform(ABC):
     Attributes:
         device: device of the networks.
         stride: number of pixels per latent position on each axis.
-        halo: number of latent positions around a tile that can influence it; None for networks that see the whole
-            picture.
+        encoder_halo, halo: number of latent positions around a tile that can influence it, in the encoder and in the
+            decoder; None for networks that see the whole picture.
         whole_pixels: size of the largest picture, in pixels, that a network without a halo takes.
         batch_pixels: largest number of pixels that go through the decoder together, which bounds the memory of batches.
     """
 
     device: torch.device
     stride: int
+    encoder_halo: int | None
     halo: int | None
     whole_pixels: int = WHOLE_PIXELS
     batch_pixels: int = 2**21
@@ -77,12 +79,13 @@ class Transform(ABC):
         """
 
     @abstractmethod
-    def synthesise(self, symbols_Bhw: Tensor, latents: Sequence[Latent]) -> Tensor:
+    def synthesise(self, symbols_Bhw: Tensor, latents: Sequence[Latent], margins: Margins = NO_MARGINS) -> Tensor:
         """Return pictures (B, 3, H, W), clamped to [0, 1], of symbols.
 
         Args:
-            symbols_Bhw: symbols of all the latents, or of the same tile of each.
+            symbols_Bhw: symbols of all the latents, or of the same tile of each with its halo.
             latents: the latents that the symbols belong to, for their settings and seeds.
+            margins: numbers of latent positions of the halo at each edge, which the pictures leave out.
         """
 
 

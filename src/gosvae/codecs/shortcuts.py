@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gosvae.bitstream import as_bytes
+from gosvae.codecs.announced import DEFAULT_MAX_PIXELS, check_pixels
 from gosvae.codecs.base import ImageCodec, RateControlledCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
@@ -60,19 +61,30 @@ def compress(
     return codec.compress_to_budget(image, bytes_from_kib(kib))
 
 
-def decompress(data: bytes | bytearray | memoryview, codec: ImageCodec | str | Path | None = None) -> ImageArray:
+def decompress(
+    data: bytes | bytearray | memoryview,
+    codec: ImageCodec | str | Path | None = None,
+    *,
+    max_pixels: int | None = DEFAULT_MAX_PIXELS,
+) -> ImageArray:
     """Reconstruct the image of a stream, uint8 (H, W, 3).
+
+    A few bytes may announce a picture that takes minutes to decode, so bytes of strangers need a small `max_pixels`.
 
     Args:
         data: the stream.
         codec: codec that made the stream, or its name as `load_codec` takes it; None finds the model of the package.
+        max_pixels: greatest number of pixels that is decoded, 2**26 by default; None decodes any number. The size is
+            read from the header of streams of this package and of JPEG, WebP and AVIF files.
 
     Raises:
+        ImageError: the stream announces more pixels than `max_pixels`.
         BitstreamError: the bytes are damaged, incomplete or of another format.
         ForeignStreamError: the stream is another codec's, or no model of the package made it.
         ConfigError, CheckpointError: the codec cannot be loaded.
     """
     data = as_bytes(data)
+    check_pixels(data, max_pixels)
     if codec is None:
         codec = codec_of_stream(data)
     elif not isinstance(codec, ImageCodec):

@@ -6,22 +6,34 @@ Axis legend: B images, C channels, H and W pixels, h and w latent positions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from gosvae.errors import ImageError
+from gosvae.nn.pyramid import NO_MARGINS, Margins
 
 TILE_PIXELS = 512
-"""Side of a tile, in pixels. Pictures of up to TILE_PIXELS**2 pixels are computed in one piece."""
+"""Least side of a tile, in pixels. Pictures of up to TILE_PIXELS**2 pixels are always computed in one piece."""
+MOST_TILE_PIXELS = 2048
+"""Greatest side of a tile, in pixels, which bounds the memory."""
+HALO_COST = 1.3
+"""Number of positions that are computed for each one that is kept, at most, unless the tiles would be too large."""
 WHOLE_PIXELS = 2**20
 """Size of the largest picture, in pixels, for most networks that cannot work in tiles, which bounds the memory."""
 
 
-def fits_in_one_tile(height: int, width: int) -> bool:
-    """Return whether a picture is computed in one piece although its network could work in tiles."""
-    return height * width <= TILE_PIXELS**2
+def fits_in_one_tile(height: int, width: int, side: int | None = None) -> bool:
+    """Return whether a picture is computed in one piece although its network could work in tiles of this side."""
+    return height * width <= (side or TILE_PIXELS) ** 2
+
+
+def tile_side(stride: int, halo: int) -> int:
+    """Return the side of the tiles, in pixels and a multiple of the stride, for which the halo costs `HALO_COST`."""
+    side = 2 * halo * stride / (math.sqrt(HALO_COST) - 1)
+    return -(-min(max(TILE_PIXELS, math.ceil(side)), max(TILE_PIXELS, MOST_TILE_PIXELS)) // stride) * stride
 
 
 def _check_size(height: int, width: int, halo: int | None, whole_pixels: int) -> None:
@@ -66,9 +78,9 @@ def encode_in_tiles(
     """
     height, width = x_13HW.shape[-2] // stride, x_13HW.shape[-1] // stride
     _check_size(x_13HW.shape[-2], x_13HW.shape[-1], halo, whole_pixels)
-    if halo is None or fits_in_one_tile(x_13HW.shape[-2], x_13HW.shape[-1]):
+    if halo is None or fits_in_one_tile(x_13HW.shape[-2], x_13HW.shape[-1], tile_side(stride, halo)):
         return encode(x_13HW)
-    tile = TILE_PIXELS // stride
+    tile = tile_side(stride, halo) // stride
     latent: Tensor | None = None
     for read_y, keep_y, put_y in _spans(height, tile, halo):
         for read_x, keep_x, put_x in _spans(width, tile, halo):
@@ -81,22 +93,34 @@ def encode_in_tiles(
 
 
 def decode_in_tiles(
-    decode: Callable[[Tensor], Tensor],
+    decode: Callable[[Tensor, Margins], Tensor],
     indices_Bhw: Tensor,
     stride: int,
     halo: int | None,
     whole_pixels: int = WHOLE_PIXELS,
 ) -> Tensor:
-    """Return the pictures (B, 3, H, W) of indices; arguments and errors as in `encode_in_tiles`."""
+    """Return the pictures (B, 3, H, W) of indices; arguments and errors as in `encode_in_tiles`.
+
+    `decode` gets the indices of a tile and the margins around it, which its pictures leave out.
+    """
     height, width = indices_Bhw.shape[-2:]
     _check_size(height * stride, width * stride, halo, whole_pixels)
-    if halo is None or fits_in_one_tile(height * stride, width * stride):
-        return decode(indices_Bhw)
-    tile = TILE_PIXELS // stride
+    if halo is None or fits_in_one_tile(height * stride, width * stride, tile_side(stride, halo)):
+        return decode(indices_Bhw, NO_MARGINS)
+    tile = tile_side(stride, halo) // stride
     x_hat_B3HW = torch.empty((len(indices_Bhw), 3, height * stride, width * stride))
-    for read_y, keep_y, put_y in _spans(height, tile, halo):
-        for read_x, keep_x, put_x in _spans(width, tile, halo):
-            part = decode(indices_Bhw[..., read_y, read_x])
-            kept = part[..., _scaled(keep_y, stride), _scaled(keep_x, stride)]
-            x_hat_B3HW[..., _scaled(put_y, stride), _scaled(put_x, stride)] = kept.cpu()
+    for read_y, _, put_y in _spans(height, tile, halo):
+        for read_x, _, put_x in _spans(width, tile, halo):
+            margins = (
+                *(put_y.start - read_y.start, read_y.stop - put_y.stop),
+                *(put_x.start - read_x.start, read_x.stop - put_x.stop),
+            )
+            part = decode(indices_Bhw[..., read_y, read_x], margins)
+            x_hat_B3HW[..., _scaled(put_y, stride), _scaled(put_x, stride)] = part.cpu()
     return x_hat_B3HW
+
+
+def without_margins(x_B3HW: Tensor, margins: Margins, stride: int) -> Tensor:
+    """Return pictures without the pixels of latent positions at their edges."""
+    top, bottom, left, right = (stride * margin for margin in margins)
+    return x_B3HW[..., top : x_B3HW.shape[-2] - bottom, left : x_B3HW.shape[-1] - right]

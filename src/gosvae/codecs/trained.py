@@ -82,7 +82,8 @@ class TrainedCodec(ImageCodec):
         transform = self.transform
         with torch.inference_mode():
             x_13HW = encoder_input(image_uint8_HW3, transform.stride, self.device)
-            return encode_in_tiles(transform.analyse, x_13HW, transform.stride, transform.halo, transform.whole_pixels)
+            sizes = transform.stride, transform.encoder_halo, transform.whole_pixels
+            return encode_in_tiles(transform.analyse, x_13HW, *sizes)
 
     @final
     def quantise(self, latent_1hw: Tensor, height: int, width: int, setting: int = 0) -> Latent:
@@ -166,7 +167,7 @@ class TrainedCodec(ImageCodec):
         transform = self.transform
         with torch.inference_mode():
             x_hat_B3HW = decode_in_tiles(
-                lambda part_Bhw: transform.synthesise(part_Bhw, latents),
+                lambda part_Bhw, margins: transform.synthesise(part_Bhw, latents, margins),
                 torch.from_numpy(np.stack(symbols)).to(self.device),
                 *(transform.stride, transform.halo, transform.whole_pixels),
             )

@@ -32,6 +32,7 @@ from gosvae.entropy.fixed import FixedLength
 from gosvae.entropy.latent import LatentContextModel
 from gosvae.entropy.latent_network import LEVELS, LatentContextConfig, LatentContextNetwork, integer_network
 from gosvae.errors import BitstreamError, ConfigError
+from gosvae.nn.pyramid import NO_MARGINS, Margins
 from gosvae.precision import Precision, autocast, usable_device
 from gosvae.tensors import ImageArray
 
@@ -93,16 +94,17 @@ class PyramidTransform(Transform):
 
     def __init__(self, model: VariableRateAutoencoder, device: torch.device, precision: Precision) -> None:
         self.model, self.device, self.precision = model, device, precision
-        self.stride, self.halo = model.stride, model.config.pyramid.halo
+        sizes = model.config.pyramid
+        self.stride, self.encoder_halo, self.halo = model.stride, sizes.encoder_halo, sizes.decoder_halo
 
     def analyse(self, x_13HW: Tensor) -> Tensor:
         with autocast(self.device.type, self.precision):
             return self.model.transform(x_13HW)
 
-    def synthesise(self, symbols_Bhw: Tensor, latents: Sequence[Latent]) -> Tensor:
+    def synthesise(self, symbols_Bhw: Tensor, latents: Sequence[Latent], margins: Margins = NO_MARGINS) -> Tensor:
         level_B = torch.tensor([latent.setting for latent in latents], device=symbols_Bhw.device)
         with autocast(self.device.type, self.precision):
-            return self.model.decode(symbols_Bhw, level_B)
+            return self.model.decode(symbols_Bhw, level_B, margins)
 
 
 class LevelCoder(LatentCoder):

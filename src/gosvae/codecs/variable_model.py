@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gosvae.codecs.vq_model import Reconstruction
 from gosvae.config import Config
 from gosvae.entropy.latent_network import LEVELS, LatentContextConfig, LatentContextNetwork, interpolation
-from gosvae.nn.pyramid import PyramidConfig, PyramidDecoder, PyramidEncoder
+from gosvae.nn.pyramid import NO_MARGINS, Margins, PyramidConfig, PyramidDecoder, PyramidEncoder
 from gosvae.nn.straight_through import straight_through
 
 LATENT_GAIN = 8.0
@@ -92,16 +92,23 @@ class VariableRateAutoencoder(nn.Module):
         scaled_BDhw: Tensor = bound * torch.tanh(latent_BDhw * gains_BD[..., None, None] / bound)
         return scaled_BDhw
 
-    def picture(self, rounded_BDhw: Tensor, level_B: Tensor, lost_B1hw: Tensor | None = None) -> Tensor:
+    def picture(
+        self,
+        rounded_BDhw: Tensor,
+        level_B: Tensor,
+        lost_B1hw: Tensor | None = None,
+        margins: Margins = NO_MARGINS,
+    ) -> Tensor:
         """Return the reconstruction (B, 3, H, W), not clamped, of integers in -L..L.
 
-        `lost_B1hw` is 1 where they are not known; None means that all are known.
+        `lost_B1hw` is 1 where they are not known; None means that all are known. For `margins` see `PyramidDecoder`.
         """
         if lost_B1hw is not None:
             rounded_BDhw = rounded_BDhw * (1.0 - lost_B1hw)
         conditions_BA = self._conditions(level_B)
         inverse_BD = (conditions_BA @ self.log_inverse_gains_DA.T).exp()
-        x_hat_B3HW: Tensor = self.decoder(rounded_BDhw * inverse_BD[..., None, None], conditions_BA, lost_B1hw)
+        latent_BDhw = rounded_BDhw * inverse_BD[..., None, None]
+        x_hat_B3HW: Tensor = self.decoder(latent_BDhw, conditions_BA, lost_B1hw, margins)
         return x_hat_B3HW
 
     def forward(
@@ -117,8 +124,12 @@ class VariableRateAutoencoder(nn.Module):
         return Reconstruction(self.picture(rounded_BDhw, level_B, lost_B1hw), symbols_BDhw, {}), y_BDhw
 
     @torch.inference_mode()
-    def decode(self, symbols_BDhw: Tensor, level_B: Tensor) -> Tensor:
-        """Return the reconstruction (B, 3, H, W), clamped to [0, 1], of symbols 0..2L, -1 where they are not known."""
+    def decode(self, symbols_BDhw: Tensor, level_B: Tensor, margins: Margins = NO_MARGINS) -> Tensor:
+        """Return the reconstruction (B, 3, H, W), clamped to [0, 1], of symbols 0..2L, -1 where they are not known.
+
+        For `margins` see `PyramidDecoder`.
+        """
         rounded_BDhw = (symbols_BDhw - self.config.context.bound).float()
         lost_B1hw = (symbols_BDhw[:, :1] < 0).float()
-        return self.picture(rounded_BDhw, level_B, lost_B1hw if lost_B1hw.any() else None).float().clamp(0, 1)
+        lost = lost_B1hw if lost_B1hw.any() else None
+        return self.picture(rounded_BDhw, level_B, lost, margins).float().clamp(0, 1)

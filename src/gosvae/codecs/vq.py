@@ -27,6 +27,7 @@ from gosvae.codecs.slices import (
     least_bytes,
     shortest_payloads,
 )
+from gosvae.codecs.tiling import without_margins
 from gosvae.codecs.trained import SlicedCodec, card_of, ready
 from gosvae.codecs.vq_model import VqAutoencoder
 from gosvae.entropy.adaptive import AdaptiveCounts
@@ -38,6 +39,7 @@ from gosvae.entropy.ids import EntropyModelId
 from gosvae.entropy.static import StaticHistogram
 from gosvae.errors import CheckpointError, ConfigError
 from gosvae.metrics import zero_order_bits
+from gosvae.nn.pyramid import NO_MARGINS, Margins
 from gosvae.precision import usable_device
 from gosvae.tensors import ImageArray
 
@@ -86,14 +88,15 @@ class VqTransform(Transform):
 
     def __init__(self, model: VqAutoencoder, device: torch.device) -> None:
         self.model, self.device = model, device
-        self.stride, self.halo = model.stride, model.config.autoencoder.halo
+        sizes = model.config.autoencoder
+        self.stride, self.encoder_halo, self.halo = model.stride, sizes.encoder_halo, sizes.decoder_halo
 
     def analyse(self, x_13HW: Tensor) -> Tensor:
         return self.model.encode(x_13HW)
 
-    def synthesise(self, symbols_Bhw: Tensor, latents: Sequence[Latent]) -> Tensor:
+    def synthesise(self, symbols_Bhw: Tensor, latents: Sequence[Latent], margins: Margins = NO_MARGINS) -> Tensor:
         del latents
-        return self.model.decode(symbols_Bhw)
+        return without_margins(self.model.decode(symbols_Bhw), margins, self.stride)
 
 
 class IndexCoder(LatentCoder):

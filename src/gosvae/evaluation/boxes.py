@@ -3,50 +3,23 @@
 The detector is FastestDet (github.com/dog-qiuqiu/FastestDet) as an ONNX file, run by ONNX Runtime: an anchor-free
 network for COCO's 80 classes that looks at pictures of 352x352. No codec of this package is trained with it.
 
-Axis legend: N boxes, K cells of the grid, four coordinates (left, top, right, bottom) as shares of width and height.
+Axis legend: K cells of the grid, four coordinates (left, top, right, bottom) as shares of width and height.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from gosvae.errors import ExpertError
+from gosvae.tasks.boxes import Boxes, FloatArray, without_duplicates
 from gosvae.tensors import ImageArray, check_image
 
-FloatArray = npt.NDArray[np.float64]
 SIDE = 352
 """Height and width of the pictures that the detector takes."""
-LEAST_SCORE = 0.05
-"""Score below which a box is not kept."""
-CERTAIN_SCORE = 0.5
-"""Score from which a box on an original counts as an object."""
-SAME_BOX = 0.45
-"""Overlap (intersection over union) from which the weaker of two boxes of one class is a duplicate."""
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """Detections of one image, the surest first.
-
-    Attributes:
-        corners_N4: left, top, right and bottom as shares of width and height.
-        scores_N: from 0 to 1. classes_N: numbers of COCO's classes.
-    """
-
-    corners_N4: FloatArray
-    scores_N: FloatArray
-    classes_N: npt.NDArray[np.int64]
-
-    def above(self, score: float) -> Boxes:
-        """The boxes of at least this score."""
-        kept = self.scores_N >= score
-        return Boxes(self.corners_N4[kept], self.scores_N[kept], self.classes_N[kept])
 
 
 class FastestDet:
@@ -58,7 +31,7 @@ class FastestDet:
 
     def __init__(self, path: Path) -> None:
         try:
-            import onnxruntime  # type: ignore[import-untyped]
+            import onnxruntime
         except ImportError:
             raise ExpertError("a detector needs ONNX Runtime: pip install onnxruntime") from None
         options = onnxruntime.SessionOptions()
@@ -91,59 +64,4 @@ def boxes_of(output_Chw: FloatArray) -> Boxes:
     x_K, y_K = (columns_K + np.tanh(cells_CK[1])) / w, (rows_K + np.tanh(cells_CK[2])) / h
     half_width_K, half_height_K = (1.0 / (1.0 + np.exp(-cells_CK[i])) / 2.0 for i in (3, 4))
     corners_K4 = np.stack([x_K - half_width_K, y_K - half_height_K, x_K + half_width_K, y_K + half_height_K], axis=1)
-    kept: list[int] = []
-    for i in np.argsort(-scores_K, kind="stable"):
-        if scores_K[i] < LEAST_SCORE:
-            break
-        rivals = [j for j in kept if classes_K[j] == classes_K[i]]
-        if not rivals or overlaps(corners_K4[i], corners_K4[rivals]).max() < SAME_BOX:
-            kept.append(int(i))
-    return Boxes(corners_K4[kept], scores_K[kept], classes_K[kept].astype(np.int64))
-
-
-def overlaps(corners_4: FloatArray, corners_N4: FloatArray) -> FloatArray:
-    """Intersection over union (N,) of one box with others."""
-    low_N2, high_N2 = np.maximum(corners_4[:2], corners_N4[:, :2]), np.minimum(corners_4[2:], corners_N4[:, 2:])
-    shared_N = (high_N2 - low_N2).clip(0).prod(axis=1)
-    own, areas_N = (corners_4[2:] - corners_4[:2]).prod(), (corners_N4[:, 2:] - corners_N4[:, :2]).prod(axis=1)
-    ratio_N: FloatArray = shared_N / np.maximum(own + areas_N - shared_N, 1e-12)
-    return ratio_N
-
-
-class BoxMeter:
-    """Average precision of boxes on reconstructions, over a set of images and all classes together.
-
-    The objects are the boxes on the originals of at least `CERTAIN_SCORE`. A box on the reconstruction finds an object
-    of its class if they overlap by at least `overlap`; each object is found once, by the surest box.
-    """
-
-    def __init__(self, overlap: float = 0.5) -> None:
-        self._overlap = overlap
-        self._scores: list[float] = []
-        self._hits: list[bool] = []
-        self._objects = 0
-
-    def update(self, original: Boxes, reconstruction: Boxes) -> None:
-        """Count one image."""
-        objects = original.above(CERTAIN_SCORE)
-        self._objects += len(objects.scores_N)
-        free_N = np.ones(len(objects.scores_N), bool)
-        for corners_4, score, kind in zip(
-            reconstruction.corners_N4, reconstruction.scores_N, reconstruction.classes_N, strict=True
-        ):
-            shares_N = overlaps(corners_4, objects.corners_N4) * (free_N & (objects.classes_N == kind))
-            hit = bool(shares_N.size) and float(shares_N.max()) >= self._overlap
-            if hit:
-                free_N[shares_N.argmax()] = False
-            self._scores.append(float(score))
-            self._hits.append(hit)
-
-    def value(self) -> float | None:
-        """Area below the envelope of precision over recall, from 0 to 1; None without objects."""
-        if self._objects == 0:
-            return None
-        hits = np.array(self._hits, float)[np.argsort(-np.array(self._scores), kind="stable")]
-        found = hits.cumsum()
-        precision = found / np.arange(1, len(hits) + 1)
-        envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        return float((envelope * hits).sum() / self._objects)
+    return without_duplicates(corners_K4, scores_K, classes_K)

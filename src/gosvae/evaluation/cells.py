@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from gosvae.evaluation.rows import FID_NETWORK, Provenance, Row
 from gosvae.evaluation.shots import COVERAGE, FEWEST_SHOTS
@@ -46,7 +47,10 @@ def caption(provenance: Provenance, rows: Sequence[Row], *, details: bool = Fals
         )
     if reference.miou_classes is not None:
         parts.append(f"mIoU: one confusion matrix over all images, {reference.miou_classes} classes, void ignored")
-    parts.append("agreement: the same mIoU against the expert's own map of the original")
+    if reference.agreement_miou is not None:
+        parts.append("agreement: the same mIoU against the expert's own map of the original")
+    if source.judges:
+        parts.append(f"{', '.join(source.judges)}: against the judge's own results on the original")
     parts.extend(_interval_note(provenance.shots))
     if network is not None:
         name = "FID" if network == FID_NETWORK else "Fréchet distance (not FID)"
@@ -72,6 +76,7 @@ def cells(provenance: Provenance, rows: Sequence[Row], *, details: bool = False)
         "mIoU": lambda row: _with_interval(row.miou, row.miou_low, row.miou_high),
         "pixel accuracy": lambda row: _number(row.pixel_accuracy, 3),
         "agreement": lambda row: _with_interval(row.agreement_miou, row.agreement_low, row.agreement_high),
+        **{name: partial(_of_task, name) for row in rows for name in row.tasks},
         provenance.perceptual or "LPIPS": lambda row: _number(row.lpips, 3),
         "PSNR (dB)": lambda row: _number(row.psnr_db, 2),
         _frechet_title(rows): lambda row: _number(row.frechet_distance, 2),
@@ -116,6 +121,10 @@ def _name(row: Row) -> str:
 
 def _kib(n_bytes: float | None) -> float | None:
     return None if n_bytes is None else kib(n_bytes)
+
+
+def _of_task(name: str, row: Row) -> str:
+    return _number(row.tasks.get(name), 3)
 
 
 def _number(value: float | None, digits: int) -> str:

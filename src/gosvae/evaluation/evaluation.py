@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -20,12 +20,18 @@ ClassMapArray = npt.NDArray[np.int16]
 
 @dataclass(frozen=True, repr=False)
 class Reconstruction:
-    """Reconstruction of an image by one codec, with the expert's map of it."""
+    """Reconstruction of an image by one codec, with the expert's map of it and pictures of what the judges see.
+
+    Attributes:
+        class_map_HW: map of the segmentation network; None without one.
+        drawn: pictures by the names of the judges.
+    """
 
     label: str
     image_uint8_HW3: ImageArray
-    class_map_HW: ClassMapArray
+    class_map_HW: ClassMapArray | None
     row: ImageRow
+    drawn: dict[str, ImageArray] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Reconstruction({self.label!r}, {self.row.image!r}, {self.row.total_bytes} bytes)"
@@ -33,12 +39,17 @@ class Reconstruction:
 
 @dataclass(frozen=True, repr=False)
 class KeptImage:
-    """An original that is kept for pictures, with its reconstructions in the order of the codecs."""
+    """An original that is kept for pictures, with its reconstructions in the order of the codecs.
+
+    Attributes:
+        class_map_HW, drawn: as of a `Reconstruction`.
+    """
 
     name: str
     image_uint8_HW3: ImageArray
-    class_map_HW: ClassMapArray
+    class_map_HW: ClassMapArray | None
     reconstructions: tuple[Reconstruction, ...]
+    drawn: dict[str, ImageArray] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"KeptImage({self.name!r}, {len(self.reconstructions)} reconstructions)"

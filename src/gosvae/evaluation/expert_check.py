@@ -15,7 +15,7 @@ import torch
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.palettes import class_palette
 from gosvae.errors import ConfigError, ExpertError
-from gosvae.evaluation.protocol import check_classes
+from gosvae.evaluation.fitting import check_classes
 from gosvae.experts.base import Expert
 from gosvae.metrics import ConfusionMatrix
 from gosvae.tensors import ImageArray, image_to_tensor

@@ -119,12 +119,12 @@ class ExpertFeatures(FeatureExtractor):
         return F.adaptive_avg_pool2d(probabilities_BmHW, _EXPERT_CELLS).flatten(1).float()
 
 
-def load_features(name: str, expert: Expert, weights: Path | None = None) -> FeatureExtractor:
+def load_features(name: str, expert: Expert | None, weights: Path | None = None) -> FeatureExtractor:
     """Return a frozen feature extractor: `inception`, `squeezenet` or `expert`; `auto` takes the first available one.
 
     Args:
         name: name of the feature extractor.
-        expert: expert whose probabilities are the features of `expert`.
+        expert: segmentation network whose probabilities are the features of `expert`; None if there is none.
         weights: folder with weight files; default the environment variable GOSVAE_WEIGHTS. Inception is never
             downloaded.
 
@@ -151,6 +151,8 @@ def load_features(name: str, expert: Expert, weights: Path | None = None) -> Fea
         case "squeezenet":
             extractor = SqueezeNetFeatures(load_perceptual("lpips-squeeze", weights))
         case "expert":
+            if expert is None:
+                raise ConfigError("the feature network 'expert' needs a segmentation network", argument="expert")
             extractor = ExpertFeatures(expert)
         case _:
             raise ConfigError(unknown_name("feature network", name, ["auto", *FRECHET_NAMES]))

@@ -20,7 +20,7 @@ from gosvae.codecs.base import ClassMapCodec, ImageCodec, LossTolerantCodec, Rat
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.errors import ConfigError, unknown_name
 from gosvae.evaluation.evaluation import ClassMapArray
-from gosvae.evaluation.protocol import check_classes
+from gosvae.evaluation.fitting import check_classes
 from gosvae.evaluation.results import gather_provenance
 from gosvae.evaluation.rows import Provenance
 from gosvae.evaluation.transmission import LinkSettings, Outcome, Sent, receive, send, transmit
@@ -249,7 +249,7 @@ def sweep_link(
                     generator = torch_generator(link.seed, "link", index, repeat)
                     frame = transmit(sent[system.label][-1].datagrams, load_channel(spec), generator)
                     _count(points[system.label, key], viewer.see(frame))
-    provenance = gather_provenance(dataset, expert, sizes, None)
+    provenance = gather_provenance(dataset, expert, {}, sizes, None)
     means = reference.mean_iou()
     return Sweep(
         provenance=replace(provenance, channel=f"{link.packets} packets an image, seed {link.seed}"),

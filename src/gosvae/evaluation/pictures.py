@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from gosvae.datasets.palettes import class_palette
 from gosvae.errors import ConfigError
-from gosvae.evaluation.evaluation import ClassMapArray, Evaluation, KeptImage
+from gosvae.evaluation.evaluation import Evaluation, KeptImage, Reconstruction
 from gosvae.tensors import ImageArray
 from gosvae.units import kib
 
@@ -30,20 +30,20 @@ _MAX_ASPECT = 1.5
 
 @dataclass(frozen=True)
 class _Tile:
-    """One cell of the grid: two lines of text, an image, and its class map."""
+    """One cell of the grid: two lines of text, an image, and pictures of what is seen on it."""
 
     title: str
     detail: str
     image_uint8_HW3: ImageArray
-    class_map_HW: ClassMapArray
+    seen: tuple[ImageArray, ...]
 
 
 def draw_pictures(evaluation: Evaluation, path: Path, *, tile_width: int = 384, columns: int = 4) -> None:
     """Write the kept images of an evaluation as one PNG.
 
-    For each image, the original and its reconstructions stand side by side in the order of the codecs. Below each is
-    the expert's class map in colours; above each are the KiB (1024 bytes) and the share of pixels where the expert sees
-    the same class as on the original. A legend names the colours that occur.
+    For each image, the original and its reconstructions stand side by side in the order of the codecs. Below each are
+    the expert's class map in colours and what the judges see; above each are the KiB (1024 bytes) and the share of
+    pixels where the expert sees the same class as on the original. A legend names the colours that occur.
 
     Args:
         evaluation: evaluation with kept images.
@@ -63,9 +63,10 @@ def draw_pictures(evaluation: Evaluation, path: Path, *, tile_width: int = 384, 
     font_height = max(13, tile_width // 22)
     parts: list[Image.Image] = []
     for kept in evaluation.kept:
-        tiles = [_drawn_tile(tile, palette_m3, tile_width, font_height) for tile in _tiles(kept)]
+        tiles = [_drawn_tile(tile, tile_width, font_height) for tile in _tiles(kept, palette_m3)]
         parts += [_beside(tiles[start : start + columns], width) for start in range(0, len(tiles), columns)]
-    parts.append(_legend(evaluation, palette_m3, width, font_height))
+    if evaluation.kept[0].class_map_HW is not None:
+        parts.append(_legend(evaluation, palette_m3, width, font_height))
     page = Image.new("RGB", (width, sum(part.height + _MARGIN for part in parts) + _MARGIN), _BACKGROUND)
     y = _MARGIN
     for part in parts:
@@ -75,22 +76,28 @@ def draw_pictures(evaluation: Evaluation, path: Path, *, tile_width: int = 384, 
     page.save(path, format="PNG", optimize=True)
 
 
-def _tiles(kept: KeptImage) -> list[_Tile]:
-    tiles = [_Tile("original", kept.name, kept.image_uint8_HW3, kept.class_map_HW)]
+def _tiles(kept: KeptImage, palette_m3: npt.NDArray[np.uint8]) -> list[_Tile]:
+    def seen(one: KeptImage | Reconstruction) -> tuple[ImageArray, ...]:
+        maps = () if one.class_map_HW is None else (palette_m3[one.class_map_HW],)
+        return (*maps, *one.drawn.values())
+
+    tiles = [_Tile("original", kept.name, kept.image_uint8_HW3, seen(kept))]
     for made in kept.reconstructions:
-        detail = f"{kib(made.row.total_bytes):.2f} KiB, {100 * made.row.agreement_accuracy:.1f} % of pixels agree"
+        detail = f"{kib(made.row.total_bytes):.2f} KiB"
+        if made.row.agreement_accuracy is not None:
+            detail += f", {100 * made.row.agreement_accuracy:.1f} % of pixels agree"
         if made.row.over_budget:
             detail += ", over budget"
-        tiles.append(_Tile(made.label, detail, made.image_uint8_HW3, made.class_map_HW))
+        tiles.append(_Tile(made.label, detail, made.image_uint8_HW3, seen(made)))
     return tiles
 
 
-def _drawn_tile(tile: _Tile, palette_m3: npt.NDArray[np.uint8], width: int, font_height: int) -> Image.Image:
+def _drawn_tile(tile: _Tile, width: int, font_height: int) -> Image.Image:
     true_height, true_width = tile.image_uint8_HW3.shape[:2]
     scale = min(width / true_width, _MAX_ASPECT * width / true_height)
     height, picture_width = max(1, round(scale * true_height)), max(1, round(scale * true_width))
     text_height = round(2.7 * font_height)
-    drawn = Image.new("RGB", (width, text_height + 2 * height + 2), _BACKGROUND)
+    drawn = Image.new("RGB", (width, text_height + (1 + len(tile.seen)) * (height + 2) - 2), _BACKGROUND)
     draw = ImageDraw.Draw(drawn)
     title_font = _font(round(1.15 * font_height))
     draw.text((0, 0), _fitted(tile.title, title_font, width), fill=_INK, font=title_font)
@@ -98,8 +105,9 @@ def _drawn_tile(tile: _Tile, palette_m3: npt.NDArray[np.uint8], width: int, font
     draw.text((0, round(1.35 * font_height)), _fitted(tile.detail, font, width), fill=_GREY, font=font)
     picture = Image.fromarray(np.ascontiguousarray(tile.image_uint8_HW3))
     drawn.paste(picture.resize((picture_width, height), Image.Resampling.LANCZOS), (0, text_height))
-    class_map = Image.fromarray(palette_m3[tile.class_map_HW])
-    drawn.paste(class_map.resize((picture_width, height), Image.Resampling.NEAREST), (0, text_height + height + 2))
+    for number, seen_HW3 in enumerate(tile.seen, start=1):
+        below = Image.fromarray(seen_HW3).resize((picture_width, height), Image.Resampling.NEAREST)
+        drawn.paste(below, (0, text_height + number * (height + 2)))
     return drawn
 
 
@@ -114,7 +122,7 @@ def _legend(evaluation: Evaluation, palette_m3: npt.NDArray[np.uint8], width: in
     """Return the legend: colours of the classes that occur, and a line that explains the text above the images."""
     maps = [kept.class_map_HW for kept in evaluation.kept]
     maps += [made.class_map_HW for kept in evaluation.kept for made in kept.reconstructions]
-    occurring = np.unique(np.concatenate([class_map.reshape(-1) for class_map in maps]))
+    occurring = np.unique(np.concatenate([class_map.reshape(-1) for class_map in maps if class_map is not None]))
     font = _font(font_height)
     line_height = round(1.6 * font_height)
     entries: list[tuple[int, int, int]] = []

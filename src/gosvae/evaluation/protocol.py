@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import fmean, median
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,13 @@ from gosvae.datasets.base import Dataset, Sample
 from gosvae.errors import ConfigError, DatasetError, ImageError, RateError, unknown_name
 from gosvae.evaluation.evaluation import ClassMapArray, Evaluation, KeptImage, Reconstruction
 from gosvae.evaluation.features import FeatureExtractor
+from gosvae.evaluation.fitting import check_classes, check_indices
+from gosvae.evaluation.judges import Judges, Results, Verdicts
 from gosvae.evaluation.results import gather_provenance
 from gosvae.evaluation.rows import UNCOMPRESSED, ImageRow, Row
 from gosvae.evaluation.shots import ShotResamples, TaskCounts
 from gosvae.evaluation.transmission import LinkSettings, Received, Sent, receive, send, transmit
-from gosvae.experts.base import Expert
+from gosvae.experts.base import Expert, TaskExpert
 from gosvae.metrics import PerceptualMetric, frechet_distance, mean_squared_error
 from gosvae.seeding import numpy_generator, torch_generator
 from gosvae.tensors import ImageArray, image_to_tensor
@@ -73,8 +75,9 @@ class CodecEntry:
 def evaluate(
     codecs: Sequence[CodecEntry],
     dataset: Dataset,
-    expert: Expert,
+    expert: Expert | None,
     *,
+    judges: Mapping[str, TaskExpert] | None = None,
     perceptual: PerceptualMetric | None = None,
     frechet: FeatureExtractor | None = None,
     use_labels: bool = True,
@@ -92,7 +95,8 @@ def evaluate(
     Args:
         codecs: codecs in the order of the table; an entry that matches another comes after it.
         dataset: images, with or without labels.
-        expert: perception model of the receiver.
+        expert: segmentation network of the receiver; None measures no class maps, and needs `judges`.
+        judges: experts of any task by name, whose agreement with their own results on the originals is measured too.
         perceptual: distance of images in [0, 1], such as LPIPS.
         frechet: feature network for the Fréchet distance of each codec's images from the originals.
         use_labels: whether to compare with labels, if there are any. The agreement with the expert's map
@@ -111,18 +115,21 @@ def evaluate(
         ConfigError: the data set is empty, entries do not fit together, or the classes of labels and expert differ.
         ImageError, DatasetError: an image cannot be read and `skip_damaged` is False, or no image can be read.
     """
-    _check_entries(codecs, len(dataset), len(expert.info.class_names))
-    _check_indices(dataset, keep_images)
+    if expert is None and not judges:
+        raise ConfigError("an evaluation needs an expert or judges", argument="expert")
+    _check_entries(codecs, len(dataset), 0 if expert is None else len(expert.info.class_names))
+    check_indices(dataset, keep_images)
     if link is not None and any(isinstance(entry.codec, ClassMapCodec) for entry in codecs):
         raise ConfigError(
             "a class map of which a part is lost shows nothing: leave out label-map where there is a channel"
         )
     if frechet is not None and len(dataset) < 2:
         raise ConfigError(f"a Fréchet distance needs at least 2 images, {dataset.name!r} has {len(dataset)}")
-    if use_labels and dataset.has_labels:
+    use_labels = use_labels and expert is not None
+    if use_labels and dataset.has_labels and expert is not None:
         check_classes(dataset, expert)
-    viewer = _Viewer(expert, perceptual, frechet)
-    reference = TaskCounts(viewer.class_count)
+    viewer = _Viewer(expert, judges or {}, perceptual, frechet)
+    reference, own = TaskCounts(viewer.class_count), Verdicts(viewer.judges)
     tallies = {entry.label: _Tally(entry, viewer, link) for entry in codecs}
     real: list[FeatureArray] = []
     kept: dict[int, KeptImage] = {}
@@ -144,6 +151,7 @@ def evaluate(
         original = viewer.view(sample.image_uint8_HW3)
         shot = dataset.shot(index)
         reference.update(shot, original.class_map_HW, original.class_map_HW, sample.labels_uint8_HW)
+        own.update(original.results, original.results)
         if original.features_D is not None:
             real.append(original.features_D)
         reconstructions = []
@@ -156,7 +164,9 @@ def evaluate(
             reconstructions.append(tally.measure(sample, shot, original, budget))
         sizes.append((sample.image_uint8_HW3.shape[0], sample.image_uint8_HW3.shape[1]))
         if index in keep_images:
-            kept[index] = KeptImage(sample.name, sample.image_uint8_HW3, original.class_map_HW, tuple(reconstructions))
+            drawn = viewer.judges.draw(sample.image_uint8_HW3, original.results)
+            class_map_HW = original.class_map_HW if expert is not None else None
+            kept[index] = KeptImage(sample.name, sample.image_uint8_HW3, class_map_HW, tuple(reconstructions), drawn)
         if on_image is not None:
             on_image([tally.rows[-1] for tally in tallies.values()])
     if not sizes:
@@ -166,13 +176,13 @@ def evaluate(
     resamples = ShotResamples(reference.shots, generator or numpy_generator("shots"))
     return Evaluation(
         provenance=replace(
-            gather_provenance(dataset, expert, sizes, perceptual.name if perceptual else None),
+            gather_provenance(dataset, expert, viewer.judges.experts, sizes, perceptual.name if perceptual else None),
             channel=link.description if link else None,
             skipped=tuple(skipped),
             shots=len(reference.shots),
         ),
         rows=(
-            Row(UNCOMPRESSED, UNCOMPRESSED, len(sizes), **reference.values(resamples)),
+            Row(UNCOMPRESSED, UNCOMPRESSED, len(sizes), **viewer.values(reference, resamples), tasks=own.values()),
             *(tally.row(real, resamples) for tally in tallies.values()),
         ),
         images=tuple(row for rows in zip(*(t.rows for t in tallies.values()), strict=True) for row in rows),
@@ -187,23 +197,39 @@ class _View:
     x_B3HW: Tensor
     class_map_HW: ClassMapArray
     features_D: FeatureArray | None
+    results: Results
 
 
 class _Viewer:
-    """Expert, perceptual metric and feature network, on the device of the expert."""
+    """Experts, perceptual metric and feature network, on the device of the expert."""
 
-    def __init__(self, expert: Expert, perceptual: PerceptualMetric | None, frechet: FeatureExtractor | None) -> None:
-        self.expert = expert
+    def __init__(
+        self,
+        expert: Expert | None,
+        judges: Mapping[str, TaskExpert],
+        perceptual: PerceptualMetric | None,
+        frechet: FeatureExtractor | None,
+    ) -> None:
+        self.expert, self.judges = expert, Judges(judges)
         self.perceptual = perceptual
         self.frechet = frechet
-        self.class_count = len(expert.info.class_names)
-        self.device = next(chain(expert.parameters(), expert.buffers()), torch.empty(0)).device
+        self.class_count = 1 if expert is None else len(expert.info.class_names)
+        first = next(iter(judges.values())) if expert is None else expert
+        self.device = next(chain(first.parameters(), first.buffers()), torch.empty(0)).device
 
     @torch.inference_mode()
     def view(self, image_uint8_HW3: ImageArray) -> _View:
         x_B3HW = image_to_tensor(image_uint8_HW3).to(self.device)
         features_D = None if self.frechet is None else self.frechet(x_B3HW)[0].cpu().numpy()
-        return _View(x_B3HW, self.expert.class_map(x_B3HW)[0].cpu().numpy().astype(np.int16), features_D)
+        results = self.judges.see(x_B3HW)
+        if self.expert is None:
+            return _View(x_B3HW, np.zeros(image_uint8_HW3.shape[:2], np.int16), features_D, results)
+        class_map_HW = self.expert.class_map(x_B3HW)[0].cpu().numpy().astype(np.int16)
+        return _View(x_B3HW, class_map_HW, features_D, results)
+
+    def values(self, counts: TaskCounts, resamples: ShotResamples) -> dict[str, Any]:
+        """Return the values of the class maps for a `Row`; none without a segmentation network."""
+        return {} if self.expert is None else counts.values(resamples)
 
     @torch.inference_mode()
     def distance(self, view: _View, other: _View) -> float | None:
@@ -218,7 +244,7 @@ class _Tally:
         self.viewer = viewer
         self.link = link
         self.received: list[Received] = []
-        self.counts = TaskCounts(viewer.class_count)
+        self.counts, self.verdicts = TaskCounts(viewer.class_count), Verdicts(viewer.judges)
         self.rows: list[ImageRow] = []
         self.features: list[FeatureArray] = []
         self.zero_order_bytes: list[float] = []
@@ -238,6 +264,8 @@ class _Tally:
         else:
             seen, mse = self.viewer.view(image), mean_squared_error(sample.image_uint8_HW3, image)
             class_map_HW, lpips = seen.class_map_HW, self.viewer.distance(original, seen)
+        if seen is not None:
+            self.verdicts.update(original.results, seen.results)
         if seen is not None and seen.features_D is not None:
             self.features.append(seen.features_D)
         agreement = self.counts.update(shot, class_map_HW, original.class_map_HW, sample.labels_uint8_HW)
@@ -250,15 +278,17 @@ class _Tally:
             width=image.shape[1],
             total_bytes=sent.air_bytes,
             payload_bytes=codec.payload_bytes(data),
-            agreement_accuracy=agreement.pixel_accuracy() or 0.0,
-            agreement_miou=miou.value,
+            agreement_accuracy=None if self.viewer.expert is None else agreement.pixel_accuracy() or 0.0,
+            agreement_miou=None if self.viewer.expert is None else miou.value,
             mse=mse,
             psnr_db=None if mse is None else psnr_db(mse),
             lpips=lpips,
             over_budget=sent.over_budget,
         )
         self.rows.append(row)
-        return Reconstruction(self.entry.label, image, class_map_HW, row)
+        drawn = {} if seen is None else self.viewer.judges.draw(image, seen.results)
+        shown = class_map_HW if self.viewer.expert is not None else None
+        return Reconstruction(self.entry.label, image, shown, row, drawn)
 
     @torch.inference_mode()
     def _encode(self, image: ImageArray, budget_bytes: int | None) -> Sent:
@@ -301,7 +331,8 @@ class _Tally:
             payload_bytes=fmean(row.payload_bytes for row in rows),
             zero_order_bytes=fmean(zero_order) if zero_order else None,
             bpp=fmean(rate_bpp(row.total_bytes, row.height, row.width) for row in rows),
-            **self.counts.values(resamples),
+            **self.viewer.values(self.counts, resamples),
+            tasks=self.verdicts.values(),
             mse=_mean(row.mse for row in rows),
             psnr_db=_mean(row.psnr_db for row in rows),
             lpips=_mean(row.lpips for row in rows),
@@ -354,36 +385,3 @@ def _check_entries(codecs: Sequence[CodecEntry], image_count: int, class_count: 
         if searched and not isinstance(entry.codec, RateControlledCodec):
             raise ConfigError(f"{entry.label!r} has a byte budget, but the rate of {entry.codec.name!r} is fixed")
         earlier.append(entry.label)
-
-
-def _check_indices(dataset: Dataset, keep_images: Sequence[int]) -> None:
-    if len(dataset) == 0:
-        raise ConfigError(f"data set {dataset.name!r} has no images: nothing to evaluate")
-    outside = [index for index in keep_images if not 0 <= index < len(dataset)]
-    if outside:
-        raise ConfigError(f"image {outside[0]} cannot be kept: {dataset.name!r} has images 0 to {len(dataset) - 1}")
-
-
-def check_classes(dataset: Dataset, expert: Expert) -> None:
-    """Refuse an expert with other classes, or with another order of them; warn if a few names differ.
-
-    Models spell the names of a data set in their own way (ADE20K's "tv" and "television receiver", "road" and
-    "road, route"), so it is enough that four fifths of the names are the same, in the same places.
-    """
-
-    def plain(names: Iterable[str]) -> list[str]:
-        return ["".join(c for c in name.lower() if c.isalnum()) for name in names]
-
-    given, expected = plain(dataset.class_names), plain(expert.info.class_names)
-    pairs = list(zip(dataset.class_names, expert.info.class_names, given, expected, strict=False))
-    unlike = [(name, other) for name, other, a, b in pairs if not (a.startswith(b) or b.startswith(a))]
-    if len(given) == len(expected) and not unlike:
-        return
-    what = f"{len(given)} classes against {len(expected)}"
-    what += f", first {unlike[0][0]!r} against {unlike[0][1]!r}" if unlike else ""
-    differ = f"labels of {dataset.name!r} and expert {expert.info.name!r} have other classes ({what})"
-    if len(given) != len(expected) or 5 * len(unlike) > len(given):
-        raise ConfigError(
-            f"{differ}: take an expert for these classes, or evaluate without labels", argument="use_labels"
-        )
-    log.warning("%s: treated as other names of the same %d classes", differ, len(given))

@@ -7,7 +7,7 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from gosvae.datasets.base import Dataset
 from gosvae.errors import ConfigError, WriteError
 from gosvae.evaluation.evaluation import Evaluation
 from gosvae.evaluation.rows import FID_NETWORK, ImageRow, Provenance, Row
-from gosvae.experts.base import Expert
+from gosvae.experts.base import Expert, TaskExpert
 from gosvae.files import write_atomically, write_json
 from gosvae.provenance import hardware, revision, versions
 from gosvae.walk import printable
@@ -159,6 +159,8 @@ def compressai_result(name: str, rows: Sequence[Row], provenance: Provenance) ->
         "encoding_time": lambda row: seconds(row.encode_ms),
         "decoding_time": lambda row: seconds(row.decode_ms),
     }
+    for name in dict.fromkeys(name for row in rows for name in row.tasks):
+        columns[name.replace(" ", "-")] = lambda row, name=name: row.tasks.get(name)  # type: ignore[misc]
     results: dict[str, list[float | None]] = {}
     for key, value_of in columns.items():
         values = [value_of(row) for row in rows]
@@ -175,7 +177,11 @@ def compressai_result(name: str, rows: Sequence[Row], provenance: Provenance) ->
 
 
 def gather_provenance(
-    dataset: Dataset, expert: Expert, sizes: Sequence[tuple[int, int]], perceptual: str | None
+    dataset: Dataset,
+    expert: Expert | None,
+    judges: Mapping[str, TaskExpert],
+    sizes: Sequence[tuple[int, int]],
+    perceptual: str | None,
 ) -> Provenance:
     """Return all that is needed to repeat an evaluation. `sizes` are (height, width) of all images."""
     smallest, largest = min(sizes), max(sizes)
@@ -184,9 +190,10 @@ def gather_provenance(
         dataset=dataset.name,
         image_count=len(sizes),
         geometry=geometry if smallest == largest else f"{geometry} to {largest[0]}x{largest[1]}",
-        class_names=expert.info.class_names,
-        expert=expert.info.name,
-        expert_fingerprint=expert.fingerprint(),
+        class_names=() if expert is None else expert.info.class_names,
+        expert="none" if expert is None else expert.info.name,
+        expert_fingerprint="" if expert is None else expert.fingerprint(),
+        judges={f"{name} ({judge.task})": judge.fingerprint() for name, judge in judges.items()},
         perceptual=perceptual,
         versions=versions(),
         revision=revision(),

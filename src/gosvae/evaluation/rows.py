@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pydantic import ConfigDict
@@ -37,6 +37,8 @@ class Row:
         class_iou: IoU of each class of the expert; None for a class in neither labels nor predictions.
         agreement_miou, agreement_low, agreement_high, agreement_accuracy, agreement_classes: the same values against
             the expert's maps of the originals.
+        tasks: agreement of further judges with their own results on the originals, by the names of the judge and of the
+            measure, such as `boxes AP50`.
         mse: mean squared error on the [0, 1] scale.
         psnr_db: mean PSNR of the images; infinite if one image is exact.
         lpips: mean perceptual distance; `Provenance.perceptual` names its network.
@@ -85,6 +87,7 @@ class Row:
     damaged_images: int = 0
     lost_images: int = 0
     concealed_share: float | None = None
+    tasks: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def total_kib(self) -> float | None:
@@ -103,7 +106,8 @@ class ImageRow:
 
     Attributes:
         agreement_accuracy: share of pixels where the expert sees the same class as on the original.
-        agreement_miou: mean IoU with the expert's map of the original, over the classes of this image alone.
+        agreement_miou: mean IoU with the expert's map of the original, over the classes of this image alone; both are
+            None without a segmentation network.
         mse, psnr_db, lpips: distortion; None if the codec sends a class map and no picture.
     """
 
@@ -115,8 +119,8 @@ class ImageRow:
     width: int
     total_bytes: int
     payload_bytes: int
-    agreement_accuracy: float
-    agreement_miou: float
+    agreement_accuracy: float | None
+    agreement_miou: float | None
     mse: float | None
     psnr_db: float | None
     lpips: float | None
@@ -136,6 +140,7 @@ class Provenance:
             arrive whole.
         skipped: messages of the images that could not be read and are left out of all results.
         shots: number of shots that the images belong to; None in results of versions that did not count them.
+        judges: fingerprints of further experts, by name and task such as `boxes (detection)`.
     """
 
     dataset: str
@@ -154,3 +159,4 @@ class Provenance:
     channel: str | None = None
     skipped: tuple[str, ...] = ()
     shots: int | None = None
+    judges: dict[str, str] = field(default_factory=dict)

@@ -1,10 +1,16 @@
-"""Contract of an expert: the receiver's frozen perception model, as a function from images to class logits."""
+"""Contract of an expert: the receiver's frozen perception model, as a function from images to its dense outputs.
+
+An `Expert` gives class logits at every pixel; a `TaskExpert` may have another task, such as detection or depth.
+
+Axis legend: B images, m classes, H and W pixels, N candidates of a detector, four corners (left, top, right, bottom).
+"""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -52,16 +58,40 @@ class ExpertReference(Config):
     fingerprint: str
 
 
-class Expert(nn.Module, ABC):
-    """Frozen network from RGB images in [0, 1] to class logits at every pixel.
+class DenseBoxes(NamedTuple):
+    """Candidates of a detector before non-maximum suppression; the score of a class is its product with the objectness.
+
+    Attributes:
+        objectness_BN: probability that there is an object at all; 1 for networks without such an output.
+        classes_BNm: probability of each class.
+        corners_BN4: left, top, right and bottom as shares of the image's width and height.
+    """
+
+    objectness_BN: Tensor
+    classes_BNm: Tensor
+    corners_BN4: Tensor
+
+
+Output = Tensor | DenseBoxes | tuple[Tensor, ...]
+"""Dense output of an expert: maps (B, C, h, w), candidates of a detector, or several tensors of features."""
+
+
+class TaskExpert(nn.Module, ABC):
+    """Frozen network from RGB images in [0, 1] to the dense output of a task.
 
     It contains all that the network expects (mean, standard deviation, resize, channel order). `train()` keeps
     it in evaluation mode and its parameters never require gradients, yet gradients flow to `x`.
-    Softmax over the class axis of the result gives the class probabilities S of Eq. 3.
+
+    The output is by task: `segmentation` logits (B, m, H, W); `detection` a `DenseBoxes`; `depth` positive values
+    (B, 1, h, w), which may be inverse depth; `keypoints` heat maps (B, K, h, w); `lanes` logits of binary maps
+    (B, K, h, w); `features` tensors of any shape, images first.
     """
 
+    task: str = "segmentation"
+    """Name of the task, see `gosvae.tasks`."""
+
     mixed_precision: bool = False
-    """Whether `class_logits` follows the precision of its caller, such as bf16 in a training. An expert computes in
+    """Whether the network follows the precision of its caller, such as bf16 in a training. An expert computes in
     float32 unless it says that it can do otherwise."""
 
     def __init__(self, info: ExpertInfo) -> None:
@@ -74,49 +104,42 @@ class Expert(nn.Module, ABC):
         return ()
 
     @abstractmethod
-    def class_logits(self, x_B3HW: Tensor) -> Tensor:
-        """Return logits (B, m, H, W), differentiable with respect to `x_B3HW` in [0, 1]."""
+    def dense(self, x_B3HW: Tensor) -> Output:
+        """Return the output of the task, differentiable with respect to `x_B3HW` in [0, 1]."""
 
-    def forward(self, x_B3HW: Tensor) -> Tensor:
-        """Check the layout and return logits (B, m, H, W).
+    def perceive(self, x_B3HW: Tensor) -> Any:
+        """Check the layout and return the output of the task.
 
         Raises:
             ShapeError: `x_B3HW` is not (B, 3, H, W).
-            ExpertError: the network's answer is not (B, m, H, W), or some of it is NaN or infinite although the pixels
-                are near [0, 1]. The answer to pixels of a codec that diverges in training is returned as it is.
+            ExpertError: some of the answer is NaN or infinite although the pixels are near [0, 1]. The answer to pixels
+                of a codec that diverges in training is returned as it is.
         """
         check_layout(x_B3HW, "(B, 3, H, W)", axis_1=3)
         if self.mixed_precision:
-            logits_BmHW = self.class_logits(x_B3HW)
+            output = self.dense(x_B3HW)
         else:
             with torch.autocast(x_B3HW.device.type, enabled=False):
-                logits_BmHW = self.class_logits(x_B3HW.float())
-        expected = (x_B3HW.shape[0], len(self.info.class_names), *x_B3HW.shape[-2:])
-        if tuple(logits_BmHW.shape) != expected:
-            raise ExpertError(
-                f"expert {self.info.name!r} returned {tuple(logits_BmHW.shape)} where {expected} was expected: "
-                f"check the class names ({len(self.info.class_names)}) and the network's output size"
-            )
-        finite = logits_BmHW.detach().isfinite()
-        if not finite.all() and bool((x_B3HW.detach().abs() <= PIXEL_LIMIT).all()):
-            raise ExpertError(
-                f"expert {self.info.name!r} returned values that are NaN or infinite, at {_percent(finite)} of all "
-                "places: check its weights, its input range (RGB in [0, 1]) and its precision"
-            )
-        return logits_BmHW
+                output = self.dense(x_B3HW.float())
+        for values in (output,) if isinstance(output, Tensor) else output:
+            finite = values.detach().isfinite()
+            if not finite.all() and bool((x_B3HW.detach().abs() <= PIXEL_LIMIT).all()):
+                raise ExpertError(
+                    f"expert {self.info.name!r} returned values that are NaN or infinite, at {_percent(finite)} of all "
+                    "places: check its weights, its input range (RGB in [0, 1]) and its precision"
+                )
+        return output
 
-    @torch.inference_mode()
-    def class_map(self, x_B3HW: Tensor) -> Tensor:
-        """Return the most probable class of every pixel, int64 (B, H, W)."""
-        classes_BHW: Tensor = self(x_B3HW).argmax(dim=1)
-        return classes_BHW
+    def forward(self, x_B3HW: Tensor) -> Any:
+        """Return the output of the task; see `perceive`."""
+        return self.perceive(x_B3HW)
 
-    def train(self, mode: bool = True) -> Expert:
+    def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode, whatever `mode` is: the expert is frozen."""
         del mode
         return super().train(False)
 
-    def freeze(self) -> Expert:
+    def freeze(self) -> Self:
         """Set evaluation mode and let no parameter require a gradient. Every loader calls this last."""
         self.requires_grad_(False)
         self.train(False)
@@ -133,6 +156,44 @@ class Expert(nn.Module, ABC):
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+class Expert(TaskExpert):
+    """Expert of segmentation: a frozen network from RGB images in [0, 1] to class logits at every pixel.
+
+    Softmax over the class axis of the result gives the class probabilities S of Eq. 3.
+    """
+
+    @abstractmethod
+    def class_logits(self, x_B3HW: Tensor) -> Tensor:
+        """Return logits (B, m, H, W), differentiable with respect to `x_B3HW` in [0, 1]."""
+
+    def dense(self, x_B3HW: Tensor) -> Tensor:
+        """Return logits (B, m, H, W)."""
+        return self.class_logits(x_B3HW)
+
+    def forward(self, x_B3HW: Tensor) -> Tensor:
+        """Check the layout and return logits (B, m, H, W).
+
+        Raises:
+            ShapeError: `x_B3HW` is not (B, 3, H, W).
+            ExpertError: the network's answer is not (B, m, H, W), or some of it is NaN or infinite although the pixels
+                are near [0, 1]. The answer to pixels of a codec that diverges in training is returned as it is.
+        """
+        logits_BmHW: Tensor = self.perceive(x_B3HW)
+        expected = (x_B3HW.shape[0], len(self.info.class_names), *x_B3HW.shape[-2:])
+        if tuple(logits_BmHW.shape) != expected:
+            raise ExpertError(
+                f"expert {self.info.name!r} returned {tuple(logits_BmHW.shape)} where {expected} was expected: "
+                f"check the class names ({len(self.info.class_names)}) and the network's output size"
+            )
+        return logits_BmHW
+
+    @torch.inference_mode()
+    def class_map(self, x_B3HW: Tensor) -> Tensor:
+        """Return the most probable class of every pixel, int64 (B, H, W)."""
+        classes_BHW: Tensor = self(x_B3HW).argmax(dim=1)
+        return classes_BHW
 
 
 def _percent(finite: Tensor) -> str:

@@ -1,10 +1,12 @@
-"""Segmentation models of Hugging Face `transformers` as experts, by hub id or local folder.
+"""Models of Hugging Face `transformers` as experts, by hub id or local folder.
 
-There are two families with one contract:
+There are two families of segmentation models with one contract:
 
 - networks that predict class logits on a grid (SegFormer, UPerNet, BEiT, DPT and all others of
   `AutoModelForSemanticSegmentation`);
 - networks that predict Q masks with a class each (OneFormer, the expert of the paper; Mask2Former; MaskFormer).
+
+Detectors (`AutoModelForObjectDetection`) and depth networks (`AutoModelForDepthEstimation`) are experts of those tasks.
 
 Axis legend: B images, m classes, Q queries, H and W pixels, h and w grid positions.
 """
@@ -23,7 +25,9 @@ from torch.nn import functional as F
 
 from gosvae import walk
 from gosvae.errors import ExpertError, GosvaeError, MissingDependencyError
-from gosvae.experts.base import Expert, ExpertInfo
+from gosvae.experts.base import Expert, ExpertInfo, TaskExpert
+from gosvae.experts.huggingface_network import RESAMPLING, HuggingFaceNetwork, first_line, processed_size
+from gosvae.experts.huggingface_tasks import HuggingFaceDepth, HuggingFaceDetector
 from gosvae.files import is_lfs_pointer
 
 _QUERY_MODELS = ("mask2former", "maskformer", "oneformer")
@@ -31,38 +35,11 @@ _MASK2FORMER_GRID = (384, 384)
 """Size that mask logits of Mask2Former are resized to before the sigmoid, as in the library's post-processing."""
 _SMALLEST_SCORE = 1e-20
 """Lower bound of scores, which keeps the logarithm and its gradient finite in float32."""
-_RESAMPLING = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
-"""Filters of `interpolate` by Pillow's filter numbers, which image processors store."""
 _TYPICAL_IMAGE = (512, 512)
-_HALF_LEVEL = 0.5 / 255
-_COMMON_STRIDE = 32
 
 
-class HuggingFaceExpert(Expert):
-    """Expert of a segmentation model of `transformers`, with a differentiable version of its image processor inside."""
-
-    mixed_precision = True
-    gain_3: Tensor
-    mean_3: Tensor
-    std_3: Tensor
-    task_tokens: Tensor | None
-
-    def __init__(self, info: ExpertInfo, network: nn.Module, processor: Any, task_tokens_1T: Tensor | None) -> None:
-        super().__init__(info)
-        self.network = network
-        self._processor = processor
-        self._sizes: dict[tuple[int, int], tuple[int, int]] = {}
-        self._model_type: str = network.config.model_type  # type: ignore[assignment, union-attr]
-        gain = 255.0 * processor.rescale_factor if processor.do_rescale else 255.0
-        normalise = getattr(processor, "do_normalize", False)
-        for name, value in (
-            ("gain_3", gain),
-            ("mean_3", processor.image_mean if normalise else 0.0),
-            ("std_3", processor.image_std if normalise else 1.0),
-        ):
-            self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32).expand(3).clone())
-        self.register_buffer("task_tokens", task_tokens_1T)
-        self.freeze()
+class HuggingFaceExpert(HuggingFaceNetwork, Expert):
+    """Expert of a segmentation model of `transformers`."""
 
     def class_logits(self, x_B3HW: Tensor) -> Tensor:
         """Return logits (B, m, H, W); for query models, their softmax is S of Eq. 3, the share of each class.
@@ -71,52 +48,13 @@ class HuggingFaceExpert(Expert):
             ExpertError: the model or its image processor cannot take the image size.
         """
         image_size = (x_B3HW.shape[-2], x_B3HW.shape[-1])
-        inputs: dict[str, Tensor] = {"pixel_values": self.preprocess(x_B3HW)}
-        if self.task_tokens is not None:
-            inputs["task_inputs"] = self.task_tokens.expand(x_B3HW.shape[0], -1)
-        try:
-            outputs = self.network(**inputs)
-        except (RuntimeError, ValueError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            shape = tuple(inputs["pixel_values"].shape)
-            uneven = any(side % _COMMON_STRIDE for side in shape[-2:])
-            advice = f"; try sizes that are multiples of {_COMMON_STRIDE}" if uneven else ""
-            raise ExpertError(
-                f"{self.info.name!r} cannot take an input of {shape}: {_first_line(error)}{advice}"
-            ) from error
-        if self._model_type in _QUERY_MODELS:
-            mask_grid = _MASK2FORMER_GRID if self._model_type == "mask2former" else None
+        outputs = self.run(x_B3HW)
+        if self.model_type in _QUERY_MODELS:
+            mask_grid = _MASK2FORMER_GRID if self.model_type == "mask2former" else None
             return query_logits(
                 outputs.class_queries_logits, outputs.masks_queries_logits, image_size, mask_grid=mask_grid
             )
         return F.interpolate(outputs.logits.float(), image_size, mode="bilinear", align_corners=False)
-
-    def preprocess(self, x_B3HW: Tensor) -> Tensor:
-        """Return RGB in [0, 1] resized, rescaled and normalised as by the model's image processor; differentiable.
-
-        There is no centre crop, because every pixel needs a class, and no padding.
-        """
-        size = self._network_size(x_B3HW.shape[-2], x_B3HW.shape[-1])
-        x = x_B3HW
-        if size != tuple(x.shape[-2:]):
-            mode = _RESAMPLING[int(self._processor.resample)]
-            smooth = mode != "nearest-exact"
-            # First along the width, then along the height, as Pillow does; it clips overshoots of bicubic after each.
-            for part in ((x.shape[-2], size[1]), size):
-                x = F.interpolate(x, part, mode=mode, align_corners=False if smooth else None, antialias=smooth)
-                if mode == "bicubic":
-                    # Half a level of room keeps the gradient of plain black and white from being 0.
-                    x = x.clamp(-_HALF_LEVEL, 1.0 + _HALF_LEVEL)
-        if getattr(self._processor, "do_flip_channel_order", False):
-            x = x.flip(1)
-        return (x * self.gain_3[:, None, None] - self.mean_3[:, None, None]) / self.std_3[:, None, None]
-
-    def _network_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return height and width that the image processor resizes to."""
-        if (height, width) not in self._sizes:
-            self._sizes[height, width] = _processed_size(self._processor, height, width)
-        return self._sizes[height, width]
 
 
 def query_logits(
@@ -145,12 +83,15 @@ def query_logits(
         return scores.log() - scores.sum(dim=1, keepdim=True).log()
 
 
-def load_huggingface_expert(source: str | Path) -> HuggingFaceExpert:
-    """Load a semantic segmentation model from a folder (never asks the hub) or by hub id. No remote code is run.
+def load_huggingface_expert(source: str | Path) -> TaskExpert:
+    """Load a model from a folder (never asks the hub) or by hub id. No remote code is run.
+
+    Its class decides the task: segmentation, detection or depth.
 
     Raises:
         MissingDependencyError: `transformers` or a package that the model needs is missing or broken.
-        ExpertError: no such folder, the hub cannot be reached, or it is not a complete segmentation model.
+        ExpertError: no such folder, the hub cannot be reached, or it is not a complete model of
+            one of these tasks.
     """
     _require_transformers()
     folder = walk.expanded(source)
@@ -168,15 +109,29 @@ def load_huggingface_expert(source: str | Path) -> HuggingFaceExpert:
         return _load(place, name, {"local_files_only": local, "trust_remote_code": False})
 
 
-def _load(place: str, name: str, options: dict[str, Any]) -> HuggingFaceExpert:
-    from transformers import AutoConfig, AutoModelForSemanticSegmentation, AutoModelForUniversalSegmentation
+def _load(place: str, name: str, options: dict[str, Any]) -> TaskExpert:
+    from transformers import (
+        AutoConfig,
+        AutoModelForDepthEstimation,
+        AutoModelForObjectDetection,
+        AutoModelForSemanticSegmentation,
+        AutoModelForUniversalSegmentation,
+    )
 
     config = AutoConfig.from_pretrained(place, **options)
     made = [str(name) for name in config.architectures or ()]
+    others = (("ObjectDetection", AutoModelForObjectDetection), ("DepthEstimation", AutoModelForDepthEstimation))
+    for ending, auto_model in others:
+        if any(each.endswith(ending) for each in made):
+            network, processor = _network(auto_model, place, config, options)
+            size = processed_size(processor, *_TYPICAL_IMAGE)
+            if ending == "DepthEstimation":
+                return HuggingFaceDepth(ExpertInfo(name, (), *size), network, processor)
+            return HuggingFaceDetector(ExpertInfo(name, _class_names(config), *size), network, processor)
     if made and not any("Segmentation" in name for name in made):
         raise ExpertError(
             f"{place} holds a {made[0]}, which gives no class to each pixel: take a model whose class in transformers "
-            "ends in ForSemanticSegmentation or ForUniversalSegmentation"
+            "ends in ForSemanticSegmentation, ForUniversalSegmentation, ForObjectDetection or ForDepthEstimation"
         )
     if config.model_type in _QUERY_MODELS:
         auto_model = AutoModelForUniversalSegmentation
@@ -192,15 +147,24 @@ def _load(place: str, name: str, options: dict[str, Any]) -> HuggingFaceExpert:
         raise ExpertError(
             f"{place} is a {config.model_type!r} model, which has no semantic segmentation in transformers"
         )
-    class_names = tuple(str(label) for _, label in sorted(config.id2label.items()))
+    network, processor = _network(auto_model, place, config, options)
+    tokens = _task_tokens(place, config.task_seq_len, options) if config.model_type == "oneformer" else None
+    height, width = processed_size(processor, *_TYPICAL_IMAGE)
+    return HuggingFaceExpert(ExpertInfo(name, _class_names(config), height, width), network, processor, tokens)
+
+
+def _class_names(config: Any) -> tuple[str, ...]:
+    return tuple(str(label) for _, label in sorted(config.id2label.items()))
+
+
+def _network(auto_model: Any, place: str, config: Any, options: dict[str, Any]) -> tuple[nn.Module, Any]:
+    """Return the model with all its weights, and its image processor."""
     processor = _load_processor(place, config.model_type, options)
     network, loading = auto_model.from_pretrained(
         place, config=config, dtype=torch.float32, output_loading_info=True, **options
     )
     _check_complete(place, network, loading["missing_keys"])
-    tokens = _task_tokens(place, config.task_seq_len, options) if config.model_type == "oneformer" else None
-    height, width = _processed_size(processor, *_TYPICAL_IMAGE)
-    return HuggingFaceExpert(ExpertInfo(name, class_names, height, width), network, processor, tokens)
+    return network, processor
 
 
 def _load_processor(place: str, model_type: str, options: dict[str, Any]) -> Any:
@@ -218,7 +182,7 @@ def _load_processor(place: str, model_type: str, options: dict[str, Any]) -> Any
             f"{place} has no image processor (preprocessor_config.json), which says how images are resized and "
             f"normalised: save it there, too, with AutoImageProcessor.from_pretrained(ID).save_pretrained({place!r})"
         ) from None
-    if processor.do_resize and int(processor.resample) not in _RESAMPLING:
+    if processor.do_resize and int(processor.resample) not in RESAMPLING:
         raise ExpertError(f"{place}: resampling filter {processor.resample} has no differentiable counterpart")
     return processor
 
@@ -232,7 +196,7 @@ def _check_complete(place: str, network: nn.Module, missing_keys: set[str]) -> N
     if missing:
         raise ExpertError(
             f"{place} has no weights for {len(missing)} tensors of {type(network).__name__} (first: {missing[0]}); "
-            f"it is not a trained segmentation model"
+            f"it is not a trained model"
         )
 
 
@@ -243,21 +207,6 @@ def _task_tokens(place: str, length: int, options: dict[str, Any]) -> Tensor:
     tokenizer = AutoTokenizer.from_pretrained(place, **options)
     tokens = tokenizer("the task is semantic", padding="max_length", max_length=length, truncation=True)
     return torch.tensor(tokens["input_ids"])[None] * torch.tensor(tokens["attention_mask"])[None]
-
-
-def _processed_size(processor: Any, height: int, width: int) -> tuple[int, int]:
-    """Return the size that the library's own processor resizes height x width to, found with an empty picture."""
-    import numpy as np
-
-    picture = np.zeros((height, width, 3), np.uint8)
-    off = dict.fromkeys(("do_pad", "do_center_crop", "do_rescale", "do_normalize"), False)
-    try:
-        pixels = processor(picture, input_data_format="channels_last", return_tensors="np", **off)["pixel_values"]
-    except Exception as error:
-        raise ExpertError(
-            f"the model's image processor cannot resize {height}x{width} pixels: {_first_line(error)}"
-        ) from error
-    return int(pixels.shape[-2]), int(pixels.shape[-1])
 
 
 def _require_transformers() -> None:
@@ -271,7 +220,7 @@ def _require_transformers() -> None:
         importlib.import_module("torchvision")
     except Exception as error:
         raise MissingDependencyError(
-            f"the installed torchvision is broken and takes transformers down with it ({_first_line(error)}): "
+            f"the installed torchvision is broken and takes transformers down with it ({first_line(error)}): "
             f"pip uninstall torchvision (gosvae does not need it), or install the build for torch {torch.__version__}"
         ) from error
 
@@ -300,16 +249,11 @@ def _explained(place: str, *, local: bool) -> Iterator[None]:
     except GosvaeError:
         raise
     except ImportError as error:
-        raise MissingDependencyError(f"{place} needs a package that is missing: {_first_line(error)}") from error
+        raise MissingDependencyError(f"{place} needs a package that is missing: {first_line(error)}") from error
     except Exception as error:
         if local or isinstance(error, (ValueError, KeyError)):
-            raise ExpertError(f"{place} cannot be loaded as a transformers model: {_first_line(error)}") from error
+            raise ExpertError(f"{place} cannot be loaded as a transformers model: {first_line(error)}") from error
         raise ExpertError(
-            f"cannot get {place!r} from the Hugging Face hub ({_first_line(error)}); check the id and the connection, "
+            f"cannot get {place!r} from the Hugging Face hub ({first_line(error)}); check the id and the connection, "
             f"or run `hf download {place} --local-dir FOLDER` where there is one and give that folder"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200]

@@ -13,9 +13,11 @@ from types import MappingProxyType
 from gosvae import walk
 from gosvae.errors import ExpertError
 from gosvae.experts import exported
-from gosvae.experts.base import Expert
+from gosvae.experts.base import Expert, TaskExpert
 from gosvae.experts.exported import load_exported_expert
 from gosvae.experts.huggingface import load_huggingface_expert
+from gosvae.experts.onnx.expert import SUFFIX as ONNX_SUFFIX
+from gosvae.experts.onnx.expert import load_onnx_expert
 from gosvae.experts.trained import load_trained_expert
 from gosvae.files import is_lfs_pointer
 from gosvae.plugins import find_plugin, made_by
@@ -24,9 +26,11 @@ EXPERTS: Mapping[str, str] = MappingProxyType(
     {
         "embedded": "the compact network that ships in the package (CamVid's 11 classes)",
         "NAME": "any expert of the package by its name",
-        "hf:ID": "a transformers segmentation model of the Hugging Face hub (OneFormer, Mask2Former, SegFormer, ...)",
+        "hf:ID": "a transformers model of the Hugging Face hub: segmentation (OneFormer, Mask2Former, SegFormer, ...), "
+        "detection (DETR, YOLOS, RT-DETR, ...) or depth (DPT, Depth Anything, ...)",
         "FOLDER": "a transformers model saved to a folder, or what gosvae train-expert wrote",
         "FILE.pt2": "any network as a torch.export file with FILE.json beside it",
+        "FILE.onnx": "any ONNX network, with FILE.json beside it where its task is not that of features",
         "FILE.pt": "any network as a TorchScript file (also .ts) with FILE.json beside it",
     }
 )
@@ -43,7 +47,7 @@ def embedded_experts() -> list[str]:
 
 
 def load_expert(spec: str | Path, *, plugins: bool = True) -> Expert:
-    """Load the expert that a string names; `EXPERTS` lists the ways.
+    """Load the segmentation expert that a string names; `EXPERTS` lists the ways.
 
     Args:
         spec: name, folder or file.
@@ -51,17 +55,37 @@ def load_expert(spec: str | Path, *, plugins: bool = True) -> Expert:
             file, such as the card of a codec, and not from the user.
 
     Raises:
-        ExpertError: the string names no expert, or what it names is not a usable one.
+        ExpertError: the string names no expert, what it names is not a usable one, or it is one of another task.
         ConfigError: the configuration beside the weights has unknown keys or impossible values.
-        MissingDependencyError: `transformers` is needed and not installed.
+        MissingDependencyError: a package that it needs is not installed.
     """
-    expert = _load(str(spec), plugins)
+    expert = load_task_expert(spec, plugins=plugins)
+    if not isinstance(expert, Expert):
+        raise ExpertError(
+            f"expert {expert.info.name!r} has the task {expert.task!r}: an expert of segmentation is needed here"
+        )
+    return expert
+
+
+def load_task_expert(spec: str | Path, *, plugins: bool = True, gradients: bool = True) -> TaskExpert:
+    """Load the expert of any task that a string names; `EXPERTS` lists the ways.
+
+    Args:
+        spec: name, folder or file.
+        plugins: see `load_expert`.
+        gradients: whether gradients are needed, as for training. If not, ONNX Runtime computes an ONNX network that
+            cannot be imported onto PyTorch.
+
+    Raises:
+        GosvaeError: as `load_expert`, except that any task will do.
+    """
+    expert = _load(str(spec), plugins, gradients)
     expert.info = replace(expert.info, source=str(spec))
     return expert
 
 
-def _load(text: str, plugins: bool) -> Expert:
-    """Return the expert that a string names, without its source; errors are those of `load_expert`."""
+def _load(text: str, plugins: bool, gradients: bool) -> TaskExpert:
+    """Return the expert that a string names, without its source; errors are those of `load_task_expert`."""
     if text == "embedded":
         return load_trained_expert(_embedded_folder())
     if text in embedded_experts():
@@ -69,13 +93,15 @@ def _load(text: str, plugins: bool) -> Expert:
     if text.startswith("hf:"):
         return load_huggingface_expert(text.removeprefix("hf:"))
     path = walk.expanded(text)
+    if path.suffix == ONNX_SUFFIX:
+        return load_onnx_expert(path, gradients=gradients)
     if path.suffix in exported.SUFFIXES:
         return load_exported_expert(path)
     if text and path.is_dir():
         return _load_folder(path)
     found = find_plugin("experts", text) if text and plugins else None
     if found is not None:
-        expert: Expert = made_by(found[0], text, Expert, *([found[1]] if found[1] else []))
+        expert: TaskExpert = made_by(found[0], text, TaskExpert, *([found[1]] if found[1] else []))
         return expert.freeze()
     hint = f"no file or folder {text!r}" if text else "the name is empty"
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
@@ -87,7 +113,7 @@ def _load(text: str, plugins: bool) -> Expert:
     raise ExpertError(f"unknown expert: {hint}; expected one of {ways}")
 
 
-def _load_folder(folder: Path) -> Expert:
+def _load_folder(folder: Path) -> TaskExpert:
     """Return the expert in a folder: a transformers model names its `model_type`, a model of gosvae its `kind`."""
     path = folder / "config.json"
     try:

@@ -84,14 +84,48 @@ class AutoencoderConfig(Config):
         return self.stride.bit_length() - 1
 
     @property
-    def halo(self) -> int | None:
-        """Upper bound of the number of latent positions around a tile that can influence it, in encoder and decoder.
+    def encoder_halo(self) -> int | None:
+        """Number of latent positions around a tile that can influence it in the encoder; None for vqgan.
 
-        It is None for vqgan, whose normalisation and attention see the whole picture.
+        The normalisation and the attention of vqgan see the whole picture. Strided 4x4 convolutions reach one position
+        of the grid before them, 3x3 convolutions one of their own.
         """
-        if self.architecture == "vqgan":
-            return None
-        return 2 * max(self.blocks, self.decoder_blocks or 0) + 8
+        strides = [1 << k for k in range(1, self.depth + 1)]
+        downs = sum(stride // 2 for stride in strides)
+        match self.architecture:
+            case "shallow":
+                pixels = downs + (1 + self.blocks) * self.stride
+            case "residual":
+                pixels = 1 + downs + 2 * sum(strides) + 2 * self.blocks * self.stride
+            case "compact":
+                coarse = [stride for stride in strides if stride > UNSHUFFLE]
+                pixels = UNSHUFFLE + sum(stride // 2 for stride in coarse) + 2 * self.blocks * self.stride
+            case "vqgan":
+                return None
+        return -(-pixels // self.stride)
+
+    @property
+    def decoder_halo(self) -> int | None:
+        """Number of latent positions around a tile that can influence it in the decoder; None for vqgan.
+
+        It is followed from the pixels to the latent: a transposed 4x4 convolution halves it and adds one, a pixel
+        shuffle halves it, a 3x3 convolution adds one.
+        """
+        blocks = self.blocks if self.decoder_blocks is None else self.decoder_blocks
+        match self.architecture:
+            case "shallow":
+                return 1 + blocks + 1
+            case "residual":
+                reach = 1
+                for _ in range(self.depth):
+                    reach = (reach + 2) // 2 + 2
+            case "compact":
+                reach = 1
+                for _ in range(self.depth - (UNSHUFFLE.bit_length() - 1)):
+                    reach = (reach + 3) // 2 + 1
+            case "vqgan":
+                return None
+        return reach + 2 * blocks + 1
 
 
 def stage_widths(width: int, depth: int) -> list[int]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -229,13 +230,32 @@ def integer_relu(x: Tensor) -> Tensor:
     return x.floor().clamp(0.0, float(LARGEST_ACTIVATION))
 
 
+class _Precision:
+    """Precision of products outside of `exact_arithmetic`, which is the same for all threads, and who is inside."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.outside = threading.Lock(), 0, ""
+
+
+_PRECISION = _Precision()
+
+
 @contextlib.contextmanager
 def exact_arithmetic(device: torch.device) -> Iterator[None]:
-    """Compute in true float32 within this context: without autocast, TF32 or bfloat16 in products, and gradients."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    """Compute in true float32 within this context: without autocast, TF32 or bfloat16 in products, and gradients.
+
+    Several threads may be inside: the precision outside is set again when the last of them leaves.
+    """
+    with _PRECISION.lock:
+        if not _PRECISION.users:
+            _PRECISION.outside = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("highest")
+        _PRECISION.users += 1
     try:
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        with _PRECISION.lock:
+            _PRECISION.users -= 1
+            if not _PRECISION.users:
+                torch.set_float32_matmul_precision(_PRECISION.outside)

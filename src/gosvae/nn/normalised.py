@@ -1,7 +1,7 @@
 """Building blocks of the VQ-GAN (Esser et al. 2021). Axis legend: B images, C channels, H and W positions.
 
 Group normalisation and attention see the whole picture, so a network of these blocks cannot work in tiles (see
-`AutoencoderConfig.halo`).
+`AutoencoderConfig.decoder_halo`).
 """
 
 from __future__ import annotations

@@ -66,11 +66,49 @@ class PyramidConfig(Config):
         return UNSHUFFLE << (len(self.encoder_widths) - 1)
 
     @property
-    def halo(self) -> int:
-        """Upper bound of the number of latent positions around a tile that can influence it, in encoder and decoder."""
-        # A 3x3 convolution reaches one position of its own grid, which is at most one of the latent grid.
-        finish = 2 if self.finish_channels else 0
-        return 2 * max(sum(self.encoder_blocks), sum(self.decoder_blocks)) + 2 * len(self.encoder_widths) + 2 + finish
+    def encoder_halo(self) -> int:
+        """Number of latent positions around a tile that can influence it in the encoder.
+
+        A 3x3 convolution reaches one position of its own grid, a strided 4x4 convolution one of the grid before it.
+        """
+        strides = [UNSHUFFLE << n for n in range(len(self.encoder_widths))]
+        blocks = sum(2 * n * stride for n, stride in zip(self.encoder_blocks, strides, strict=True))
+        return -(-(UNSHUFFLE + sum(strides[:-1]) + blocks) // self.stride)
+
+    @property
+    def decoder_halo(self) -> int:
+        """Number of latent positions around a tile that can influence it in the decoder."""
+        return self.decoder_halo_from(0)
+
+    def decoder_halo_from(self, grid: int) -> int:
+        """Return the number of latent positions around a tile that can influence it in the decoder from a grid on.
+
+        Grid 0 is the latent's. The halo of a later grid begins behind the residual blocks of the grid before it.
+        """
+        reach = 2 if self.finish_channels else 1  # to_image, on the finest grid
+        for n in range(len(self.decoder_widths)):
+            coarser = len(self.decoder_widths) - 1 - n
+            if coarser == grid - 1:
+                return -(-reach >> coarser)
+            reach += 2 * self.decoder_blocks[n]
+            reach = (reach + 1) // 2 + 1 if coarser else reach + 1
+        return reach
+
+
+Margins = tuple[int, int, int, int]
+"""Numbers of latent positions at the top, the bottom, the left and the right."""
+NO_MARGINS: Margins = (0, 0, 0, 0)
+
+
+def _cut(x_BCHW: Tensor, margins: Margins, keep: int, scale: int) -> tuple[Tensor, Margins]:
+    """Return features without what their margins have beyond `keep`, and the margins that are left.
+
+    A latent position has `scale` positions of the features on each axis.
+    """
+    top, bottom, left, right = (scale * max(0, margin - keep) for margin in margins)
+    height, width = x_BCHW.shape[-2:]
+    a, b, c, d = (min(margin, keep) for margin in margins)
+    return x_BCHW[..., top : height - bottom, left : width - right], (a, b, c, d)
 
 
 class Modulation(nn.Module):
@@ -126,6 +164,7 @@ class PyramidDecoder(nn.Module):
         self.modulations = nn.ModuleList(Modulation(n_conditions, width) for width in widths)
         self.ups = nn.ModuleList(nn.Conv2d(a, 4 * b, 3, padding=1) for a, b in pairwise(widths))
         self.to_image = nn.Conv2d(widths[-1], 3 * UNSHUFFLE**2, 3, padding=1)
+        self._halos, self._stride = [config.decoder_halo_from(i) for i in range(len(widths))], config.stride
         n_finish = config.finish_channels
         self.finish = Finish(widths[-1], n_finish, UNSHUFFLE, config.stride) if n_finish else None
 
@@ -136,23 +175,33 @@ class PyramidDecoder(nn.Module):
         assert isinstance(weight, nn.Parameter)
         return weight
 
-    def forward(self, z_q_BDhw: Tensor, condition_BA: Tensor, lost_B1hw: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        z_q_BDhw: Tensor,
+        condition_BA: Tensor,
+        lost_B1hw: Tensor | None = None,
+        margins: Margins = NO_MARGINS,
+    ) -> Tensor:
         """Return the picture of a latent.
 
         Args:
             z_q_BDhw: latent, 0 where it is not known.
             condition_BA: values that describe the rate.
             lost_B1hw: 1 where the latent is not known, 0 elsewhere; None if all of it is known.
+            margins: numbers of latent positions at the edges that are not part of the picture. They are cut off grid by
+                grid, as soon as nothing depends on them.
         """
         x = self.from_latent(z_q_BDhw)
         if lost_B1hw is not None:
             x = x + self.from_lost(lost_B1hw)
         for i, (modulation, grid) in enumerate(zip(self.modulations, self.grids, strict=True)):
             if i > 0:
+                x, margins = _cut(x, margins, self._halos[i], 2 ** (i - 1))
                 x = F.pixel_shuffle(self.ups[i - 1](F.relu(x)), 2)
             x = grid(modulation(x, condition_BA))
         x = F.relu(x)
         image: Tensor = F.pixel_shuffle(self.to_image(x), UNSHUFFLE)
         if self.finish is not None:
             image = self.finish(image, x)
+        image, _ = _cut(image, margins, 0, self._stride)
         return image.float() + 0.5  # in bfloat16, light pixels would have steps of 1 / 256

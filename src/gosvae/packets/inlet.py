@@ -15,7 +15,8 @@ class Inlet:
 
     Args:
         deadline_ms: time, from its first packet, for which the receiver waits for a frame.
-        reassembler, recovery: parts with limits of their own; None means the defaults.
+        reassembler, recovery: parts with limits of their own; None means the defaults, and that frames of a stream are
+            returned in order.
 
     Raises:
         ConfigError: the deadline is not above 0.
@@ -31,7 +32,7 @@ class Inlet:
         if not deadline_ms > 0:
             raise ConfigError(f"a deadline of {deadline_ms} ms: expected more than 0")
         self.deadline_s = deadline_ms / 1000
-        self.reassembler = reassembler or Reassembler()
+        self.reassembler = reassembler or Reassembler(ordered=True)
         self.recovery = recovery or Recovery()
         self._began_s: dict[tuple[int, int], float] = {}
 
@@ -67,8 +68,9 @@ class Inlet:
         while self.next_deadline_s is not None and self.next_deadline_s <= now_s:
             key = next(iter(self._began_s))
             del self._began_s[key]
-            frame = self.reassembler.close(*key)
-            done += [frame] if frame is not None else []
+            done += self.reassembler.close_until(*key)
+        for frame in done:
+            self._began_s.pop((frame.stream_id, frame.frame), None)
         return done
 
     def flush(self) -> list[ReceivedFrame]:

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from gosvae.bitstream import MAX_PIXELS, MAX_SLICES, SHORT_FINGERPRINT_BYTES, Header, SliceLayout, unpack_slices
+from gosvae.bitstream import (
+    MAX_PIXELS,
+    MAX_SLICES,
+    SHORT_FINGERPRINT_BYTES,
+    Header,
+    SliceLayout,
+    pack_slices,
+    unpack_slices,
+)
 from gosvae.errors import BitstreamError, PacketError
 from gosvae.wire import PACKET_FIRST_BYTE, PACKET_FLAG_FRAGMENT, PACKET_FLAG_INTERLEAVED, PACKET_VERSION
 
@@ -33,7 +41,7 @@ _ENTRY = struct.Struct(">BH")
 _FRAGMENT = struct.Struct(">BII")
 _CRC = struct.Struct(">I")
 _WHOLE_BYTES = _FIXED.size + 2 + _CRC.size
-"""Number of bytes around one whole slice."""
+"""Number of bytes around one whole slice in version 1; version 2 has `_CRC.size` more."""
 _FRAGMENT_BYTES = _FIXED.size + _FRAGMENT.size + _CRC.size
 
 
@@ -68,12 +76,19 @@ class FrameInfo:
         layout: layout of the slices.
         slice_count: number of slices, 1..256.
         packet_count: number of packets, 1..65535.
+        checksum: CRC-32 of the stream that the packets were made of, 0..2**32 - 1, so that slices of two streams are
+            never put together; None in packets of version 1, which do not have it.
     """
 
     header: Header
     layout: SliceLayout
     slice_count: int
     packet_count: int
+    checksum: int | None = None
+
+    def stream_of(self, slices: Sequence[bytes | None]) -> bytes:
+        """Return the stream of the frame's slices, None for those that are missing; errors as in `pack_slices`."""
+        return pack_slices(self.header, slices, self.layout)
 
 
 @dataclass(frozen=True)
@@ -108,7 +123,7 @@ class Packet:
         try:
             data = _FIXED.pack(
                 PACKET_FIRST_BYTE,
-                PACKET_VERSION << 4 | flags,
+                (1 if self.info.checksum is None else PACKET_VERSION) << 4 | flags,
                 self.stream_id,
                 self.frame,
                 self.index,
@@ -119,6 +134,8 @@ class Packet:
                 header.width - 1,
                 self.info.slice_count - 1,
             )
+            if self.info.checksum is not None:
+                data += _CRC.pack(self.info.checksum)
             if fragment:
                 data += _FRAGMENT.pack(last.number, last.total_bytes, last.offset)
             else:
@@ -162,12 +179,13 @@ def packetise(
             "number from 0, at least 1"
         )
     taken = unpack_slices(stream)
-    groups = list(_groups(taken.payloads, mtu_bytes, slices_per_packet))
+    groups = list(_groups(taken.payloads, mtu_bytes - _CRC.size, slices_per_packet))
     if len(groups) > MAX_PACKETS:
         raise PacketError(f"a stream of {len(stream)} bytes takes {len(groups)} packets, at most {MAX_PACKETS} can be")
     given = taken.header
     header = Header(given.fingerprint[:SHORT_FINGERPRINT_BYTES], given.height, given.width, given.entropy_model_id)
     info = FrameInfo(header=header, layout=taken.layout, slice_count=len(taken.slices), packet_count=len(groups))
+    info = replace(info, checksum=zlib.crc32(info.stream_of(taken.slices)))
     return [
         Packet(stream_id=stream_id, frame=frame % FRAME_NUMBERS, index=index, info=info, parts=parts).to_bytes()
         for index, parts in enumerate(groups)
@@ -208,9 +226,9 @@ def read_packet(data: bytes) -> Packet:
     fields = _FIXED.unpack_from(data)
     _, version_flags, stream_id, frame, index, count, model_id, fingerprint, height_1, width_1, slices_1 = fields
     version, flags = divmod(version_flags, 16)
-    if version != PACKET_VERSION:
+    if not 1 <= version <= PACKET_VERSION:
         raise PacketError(
-            f"a packet of format {version}, this gosvae reads {PACKET_VERSION}: one of the two ends is older"
+            f"a packet of format {version}, this gosvae reads 1 to {PACKET_VERSION}: this end is older than the other"
         )
     if (
         flags > (PACKET_FLAG_INTERLEAVED | PACKET_FLAG_FRAGMENT)
@@ -225,8 +243,12 @@ def read_packet(data: bytes) -> Packet:
     if header.height * header.width > MAX_PIXELS:
         raise PacketError(f"damaged: an image of {header.height}x{header.width} pixels, at most {MAX_PIXELS} can be")
     layout: SliceLayout = "interleaved" if flags & PACKET_FLAG_INTERLEAVED else "bands"
-    info = FrameInfo(header=header, layout=layout, slice_count=slices_1 + 1, packet_count=count)
-    body = data[_FIXED.size : -_CRC.size]
+    body, checksum = data[_FIXED.size : -_CRC.size], None
+    if version > 1:
+        if len(data) < _WHOLE_BYTES + _CRC.size:
+            raise PacketError(f"damaged: {len(data)} bytes are too few for a packet of format {version}")
+        checksum, body = int(_CRC.unpack_from(body)[0]), body[_CRC.size :]
+    info = FrameInfo(header=header, layout=layout, slice_count=slices_1 + 1, packet_count=count, checksum=checksum)
     parts = (_fragment(body),) if flags & PACKET_FLAG_FRAGMENT else _whole_slices(body)
     if parts[-1].number >= info.slice_count or any(a.number >= b.number for a, b in pairwise(parts)):
         raise PacketError(f"damaged: slices {[part.number for part in parts]} of {info.slice_count}")

@@ -21,6 +21,8 @@ from gosvae.wire import REPAIR_FIRST_BYTE, REPAIR_VERSION
 
 SYMBOL_STEP = 8
 """Number of bytes that the length of a symbol is a multiple of."""
+LEAST_SYMBOL_BYTES = 32
+"""Least length of a symbol: that of the shortest packet. Shorter ones would make much work of few bytes."""
 MAX_GROUP = 255
 """Greatest number of packets that share repair packets."""
 MAX_GROUP_BYTES = 2**22
@@ -142,8 +144,10 @@ def read_repair(data: bytes) -> RepairPacket:
         )
     start = _BEGIN.size + (runs_1 + 1) * _RUN.size
     symbol = data[start : -_CRC.size]
-    if not symbol or len(symbol) % SYMBOL_STEP or start > len(data):
-        raise PacketError(f"damaged: a symbol of {len(symbol)} bytes, expected a multiple of {SYMBOL_STEP}")
+    if len(symbol) < LEAST_SYMBOL_BYTES or len(symbol) % SYMBOL_STEP or start > len(data):
+        raise PacketError(
+            f"damaged: a symbol of {len(symbol)} bytes, expected {LEAST_SYMBOL_BYTES} or more in steps of {SYMBOL_STEP}"
+        )
     fields = _RUN.iter_unpack(data[_BEGIN.size : start])
     runs = tuple(Run(frame=offset, first=first, count=count) for offset, first, count in fields)
     group = Group(stream_id=stream_id, frame=frame, runs=runs, symbol_bytes=len(symbol))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 
-from gosvae.bitstream import pack_slices
 from gosvae.errors import ConfigError, PacketError
 from gosvae.packets.packet import FRAME_NUMBERS, FrameInfo, Packet, Part, read_packet
 
+JUMP = 16
+"""Greatest distance from the newest frame of its stream at which a frame number is believed at once, if that is more
+than the window. Of numbers further away it takes two in sequence (RFC 3550, appendix A.1)."""
 _FRAME_COST_BYTES = 1024
 _PACKET_COST_BYTES = 256
 """Greatest number of bytes for the bookkeeping of a frame and of a packet, which the limit on bytes includes."""
@@ -39,17 +42,21 @@ class ReceivedFrame:
 
 @dataclass(frozen=True)
 class Counters:
-    """Numbers of packets and frames; the first five add up to the number of packets that were added.
+    """Numbers of packets and frames; the first six add up to the number of packets that were added.
 
     Attributes:
         used: number of packets that brought new bytes.
         damaged: number of datagrams that are not an intact packet.
         duplicates: number of packets that were there already.
-        late: number of packets of frames that were closed already, including duplicates for complete frames.
+        late: number of packets of frames that were closed already, including duplicates for complete frames, and of
+            frames before one that was returned already if the order is kept.
+        stray: number of packets whose frame number is far from those of their stream: of a sender that started again
+            and is believed with its next frame, or forged.
         conflicting: number of packets that contradict an earlier one of the same frame, by a defect or a forgery.
         complete: number of frames that were returned with every slice.
         partial: number of frames that were returned with slices missing.
         lost: number of frames of which packets arrived but no whole slice.
+        forged: number of frames whose slices are all there and are not those of the stream that was sent.
         evicted: number of partial and lost frames that were closed to keep within the limits on memory.
     """
 
@@ -57,10 +64,12 @@ class Counters:
     damaged: int = 0
     duplicates: int = 0
     late: int = 0
+    stray: int = 0
     conflicting: int = 0
     complete: int = 0
     partial: int = 0
     lost: int = 0
+    forged: int = 0
     evicted: int = 0
 
 
@@ -134,10 +143,15 @@ class _Frame:
 
 @dataclass
 class _Sender:
-    """The newest frame number of a stream, and the numbers within the window before it that are closed."""
+    """The newest frame number of a stream, and the numbers within the window before it that are closed.
+
+    `returned` is the newest frame that was returned, `expected` the frame that a stray one would be followed by.
+    """
 
     newest: int
     closed: set[int] = field(default_factory=set)
+    returned: int | None = None
+    expected: int | None = None
 
 
 class Reassembler:
@@ -155,13 +169,21 @@ class Reassembler:
         max_bytes: greatest number of bytes of the frames in flight, bookkeeping included.
         max_streams: greatest number of streams that are remembered. The stream that was silent for the longest time is
             forgotten first; if it comes back, it counts as new.
+        ordered: whether frames of a stream are returned in the order of their numbers: with a frame come those before
+            it, with slices missing, and packets of frames before it are late.
 
     Raises:
         ConfigError: A limit allows nothing, or the window is half of the frame numbers or more.
     """
 
     def __init__(
-        self, *, window: int = 4, max_frames: int = 256, max_bytes: int = 2**25, max_streams: int = 1024
+        self,
+        *,
+        window: int = 4,
+        max_frames: int = 256,
+        max_bytes: int = 2**25,
+        max_streams: int = 1024,
+        ordered: bool = False,
     ) -> None:
         if not 0 <= window < FRAME_NUMBERS // 2 or min(max_frames, max_bytes, max_streams) < 1:
             raise ConfigError(
@@ -169,7 +191,7 @@ class Reassembler:
                 f"0..{FRAME_NUMBERS // 2 - 1} and at least 1 of each"
             )
         self.window, self.max_frames, self.max_bytes, self.max_streams = window, max_frames, max_bytes, max_streams
-        self.bytes_in_flight = 0
+        self.ordered, self.bytes_in_flight = ordered, 0
         self._frames: OrderedDict[tuple[int, int], _Frame] = OrderedDict()
         self._senders: OrderedDict[int, _Sender] = OrderedDict()
         self._counts: Counter[str] = Counter()
@@ -194,7 +216,11 @@ class Reassembler:
         key = packet.stream_id, packet.frame
         done: list[ReceivedFrame] = []
         sender = self._sender(packet, done)
-        if self._age(sender, packet.frame) > self.window or packet.frame in sender.closed:
+        if sender is None:
+            self._counts["stray"] += 1
+            return done
+        overtaken = sender.returned is not None and _ahead(sender.returned, packet.frame) > 0
+        if _ahead(sender.newest, packet.frame) > self.window or packet.frame in sender.closed or overtaken:
             self._counts["late"] += 1
             return done
         frame = self._frames.get(key) or _Frame(packet.info)
@@ -209,7 +235,7 @@ class Reassembler:
             self._frames[key] = frame
             self.bytes_in_flight += frame.cost_bytes
             if frame.complete:
-                done += self._close([key])
+                done += self._close([*self._before(key), key])
         while len(self._frames) > self.max_frames or self.bytes_in_flight > self.max_bytes:
             done += self._close([next(iter(self._frames))], evicted=True)
         return done
@@ -219,28 +245,40 @@ class Reassembler:
         key = stream_id, frame
         return next(iter(self._close([key])), None) if key in self._frames else None
 
+    def close_until(self, stream_id: int, frame: int) -> list[ReceivedFrame]:
+        """Close a frame and, if the order is kept, those of its stream before it; return those with a whole slice."""
+        key = stream_id, frame
+        return self._close([*self._before(key), key]) if key in self._frames else []
+
     def flush(self) -> list[ReceivedFrame]:
         """Close all frames and return those with at least one whole slice."""
         return self._close(self.in_flight)
 
-    @staticmethod
-    def _age(sender: _Sender, frame: int) -> int:
-        """Return the number of frames by which the newest is ahead, below 0 if `frame` is newer.
+    def _before(self, key: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return the frames in flight that are returned before a frame, oldest first: none if no order is kept."""
+        if not self.ordered:
+            return []
+        ages = {other: _ahead(key[1], other[1]) for other in self._frames if other[0] == key[0]}
+        return sorted((other for other, age in ages.items() if age > 0), key=lambda other: -ages[other])
 
-        Numbers wrap (RFC 1982): a difference of half of the frame numbers or more counts as newer.
+    def _sender(self, packet: Packet, done: list[ReceivedFrame]) -> _Sender | None:
+        """Return the state of the packet's stream, with the frames closed that are too old if the packet is newer.
+
+        It is None for a packet whose number is not believed: one far from the newest, unless it follows another.
         """
-        age = (sender.newest - frame) % FRAME_NUMBERS
-        return age if age < FRAME_NUMBERS // 2 else age - FRAME_NUMBERS
-
-    def _sender(self, packet: Packet, done: list[ReceivedFrame]) -> _Sender:
-        """Return the state of the packet's stream, with the frames closed that are too old if the packet is newer."""
         sender = self._senders.setdefault(packet.stream_id, _Sender(packet.frame))
         self._senders.move_to_end(packet.stream_id)
-        if self._age(sender, packet.frame) < 0:
+        mine = [key for key in self._frames if key[0] == packet.stream_id]
+        if abs(_ahead(sender.newest, packet.frame)) > max(self.window, JUMP):
+            if packet.frame != sender.expected:
+                sender.expected = (packet.frame + 1) % FRAME_NUMBERS
+                return None
+            done += self._close(mine)
+            sender = self._senders[packet.stream_id] = _Sender(packet.frame)
+        elif _ahead(sender.newest, packet.frame) < 0:
             sender.newest = packet.frame
-            mine = [key for key in self._frames if key[0] == packet.stream_id]
-            done += self._close([key for key in mine if self._age(sender, key[1]) > self.window])
-            sender.closed = {frame for frame in sender.closed if 0 <= self._age(sender, frame) <= self.window}
+            done += self._close([key for key in mine if _ahead(sender.newest, key[1]) > self.window])
+            sender.closed = {frame for frame in sender.closed if 0 <= _ahead(sender.newest, frame) <= self.window}
         if len(self._senders) > self.max_streams:
             silent = next(iter(self._senders))
             done += self._close([key for key in self._frames if key[0] == silent], evicted=True)
@@ -253,15 +291,19 @@ class Reassembler:
         for key in keys:
             frame = self._frames.pop(key)
             self.bytes_in_flight -= frame.cost_bytes
-            self._senders[key[0]].closed.add(key[1])
+            sender, info = self._senders[key[0]], frame.info
+            sender.closed.add(key[1])
             self._counts["evicted"] += evicted
-            self._counts["complete" if frame.complete else "partial" if frame.slices else "lost"] += 1
-            if not frame.slices:
-                continue
-            info = frame.info
             slices = [frame.slices.get(number) for number in range(info.slice_count)]
             missing = tuple(number for number, payload in enumerate(slices) if payload is None)
-            stream = pack_slices(info.header, slices, info.layout)
+            stream = info.stream_of(slices) if frame.slices else b""
+            forged = not missing and info.checksum not in (None, zlib.crc32(stream))
+            fate = "forged" if forged else "complete" if not missing else "partial" if frame.slices else "lost"
+            self._counts[fate] += 1
+            if not frame.slices or forged:
+                continue
+            if self.ordered:
+                sender.returned = key[1]
             done.append(
                 ReceivedFrame(
                     stream_id=key[0],
@@ -273,3 +315,12 @@ class Reassembler:
                 )
             )
         return done
+
+
+def _ahead(newest: int, frame: int) -> int:
+    """Return the number of frames by which `newest` is ahead of `frame`, below 0 if `frame` is newer.
+
+    Numbers wrap (RFC 1982): a difference of half of the frame numbers or more counts as newer.
+    """
+    age = (newest - frame) % FRAME_NUMBERS
+    return age if age < FRAME_NUMBERS // 2 else age - FRAME_NUMBERS

@@ -1,13 +1,15 @@
-"""Recovery of lost packets by repair packets, in front of the reassembler, in bounded memory and without a clock."""
+"""Recovery of lost packets by repair packets, in front of the reassembler, in bounded memory and processor time."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field, fields
 
 from gosvae.errors import ConfigError, PacketError
+from gosvae.packets.allowance import Allowance
 from gosvae.packets.packet import FRAME_NUMBERS, read_packet
-from gosvae.packets.protection import Group, is_repair, packet_of, read_repair, recover, symbol_of
+from gosvae.packets.protection import Group, import_raptorq, is_repair, packet_of, read_repair, recover, symbol_of
 from gosvae.wire import PACKET_FIRST_BYTE
 
 _COST_BYTES = 256
@@ -16,6 +18,10 @@ _MOST_ATTEMPTS = 4
 """Greatest number of attempts to decode a group. One in about 100 fails with K symbols, one in 10,000 with K + 1."""
 _MOST_GROUPS = 4
 """Greatest number of groups that a packet may be in, which bounds the work that a forger can cause."""
+
+_FEW = 8
+"""Greatest number of packets of a group that may be recovered from repair packets alone. For larger groups a packet of
+them must have arrived, so that a forger has to know one."""
 
 _Place = tuple[int, int]
 """Stream id and frame."""
@@ -35,6 +41,8 @@ class RecoveryCounters:
         recovered: number of lost packets that were recovered.
         given_up: number of groups whose symbols did not give intact packets, by a defect or a forgery.
         evicted: number of groups that were forgotten to keep within the limits on memory.
+        deferred: number of attempts to decode that were left out because the stream, or all streams together, had used
+            their share of processor time; the next datagram of the group is another chance.
     """
 
     kept: int = 0
@@ -45,6 +53,7 @@ class RecoveryCounters:
     recovered: int = 0
     given_up: int = 0
     evicted: int = 0
+    deferred: int = 0
 
 
 @dataclass
@@ -67,19 +76,27 @@ class Recovery:
         max_frames: greatest number of frames whose packets are kept, of all streams together.
         max_groups: greatest number of groups whose repair packets are kept.
         max_bytes: greatest number of bytes of both, bookkeeping included.
+        allowance: processor time that decoding may take, for datagrams of strangers; None means no limit.
 
     Raises:
         ConfigError: A limit allows nothing.
     """
 
-    def __init__(self, *, max_frames: int = 1024, max_groups: int = 1024, max_bytes: int = 2**25) -> None:
+    def __init__(
+        self,
+        *,
+        max_frames: int = 1024,
+        max_groups: int = 1024,
+        max_bytes: int = 2**25,
+        allowance: Allowance | None = None,
+    ) -> None:
         if min(max_frames, max_groups, max_bytes) < 1 or max(max_frames, max_groups) >= FRAME_NUMBERS:
             raise ConfigError(
                 f"{max_frames} frames, {max_groups} groups, {max_bytes} bytes: expected at least 1 of each, and fewer "
                 f"than {FRAME_NUMBERS} frames and groups"
             )
         self.max_frames, self.max_groups, self.max_bytes = max_frames, max_groups, max_bytes
-        self.bytes_kept = 0
+        self.bytes_kept, self._allowance = 0, allowance
         self._packets: OrderedDict[_Place, dict[int, bytes]] = OrderedDict()
         self._groups: OrderedDict[Group, _State] = OrderedDict()
         self._groups_of: dict[tuple[_Place, int], list[Group]] = {}
@@ -162,13 +179,18 @@ class Recovery:
         if len(known) == group.count:
             self._finish(group)
             return []
-        if len(known) + len(state.repair) < group.count:
+        if len(known) + len(state.repair) < group.count or (not known and group.count > _FEW):
             return []
         symbols = [(number, symbol_of(data, group.symbol_bytes)) for number, data in known]
         if any(len(symbol) != group.symbol_bytes for _, symbol in symbols):
             return self._give_up(group)  # a packet is longer than any that was protected
+        if self._allowance is not None and not self._allowance.permits(group.stream_id):
+            self._counts["deferred"] += 1
+            return []
         state.attempts += 1
-        solved = recover(group, [*symbols, *state.repair.items()])
+        import_raptorq()  # which takes time that no stream used
+        with contextlib.nullcontext() if self._allowance is None else self._allowance.spent_by(group.stream_id):
+            solved = recover(group, [*symbols, *state.repair.items()])
         if solved is None:
             return self._give_up(group) if state.attempts >= _MOST_ATTEMPTS else []
         there = {number for number, _ in known}

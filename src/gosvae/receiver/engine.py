@@ -1,7 +1,8 @@
 """The receiver's engine: frames of many senders wait their turn, share the networks in batches, and are answered.
 
 The queue is bounded. Every frame ends in one of two ways: it is answered, or it is dropped for a reason, and both are
-counted. Networks run in one thread of their own, everything else runs on the event loop.
+counted. The sender whose frames have taken the least time is next. Networks run in two threads, one of them with low
+priority for large frames, so that these hold up nobody; everything else runs on the event loop.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import sys
+import threading
 import time
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args
@@ -19,14 +23,21 @@ from typing import Literal, Self, get_args
 import numpy as np
 
 from gosvae.errors import ConfigError
+from gosvae.interruption import InterruptionError, interruptible
 from gosvae.protocol.class_maps import encode_class_map
 from gosvae.protocol.frames import Answer, Dropped, Frame, Outcome, Perceived, Reason
 from gosvae.receiver.perception import Perception
+from gosvae.receiver.turns import Ticket, Turns
 
 log = logging.getLogger(__name__)
 
 Policy = Literal["drop-oldest", "drop-newest", "block"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
+OVERTIME = 10.0
+"""Multiple of its deadline for which a batch may keep its thread while other frames wait for it."""
+LOWER_PRIORITY = 10
+"""Number by which the thread for large frames is nicer than the process (Linux only): it gets about a tenth of a busy
+processor."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,8 @@ class EngineLimits:
         max_frames, max_bytes: greatest number of frames, and of their bytes, in the queue, of all senders together.
         max_batch: greatest number of frames that go through the networks together.
         deadline_ms: greatest age of a frame, from its arrival, when its turn comes; older frames are dropped, but for
-            patient ones. 0 means no deadline.
+            patient ones. A frame whose work then takes `OVERTIME` times as long is given up if others wait. 0 means no
+            deadline.
 
     Raises:
         ConfigError: the policy is unknown, or a limit lets nothing through.
@@ -62,6 +74,13 @@ class EngineLimits:
                 f"deadline of {self.deadline_ms} ms: expected at least 1 of each, and a deadline of 0 or more"
             )
 
+
+_WHY = {
+    Reason.SHUTDOWN: "the receiver is closing",
+    Reason.GONE: "its sender has left",
+    Reason.STALE: f"it took more than {OVERTIME:g} times its deadline while others waited: send smaller pictures",
+}
+"""Texts of the reasons for which work is not begun or not finished."""
 
 Observer = Callable[[Frame, Outcome, Perceived | None], None]
 """Function that is called with every frame, its outcome and, if it was answered, what the networks made of it."""
@@ -94,10 +113,15 @@ class EngineCounters:
         return self.received - self.answered - sum(self.dropped.values()) - self.waiting - self.working
 
 
-@dataclass
-class _Ticket:
-    frame: Frame
-    outcome: asyncio.Future[Outcome]
+class _Lane:
+    """A thread for the networks, and the frames that it takes: the usual or the large ones."""
+
+    def __init__(self, *, large: bool, max_batch: int) -> None:
+        self.large, self.max_batch = large, max_batch
+        self.ready = asyncio.Event()
+        name = "gosvae-engine-large" if large else "gosvae-engine"
+        self.thread = ThreadPoolExecutor(1, name, initializer=_lower_priority if large else None)
+        self.worker: asyncio.Task[None] | None = None
 
 
 class Engine:
@@ -106,27 +130,35 @@ class Engine:
     Args:
         perception: decodes frames and shows them to the expert.
         limits: limits of the queue; None means the defaults.
+        clock: clock of `Frame.arrived_s`, in seconds.
 
     Attributes:
         observers: functions that are called on the event loop with every outcome.
     """
 
-    def __init__(self, perception: Perception, limits: EngineLimits | None = None) -> None:
-        self.perception = perception
+    def __init__(
+        self,
+        perception: Perception,
+        limits: EngineLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.perception, self._clock = perception, clock
         self.limits = limits or EngineLimits()
         self.observers: list[Observer] = []
-        self._queues: OrderedDict[str, deque[_Ticket]] = OrderedDict()
-        self._waiting = self._waiting_bytes = self._working = self._batches = 0
-        self._blocked = self._patient = self._patient_bytes = 0
+        self._turns = Turns()
+        self._lanes = (
+            _Lane(large=False, max_batch=self.limits.max_batch),
+            _Lane(large=True, max_batch=1),
+        )
+        self._working = self._batches = self._blocked = 0
         self._counts: Counter[str] = Counter()
         self._dropped: Counter[Reason] = Counter()
-        self._ready, self._room = asyncio.Event(), asyncio.Event()
-        self._closing = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="gosvae-engine")
-        self._worker: asyncio.Task[None] | None = None
+        self._room = asyncio.Event()
+        self._closing = self._stopping = False
 
     async def __aenter__(self) -> Self:
-        self._worker = asyncio.create_task(self._work())
+        for lane in self._lanes:
+            lane.worker = asyncio.create_task(self._work(lane))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -139,8 +171,8 @@ class Engine:
             received=self._counts["received"],
             answered=self._counts["answered"],
             dropped={reason: self._dropped[reason] for reason in Reason},
-            waiting=self._waiting + self._blocked,
-            waiting_bytes=self._waiting_bytes,
+            waiting=sum(self._turns.waiting) + self._blocked,
+            waiting_bytes=self._turns.waiting_bytes,
             working=self._working,
             batches=self._batches,
         )
@@ -153,32 +185,37 @@ class Engine:
         or one place, so that others come through.
         """
         self._counts["received"] += 1
-        ticket = _Ticket(frame, asyncio.get_running_loop().create_future())
+        ticket = self._ticket(frame)
         if frame.n_bytes > self.limits.max_bytes:
             return self._drop(ticket, Reason.TOO_LARGE, f"{frame.n_bytes} bytes are more than the whole queue holds")
+        if ticket.pixels > self.perception.max_pixels:
+            text = f"a frame of {ticket.pixels} pixels: this receiver takes {self.perception.max_pixels}"
+            return self._drop(ticket, Reason.TOO_LARGE, text)
         if self.limits.policy == "block" or frame.patient:
             await self._wait_for_room(ticket)
         if self._closing:
-            return self._drop(ticket, Reason.SHUTDOWN, "the receiver is closing")
+            return self._drop(ticket, Reason.SHUTDOWN, _WHY[Reason.SHUTDOWN])
         if not self._may_enter(frame):
-            return self._drop(ticket, Reason.QUEUE_FULL, f"{self._waiting} frames wait already: send fewer")
+            return self._drop(ticket, Reason.QUEUE_FULL, f"{sum(self._turns.waiting)} frames wait already: send fewer")
         while not self._fits(frame):
-            victim = self._oldest_of_the_busiest(frame.sender)
+            victim = self._turns.oldest_of_the_busiest(frame.sender)
             self._drop(victim, Reason.SUPERSEDED, "newer frames took its place in the queue")
-        self._queues.setdefault(frame.sender, deque()).append(ticket)
-        self._waiting += 1
-        self._waiting_bytes += frame.n_bytes
-        self._patient += frame.patient
-        self._patient_bytes += frame.patient * frame.n_bytes
-        self._ready.set()
+        self._turns.add(ticket)
+        self._lanes[ticket.large].ready.set()
         return ticket.outcome
 
     def drop(self, frame: Frame, reason: Reason, text: str) -> Outcome:
         """Drop a frame without putting it into the queue, count it, and return its outcome."""
         self._counts["received"] += 1
-        return self._drop(_Ticket(frame, asyncio.get_running_loop().create_future()), reason, text).result()
+        ticket = Ticket(frame, asyncio.get_running_loop().create_future(), pixels=0, large=False)
+        return self._drop(ticket, reason, text).result()
 
-    async def _wait_for_room(self, ticket: _Ticket) -> None:
+    def _ticket(self, frame: Frame) -> Ticket:
+        pixels = self.perception.pixels(frame.stream)
+        large = pixels > self.perception.large_pixels
+        return Ticket(frame, asyncio.get_running_loop().create_future(), pixels, large)
+
+    async def _wait_for_room(self, ticket: Ticket) -> None:
         self._blocked += 1
         try:
             while not self._closing and not self._may_enter(ticket.frame):
@@ -191,40 +228,24 @@ class Engine:
             self._blocked -= 1
 
     def _fits(self, frame: Frame) -> bool:
-        limits = self.limits
-        return self._waiting < limits.max_frames and self._waiting_bytes + frame.n_bytes <= limits.max_bytes
+        limits, turns = self.limits, self._turns
+        return sum(turns.waiting) < limits.max_frames and turns.waiting_bytes + frame.n_bytes <= limits.max_bytes
 
     def _may_enter(self, frame: Frame) -> bool:
         """Whether a frame has a place in the queue, or gets one for which the policy drops others."""
-        limits, share = self.limits, 2 if frame.patient and self._patient else 1
+        limits, turns = self.limits, self._turns
+        share = 2 if frame.patient and turns.patient else 1
         beside_patient = (
-            self._patient < limits.max_frames // share
-            and self._patient_bytes + frame.n_bytes <= limits.max_bytes // share
+            turns.patient < limits.max_frames // share
+            and turns.patient_bytes + frame.n_bytes <= limits.max_bytes // share
         )
         return beside_patient and (limits.policy == "drop-oldest" or self._fits(frame))
 
-    def _oldest_of_the_busiest(self, sender: str) -> _Ticket:
-        """Remove the frame that makes room from the queue; among equally busy senders, one of `sender`."""
-        droppable = [name for name, queue in self._queues.items() if not queue[0].frame.patient]
-        busiest = max(droppable, key=lambda name: (len(self._queues[name]), name == sender))
-        return self._pop(busiest)
-
-    def _pop(self, sender: str) -> _Ticket:
-        queue = self._queues[sender]
-        ticket = queue.popleft()
-        if not queue:
-            del self._queues[sender]
-        self._waiting -= 1
-        self._waiting_bytes -= ticket.frame.n_bytes
-        self._patient -= ticket.frame.patient
-        self._patient_bytes -= ticket.frame.patient * ticket.frame.n_bytes
-        return ticket
-
-    def _drop(self, ticket: _Ticket, reason: Reason, text: str) -> asyncio.Future[Outcome]:
+    def _drop(self, ticket: Ticket, reason: Reason, text: str) -> asyncio.Future[Outcome]:
         self._finish(ticket, Dropped(reason, text, ticket.frame.number))
         return ticket.outcome
 
-    def _finish(self, ticket: _Ticket, outcome: Outcome, perceived: Perceived | None = None) -> None:
+    def _finish(self, ticket: Ticket, outcome: Outcome, perceived: Perceived | None = None) -> None:
         """Count an outcome, call the observers with it, and complete the frame's future."""
         if isinstance(outcome, Answer):
             self._counts["answered"] += 1
@@ -238,49 +259,58 @@ class Engine:
         if not ticket.outcome.done():
             ticket.outcome.set_result(outcome)
 
-    def _next_batch(self) -> list[_Ticket]:
-        """Return the frames whose turn it is, one sender after the other; drop frames that are too old or unwanted."""
-        batch: list[_Ticket] = []
-        while self._queues and len(batch) < self.limits.max_batch:
-            sender = next(iter(self._queues))
-            ticket = self._pop(sender)
-            if sender in self._queues:
-                self._queues.move_to_end(sender)
-            limits_ms = (0.0 if ticket.frame.patient else self.limits.deadline_ms, ticket.frame.deadline_ms)
-            deadline_ms = min((limit_ms for limit_ms in limits_ms if limit_ms > 0), default=0.0)
-            age_ms = 1000.0 * (time.monotonic() - ticket.frame.arrived_s)
+    def _next_batch(self, lane: _Lane) -> list[Ticket]:
+        """Return the frames of a lane whose turn it is; drop frames that are too old or unwanted."""
+        batch: list[Ticket] = []
+        while self._turns.waiting[lane.large] and len(batch) < lane.max_batch:
+            ticket = self._turns.take(large=lane.large)
+            deadline_ms = self._deadline_ms(ticket.frame)
+            age_ms = 1000.0 * (self._clock() - ticket.frame.arrived_s)
+            if not ticket.outcome.cancelled() and not 0 < deadline_ms < age_ms:
+                batch.append(ticket)
+                continue
+            self._turns.refund(ticket)
             if ticket.outcome.cancelled():
                 self._drop(ticket, Reason.GONE, "its sender has left")
-            elif 0 < deadline_ms < age_ms:
-                self._drop(ticket, Reason.STALE, f"{age_ms:.0f} ms old when its turn came, {deadline_ms:.0f} allowed")
             else:
-                batch.append(ticket)
+                self._drop(ticket, Reason.STALE, f"{age_ms:.0f} ms old when its turn came, {deadline_ms:.0f} allowed")
         self._room.set()
         return batch
 
-    async def _work(self) -> None:
+    def _deadline_ms(self, frame: Frame) -> float:
+        """Return the deadline of a frame, the shorter one of the engine's and its own; 0 if it has none."""
+        limits_ms = (0.0 if frame.patient else self.limits.deadline_ms, frame.deadline_ms)
+        return min((limit_ms for limit_ms in limits_ms if limit_ms > 0), default=0.0)
+
+    async def _work(self, lane: _Lane) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._ready.wait()
-            batch = self._next_batch()
+            await lane.ready.wait()
+            batch = self._next_batch(lane)
             if not batch:
-                if not self._queues:
-                    self._ready.clear()
+                if not self._turns.waiting[lane.large]:
+                    lane.ready.clear()
                 continue
-            self._working, self._batches = len(batch), self._batches + 1
-            frames = [ticket.frame for ticket in batch]
+            self._working, self._batches = self._working + len(batch), self._batches + 1
+            began_s = self._clock()
             try:
-                results = await loop.run_in_executor(self._thread, self._perceive, frames)
+                results = await loop.run_in_executor(lane.thread, self._perceive, batch, lane)
             finally:
-                self._working = 0
+                self._working -= len(batch)
+            self._turns.charge(batch, self._clock() - began_s)
             for ticket, (outcome, perceived) in zip(batch, results, strict=True):
                 self._finish(ticket, outcome, perceived)
 
-    def _perceive(self, frames: list[Frame]) -> list[tuple[Outcome, Perceived | None]]:
-        """Run the networks on a batch and code the answers; called in the engine's thread."""
-        began_s = time.monotonic()
+    def _perceive(self, batch: Sequence[Ticket], lane: _Lane) -> list[tuple[Outcome, Perceived | None]]:
+        """Run the networks on a batch and code the answers; called in the lane's thread."""
+        frames = [ticket.frame for ticket in batch]
+        began_s = self._clock()
         try:
-            results = self.perception([(frame.stream, frame.incomplete) for frame in frames])
+            with interruptible(lambda: self._unwanted(batch, lane, began_s)):
+                results = self.perception([(frame.stream, frame.incomplete) for frame in frames])
+        except InterruptionError as interruption:
+            reason = Reason(str(interruption))
+            return [(Dropped(reason, _WHY[reason], frame.number), None) for frame in frames]
         except Exception:
             log.exception("a batch of %d frames failed", len(frames))
             text = "the receiver failed on this frame and logged why"
@@ -294,23 +324,38 @@ class Engine:
             outcomes.append((_answer(frame, result), result))
         return outcomes
 
+    def _unwanted(self, batch: Sequence[Ticket], lane: _Lane, began_s: float) -> Reason | None:
+        """Return the reason to stop the work on a batch that began at a time; called in the lane's thread."""
+        if self._stopping:
+            return Reason.SHUTDOWN
+        if all(ticket.outcome.cancelled() for ticket in batch):
+            return Reason.GONE
+        deadlines_ms = [self._deadline_ms(ticket.frame) for ticket in batch]
+        overdue = all(0 < OVERTIME * ms < 1000.0 * (self._clock() - began_s) for ms in deadlines_ms)
+        return Reason.STALE if overdue and self._turns.waiting[lane.large] else None
+
     async def close(self, grace_s: float = 5.0) -> None:
-        """Stop the engine: take no more frames, work on those in the queue for at most `grace_s`, and drop the rest."""
+        """Stop the engine: take no more frames, work on those in the queue for at most `grace_s`, and drop the rest.
+
+        Work that is under way afterwards ends at its next operation of PyTorch.
+        """
         self._closing = True
         self._room.set()
         end_s = time.monotonic() + grace_s
-        while (self._queues or self._working) and time.monotonic() < end_s:
+        while (any(self._turns.waiting) or self._working) and time.monotonic() < end_s:
             await asyncio.sleep(0.01)
-        while self._queues:
-            self._drop(self._pop(next(iter(self._queues))), Reason.SHUTDOWN, "the receiver is closing")
-        while self._working:  # a thread cannot be stopped, and a batch does not take long
+        self._stopping = True
+        while any(self._turns.waiting):
+            self._drop(self._turns.any(), Reason.SHUTDOWN, _WHY[Reason.SHUTDOWN])
+        while self._working:  # until the next operation of the networks
             await asyncio.sleep(0.01)
-        if self._worker is not None:
-            self._worker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._worker
-            self._worker = None
-        self._thread.shutdown(wait=False)
+        for lane in self._lanes:
+            worker, lane.worker = lane.worker, None
+            if worker is not None:
+                worker.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await worker
+            lane.thread.shutdown(wait=False)
 
 
 def _answer(frame: Frame, perceived: Perceived) -> Answer:
@@ -333,3 +378,10 @@ def _answer(frame: Frame, perceived: Perceived) -> Answer:
         stream_bytes=len(frame.stream),
         concealed_pixels=0 if perceived.concealed_HW is None else int(perceived.concealed_HW.sum()),
     )
+
+
+def _lower_priority() -> None:
+    """Lower the priority of the calling thread, and of the threads that PyTorch starts for it."""
+    if sys.platform == "linux":  # where a thread has a priority of its own
+        nice = os.getpriority(os.PRIO_PROCESS, 0) + LOWER_PRIORITY
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(nice, 19))

@@ -9,27 +9,30 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from gosvae import bitstream
+from gosvae.codecs.announced import announced_pixels
 from gosvae.codecs.base import ClassMapCodec, ImageCodec, LossTolerantCodec
 from gosvae.codecs.latent import Latent
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.errors import BitstreamError, ConfigError, ForeignStreamError, GosvaeError
 from gosvae.experts.base import Expert
+from gosvae.interruption import check_interruption
 from gosvae.protocol.class_maps import ClassArray
 from gosvae.protocol.frames import Dropped, Perceived, Reason, StageTimes
 from gosvae.tensors import ImageArray, image_to_tensor
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MAX_PIXELS = 2**22
-"""Greatest number of pixels of a frame: 2048x2048."""
+LEAST_MAX_PIXELS = 2**21
+"""Least default of the greatest number of pixels of a frame; 4 times the size of the expert's pictures if that is more.
+"""
+LEAST_LARGE_PIXELS = 2**18
+"""Least number of pixels above which a frame is large; twice the size of the expert's pictures if that is more."""
 BATCH_PIXELS = 2**21
 """Greatest number of pixels that go through a network together; a larger frame goes alone. It bounds the memory."""
 
@@ -49,16 +52,22 @@ class _Work:
 
 
 class Perception:
-    """A codec and an expert, called with the frames of a batch by one thread at a time.
+    """A codec and an expert, called with the frames of a batch; threads may call it at the same time.
 
     Args:
         codec: codec that the senders use.
         expert: expert that looks at the reconstructions; None for a codec that sends class maps (`ClassMapCodec`).
         device: device of the expert.
-        max_pixels: greatest number of pixels of a frame; larger frames are dropped before anything is decoded.
+        max_pixels: greatest number of pixels of a frame; larger frames are dropped before anything is decoded. None
+            means 2**21, or 4 times the size of the pictures that the expert was trained for if that is more.
+
+    Attributes:
+        large_pixels: number of pixels above which a frame is large, so that the engine works on it with low priority:
+            2**18, or twice the size of the expert's pictures if that is more.
 
     Raises:
-        ConfigError: the expert has more than 256 classes, or an expert is needed and there is none.
+        ConfigError: the expert has more than 256 classes, an expert is needed and there is none, or `max_pixels` is
+            below 1.
     """
 
     def __init__(
@@ -67,9 +76,14 @@ class Perception:
         expert: Expert | None,
         *,
         device: str | torch.device = "cpu",
-        max_pixels: int = DEFAULT_MAX_PIXELS,
+        max_pixels: int | None = None,
     ) -> None:
-        self.codec, self.expert, self.device, self.max_pixels = codec, expert, torch.device(device), max_pixels
+        if max_pixels is not None and max_pixels < 1:
+            raise ConfigError(f"frames of at most {max_pixels} pixels: expected at least 1", argument="max_pixels")
+        self.codec, self.expert, self.device = codec, expert, torch.device(device)
+        usual = 0 if expert is None else expert.info.input_height * expert.info.input_width
+        self.max_pixels = max(LEAST_MAX_PIXELS, 4 * usual) if max_pixels is None else max_pixels
+        self.large_pixels = max(LEAST_LARGE_PIXELS, 2 * usual)
         if isinstance(codec, ClassMapCodec):
             self.class_names, self.expert_name = tuple(codec.class_names), codec.name
         elif expert is None:
@@ -83,6 +97,10 @@ class Perception:
     def fingerprint(self) -> bytes:
         """Fingerprint of the codec, 8 bytes; empty for a classical codec."""
         return self.codec.fingerprint if isinstance(self.codec, TrainedCodec) else b""
+
+    def pixels(self, stream: bytes) -> int:
+        """Return the number of pixels that a stream announces; 0 if its header cannot be read."""
+        return announced_pixels(stream)
 
     def __call__(self, frames: Sequence[tuple[bytes, bool]]) -> list[Perceived | Dropped]:
         """Return the results in the order of the frames; a frame that cannot be decoded does not affect the others.
@@ -108,7 +126,12 @@ class Perception:
         return Perceived(work.image, work.classes, work.concealed, work.stages)
 
     def _guarded(self, stage: Callable[[Sequence[_Work]], None], group: Sequence[_Work]) -> None:
-        """Run a stage on a group; if it fails, run it on each frame alone, so that only failing frames are dropped."""
+        """Run a stage on a group; if it fails, run it on each frame alone, so that only failing frames are dropped.
+
+        Raises:
+            InterruptionError: the work is not wanted any more, see `gosvae.interruption`.
+        """
+        check_interruption()
         try:
             stage(group)
         except Exception as error:
@@ -125,7 +148,7 @@ class Perception:
             work.latent = self._latent(self.codec, work)
             work.stages.entropy_ms = _ms_since(began_s)
             return
-        self._check_picture(work.stream)
+        self._check_size(announced_pixels(work.stream))
         if work.incomplete:
             if not isinstance(self.codec, LossTolerantCodec):
                 raise _IncompleteError(f"slices are missing, and {self.codec.name} cannot do without them")
@@ -144,7 +167,7 @@ class Perception:
     def _latent(self, codec: TrainedCodec, work: _Work) -> Latent:
         """Take a stream apart, which happens only here, and decode it."""
         stream = bitstream.salvage(work.stream) if work.incomplete else bitstream.unpack_slices(work.stream)
-        self._check_size(stream.header.height, stream.header.width)
+        self._check_size(stream.header.height * stream.header.width)
         if work.incomplete and not isinstance(codec, LossTolerantCodec):
             raise _IncompleteError(f"slices are missing, and {codec.name} cannot do without them")
         latent = codec.decode_stream(stream)
@@ -152,18 +175,9 @@ class Perception:
             work.concealed = codec.concealed_pixels(latent)
         return latent
 
-    def _check_size(self, height: int, width: int) -> None:
-        if height * width > self.max_pixels:
-            raise _TooLargeError(f"a frame of {width}x{height} pixels: this receiver takes {self.max_pixels}")
-
-    def _check_picture(self, data: bytes) -> None:
-        """Check the size in the header of a classical picture, if Pillow knows the format."""
-        try:
-            with Image.open(BytesIO(data)) as image:
-                width, height = image.size
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            return  # the codec says what is wrong
-        self._check_size(height, width)
+    def _check_size(self, pixels: int) -> None:
+        if pixels > self.max_pixels:
+            raise _TooLargeError(f"a frame of {pixels} pixels: this receiver takes {self.max_pixels}")
 
     def _reconstruct(self, group: Sequence[_Work]) -> None:
         began_s = time.perf_counter()

@@ -7,17 +7,19 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from gosvae.errors import ConfigError, LinkError
+from gosvae.packets.allowance import Allowance
 from gosvae.packets.inlet import DEFAULT_DEADLINE_MS, Inlet
 from gosvae.packets.reassembly import ReceivedFrame
+from gosvae.packets.recovery import Recovery
 from gosvae.protocol.frames import Frame
 from gosvae.protocol.security import Endpoint, ServerTls, check_exposure
 from gosvae.receiver.engine import Engine, EngineLimits
+from gosvae.receiver.limits import ServiceLimits
 from gosvae.receiver.metrics import Metrics
 from gosvae.receiver.page.board import Board
 from gosvae.receiver.page.web import WebServer
 from gosvae.receiver.perception import Perception
 from gosvae.receiver.service import LinkService
-from gosvae.receiver.session import ServiceLimits
 from gosvae.receiver.udp import UdpReceiver
 
 
@@ -111,7 +113,7 @@ class Receiver:
         await self._stack.aclose()
 
     async def _open_udp(self, endpoint: Endpoint) -> UdpReceiver:
-        inlet = Inlet(self.config.udp_deadline_ms)
+        inlet = Inlet(self.config.udp_deadline_ms, recovery=Recovery(allowance=Allowance()))
         try:
             return await UdpReceiver.open(endpoint.host, endpoint.port, self._take, inlet=inlet)
         except OSError as error:

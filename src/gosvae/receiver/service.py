@@ -6,22 +6,31 @@ answers that are not read, and the time are limited. `docs/service.md` explains 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, Self
 
 from gosvae.errors import LinkError
 from gosvae.protocol.messages import METHOD, SERVICE, import_grpc
 from gosvae.protocol.security import Endpoint, ServerTls, read_pem, token_agrees
+from gosvae.receiver.connections import Watch, address_of, descriptor_limit, end
 from gosvae.receiver.engine import Engine
-from gosvae.receiver.session import CallRefusal, Ledger, SenderState, ServiceCounters, ServiceLimits, Session
+from gosvae.receiver.limits import ServiceLimits
+from gosvae.receiver.session import CallRefusal, Ledger, SenderState, ServiceCounters, Session
+from gosvae.receiver.strangers import Backoff
 
 log = logging.getLogger(__name__)
 
 MESSAGE_OVERHEAD_BYTES = 65536
 """Number of bytes by which a message may be longer than its frame; gRPC ends the stream of a longer one."""
+SWEEP_S = 0.5
+"""Seconds between two counts of the connections of each source address."""
+SPARE_DESCRIPTORS = 256
+"""Number of descriptors that are kept for everything but connections of clients."""
 
 
 class LinkService:
@@ -57,6 +66,7 @@ class LinkService:
         self._grpc = import_grpc()
         self._server: Any = None
         self._health: Any = None
+        self._sweeper: asyncio.Task[None] | None = None
 
     @property
     def counters(self) -> ServiceCounters:
@@ -84,7 +94,7 @@ class LinkService:
         """
         grpc, limits = self._grpc, self.limits
         self._server = grpc.aio.server(
-            interceptors=[_token_check(grpc, self._token, self.ledger.refuse)] if self._token else [],
+            interceptors=[_token_check(grpc, self._token, self.ledger.refuse, Backoff())] if self._token else [],
             options=[
                 ("grpc.max_receive_message_length", limits.max_frame_bytes + MESSAGE_OVERHEAD_BYTES),
                 ("grpc.max_concurrent_streams", limits.max_streams),
@@ -94,6 +104,8 @@ class LinkService:
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", int(500 * limits.keepalive_s)),
                 ("grpc.server_handshake_timeout_ms", 10_000),
+                ("grpc.max_connection_idle_ms", int(1000 * limits.idle_s)),
+                ("grpc.max_allowed_incoming_connections", self._max_connections()),
                 ("grpc.so_reuseport", 0),
             ],
         )
@@ -112,6 +124,23 @@ class LinkService:
             raise LinkError(f"cannot listen on {self.endpoint}: {_reason(error)}; take another port") from None
         self.endpoint = Endpoint(self.endpoint.host, port)
         await self._server.start()
+        self._sweeper = asyncio.create_task(self._sweep(Watch(port, limits.max_per_source)))
+
+    def _max_connections(self) -> int:
+        """Return the greatest number of connections that leaves descriptors for the rest of the process."""
+        most = descriptor_limit()
+        return (
+            max(1, min(self.limits.max_connections, most - SPARE_DESCRIPTORS)) if most else self.limits.max_connections
+        )
+
+    async def _sweep(self, watch: Watch) -> None:
+        """Count the connections of each source address again and again, and end those beyond the limit."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            busy = {address for session in self._sessions if (address := address_of(session.peer)) is not None}
+            for host, count in (await asyncio.to_thread(watch.sweep, busy)).items():
+                self.ledger.refused[CallRefusal.TOO_MANY_CONNECTIONS] += count
+                self.ledger.limited_log.refused(host, f"{count} connections beyond {watch.most}")
 
     async def _add_health(self) -> None:
         """Add the standard health service, which needs no token and says only whether the receiver serves."""
@@ -139,8 +168,10 @@ class LinkService:
 
         Streams that have not ended after `ServiceLimits.grace_s` are cancelled.
         """
-        if self._server is None:
+        if self._server is None or self._sweeper is None:
             return
+        self._sweeper.cancel()
+        await asyncio.gather(self._sweeper, return_exceptions=True)
         if self._health is not None:
             await self._health.enter_graceful_shutdown()
         for session in self._sessions:
@@ -151,10 +182,10 @@ class LinkService:
     async def _connect(self, _: Any, context: Any) -> None:
         """Serve one stream, from Hello to its end."""
         peer, ledger = str(context.peer()), self.ledger
-        if ledger.open_streams >= self.limits.max_streams:
+        refusal = self._no_place(peer)
+        if refusal is not None:
             ledger.refuse(CallRefusal.TOO_MANY_STREAMS, peer)
-            text = f"{ledger.open_streams} streams are open, and this receiver takes no more: try again later"
-            await context.abort(self._grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+            await context.abort(self._grpc.StatusCode.RESOURCE_EXHAUSTED, refusal)
         ledger.open_streams += 1
         ledger.counts["streams"] += 1
         session = Session(
@@ -167,17 +198,41 @@ class LinkService:
         )
         self._sessions.add(session)
         try:
-            try:
-                await session.run()
-            finally:
-                self._sessions.discard(session)
-                ledger.senders.pop(session.sender, None)
-                session.leave()
-            if session.farewell is not None:
-                status, text = session.farewell
-                await context.abort(status, text)  # may take as long as the client: gRPC sends it after the rest
+            await session.run()
         finally:
+            self._sessions.discard(session)
+            ledger.senders.pop(session.sender, None)
+            session.leave()
             ledger.open_streams -= 1
+        if session.farewell is not None:
+            await self._part(context, peer, *session.farewell)
+
+    def _no_place(self, peer: str) -> str | None:
+        """Return why a new stream cannot be served; None if it can, for which another one may have to give way."""
+        address = address_of(peer)
+        hosts = [found.host for session in self._sessions if (found := address_of(session.peer)) is not None]
+        if address is not None and hosts.count(address.host) >= self.limits.max_per_source:
+            return f"{hosts.count(address.host)} streams of {address.host} are open, which is all that it may have"
+        if self.ledger.open_streams < self.limits.max_streams:
+            return None
+        quiet = min((s for s in self._sessions if s.farewell is None), key=lambda s: s.used_s, default=None)
+        if quiet is not None and time.monotonic() - quiet.used_s > self.limits.stale_s:
+            quiet.give_way()
+            return None
+        return f"{self.ledger.open_streams} streams are open, and this receiver takes no more: try again later"
+
+    async def _part(self, context: Any, peer: str, status: Any, text: str) -> None:
+        """End a call with a status; close its connection if the client does not read that in time.
+
+        gRPC sends a status after everything before it, so that a client which reads nothing would never get it.
+        """
+        try:
+            async with asyncio.timeout(self.limits.farewell_s):
+                await context.abort(status, text)
+        except TimeoutError:
+            address = address_of(peer)
+            if address is not None:
+                await asyncio.to_thread(end, self.endpoint.port, {address})
 
 
 def _reason(error: Exception) -> str:
@@ -188,8 +243,11 @@ def _reason(error: Exception) -> str:
     return "it is in use or not of this machine" if "Failed to bind" in text else text
 
 
-def _token_check(grpc: Any, token: str, refuse: Callable[[CallRefusal, str], None]) -> Any:
-    """Return an interceptor that lets through calls with the token, and health checks."""
+def _token_check(grpc: Any, token: str, refuse: Callable[[CallRefusal, str], None], backoff: Backoff) -> Any:
+    """Return an interceptor that lets through calls with the token, and health checks.
+
+    The more wrong tokens a source address gives, the longer it waits for the answer.
+    """
 
     class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """The interceptor; defined here because its base class is imported late."""
@@ -205,7 +263,16 @@ def _token_check(grpc: Any, token: str, refuse: Callable[[CallRefusal, str], Non
             reason = CallRefusal.NO_TOKEN if given is None else CallRefusal.WRONG_TOKEN
 
             async def unauthenticated(_: Any, context: Any) -> None:
-                refuse(reason, str(context.peer()))
+                peer = str(context.peer())
+                refuse(reason, peer)
+                if given is not None:
+                    address = address_of(peer)
+                    delay_s = backoff.delay_s(peer if address is None else address.host)
+                    backoff.waiting += 1
+                    try:
+                        await asyncio.sleep(delay_s)
+                    finally:
+                        backoff.waiting -= 1
                 text = "no token: send the metadata authorization: Bearer TOKEN" if given is None else "wrong token"
                 await context.abort(grpc.StatusCode.UNAUTHENTICATED, text)
 

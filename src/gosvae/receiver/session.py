@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from gosvae.errors import ConfigError
 from gosvae.protocol.frames import Dropped, Frame, Outcome, Reason
 from gosvae.protocol.messages import coding_of, import_grpc, outcome_message, pb, printable
+from gosvae.receiver.connections import address_of
 from gosvae.receiver.engine import Engine
+from gosvae.receiver.limits import ServiceLimits
+from gosvae.receiver.strangers import LimitedLog
 from gosvae.wire import CLASS_MAP_CODINGS
 
 log = logging.getLogger(__name__)
@@ -29,43 +32,12 @@ class CallRefusal(StrEnum):
     NO_TOKEN = "no-token"
     WRONG_TOKEN = "wrong-token"
     TOO_MANY_STREAMS = "too-many-streams"
+    TOO_MANY_CONNECTIONS = "too-many-connections"
     NO_HELLO = "no-hello"
     CODING = "coding"
     FOREIGN = "foreign"
     SLOW_READER = "slow-reader"
-
-
-@dataclass(frozen=True)
-class ServiceLimits:
-    """Limits on what clients may ask of the service.
-
-    Attributes:
-        max_frame_bytes: greatest number of bytes of a frame, its stream and its original together.
-        max_streams: greatest number of open streams, of all clients together.
-        max_pending_frames: greatest number of frames of one sender that are not answered yet. Further frames are
-            dropped; with the policy `block`, and of a patient sender, they are not read.
-        max_malformed: number of malformed messages after which a stream is ended.
-        hello_s: seconds that a client may take to introduce itself.
-        write_s: seconds that a client may take to read an answer before its stream is ended.
-        keepalive_s: seconds between two checks whether an idle connection is alive.
-        grace_s: seconds that streams have to end when the service is closed.
-
-    Raises:
-        ConfigError: A limit lets nothing through.
-    """
-
-    max_frame_bytes: int = 2**20
-    max_streams: int = 256
-    max_pending_frames: int = 32
-    max_malformed: int = 100
-    hello_s: float = 10.0
-    write_s: float = 30.0
-    keepalive_s: float = 20.0
-    grace_s: float = 5.0
-
-    def __post_init__(self) -> None:
-        if min(self.max_frame_bytes, self.max_streams, self.max_pending_frames, self.max_malformed) < 1:
-            raise ConfigError("the limits on frame bytes, streams, pending frames and malformed messages start at 1")
+    GAVE_WAY = "gave-way"
 
 
 @dataclass(frozen=True)
@@ -119,17 +91,20 @@ class Ledger:
         refused: number of calls that were refused, by `CallRefusal`.
         senders: senders that are connected and have introduced themselves, by the engine's names for them.
         open_streams: number of streams that are open now.
+        limited_log: log of refused calls.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     refused: Counter[CallRefusal] = field(default_factory=Counter)
     senders: dict[str, SenderState] = field(default_factory=dict)
     open_streams: int = 0
+    limited_log: LimitedLog = field(default_factory=lambda: LimitedLog(log))
 
     def refuse(self, reason: CallRefusal, peer: str) -> None:
-        """Count and log a call that is refused."""
+        """Count a call that is refused, and log it unless its source address has enough lines."""
         self.refused[reason] += 1
-        log.warning("refused %s: %s", peer, reason)
+        address = address_of(peer)
+        self.limited_log.refused(peer if address is None else address.host, reason)
 
     @property
     def counters(self) -> ServiceCounters:
@@ -167,6 +142,7 @@ class Session:
         reader: task that reads frames.
         farewell: gRPC status and text that the call ends with; None if it ends well.
         closing: whether the receiver is closing.
+        used_s: time of the latest frame, or of the beginning, on the clock of `time.monotonic`.
         grpc: the module `grpc`.
     """
 
@@ -188,6 +164,7 @@ class Session:
     reader: asyncio.Task[None] | None = None
     farewell: tuple[Any, str] | None = None
     closing: bool = False
+    used_s: float = field(default_factory=time.monotonic)
     grpc: Any = field(default_factory=import_grpc)
 
     async def run(self) -> None:
@@ -215,6 +192,13 @@ class Session:
     def read_no_more(self) -> None:
         """Take no more frames, because the receiver is closing; frames that were taken are still answered."""
         self.closing = True
+        if self.reader is not None:
+            self.reader.cancel()
+
+    def give_way(self) -> None:
+        """End the stream, which has had no frame for long, because another client needs its place."""
+        self.ledger.refuse(CallRefusal.GAVE_WAY, self.peer)
+        self.farewell = self.grpc.StatusCode.RESOURCE_EXHAUSTED, "all streams are open, and this one had no frame"
         if self.reader is not None:
             self.reader.cancel()
 
@@ -310,6 +294,7 @@ class Session:
         frame, state = message.frame, self.state
         assert state is not None
         state.frames, state.octets = state.frames + 1, state.octets + len(frame.stream)
+        self.used_s = time.monotonic()
         if 0 < frame.round_trip_ms < _HOUR_MS:
             state.round_trip_ms = frame.round_trip_ms
         arrived = Frame(

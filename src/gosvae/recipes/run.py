@@ -8,24 +8,28 @@ from pathlib import Path
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.geometry import GeometryConfig
 from gosvae.datasets.mixture import load_prepared
+from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import ConfigError
-from gosvae.experts.base import Expert
-from gosvae.experts.registry import load_expert
+from gosvae.experts.base import Expert, TaskExpert
+from gosvae.experts.registry import load_task_expert
 from gosvae.losses.perceptual import default_perceptual, load_perceptual, perceptual_place
 from gosvae.precision import mixes
 from gosvae.recipes import load_recipe
+from gosvae.tasks.group import ExpertGroup, parse_experts
 from gosvae.training.codecs import TrainableRecipe, train_codec
 from gosvae.training.machine.config import RunConfig, StageConfig
 from gosvae.training.machine.loop import Outcome, device_type
 
 _CLASSES_SHOWN = 12
+_BALANCE_IMAGES = 8
+"""Number of images on which the distances of several experts are balanced."""
 
 
 def train(
     recipe: str,
     data: str,
     *,
-    expert: str | Path | None = None,
+    expert: str | Path | Sequence[str] | None = None,
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
     geometry: GeometryConfig | None = None,
@@ -42,7 +46,9 @@ def train(
     Args:
         recipe: name of a recipe of the package, or path of a YAML file.
         data: images, such as `folder:my-images` or `camvid:PATH` (see `load_prepared`).
-        expert: expert, named as for `load_expert`; recipes that imitate need one.
+        expert: expert of any task, named as for `load_expert`; recipes that imitate need one. A sequence names several,
+            each with a name and a weight as in `("a=seg.pt2", "b=det.onnx:0.5")`; their distances are balanced by how
+            far each expert is from its own output on images at an eighth of their size.
         out: folder of the run and of the finished codec; `runs/NAME` by default.
         overrides: `key=value` changes of the recipe.
         geometry: size of the images, in place of the dataset's own.
@@ -64,18 +70,24 @@ def train(
     if chosen.needs_expert and expert is None:
         raise ConfigError(f"recipe {chosen.name!r} needs an expert: name one, such as 'embedded'", argument="expert")
     run = run or RunConfig()
-    frozen = load_expert(expert) if chosen.needs_expert and expert is not None else None
+    frozen = _experts(expert) if chosen.needs_expert and expert is not None else None
     judged = "lpips" in chosen.wanted_terms and lpips != "none"
     name = default_perceptual(weights) if lpips == "auto" and judged else lpips
     perceptual = load_perceptual(name, weights) if judged else None
     cache_bytes = run.cache_mib * 2**20
     seen = load_prepared(data, default_split="train", geometry=geometry, centre_crop=False, cache_bytes=cache_bytes)
     used = load_prepared(data, default_split="train", geometry=geometry)
+    scales: dict[str, float] = {}
+    if isinstance(frozen, ExpertGroup):
+        some = EvenlySpaced(used, _BALANCE_IMAGES)
+        scales = frozen.balance(some[i].image_uint8_HW3 for i in range(len(some)))
     folder = Path(out) if out is not None else Path("runs") / chosen.name
     if tell is not None:
         place = perceptual_place(name, weights) if judged else None
         for line in description(chosen, used, frozen, name if judged else None, place, run):
             tell(line)
+        for each, scale in scales.items():
+            tell(f"expert {each}: distance {scale:.4g} between images and their eighth of the size")
     return train_codec(
         chosen,
         seen,
@@ -91,10 +103,19 @@ def train(
     )
 
 
+def _experts(named: str | Path | Sequence[str]) -> TaskExpert:
+    """Return the expert that a name stands for, or a group of several."""
+    texts = [str(named)] if isinstance(named, str | Path) else list(named)
+    if len(texts) == 1:
+        only = load_task_expert(texts[0])
+        return only if isinstance(only, Expert) else ExpertGroup([(only.info.name, only, 1.0)])
+    return ExpertGroup([(each.name, load_task_expert(each.spec), each.weight) for each in parse_experts(texts)])
+
+
 def description(
     recipe: TrainableRecipe,
     used: Dataset,
-    expert: Expert | None,
+    expert: TaskExpert | None,
     distance: str | None,
     distance_place: str | None,
     run: RunConfig,
@@ -103,9 +124,12 @@ def description(
     height, width = used[0].image_uint8_HW3.shape[:2]
     lines = [f"recipe: {recipe.name}: {recipe.description}"]
     if expert is not None:
-        names = expert.info.class_names
-        shown = ", ".join(names[:_CLASSES_SHOWN]) + (", ..." if len(names) > _CLASSES_SHOWN else "")
-        lines.append(f"expert: {expert.info.name}, {len(names)} classes: {shown}")
+        members = zip(expert.names, expert.experts(), strict=True) if isinstance(expert, ExpertGroup) else None
+        for name, each in members or [(expert.info.name, expert)]:
+            names = each.info.class_names
+            shown = ", ".join(names[:_CLASSES_SHOWN]) + (", ..." if len(names) > _CLASSES_SHOWN else "")
+            classes = f", {len(names)} classes: {shown}" if names else ""
+            lines.append(f"expert: {name}{'' if isinstance(each, Expert) else f', {each.task}'}{classes}")
     if distance is not None:
         lines.append(f"perceptual distance: {distance}, weights from {distance_place}")
     lines.append(f"images: {len(used)} of {used.name}, the first {height}x{width} pixels (height x width)")

@@ -31,7 +31,7 @@ def setting(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan]
         source = evaluation.provenance
         sentences.append(
             f"Ours: {source.dataset} ({len(world.train_images):,} images to train, {source.image_count} of "
-            f"{source.geometry} to measure), {source.expert}, LPIPS: {source.perceptual or 'not measured'}, scale "
+            f"{source.geometry} to measure), {source.expert}, LPIPS: {_distances(world, source.perceptual)}, scale "
             f"{world.job.scale.name}{_length(world, done)}."
         )
         if evaluation.reference.miou is None:
@@ -40,6 +40,12 @@ def setting(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan]
             )
     sentences.append(_PAPER[world.paper_set])
     return sentences
+
+
+def _distances(world: World, measured: str | None) -> str:
+    """Return the name of the perceptual distance that was measured, and that of trainings if it is another one."""
+    trained = world.training_distance
+    return (measured or "not measured") + ("" if trained in (None, measured) else f" (rows are trained with {trained})")
 
 
 def _length(world: World, done: Sequence[Result]) -> str:

@@ -23,7 +23,9 @@ from gosvae.experts.registry import load_expert
 from gosvae.losses.perceptual import PerceptualLoss, default_perceptual, load_perceptual
 from gosvae.reproduce.paper import PaperSet
 from gosvae.reproduce.plan import Borrowed, Named, RowPlan, Trained
+from gosvae.reproduce.records import key_of
 from gosvae.reproduce.scales import Scale, changes_of, planned_steps, recipe_of, recipe_tree
+from gosvae.training.codecs import TrainableRecipe
 from gosvae.training.machine.config import RunConfig
 
 ADE20K = "ade20k"
@@ -38,7 +40,9 @@ class Job:
         expert: name of the expert, as for `load_expert`.
         changes: overrides, `key=value` for every recipe or `ROW:key=value` for one row.
         geometry: geometry of the images, in place of the data set's own.
-        lpips, weights: perceptual distance and the folder of its weights, as for `gosvae.train`.
+        lpips, weights: perceptual distance to measure with, and the folder of its weights, as for `gosvae.train`.
+        train_lpips: perceptual distance to train with; None takes the one that rows of the folder were trained with, or
+            that of `lpips` for the first of them.
         run: devices, precision and workers; the plan sets the seeds.
     """
 
@@ -50,6 +54,7 @@ class Job:
     geometry: GeometryConfig | None = None
     lpips: str = "auto"
     weights: Path | None = None
+    train_lpips: str | None = None
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
@@ -79,10 +84,15 @@ def judges_looks(row: RowPlan) -> bool:
 
 
 class World:
-    """Data, expert and perceptual distance of a job, each loaded when it is first needed."""
+    """Data, expert and perceptual distance of a job, each loaded when it is first needed.
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    Args:
+        job: choices of the reproduction.
+        trained_with: name of the perceptual distance that its rows were trained with so far; None if none was.
+    """
+
+    def __init__(self, job: Job, trained_with: str | None = None) -> None:
+        self.job, self._trained_with = job, trained_with
         self._settings: dict[str, dict[str, Any]] = {}
         wants_gpu = job.run.accelerator in ("auto", "cuda") and torch.cuda.is_available()
         self.device = torch.device("cuda" if wants_gpu else "cpu")
@@ -111,14 +121,21 @@ class World:
     @cached_property
     def perceptual(self) -> PerceptualLoss | None:
         """Perceptual distance, on the device; None if it is not wanted or its weights are not found."""
-        if self.job.lpips == "none":
+        name = self._distance(self.job.lpips)
+        return None if name is None else load_perceptual(name, self.job.weights).to(self.device)
+
+    @cached_property
+    def training_distance(self) -> str | None:
+        """Name of the perceptual distance of trainings; None if there is none."""
+        return self._distance(self.job.train_lpips or self._trained_with or self.job.lpips)
+
+    def _distance(self, name: str) -> str | None:
+        """Return the name of a perceptual distance; that of `auto` is None if no weights are found."""
+        if name == "none":
             return None
         try:
-            name = default_perceptual(self.job.weights) if self.job.lpips == "auto" else self.job.lpips
-            return load_perceptual(name, self.job.weights).to(self.device)
+            return default_perceptual(self.job.weights) if name == "auto" else name
         except MissingDependencyError:
-            if self.job.lpips != "auto":
-                raise
             return None
 
     @cached_property
@@ -194,10 +211,36 @@ class World:
             settings["recipe"] = recipe_tree(row, self.changes_of(row))
             settings["seed"] = row.source.seed
             settings["precision"] = self.job.run.precision
+            if self.training_distance != settings["perceptual"]:  # the key of rows with one distance for both stays
+                settings["training_distance"] = self.training_distance
         elif isinstance(row.source, Named):
             settings["codec"] = row.source.codec
         self._settings[row.row_id] = settings
         return settings
+
+    def training_key(self, row: RowPlan, rows: dict[str, RowPlan], settings: dict[str, Any]) -> str | None:
+        """Return the key of those of a row's settings that its training depends on; None if it trains nothing.
+
+        Args:
+            settings: what `settings` returns, for the present job or an earlier one.
+        """
+        part = self._training_part(row, rows, settings)
+        return None if part is None else key_of(part)
+
+    def _training_part(self, row: RowPlan, rows: dict[str, RowPlan], settings: dict[str, Any]) -> dict[str, Any] | None:
+        if not isinstance(row.source, Trained):
+            return None
+        recipe = recipe_of(row, self.changes_of(row))
+        assert isinstance(recipe, TrainableRecipe)
+        part = {name: settings.get(name) for name in ("row", "train", "geometry", "recipe", "seed", "precision")}
+        if recipe.needs_expert:
+            part["expert"] = settings.get("expert")
+        if "lpips" in recipe.wanted_terms:
+            part["distance"] = settings.get("training_distance", settings.get("perceptual"))
+        if row.source.init is not None:
+            start = settings.get("needs", {}).get(row.source.init, {})
+            part["init"] = self._training_part(rows[row.source.init], rows, start)
+        return part
 
     def codec(self, row: RowPlan, folder_of: Any) -> ImageCodec:
         """Return the codec of a row whose training is finished.

@@ -155,6 +155,8 @@ def _write(folder: Path, kept: Sequence[KeptImage]) -> list[dict[str, Any]]:
     files, index = {}, []
     for i, image in enumerate(kept):
         made = image.reconstructions[0]
+        assert image.class_map_HW is not None  # its expert segments
+        assert made.class_map_HW is not None
         files[folder / f"{i}-original.png"] = _png(image.image_uint8_HW3)
         files[folder / f"{i}-original-map.png"] = _png(image.class_map_HW.astype(np.uint8))
         files[folder / f"{i}.png"] = _png(made.image_uint8_HW3)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -16,6 +18,7 @@ from gosvae.evaluation.evaluation import Evaluation
 from gosvae.evaluation.results import load_evaluation
 from gosvae.files import write_atomically, write_json
 
+ROWS_FOLDER = "rows"
 ROW_FILE = "row.json"
 SETTINGS_FILE = "settings.json"
 FAILURE_FILE = "failure.json"
@@ -27,6 +30,21 @@ SCHEMA = 1
 def key_of(settings: dict[str, Any]) -> str:
     """Return the SHA-256 (hexadecimal) of all settings that a row's numbers depend on."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def trained_with(folder: Path) -> str | None:
+    """Return the perceptual distance that rows in the folder of a reproduction were trained with.
+
+    None means that no row was trained with one, or that there are several.
+    """
+    found = set()
+    for place in sorted((folder / ROWS_FOLDER).glob("*")):
+        row, settings = RowFolder(place), RowFolder(place).settings() or {}
+        stages = settings.get("recipe", {}).get("stages", ())
+        is_old = ".old-" in place.name
+        if not is_old and row.checkpoint.exists() and any("lpips" in stage.get("weights", {}) for stage in stages):
+            found.add(settings.get("training_distance", settings.get("perceptual")))
+    return found.pop() if len(found) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -92,29 +110,49 @@ class RowFolder:
         record = self.record()
         return record is not None and record.key == key and self.evaluation() is not None
 
-    def settings_key(self) -> str | None:
-        """Return the key of the settings that the folder was begun with."""
+    def settings(self) -> dict[str, Any] | None:
+        """Return the settings that the folder was begun with; None if they cannot be read."""
         try:
-            tree = json.loads((self.path / SETTINGS_FILE).read_text(encoding="utf-8"))
-            return str(tree["key"])
-        except (OSError, ValueError, KeyError, TypeError):
+            tree = dict(json.loads((self.path / SETTINGS_FILE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
             return None
+        tree.pop("key", None)
+        return tree
 
-    def begin(self, settings: dict[str, Any]) -> Path | None:
-        """Write the settings; a folder with other settings is moved aside, and its new path is returned.
+    def begin(self, settings: dict[str, Any], training_key: Callable[[dict[str, Any]], str | None]) -> Path | None:
+        """Write the settings; what was made with other settings is moved aside, and its new path is returned.
+
+        A training stays where it is if its own settings are the same.
+
+        Args:
+            settings: all settings that the row's numbers depend on.
+            training_key: function that returns the key of those that its training depends on, None without a training.
 
         Raises:
             WriteError: no space or no permission.
         """
-        key = key_of(settings)
         aside: Path | None = None
         self.forget_failure()
-        if self.path.exists() and any(self.path.iterdir()) and self.settings_key() != key:
+        before = self.settings()
+        same = before is not None and key_of(before) == key_of(settings)
+        if not same and self.path.exists() and any(self.path.iterdir()):
             numbers = (self.path.with_name(f"{self.path.name}.old-{number}") for number in count(1))
             aside = next(path for path in numbers if not path.exists())
-            self.path.rename(aside)
-        write_json(self.path / SETTINGS_FILE, {"key": key, **settings})
+            key = training_key(settings)
+            if before is not None and key is not None and training_key(before) == key:
+                self._move_numbers(aside)
+            else:
+                self.path.rename(aside)
+        write_json(self.path / SETTINGS_FILE, {"key": key_of(settings), **settings})
         return aside
+
+    def _move_numbers(self, aside: Path) -> None:
+        """Move everything but the training to another folder; the settings, which are replaced last, are copied."""
+        aside.mkdir()
+        shutil.copy2(self.path / SETTINGS_FILE, aside)
+        for path in sorted(self.path.iterdir()):
+            if path.name not in (SETTINGS_FILE, TRAIN_FOLDER):
+                path.rename(aside / path.name)
 
     def finish(self, record: RowRecord) -> None:
         """Write the record, which marks the row as done; may raise `WriteError`."""

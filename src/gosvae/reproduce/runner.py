@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from gosvae.errors import ConfigError, GosvaeError
@@ -18,10 +19,8 @@ from gosvae.reproduce.estimate import estimated_seconds
 from gosvae.reproduce.job import World, judges_looks
 from gosvae.reproduce.plan import RowPlan, Trained
 from gosvae.reproduce.progress import TrainingNews
-from gosvae.reproduce.records import SCHEMA, TRACE_FILE, RowFolder, RowRecord, key_of
+from gosvae.reproduce.records import ROWS_FOLDER, SCHEMA, TRACE_FILE, RowFolder, RowRecord, key_of
 from gosvae.units import bytes_from_kib
-
-ROWS_FOLDER = "rows"
 
 
 @dataclass
@@ -159,8 +158,13 @@ class Runner:
         """Train and evaluate a row; return False if time or a signal ended it early."""
         settings = self.world.settings(row, self._by_id)
         folder = self.folder_of(row.row_id)
-        aside = folder.begin(settings)
-        if aside is not None:
+        aside = folder.begin(settings, partial(self.world.training_key, row, self._by_id))
+        if aside is not None and folder.checkpoint.exists():
+            self._say(
+                f"{head}: it is measured in another way than before; its training stays, and its numbers are now "
+                f"in {aside.name}"
+            )
+        elif aside is not None:
             self._say(f"{head}: its settings have changed; what was there is now {aside.name}")
         self._say(f"{head}: {row.title}{time_left}")
         steps: dict[str, int] = {}
@@ -209,7 +213,7 @@ class Runner:
                 out=folder.checkpoint,
                 overrides=self.world.changes_of(row),
                 geometry=job.geometry,
-                lpips=job.lpips,
+                lpips=self.world.training_distance or job.train_lpips or job.lpips,
                 weights=job.weights,
                 init=None if source.init is None else self.folder_of(source.init).checkpoint,
                 run=self.world.run_of(row),

@@ -15,7 +15,7 @@ from typing import Self
 
 from gosvae.bitstream import MAX_SLICES
 from gosvae.errors import ConfigError
-from gosvae.packets.packet import DEFAULT_MTU_BYTES, MAX_MTU_BYTES, packetise
+from gosvae.packets.packet import DEFAULT_MTU_BYTES, FRAME_NUMBERS, MAX_MTU_BYTES, packetise
 from gosvae.packets.protection import REPAIR_OVERHEAD_BYTES, protect
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ class UdpSender(asyncio.DatagramProtocol):
 
     Attributes:
         stream_id: number that tells the streams of this sender from those of others.
+        first_frame: number of its first frame.
         frames, datagrams, octets: numbers of frames, datagrams and bytes that were sent; the bytes are without the
             headers of IP and UDP (28 bytes a datagram for IPv4).
         errors: number of errors that the operating system reported, such as that nobody listens; sending goes on.
@@ -35,6 +36,7 @@ class UdpSender(asyncio.DatagramProtocol):
         self,
         *,
         stream_id: int | None,
+        first_frame: int | None,
         overhead: float,
         classes: Sequence[tuple[int, float]],
         mtu_bytes: int,
@@ -46,6 +48,7 @@ class UdpSender(asyncio.DatagramProtocol):
         if not 2 * REPAIR_OVERHEAD_BYTES <= mtu_bytes - REPAIR_OVERHEAD_BYTES <= MAX_MTU_BYTES - REPAIR_OVERHEAD_BYTES:
             raise ConfigError(f"datagrams of {mtu_bytes} bytes: expected {3 * REPAIR_OVERHEAD_BYTES}..{MAX_MTU_BYTES}")
         self.stream_id = secrets.randbits(32) if stream_id is None else stream_id
+        self.first_frame = secrets.randbelow(FRAME_NUMBERS) if first_frame is None else first_frame
         self.frames = self.datagrams = self.octets = self.errors = 0
         self._overhead, self._classes, self._mtu_bytes = overhead, classes, mtu_bytes
         self._slices_per_packet, self._kbps = slices_per_packet, kbps
@@ -61,6 +64,7 @@ class UdpSender(asyncio.DatagramProtocol):
         port: int,
         *,
         stream_id: int | None = None,
+        first_frame: int | None = None,
         overhead: float = 0.0,
         classes: Sequence[tuple[int, float]] = (),
         mtu_bytes: int = DEFAULT_MTU_BYTES,
@@ -72,6 +76,8 @@ class UdpSender(asyncio.DatagramProtocol):
         Args:
             host, port: address of the receiver.
             stream_id: number of the stream; None takes a random one.
+            first_frame: number of the first frame; None takes a random one, so that a receiver tells a sender that
+                started again with its stream id from one that repeats itself.
             overhead, classes: repair packets, as in `protect`; 0 and no classes send none.
             mtu_bytes: length of the longest datagram, repair packets included.
             slices_per_packet: greatest number of slices in a packet, as in `packetise`; with 1, a lost packet takes one
@@ -85,6 +91,7 @@ class UdpSender(asyncio.DatagramProtocol):
         """
         sender = cls(
             stream_id=stream_id,
+            first_frame=first_frame,
             overhead=overhead,
             classes=classes,
             mtu_bytes=mtu_bytes,
@@ -124,7 +131,7 @@ class UdpSender(asyncio.DatagramProtocol):
         datagrams = packetise(
             stream,
             stream_id=self.stream_id,
-            frame=self.frames,
+            frame=self.first_frame + self.frames,
             mtu_bytes=self._mtu_bytes - (REPAIR_OVERHEAD_BYTES if protected else 0),
             slices_per_packet=self._slices_per_packet,
         )

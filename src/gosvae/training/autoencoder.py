@@ -14,7 +14,7 @@ from gosvae.codecs.autoencoder_model import AutoencoderModelConfig, ScalarAutoen
 from gosvae.codecs.cards import AutoencoderCard
 from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights
 from gosvae.datasets.base import Dataset
-from gosvae.experts.base import Expert
+from gosvae.experts.base import TaskExpert
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.training.codec_task import CodecTask
 from gosvae.training.codecs import TrainableRecipe, spaced_images
@@ -30,7 +30,7 @@ class AutoencoderRecipe(TrainableRecipe):
     def network(self) -> ScalarAutoencoder:
         return ScalarAutoencoder(self.model)
 
-    def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
+    def task(self, network: nn.Module, expert: TaskExpert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
         assert isinstance(network, ScalarAutoencoder)
         return CodecTask(network, expert, perceptual)
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from gosvae.codecs.autoencoder_model import ScalarAutoencoder
 from gosvae.codecs.vq_model import VqAutoencoder
-from gosvae.experts.base import Expert
+from gosvae.experts.base import TaskExpert
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.quantizers import codebook_usage
 from gosvae.tensors import pad_to_multiple
@@ -23,7 +23,7 @@ class CodecTask(TrainingTask):
     network: VqAutoencoder | ScalarAutoencoder
 
     def __init__(
-        self, network: VqAutoencoder | ScalarAutoencoder, expert: Expert | None, perceptual: PerceptualLoss | None
+        self, network: VqAutoencoder | ScalarAutoencoder, expert: TaskExpert | None, perceptual: PerceptualLoss | None
     ) -> None:
         super().__init__()
         self.network = network

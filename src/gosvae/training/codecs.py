@@ -14,7 +14,7 @@ from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, loa
 from gosvae.config import Config, to_tree
 from gosvae.datasets.base import Dataset
 from gosvae.errors import ConfigError
-from gosvae.experts.base import Expert
+from gosvae.experts.base import TaskExpert
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.tensors import ImageArray
 from gosvae.training.judges import FEATURES, IMITATION
@@ -59,7 +59,7 @@ class TrainableRecipe(Config, ABC):
         """Whether the training needs an expert."""
         return bool(self.wanted_terms & {*IMITATION, FEATURES})
 
-    def for_expert(self, expert: Expert | None) -> TrainableRecipe:
+    def for_expert(self, expert: TaskExpert | None) -> TrainableRecipe:
         """Return the recipe with values that its model takes from the expert, such as the number of classes."""
         del expert
         return self
@@ -87,7 +87,7 @@ class TrainableRecipe(Config, ABC):
         """Return the network to train, newly initialised from PyTorch's global generator."""
 
     @abstractmethod
-    def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
+    def task(self, network: nn.Module, expert: TaskExpert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
         """Return the task of a network that `network` returned."""
 
     @abstractmethod
@@ -119,7 +119,7 @@ class CodecTraining:
     recipe: TrainableRecipe
     seen: Dataset
     used: Dataset
-    expert: Expert | None
+    expert: TaskExpert | None
     perceptual: PerceptualLoss | None
     init: Path | None
     earlier_runs: Sequence[Mapping[str, Any]] = ()
@@ -186,7 +186,7 @@ def train_codec(
     recipe: TrainableRecipe,
     seen: Dataset,
     used: Dataset,
-    expert: Expert | None,
+    expert: TaskExpert | None,
     perceptual: PerceptualLoss | None,
     run: RunConfig,
     folder: Path,

@@ -17,7 +17,7 @@ from gosvae.codecs.gesco import pad_classes
 from gosvae.datasets.base import Dataset
 from gosvae.diffusion import Diffusion, DiffusionConfig, degraded_map, semantic_map
 from gosvae.errors import ConfigError
-from gosvae.experts.base import Expert, ExpertReference
+from gosvae.experts.base import Expert, ExpertReference, TaskExpert
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.nn.semantic_unet import SemanticUNet
 from gosvae.seeding import torch_generator
@@ -94,20 +94,24 @@ class GescoRecipe(TrainableRecipe):
     def needs_expert(self) -> bool:
         return True
 
-    def for_expert(self, expert: Expert | None) -> GescoRecipe:
+    def for_expert(self, expert: TaskExpert | None) -> GescoRecipe:
         """Return the recipe with the expert's class count and reference."""
         if expert is None:
             raise ConfigError(f"recipe {self.name!r} sends an expert's class map: give an expert", argument="expert")
+        if not isinstance(expert, Expert):
+            raise ConfigError(
+                f"recipe {self.name!r} sends an expert's class map: give one expert of segmentation", argument="expert"
+            )
         model = self.model.model_copy(update={"class_count": len(expert.info.class_names)})
         return self.model_copy(update={"model": model, "expert": expert.reference()})
 
     def network(self) -> SemanticUNet:
         return SemanticUNet(self.model, self.model.label_channels(self.model.class_count))
 
-    def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
+    def task(self, network: nn.Module, expert: TaskExpert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
         del perceptual
         assert isinstance(network, SemanticUNet)
-        assert expert is not None  # `for_expert` refuses None
+        assert isinstance(expert, Expert)  # `for_expert` refuses all else
         diffusion = Diffusion(self.model, snr_limit=self.snr_limit)
         return GescoTask(network, expert, diffusion, self.map_noise, self.map_dropout)
 

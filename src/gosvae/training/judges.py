@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from gosvae.errors import ConfigError
-from gosvae.experts.base import Expert
+from gosvae.experts.base import Expert, TaskExpert
 from gosvae.experts.compact import balanced_class_weights
 from gosvae.losses.divergence import ImitationKind, imitation_loss, mean_absolute_error, mean_squared_error
 from gosvae.losses.pattern import repeated_pattern
 from gosvae.losses.perceptual import PerceptualLoss
+from gosvae.tasks.base import AnyTask
+from gosvae.tasks.group import ExpertGroup
+from gosvae.tasks.registry import load_task
 from gosvae.training.views import ViewConfig
 
 IMITATION: tuple[ImitationKind, ...] = ("jsd", "kld", "ce")
@@ -31,8 +34,11 @@ class Judges(nn.Module):
     and `ce` (nats), and `features`: the squared distance of the expert's inner features, relative to their mean square,
     averaged over layers.
 
+    An expert of another task than segmentation adds the distance of its task (see `gosvae.tasks.base.Task.distance`) to
+    each of `jsd`, `kld` and `ce` that is weighed, and nothing to `features`.
+
     Args:
-        expert: frozen expert to imitate, or None.
+        expert: frozen expert to imitate, or a group of them, or None.
         perceptual: perceptual distance, or None.
         balance_classes: whether pixels in the imitation terms are weighted by how rare their class is in the expert's
             maps of the batch (weights of Paszke et al. 2016, mean 1), so that poles, signs and people count.
@@ -50,18 +56,22 @@ class Judges(nn.Module):
 
     def __init__(
         self,
-        expert: Expert | None,
+        expert: TaskExpert | None,
         perceptual: PerceptualLoss | None,
         *,
         balance_classes: bool = False,
         feature_layers: tuple[str, ...] | None = None,
-        more_experts: Sequence[Expert] = (),
+        more_experts: Sequence[TaskExpert] = (),
         more_perceptual: Sequence[PerceptualLoss] = (),
         perceptual_images: int | None = None,
         views: ViewConfig | None = None,
     ) -> None:
         super().__init__()
-        self.experts = nn.ModuleList([*([] if expert is None else [expert]), *more_experts])
+        given = [*([] if expert is None else [expert]), *more_experts]
+        self.experts = nn.ModuleList(each for one in given for each in _members(one))
+        self._names = [name for one in given for name in (one.names if isinstance(one, ExpertGroup) else ("",))]
+        self._factors = [f / len(given) for one in given for f in _factors(one)]
+        self._tasks: list[AnyTask] = [load_task(each) for each in self._all_experts()]
         self.perceptuals = nn.ModuleList([*([] if perceptual is None else [perceptual]), *more_perceptual])
         self._balance_classes, self._perceptual_images = balance_classes, perceptual_images
         self._views = views
@@ -77,8 +87,8 @@ class Judges(nn.Module):
                         + ", ".join(list(known)[1:8])
                     )
 
-    def _all_experts(self) -> list[Expert]:
-        return [cast(Expert, each) for each in self.experts]
+    def _all_experts(self) -> list[TaskExpert]:
+        return [cast(TaskExpert, each) for each in self.experts]
 
     @property
     def known_terms(self) -> frozenset[str]:
@@ -100,7 +110,10 @@ class Judges(nn.Module):
         wanted: frozenset[str],
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Return the wanted terms, scalars, and always `mse`. Views are drawn from the generator; None: no views."""
+        """Return the wanted terms, scalars, and always `mse`; of a group also the distance of each, `imitation NAME`.
+
+        Views are drawn from the generator; None: no views.
+        """
 
         def view(x_B3HW: Tensor, x_hat_B3HW: Tensor) -> tuple[Tensor, Tensor]:
             if generator is None or self._views is None:
@@ -119,22 +132,32 @@ class Judges(nn.Module):
         kinds = [kind for kind in IMITATION if kind in wanted]
         if kinds or FEATURES in wanted:
             of_each = [
-                self._imitation(expert, layers if FEATURES in wanted else (), kinds, *view(x_B3HW, x_hat_B3HW))
-                for expert, layers in zip(self._all_experts(), self._feature_layers, strict=True)
+                self._imitation(expert, task, layers if FEATURES in wanted else (), kinds, *view(x_B3HW, x_hat_B3HW))
+                for expert, task, layers in zip(self._all_experts(), self._tasks, self._feature_layers, strict=True)
             ]
+            factors = x_hat_B3HW.new_tensor(self._factors)
             for name in [*kinds, *([FEATURES] if FEATURES in wanted else [])] if of_each else []:
-                terms[name] = torch.stack([some[name] for some in of_each]).mean()
+                terms[name] = (factors * torch.stack([some[name] for some in of_each])).sum()
+            for name, some in zip(self._names, of_each, strict=True):
+                if name and kinds:
+                    terms[f"imitation {name}"] = some[kinds[0]].detach()
         return terms
 
     def _imitation(
         self,
-        expert: Expert,
+        expert: TaskExpert,
+        task: AnyTask,
         layers: tuple[str, ...],
         kinds: Sequence[ImitationKind],
         x_B3HW: Tensor,
         x_hat_B3HW: Tensor,
     ) -> dict[str, Tensor]:
         """Return the terms of one expert, always including `features`."""
+        if not isinstance(expert, Expert):
+            with torch.no_grad():
+                original = expert(x_B3HW)
+            distance = task.distance(original, expert(x_hat_B3HW))
+            return {**dict.fromkeys(kinds, distance), FEATURES: x_hat_B3HW.new_zeros(())}
         with torch.no_grad():
             logits_BmHW, features = _watched(expert, layers, x_B3HW)
         logits_hat_BmHW, features_hat = _watched(expert, layers, x_hat_B3HW)
@@ -145,6 +168,14 @@ class Judges(nn.Module):
         distances = [_relative_distance(f, f_hat) for f, f_hat in zip(features, features_hat, strict=True)]
         mean = torch.stack(distances).mean() if distances else x_hat_B3HW.new_zeros(())
         return {**terms, FEATURES: mean}
+
+
+def _members(expert: TaskExpert) -> list[TaskExpert]:
+    return expert.experts() if isinstance(expert, ExpertGroup) else [expert]
+
+
+def _factors(expert: TaskExpert) -> tuple[float, ...]:
+    return expert.factors if isinstance(expert, ExpertGroup) else (1.0,)
 
 
 def _watched(expert: Expert, layers: tuple[str, ...], x_B3HW: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -26,8 +26,8 @@ from gosvae.datasets.base import Dataset
 from gosvae.entropy.latent_network import LEVELS, LatentContextNetwork
 from gosvae.entropy.lattice import reach
 from gosvae.errors import ConfigError
-from gosvae.experts.base import Expert
-from gosvae.experts.registry import load_expert
+from gosvae.experts.base import TaskExpert
+from gosvae.experts.registry import load_task_expert
 from gosvae.losses.perceptual import PerceptualLoss, load_perceptual
 from gosvae.seeding import torch_generator
 from gosvae.tensors import ImageArray, pad_to_multiple
@@ -262,7 +262,7 @@ class VariableRateRecipe(TrainableRecipe):
         rate: price of a bit at each level.
         erasures: slices of the latent that do not reach the decoder; none by default.
         balance_classes, feature_layers, perceptual_images: see `Judges`.
-        more_experts: experts to imitate beside the first, named as for `load_expert`.
+        more_experts: experts to imitate beside the first, named as for `load_task_expert`.
         more_perceptual: perceptual distances beside the first, named as for `load_perceptual`.
         views: random views of original and reconstruction that the judges are shown; by default the two as they are.
         trained: beginnings of the names of the parts that are trained; all by default. With `[decoder.]` the encoder,
@@ -294,14 +294,14 @@ class VariableRateRecipe(TrainableRecipe):
         assert isinstance(network, VariableRateAutoencoder)
         begin_as(network, source)
 
-    def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
+    def task(self, network: nn.Module, expert: TaskExpert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
         assert isinstance(network, VariableRateAutoencoder)
         judges = Judges(
             expert,
             perceptual,
             balance_classes=self.balance_classes,
             feature_layers=self.feature_layers,
-            more_experts=[load_expert(name) for name in self.more_experts],
+            more_experts=[load_task_expert(name) for name in self.more_experts],
             more_perceptual=[load_perceptual(name) for name in self.more_perceptual],
             perceptual_images=self.perceptual_images,
             views=self.views,

@@ -17,7 +17,7 @@ from gosvae.codecs.vq_model import VqAutoencoder, VqModelConfig
 from gosvae.config import Config
 from gosvae.datasets.base import Dataset
 from gosvae.entropy.static import StaticHistogram
-from gosvae.experts.base import Expert
+from gosvae.experts.base import TaskExpert
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.quantizers import VectorQuantizer, VqConfig
 from gosvae.quantizers.kmeans import kmeans
@@ -65,7 +65,7 @@ class VqRecipe(TrainableRecipe):
         with torch.no_grad():
             quantizer.codebook_KD.copy_(centres_KD)
 
-    def task(self, network: nn.Module, expert: Expert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
+    def task(self, network: nn.Module, expert: TaskExpert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
         assert isinstance(network, VqAutoencoder)
         return CodecTask(network, expert, perceptual)
 

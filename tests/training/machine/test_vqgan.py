@@ -278,7 +278,7 @@ def test_attention_is_its_formula() -> None:
 
 
 def test_large_pictures_are_one_piece_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert AutoencoderConfig(architecture="vqgan").halo is None
+    assert AutoencoderConfig(architecture="vqgan").decoder_halo is None
     codec = VqCodec(checkpoint(model_config(architecture="vqgan", attention=True)))
     image = Streets(1, seed=3, height=90, width=120)[0].image_uint8_HW3
     whole_hw = codec.indices(image)
