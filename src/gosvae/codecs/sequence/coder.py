@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -93,8 +94,8 @@ class FrameCoder:
     def assign(self, latent_1Dhw: Tensor, level: int, reference: Memory, searches: int, scale: float) -> SymbolArray:
         """Return the symbols (D, h, w) of a latent that the temporal model finds cheap.
 
-        The first guess keeps the symbols of the reference where they are near; then each value takes the cheaper of the
-        two integers around it, `searches` times.
+        The first guess keeps the symbols of the reference where they are near. Then each value takes the cheaper of the
+        two integers around it: by the tables with one search, by the network in each further one.
 
         Args:
             latent_1Dhw: output of the encoder network.
@@ -113,7 +114,11 @@ class FrameCoder:
             )
         low, high = STIFFNESS
         stiffness = scale * low * (high / low) ** (level / (LEVELS - 1))
-        for _ in range(searches):
+        if searches == 1:
+            bits = self._table_bits(self.activity(symbols, level, reference), reference)
+            symbols = assigned(shifted, bits, stiffness)
+            symbols[self._config.groups_at(level) * self._config.group :] = self._config.bound
+        for _ in range(searches - 1):
             activity = self.activity(symbols, level, reference)
             found = np.empty_like(symbols)
             for model, part in zip(self.models(Mode.NETWORK, level, activity, reference), self._parts, strict=True):
@@ -123,6 +128,13 @@ class FrameCoder:
                 found[:, *part] = assigned(values, bits.reshape(*values.shape, -1), stiffness)
             symbols = found
         return symbols
+
+    def _table_bits(self, activity: int, reference: Memory) -> npt.NDArray[np.float32]:
+        """Return the bits (D, h, w, V) of every value under the tables, given the reference."""
+        channels = np.arange(self._config.channels)[:, None, None]
+        counts_DVV = self._counts[activity].astype(np.float32) + 1.0
+        bits_DVV: npt.NDArray[np.float32] = np.log2(counts_DVV.sum(axis=2, keepdims=True)) - np.log2(counts_DVV)
+        return bits_DVV[channels, reference.symbols]
 
     def encode_intra(self, symbols: SymbolArray, level: int, number: int) -> CodedFrame:
         """Return a frame that depends on no other."""
