@@ -11,7 +11,8 @@ from torch import nn
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig, ScalarAutoencoder
 from gosvae.codecs.cards import AutoencoderCard, VariableRateCard, VqCard
 from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights
-from gosvae.codecs.sequence.codec import SequenceCodec, SequenceOptions
+from gosvae.codecs.sequence.codec import SequenceCodec
+from gosvae.codecs.sequence.encoder import SequenceOptions
 from gosvae.codecs.temporal_model import TemporalCard, TemporalModel
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig

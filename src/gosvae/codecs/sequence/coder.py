@@ -16,13 +16,12 @@ from gosvae.bitstream import SliceLayout
 from gosvae.codecs.latent import SymbolArray
 from gosvae.codecs.sequence.format import FrameHeader, Mode, checksum, pack_slices, unpack_slices
 from gosvae.codecs.slices import GridPart, grid_parts, slice_count
-from gosvae.codecs.temporal_model import TemporalModel
 from gosvae.codecs.variable import VariableRateCodec, assigned, stacked
 from gosvae.entropy.base import EntropyModel
 from gosvae.entropy.coder import decode_indices, encode_indices
 from gosvae.entropy.latent_network import LEVELS
 from gosvae.entropy.temporal import Memory, TemporalContextModel, TemporalTables
-from gosvae.entropy.temporal_network import integer_temporal_network
+from gosvae.entropy.temporal_network import TemporalContextNetwork
 from gosvae.errors import BitstreamError
 
 STIFFNESS = (24.0, 6.0)
@@ -51,18 +50,24 @@ class FrameCoder:
 
     Args:
         codec: codec of the transforms.
-        model: temporal model of the codec.
+        network: network of its temporal model, in integers.
+        counts: counts of the tables of that model, see `TemporalTables`.
         slices: number of slices of a frame; small grids have fewer.
         layout: positions of a slice.
         grid_hw: numbers of rows and columns of latent positions.
     """
 
     def __init__(
-        self, codec: VariableRateCodec, model: TemporalModel, slices: int, layout: SliceLayout, grid_hw: tuple[int, int]
+        self,
+        codec: VariableRateCodec,
+        network: TemporalContextNetwork,
+        counts: npt.NDArray[np.int32],
+        slices: int,
+        layout: SliceLayout,
+        grid_hw: tuple[int, int],
     ) -> None:
         self._codec, self._config = codec, codec.config.context
-        self._network = integer_temporal_network(model.card.model, model.tensors).to(codec.device)
-        self._counts = model.counts.numpy()
+        self._network, self._counts = network, counts
         self._grid_hw = grid_hw
         self._parts: list[GridPart] = grid_parts(grid_hw, slice_count(grid_hw, slices, layout), layout)
 
