@@ -186,7 +186,7 @@ def temporal_model(codec: VariableRateCodec) -> TemporalModel:
     same = (values[:, None] == values).float()
     with torch.no_grad():
         network.direct.copy_(8.0 * same.repeat(len(network.direct) // context.values, 1))
-    counts = (1000 * same).to(torch.int32).expand(ACTIVITIES, context.channels, -1, -1).contiguous()
+    counts = (1000 * same).to(torch.uint16).expand(ACTIVITIES, context.channels, -1, -1).contiguous()
     card = TemporalCard(codec=codec.checkpoint.fingerprint().hex(), model=config)
     return TemporalModel(card, network.freeze(), counts, {"dataset": "none"})
 

@@ -61,7 +61,7 @@ class FrameCoder:
         self,
         codec: VariableRateCodec,
         network: TemporalContextNetwork,
-        counts: npt.NDArray[np.int32],
+        counts: npt.NDArray[np.uint16],
         slices: int,
         layout: SliceLayout,
         grid_hw: tuple[int, int],

@@ -92,6 +92,11 @@ class SequenceDecoder(VideoDecoder):
         self._known = {known: kept for known, kept in self._known.items() if known > oldest}
 
     @property
+    def newest(self) -> Memory | None:
+        """Memory of the newest frame that was decoded."""
+        return None if self.number is None else self._known.get(self.number)
+
+    @property
     def n_bytes(self) -> int:
         """Number of bytes of the references."""
         return sum(memory.symbols.nbytes + memory.ages.nbytes for memory in self._known.values())
