@@ -193,6 +193,29 @@ def test_slices_that_were_lost_are_missing_also_where_an_empty_one_would_be_righ
             pack_slices(HEADER, lost)
 
 
+def test_the_layout_of_two_layers_is_the_documented_one() -> None:
+    table = b"".join(bytes([len(p)]) + struct.pack(">I", zlib.crc32(p)) for p in PAYLOADS)
+    for layout, flags in (("bands", b"\x25"), ("interleaved", b"\x27")):
+        expected = b"\xc7" + flags + bytes([1, 0, 1, 2, 3]) + b"\xff\x01\xff\x03" + b"\x02\x00" + table
+        data = pack_slices(HEADER, PAYLOADS, "bands" if layout == "bands" else "interleaved", 1)
+        assert data == with_checksum(expected) + b"".join(PAYLOADS)
+        stream = unpack_slices(data)
+        assert (stream.task.slices, stream.detail) == (tuple(PAYLOADS[:3]), (PAYLOADS[3],))
+        assert (stream.task.layout, stream.task.detail_count, stream.task.detail) == (layout, 0, ())
+        assert salvage(data[:-1]).detail == (None,)
+    for count in (-1, 4, 5):
+        with pytest.raises(BitstreamError, match="at least one is of the task layer"):
+            pack_slices(HEADER, PAYLOADS, "bands", count)
+    with pytest.raises(BitstreamError, match="at least one is of the task layer"):
+        pack_slices(HEADER, PAYLOADS[:1], "bands", 1)
+    forged = b"\xc7\x25" + bytes([1, 0, 1, 2, 3]) + b"\xff\x01\xff\x03" + b"\x02\x03" + table
+    with pytest.raises(BitstreamError, match="the detail count field is not valid"):
+        unpack_slices(with_checksum(forged) + b"".join(PAYLOADS))
+    for flags in (b"\x22", b"\x24", b"\x26", b"\x28"):
+        with pytest.raises(BitstreamError, match="the flags"):
+            unpack_slices(with_checksum(b"\xc7" + flags + forged[2:]))
+
+
 def test_one_payload_is_asked_for_and_several_are_there() -> None:
     with pytest.raises(BitstreamError, match="a stream of 4 slices where one is expected"):
         unpack(SLICED)

@@ -24,6 +24,7 @@ HEAVY = (
     "aiohttp",
     "av",
     "bjontegaard",
+    "cryptography",
     "diffusers",
     "grpc",
     "lightning_fabric",

@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "precision",
         "provenance",
         "wire",
+        "fields",
         "extras",
         "walk",
         "plugins",

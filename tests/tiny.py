@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig, ScalarAutoencoder
 from gosvae.codecs.cards import AutoencoderCard, VariableRateCard, VqCard
 from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights
+from gosvae.codecs.classical import load_classical
 from gosvae.codecs.sequence.codec import SequenceCodec
 from gosvae.codecs.sequence.encoder import SequenceOptions
 from gosvae.codecs.temporal_model import TemporalCard, TemporalModel
@@ -21,6 +23,7 @@ from gosvae.config import parse
 from gosvae.datasets.geometry import GeometryConfig, Prepared
 from gosvae.datasets.streets import Streets
 from gosvae.entropy.temporal_network import ACTIVITIES, TemporalConfig, TemporalContextNetwork
+from gosvae.errors import MissingDependencyError
 from gosvae.experts.base import NetworkExpert
 from gosvae.experts.compact import random_compact_expert
 from gosvae.losses.backbones import FeatureNetwork
@@ -174,6 +177,16 @@ def variable_checkpoint(
     card = VariableRateCard(name=name, recipe="none", model=config)
     nothing = torch.ones(0, dtype=torch.int64)
     return CodecCheckpoint(card, half_weights(weights), nothing, {"dataset": "none"}, network.context.freeze())
+
+
+@cache
+def has_vvc() -> bool:
+    """Whether the command ffmpeg is on the path and brings VVenC."""
+    try:
+        load_classical("vvc", 0).compress(np.zeros((64, 64, 3), np.uint8))
+    except MissingDependencyError:
+        return False
+    return True
 
 
 def temporal_model(codec: VariableRateCodec) -> TemporalModel:

@@ -12,6 +12,9 @@ from gosvae.codecs.registry import load_codec as load_codec
 from gosvae.codecs.shortcuts import compress as compress
 from gosvae.codecs.shortcuts import decompress as decompress
 from gosvae.codecs.slices import StreamOptions as StreamOptions
+from gosvae.codecs.video import VideoCodec as VideoCodec
+from gosvae.codecs.video_registry import load_video_codec as load_video_codec
+from gosvae.codecs.truncation import truncate as truncate
 from gosvae.images import read_image as read_image
 from gosvae.images import write_image as write_image
 from gosvae.tensors import image_to_tensor as image_to_tensor
@@ -33,6 +36,7 @@ from gosvae.tasks.registry import load_task as load_task
 
 # Training and evaluation
 from gosvae.evaluation.bd_rate import bd_rate as bd_rate
+from gosvae.evaluation.clips import load_footage as load_footage
 from gosvae.evaluation.plots import plot_rate_task as plot_rate_task
 from gosvae.evaluation.evaluation import Evaluation as Evaluation
 from gosvae.evaluation.protocol import CodecEntry as CodecEntry
@@ -41,6 +45,8 @@ from gosvae.evaluation.results import load_evaluation as load_evaluation
 from gosvae.evaluation.results import save_evaluation as save_evaluation
 from gosvae.evaluation.tables import markdown_table as markdown_table
 from gosvae.evaluation.tables import terminal_table as terminal_table
+from gosvae.evaluation.temporal import VideoEntry as VideoEntry
+from gosvae.evaluation.temporal import evaluate_video as evaluate_video
 from gosvae.quantizers.base import Quantized as Quantized
 from gosvae.quantizers.base import Quantizer as Quantizer
 from gosvae.recipes.run import train as train

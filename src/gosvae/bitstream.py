@@ -8,10 +8,11 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from gosvae.errors import BitstreamError, ForeignStreamError
+from gosvae.fields import CRC, FieldReader, varint
 
 MAGIC = 0xC7
 """First byte of streams of version 2 and later: `G` with the top bit set.
@@ -41,8 +42,7 @@ SliceLayout = Literal["bands", "interleaved"]
 
 _FIXED_1 = struct.Struct(f">4sBB{FINGERPRINT_BYTES}sHH")
 _FIXED_2 = struct.Struct(f">BBB{SHORT_FINGERPRINT_BYTES}s")
-_CRC = struct.Struct(">I")
-_SLICED, _INTERLEAVED = 1, 2
+_SLICED, _INTERLEAVED, _LAYERED = 1, 2, 4
 _LOST = b"\0\xff\xff\xff\xff"
 """Entry of a lost slice in the table of slices: length 0, with a checksum that empty data does not have."""
 
@@ -97,12 +97,25 @@ class Stream:
         header: header, which all slices share.
         layout: layout of the slices; `bands` if there is only one slice.
         slices: payload of every slice in order; None if it is damaged or missing.
+        detail_count: number of slices of the detail layer, which are the last ones; 0 in a stream of one layer.
     """
 
     version: int
     header: Header
     layout: SliceLayout
     slices: tuple[bytes | None, ...]
+    detail_count: int = 0
+
+    @property
+    def task(self) -> Stream:
+        """The same stream without its detail layer."""
+        count = len(self.slices) - self.detail_count
+        return replace(self, slices=self.slices[:count], detail_count=0)
+
+    @property
+    def detail(self) -> tuple[bytes | None, ...]:
+        """Payloads of the slices of the detail layer, in order; None if one is damaged or missing."""
+        return self.slices[len(self.slices) - self.detail_count :]
 
     @property
     def payloads(self) -> tuple[bytes, ...]:
@@ -113,50 +126,6 @@ class Stream:
     def damaged(self) -> tuple[int, ...]:
         """Numbers, from 0, of the slices that are damaged or missing."""
         return tuple(number for number, payload in enumerate(self.slices) if payload is None)
-
-
-def _varint(value: int) -> bytes:
-    """Return a number as unsigned LEB128: seven bits in a byte, lowest first, the top bit set if more bytes follow."""
-    field = bytearray()
-    while value > 127:
-        field.append(value & 127 | 128)
-        value >>= 7
-    field.append(value)
-    return bytes(field)
-
-
-class _Reader:
-    """Reader of the fields of a header, one after the other."""
-
-    def __init__(self, data: bytes, position: int) -> None:
-        self.data, self.position = data, position
-
-    def take(self, n_bytes: int) -> bytes:
-        """Return the next bytes."""
-        taken = self.data[self.position : self.position + n_bytes]
-        if len(taken) < n_bytes:
-            raise BitstreamError(f"truncated: {len(self.data)} bytes end inside the header of a gosvae stream")
-        self.position += n_bytes
-        return taken
-
-    def varint(self, what: str, limit: int) -> int:
-        """Return the next number, which must have its shortest form and be below `limit`."""
-        value, shift = 0, 0
-        while value < limit:
-            byte = self.take(1)[0]
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                if (byte > 0 or shift == 7) and value < limit:
-                    return value
-                break
-            if shift > limit.bit_length():
-                break
-        raise BitstreamError(f"damaged: the {what} field is not valid")
-
-    def crc(self) -> int:
-        """Return the next checksum."""
-        return int(_CRC.unpack(self.take(_CRC.size))[0])
 
 
 def pack(header: Header, payload: bytes, *, version: int = VERSION) -> bytes:
@@ -176,21 +145,26 @@ def pack(header: Header, payload: bytes, *, version: int = VERSION) -> bytes:
         )
     _check_length(payload)
     fixed = _FIXED_1.pack(MAGIC_1, 1, header.entropy_model_id, header.fingerprint, header.height, header.width)
-    body = fixed + _varint(len(payload)) + payload
-    return body + _CRC.pack(zlib.crc32(body))
+    body = fixed + varint(len(payload)) + payload
+    return body + CRC.pack(zlib.crc32(body))
 
 
-def pack_slices(header: Header, payloads: Sequence[bytes | None], layout: SliceLayout = "bands") -> bytes:
+def pack_slices(
+    header: Header, payloads: Sequence[bytes | None], layout: SliceLayout = "bands", detail_count: int = 0
+) -> bytes:
     """Return a stream of version 2, with one slice or several that can be decoded without each other.
 
-    A slice that is None was lost on the way: `salvage` finds it missing and `unpack_slices` refuses the stream.
+    A slice that is None was lost on the way: `salvage` finds it missing and `unpack_slices` refuses the stream. The
+    last `detail_count` slices are those of the detail layer; the layout is that of the others.
 
     Raises:
-        BitstreamError: there is no slice or more than 256, a slice has 4 GiB or more, the image has more than 2**28
-            pixels, or all slices are lost.
+        BitstreamError: there is no slice or more than 256, no slice before those of the detail layer, a slice has 4 GiB
+            or more, the image has more than 2**28 pixels, or all slices are lost.
     """
     if not 1 <= len(payloads) <= MAX_SLICES:
         raise BitstreamError(f"{len(payloads)} slices, a stream holds 1..{MAX_SLICES}")
+    if not 0 <= detail_count < len(payloads):
+        raise BitstreamError(f"{detail_count} of {len(payloads)} slices for detail: at least one is of the task layer")
     there = [payload for payload in payloads if payload is not None]
     if not there:
         raise BitstreamError(f"all of the {len(payloads)} slices are lost: there is nothing to put into a stream")
@@ -199,17 +173,18 @@ def pack_slices(header: Header, payloads: Sequence[bytes | None], layout: SliceL
     _check_pixels(header)
     sliced = len(payloads) > 1
     flags = (_SLICED | (_INTERLEAVED if layout == "interleaved" else 0)) if sliced else 0
+    flags |= _LAYERED if detail_count else 0
     fingerprint = header.fingerprint[:SHORT_FINGERPRINT_BYTES]
     beginning = _FIXED_2.pack(MAGIC, VERSION << 4 | flags, header.entropy_model_id, fingerprint)
-    beginning += _varint(header.height - 1) + _varint(header.width - 1)
+    beginning += varint(header.height - 1) + varint(header.width - 1)
     if not sliced:
         body = beginning + there[0]
-        return body + _CRC.pack(zlib.crc32(body))
-    beginning += _varint(len(payloads) - 2)
+        return body + CRC.pack(zlib.crc32(body))
+    beginning += varint(len(payloads) - 2) + (varint(detail_count - 1) if detail_count else b"")
     beginning += b"".join(
-        _LOST if payload is None else _varint(len(payload)) + _CRC.pack(zlib.crc32(payload)) for payload in payloads
+        _LOST if payload is None else varint(len(payload)) + CRC.pack(zlib.crc32(payload)) for payload in payloads
     )
-    return beginning + _CRC.pack(zlib.crc32(beginning)) + b"".join(there)
+    return beginning + CRC.pack(zlib.crc32(beginning)) + b"".join(there)
 
 
 def _check_length(payload: bytes) -> None:
@@ -226,7 +201,7 @@ def _check_pixels(header: Header) -> None:
 
 def _checksum_agrees(data: bytes) -> bool:
     """Return whether the last four bytes are the CRC-32 of those before."""
-    return len(data) >= 4 and _CRC.unpack(data[-4:])[0] == zlib.crc32(data[:-4])
+    return len(data) >= 4 and CRC.unpack(data[-4:])[0] == zlib.crc32(data[:-4])
 
 
 def _version_of(data: bytes) -> int:
@@ -256,10 +231,10 @@ def _version_of(data: bytes) -> int:
 
 def _read_1(data: bytes) -> Stream:
     """Return the contents of an intact stream of version 1."""
-    reader = _Reader(data, 0)
+    reader = FieldReader(data, 0)
     _, _, model_id, fingerprint, height, width = _FIXED_1.unpack(reader.take(_FIXED_1.size))
     n_bytes = reader.varint("length", 2**32)
-    _check_end(data, reader.position + n_bytes + _CRC.size)
+    _check_end(data, reader.position + n_bytes + CRC.size)
     payload = reader.take(n_bytes)
     if not _checksum_agrees(data):
         raise BitstreamError("damaged: the checksum does not agree with the bytes before it; send the stream again")
@@ -268,16 +243,16 @@ def _read_1(data: bytes) -> Stream:
 
 def _read_2(data: bytes) -> tuple[Stream, int]:
     """Return the contents of a stream of version 2 and its length; slices with a wrong checksum are None."""
-    reader = _Reader(data, 0)
+    reader = FieldReader(data, 0)
     _, flags, model_id, fingerprint = _FIXED_2.unpack(reader.take(_FIXED_2.size))
     flags &= 15
-    if flags not in (0, _SLICED, _SLICED | _INTERLEAVED):
+    if flags & ~_INTERLEAVED not in (0, _SLICED, _SLICED | _LAYERED) or flags == _INTERLEAVED:
         raise BitstreamError(f"damaged: the flags {flags:04b} are not valid")
     height = 1 + reader.varint("height", MAX_SIDE)
     width = 1 + reader.varint("width", MAX_SIDE)
     if not flags:
-        payload = reader.take(max(0, len(data) - reader.position - _CRC.size))
-        if reader.crc() != zlib.crc32(data[: -_CRC.size]):
+        payload = reader.take(max(0, len(data) - reader.position - CRC.size))
+        if reader.crc() != zlib.crc32(data[: -CRC.size]):
             raise BitstreamError(
                 "truncated or damaged: the checksum does not agree with the bytes before it; send the stream again"
             )
@@ -285,6 +260,7 @@ def _read_2(data: bytes) -> tuple[Stream, int]:
         _check_pixels(header)
         return Stream(2, header, "bands", (payload,)), len(data)
     count = 2 + reader.varint("slice count", MAX_SLICES - 1)
+    detail_count = 1 + reader.varint("detail count", count - 1) if flags & _LAYERED else 0
     table = [(reader.varint("length", 2**32), reader.crc()) for _ in range(count)]
     n_bytes = reader.position
     if reader.crc() != zlib.crc32(data[:n_bytes]):
@@ -298,7 +274,7 @@ def _read_2(data: bytes) -> tuple[Stream, int]:
         slices.append(payload if len(payload) == length and zlib.crc32(payload) == crc else None)
         position += length
     layout: SliceLayout = "interleaved" if flags & _INTERLEAVED else "bands"
-    return Stream(2, header, layout, tuple(slices)), position
+    return Stream(2, header, layout, tuple(slices), detail_count), position
 
 
 def _check_end(data: bytes, expected: int) -> None:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from gosvae.errors import MissingDependencyError
 
-Extra = Literal["coco", "completion", "jpegxl", "onnx", "plot", "train"]
+Extra = Literal["coco", "completion", "jpegxl", "onnx", "plot", "train", "video"]
 
 PACKAGES: dict[Extra, tuple[str, ...]] = {
     "coco": ("faster_coco_eval",),
@@ -22,6 +22,7 @@ PACKAGES: dict[Extra, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime"),
     "plot": ("bjontegaard", "matplotlib", "scipy"),
     "train": ("diffusers", "lightning_fabric", "tensorboard"),
+    "video": ("av",),
 }
 """Modules that an extra brings, by the extra's name in `pyproject.toml`."""
 

@@ -17,11 +17,18 @@ PACKET_FLAG_INTERLEAVED = 1
 """Flag, in the lower half of the second byte: the slices of the stream are interleaved."""
 PACKET_FLAG_FRAGMENT = 2
 """Flag, in the lower half of the second byte: the packet holds a part of one slice."""
+PACKET_FLAG_LAYERED = 4
+"""Flag, in the lower half of the second byte: the body begins with the number of slices of the detail layer, less 1."""
 
 REPAIR_FIRST_BYTE = 0xCB
 """First byte of a repair packet."""
 REPAIR_VERSION = 1
 """Version of the repair packet format, in the upper half of the second byte."""
+
+SEALED_FIRST_BYTE = 0xCC
+"""First byte of a sealed datagram."""
+SEALED_VERSION = 1
+"""Version of the format of sealed datagrams, in the upper half of the second byte."""
 
 CLASS_MAP_CODINGS: Mapping[str, int] = MappingProxyType({"zlib": 4, "none": 3})
 """Numbers of the codings of class maps, as in `ClassMapCoding` of link.proto; 0 stands for `zlib`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -246,7 +247,7 @@ def test_a_terminal_that_knows_ascii_only(photos: Path, codec: Path) -> None:
     assert done.stdout.startswith(r"\u65e5\u672c.png -> ")
 
 
-def test_a_link_that_is_named_is_written_through(photos: Path, codec: Path) -> None:
+def test_a_link_that_is_named_is_written_through(photos: Path, codec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("store").mkdir()
     Path("store/real.gos").write_bytes(b"old")
     Path("store/real.gos").chmod(0o600)
@@ -255,6 +256,30 @@ def test_a_link_that_is_named_is_written_through(photos: Path, codec: Path) -> N
     assert Path("link.gos").is_symlink()
     assert Path("store/real.gos").read_bytes()[:3] != b"old"
     assert Path("store/real.gos").stat().st_mode & 0o777 == 0o600
+    assert (
+        f"gosvae: note: link.gos is a link: {Path('store/real.gos').resolve()} is replaced\n" in capsys.readouterr().err
+    )
+
+
+def test_a_single_result_that_is_there_is_skipped_and_told(
+    photos: Path, codec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("old.gos").write_bytes(b"mine")
+    source = str(photos / "sub" / "1.png")
+    assert main(["compress", source, "-o", "old.gos", "--codec", str(codec), "--skip-existing"]) == 0
+    assert capsys.readouterr().out.endswith("; 1 left as they were\n")
+    assert Path("old.gos").read_bytes() == b"mine"
+
+
+def test_the_ratio_of_sizes_is_above_one_in_both_directions(
+    photos: Path, codec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = [str(photos / "sub" / f"{number}.png") for number in (1, 2)]
+    assert main(["compress", *sources, "-o", "coded/", "--codec", str(codec)]) == 0
+    assert main(["decompress", "coded", "-o", "back", "--codec", str(codec)]) == 0
+    ratios = [float(text) for text in re.findall(r"ratio (\S+),", capsys.readouterr().out)]
+    assert len(ratios) == 2
+    assert min(ratios) > 1
 
 
 def test_the_original_survives(photos: Path, codec: Path) -> None:

@@ -13,7 +13,8 @@ from gosvae.cli.main import main
 from gosvae.datasets.folder import ImageFolder
 from gosvae.errors import ConfigError, ExpertError
 from gosvae.evaluation.expert_check import check_expert
-from gosvae.experts.base import Expert, ExpertInfo
+from gosvae.evaluation.task_check import check_task_expert
+from gosvae.experts.base import DenseBoxes, Expert, ExpertInfo, TaskExpert
 from gosvae.images import read_image, write_image
 from tiny import streets
 
@@ -82,3 +83,37 @@ def test_images_of_several_sizes_and_without_labels(tmp_path: Path) -> None:
     assert result.picture_uint8_HW3.shape == (64, 128, 3)
     with pytest.raises(ConfigError, match="at least 1 image"):
         check_expert(_Constant(), streets(), images=0)
+
+
+def test_an_expert_of_another_task_is_checked_by_its_own_measures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs gosvae[onnx]")
+    from experts.onnx_files import exported, write_onnx
+    from experts.tiny_models import TinySegmenter
+
+    path = write_onnx(tmp_path / "net.onnx", exported(TinySegmenter()))
+    out = tmp_path / "check.png"
+    assert main(["check", "--expert", str(path), "--data", "streets:2", "--images", "2", "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("ONNX Runtime: largest difference ")
+    assert float(lines[0].split()[4]) < 1e-4
+    assert lines[1].startswith("expert: net, features, ")
+    assert float(lines[3].removeprefix("gradient at the pixels: ")) > 0
+    assert float(lines[4].rpartition(" ")[2]) > 0
+    assert float(lines[5].removeprefix("cosine of images at an eighth of their size: ")) < 1
+    assert lines[-1] == "nothing is wrong"
+    assert out.is_file()
+
+
+def test_a_detector_that_finds_nothing_is_told() -> None:
+    class Blind(TaskExpert):
+        task = "detection"
+
+        def dense(self, x_B3HW: Tensor) -> DenseBoxes:
+            score = 0.01 * x_B3HW.mean(dim=(1, 2, 3))[:, None]
+            corners = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]).expand(len(x_B3HW), 1, 4)
+            return DenseBoxes(score, score[..., None], corners)
+
+    problems = check_task_expert(Blind(ExpertInfo("blind", ("car",), 64, 96)), streets()).problems
+    assert [problem[:24] for problem in problems] == ["No box has a score of 0."]

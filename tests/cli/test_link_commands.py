@@ -165,13 +165,17 @@ def test_the_whole_way_over_grpc(codec: Path, photos: Path, tmp_path: Path, caps
     assert TOKEN not in receiver.said
 
 
-def test_the_whole_way_over_udp_at_a_rate(variable: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_way_over_udp_at_a_rate(
+    variable: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     where = ("--udp", "127.0.0.1:0", "--page", "127.0.0.1:0")
-    with receiving("--codec", variable, *where, "--deadline-ms", 0) as receiver:
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef" * 2)
+    with receiving("--codec", variable, *where, "--deadline-ms", 0, "--key-file", key) as receiver:
         status = main(
             [
                 *("send", str(photos), "--codec", str(variable), "--udp", receiver.place("UDP"), "--fps", "20"),
-                *("--loop", "--frames", "40", "--kbps", "60", "--slices", "2", "--fec", "0.5"),
+                *("--loop", "--frames", "40", "--kbps", "60", "--slices", "2", "--fec", "0.5", "--key-file", str(key)),
             ]
         )
         text = capsys.readouterr().out
@@ -259,6 +263,7 @@ def test_what_a_sender_can_mend(codec: Path, variable: Path, photos: Path, tmp_p
     assert "give one" in refuse("send", photos, "--codec", variable, "--grpc", nobody, "--level", 5, "--kbps", 9)
     assert "--fps 0" in refuse(*send, "--fps", 0)
     assert "over gRPC nothing is lost" in refuse(*send, "--fec", 0.5)
+    assert "--key-file is for --udp" in refuse(*send, "--key-file", tmp_path / "none")
     assert "nothing comes back" in refuse("send", photos, "--codec", codec, "--udp", nobody, "--originals")
     assert "cannot begin again" in refuse("send", "-", "--codec", codec, "--grpc", nobody, "--loop")
     assert "cannot send to" in refuse("send", photos, "--codec", codec, "--udp", "no.such.host.invalid:1")

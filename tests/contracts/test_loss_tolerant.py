@@ -13,8 +13,10 @@ import pytest
 from gosvae.bitstream import pack_slices, unpack_slices
 from gosvae.codecs.base import LossTolerantCodec
 from gosvae.codecs.checkpoint import CodecCheckpoint
+from gosvae.codecs.layered import LayeredCodec
 from gosvae.codecs.registry import build_codec
 from gosvae.codecs.slices import StreamOptions
+from gosvae.codecs.variable import VariableRateCodec, VariableRateOptions
 from gosvae.errors import BitstreamError, ForeignStreamError
 from tiny import QUANTIZERS, checkpoint, model_config, streets, variable_checkpoint
 
@@ -29,6 +31,11 @@ def built(made: CodecCheckpoint, options: StreamOptions) -> LossTolerantCodec:
 Build = Callable[[StreamOptions, int], LossTolerantCodec]
 CODECS: dict[str, Build] = {
     "variable-rate": lambda options, seed: built(variable_checkpoint(seed=seed), options),
+    "layered": lambda options, seed: LayeredCodec(
+        VariableRateCodec(
+            variable_checkpoint(seed=seed), options=VariableRateOptions(slices=options.slices, layout=options.layout)
+        )
+    ),
     **{
         f"vq-{kind}": lambda options, seed, kind=kind: built(  # type: ignore[misc]
             checkpoint(model_config(kind), seed=seed), options

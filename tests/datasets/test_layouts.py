@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -150,6 +151,54 @@ def test_cityscapes_label_ids_become_train_ids(tmp_path: Path) -> None:
     table = [ignored] * 7 + [0, 1, ignored, ignored, 2, 3, 4, ignored, ignored, ignored, 5, ignored, 6, 7, 8, 9, 10, 11]
     table += [12, 13, 14, 15, ignored, ignored, 16, 17, 18]
     assert labels.ravel().tolist() == table + [ignored] * (256 - 34)
+
+
+def test_cityscapes_train_ids_are_read_where_there_are_no_label_ids(tmp_path: Path) -> None:
+    make_cityscapes(tmp_path)
+    expected = Cityscapes(tmp_path, "val")[1].labels_uint8_HW
+    assert expected is not None
+    for path in tmp_path.rglob("*_labelIds.png"):
+        path.unlink()
+    for city in ("ulm", "aachen"):
+        save(tmp_path / f"gtFine/val/{city}/{city}_000000_000019_gtFine_labelTrainIds.png", expected)
+    dataset = Cityscapes(tmp_path, "val")
+    assert dataset.class_names == CITYSCAPES_CLASSES
+    np.testing.assert_array_equal(dataset[1].labels_uint8_HW, expected)
+    save(tmp_path / "gtFine/val/ulm/ulm_000000_000019_gtFine_labelTrainIds.png", np.full((16, 16), 19, np.uint8))
+    with pytest.raises(DatasetError, match=r"labelTrainIds\.png: label 19 found"):
+        dataset[1]
+
+
+@pytest.mark.parametrize("name", ["cityscapes", "ade20k"])
+def test_a_split_without_any_label_map_is_read_without_labels(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make, kind, names = CASES[name]
+    make(tmp_path)
+    shutil.rmtree(next(tmp_path / folder for folder in ("gtFine", "annotations") if (tmp_path / folder).is_dir()))
+    dataset = kind(tmp_path, "val")
+    assert dataset.class_names == ()
+    assert not dataset.has_labels
+    assert [dataset[i].name for i in range(2)] == names
+    assert dataset[0].labels_uint8_HW is None
+    assert dataset.check(0) == (16, 16)
+    assert "no label maps, looked for" in caplog.text
+    assert kind.class_names != ()
+
+
+@pytest.mark.parametrize("place", ["images/validation/s/street", "images/ADE/validation/urban/street"])
+def test_the_full_ade20k_is_read_without_labels(tmp_path: Path, place: str) -> None:
+    for number in (2, 1):
+        save(tmp_path / place / f"ADE_val_0000000{number}.jpg", picture(10 * number))
+        save(tmp_path / place / f"ADE_val_0000000{number}_seg.png", picture(0))
+    dataset = ADE20K(tmp_path, "val")
+    assert [dataset[i].name for i in range(len(dataset))] == ["ADE_val_00000001", "ADE_val_00000002"]
+    assert not dataset.has_labels
+
+
+def test_the_folder_around_the_benchmark_of_ade20k_is_read(tmp_path: Path) -> None:
+    make_ade20k(tmp_path / "ADEChallengeData2016")
+    assert [ADE20K(tmp_path, "val")[i].name for i in range(2)] == ["ADE_val_00000001", "ADE_val_00000002"]
 
 
 def test_ade20k_labels_are_shifted_and_others_refused(tmp_path: Path) -> None:

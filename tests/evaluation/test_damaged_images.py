@@ -111,7 +111,7 @@ def test_the_command_refuses_a_folder_that_cannot_be_made_before_it_measures(
 
 def test_an_error_leaves_the_rows_that_were_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images(tmp_path / "data", [b"1.png", b"2.png", b"3.png"])
-    from gosvae.codecs.classical import ClassicalCodec
+    from gosvae.codecs.classical_base import ClassicalCodec
 
     real, calls = ClassicalCodec.decompress, iter(range(9))
 

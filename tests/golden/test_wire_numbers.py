@@ -55,8 +55,9 @@ FIELDS = {
 
 def test_numbers_of_packets() -> None:
     assert (wire.PACKET_FIRST_BYTE, wire.PACKET_VERSION) == (0xCA, 2)
-    assert (wire.PACKET_FLAG_INTERLEAVED, wire.PACKET_FLAG_FRAGMENT) == (1, 2)
+    assert (wire.PACKET_FLAG_INTERLEAVED, wire.PACKET_FLAG_FRAGMENT, wire.PACKET_FLAG_LAYERED) == (1, 2, 4)
     assert (wire.REPAIR_FIRST_BYTE, wire.REPAIR_VERSION) == (0xCB, 1)
+    assert (wire.SEALED_FIRST_BYTE, wire.SEALED_VERSION) == (0xCC, 1)
 
 
 def test_numbers_of_messages() -> None:

@@ -11,6 +11,9 @@ import torch
 
 from gosvae.losses import imitation_loss, mean_squared_error
 from gosvae.quantizers import VectorQuantizer
+from gosvae.recipes import load_recipe
+from gosvae.training.codecs import TrainableRecipe
+from tiny import perceptual
 
 Array = npt.NDArray[np.float64]
 BETA = 0.25
@@ -138,3 +141,42 @@ def test_eqs_5_to_7_in_float32(kind: str) -> None:
     logits, logits_hat = np.random.default_rng(6).normal(scale=5.0, size=(2, 3, 11, 8, 9))
     loss = imitation_loss(kind, torch.from_numpy(logits).float(), torch.from_numpy(logits_hat).float())
     assert loss.item() == pytest.approx(DIVERGENCES[kind](softmax(logits), softmax(logits_hat)), rel=1e-5)
+
+
+def lpips(x_B3HW: Array, x_hat_B3HW: Array, kernels_O3kk: Array, bias_O: Array) -> float:
+    """LPIPS v0.1 on the features of one 3x3 convolution with ReLU, with heads of one; the mean over images."""
+    shift, scale = np.array([-0.030, -0.088, -0.188]), np.array([0.458, 0.448, 0.450])
+
+    def features(image_B3HW: Array) -> Array:
+        x = (2 * image_B3HW - 1 - shift[:, None, None]) / scale[:, None, None]
+        x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))
+        f = np.maximum(np.einsum("bchwij,ocij->bohw", windows, kernels_O3kk) + bias_O[:, None, None], 0.0)
+        return f / np.sqrt((f**2).sum(axis=1, keepdims=True) + 1e-10)
+
+    return float(((features(x_B3HW) - features(x_hat_B3HW)) ** 2).sum(axis=1).mean(axis=(1, 2)).mean())
+
+
+def test_eq_8_has_lpips_in_place_of_the_squared_error(vq: tuple[VectorQuantizer, Array, Array]) -> None:
+    """With x_hat = 1/2 + z_q / 10, the encoder gets dLPIPS/dx_hat / 10, plus beta times the commitment's gradient."""
+    quantizer, codes_KD, z_BDhw = vq
+    recipe = load_recipe("vqvae-lpips")
+    assert isinstance(recipe, TrainableRecipe)
+    (stage,) = recipe.stages
+    distance = perceptual().double()
+    convolution = distance.network.state_dict().values()
+    kernels_O3kk, bias_O = (value.numpy() for value in convolution)
+    x = np.random.default_rng(8).uniform(size=z_BDhw.shape)
+    z = torch.from_numpy(z_BDhw.copy()).requires_grad_()
+    result = quantizer(z)
+    terms = {**result.terms, "lpips": distance(torch.from_numpy(x), 0.5 + result.z_q_BDhw / 10).mean()}
+    total = torch.stack([stage.weights[name] * terms[name] for name in stage.weights]).sum()
+    total.backward()
+    e = chosen(nearest(z_BDhw, codes_KD), codes_KD)
+    ours = lpips(x, 0.5 + e / 10, kernels_O3kk, bias_O)
+    assert ours > 1e-3
+    # The norms of Eq. 8 are sums over D = 64 channels, the terms here means: the weights make up for it.
+    assert (stage.weights["codebook"], stage.weights["commitment"]) == (64.0, 64.0 * BETA)
+    assert total.item() == pytest.approx(ours + 64 * (1 + BETA) * ((z_BDhw - e) ** 2).mean(), rel=1e-5)
+    through_decoder = numeric_gradient(lambda x_hat: lpips(x, x_hat, kernels_O3kk, bias_O), 0.5 + e / 10) / 10
+    np.testing.assert_allclose(z.grad.numpy(), through_decoder + 64 * BETA * 2 * (z_BDhw - e) / x.size, atol=1e-6)

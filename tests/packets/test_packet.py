@@ -59,6 +59,24 @@ def test_the_layout_of_a_part_to_the_byte() -> None:
     assert last == sealed(beginning + bytes.fromhex("00 00000064 0000004b") + data[75:])
 
 
+def test_a_packet_of_two_layers_counts_the_slices_of_the_second() -> None:
+    layered = pack_slices(HEADER, [b"ab", b"", b"cde"], "interleaved", 2)
+    (packet,) = packetise(layered, stream_id=0x01020304, frame=65536 + 7)
+    one_layer = packetise(STREAM, stream_id=0x01020304, frame=65536 + 7)[0]
+    checksum = zlib.crc32(layered).to_bytes(4, "big")
+    assert packet == sealed(one_layer[:1] + b"\x25" + one_layer[2:22] + checksum + b"\x01" + one_layer[26:-4])
+    assert read_packet(packet).info.detail_count == 2
+    for mtu_bytes in (64, 65, 66, 1200):
+        packets = packetise(
+            pack_slices(HEADER, slices(30, 31, 500), "bands", 1), stream_id=1, frame=2, mtu_bytes=mtu_bytes
+        )
+        assert max(map(len, packets)) <= mtu_bytes
+        assert [read_packet(packet).to_bytes() for packet in packets] == packets
+    for count in (2, 255):
+        with pytest.raises(PacketError, match=f"damaged: {count + 1} slices for detail of 3"):
+            read_packet(sealed(packet[:26] + bytes([count]) + packet[27:-4]))
+
+
 def test_slices_share_packets_up_to_the_mtu_and_long_ones_are_split() -> None:
     payloads = slices(400, 400, 341, 400, 1168, 1169, 10)
     stream = pack_slices(HEADER, payloads)

@@ -45,6 +45,17 @@ def test_a_frame_comes_back_with_its_last_packet_to_the_byte() -> None:
     assert reassembler.counters == Counters(used=4, complete=1)
 
 
+def test_both_layers_of_a_frame_come_back() -> None:
+    layered = pack_slices(HEADER, [b"task" * 9, b"more" * 9, b"detail" * 50], "interleaved", 1)
+    sent = packetise(layered, stream_id=1, frame=3, mtu_bytes=100, slices_per_packet=1)
+    (whole,) = add_all(Reassembler(), sent)
+    assert (whole.stream, whole.missing) == (layered, ())
+    reassembler = Reassembler()
+    add_all(reassembler, [sent[0], *sent[2:-1]])
+    (frame,) = reassembler.flush()
+    assert (salvage(frame.stream).slices, salvage(frame.stream).detail) == ((b"task" * 9, None, None), (None,))
+
+
 def test_what_is_missing_is_missing_and_the_rest_is_there() -> None:
     reassembler = Reassembler()
     sent = packets(3)

@@ -106,6 +106,34 @@ def test_losses_are_repaired_and_what_is_not_is_closed_by_the_deadline() -> None
     run(test)
 
 
+def test_with_a_key_only_sealed_datagrams_are_taken() -> None:
+    key = b"k" * 32
+
+    async def test() -> None:
+        frames: list[ReceivedFrame] = []
+        lengths: list[int] = []
+        Lossy.lose = staticmethod(lambda data: lengths.append(len(data)))  # type: ignore[func-returns-value]
+        async with (
+            await UdpReceiver.open(HOST, 0, frames.append, inlet=patient(), key=key) as receiver,
+            await Lossy.open(*receiver.address, overhead=0.25, slices_per_packet=1, mtu_bytes=500, key=key) as sender,
+            await UdpSender.open(*receiver.address, stream_id=sender.stream_id) as plain,
+            await UdpSender.open(*receiver.address, stream_id=sender.stream_id, key=b"x" * 32) as stranger,
+        ):
+            await plain.send(stream(1))
+            await stranger.send(stream(2))
+            await until(lambda: receiver.counters.datagrams == plain.datagrams + stranger.datagrams)
+            assert await sender.send(stream(0, 5000)) == sum(lengths)
+            await until(lambda: len(frames) == 1)
+            assert receiver.opener is not None
+            assert receiver.opener.counters.forged == plain.datagrams + stranger.datagrams
+        assert frames[0].stream == stream(0, 5000)
+        assert 480 <= max(lengths) <= 500
+        with pytest.raises(ConfigError, match="a key of 5 bytes"):
+            await UdpReceiver.open(HOST, 0, frames.append, key=b"short")
+
+    run(test)
+
+
 def test_the_pace_is_kept() -> None:
     async def test() -> None:
         async with await UdpReceiver.open(HOST, 0, lambda _: None) as receiver:

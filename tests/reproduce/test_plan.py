@@ -13,8 +13,26 @@ from gosvae.experts.compact import random_compact_expert
 from gosvae.recipes import load_recipe, recipe_names
 from gosvae.reproduce.estimate import estimated_seconds
 from gosvae.reproduce.paper import ADE20K, CITYSCAPES, paper_numbers
-from gosvae.reproduce.plan import EXPERIMENTS, STRIDES, SWEEP_SEEDS, Length, RowPlan, Trained, all_rows, rows_of
-from gosvae.reproduce.scales import SCALES, changes_of, load_scale, planned_steps, recipe_of, recipe_tree
+from gosvae.reproduce.plan import (
+    EXPERIMENTS,
+    STRIDES,
+    SWEEP_SEEDS,
+    Borrowed,
+    Length,
+    RowPlan,
+    Trained,
+    all_rows,
+    rows_of,
+)
+from gosvae.reproduce.scales import (
+    SCALES,
+    changes_of,
+    load_scale,
+    planned_steps,
+    recipe_of,
+    recipe_tree,
+    share_trainings,
+)
 from gosvae.training.codecs import TrainableRecipe
 from gosvae.training.vq import VqRecipe
 
@@ -48,6 +66,26 @@ def test_rows_that_are_asked_for_come_with_what_they_need() -> None:
         rows_of(["table5"])
     with pytest.raises(ConfigError, match="unknown scale 'huge'"):
         load_scale("huge")
+
+
+@pytest.mark.parametrize(
+    ("scale", "shared"),
+    [
+        ("paper", {"fig4-vqvae-r4-s0": "vqvae", "fig4-scratch-r4-s0": "gosvae-scratch", "fig4-start-r4-s0": "gosvae"}),
+        ("gpu", {}),
+    ],
+)
+def test_equal_trainings_are_made_once(scale: str, shared: dict[str, str]) -> None:
+    rows, chosen = rows_of(["table1", "fig4"]), load_scale(scale)
+    changes = {row.row_id: changes_of(row, chosen, planned_steps(row, chosen, 2975, ade20k=False)) for row in TRAINED}
+    made = share_trainings(rows, changes)
+    planned = {row.row_id for row in rows if isinstance(row.source, Borrowed)}
+    borrowed = {row.row_id: row.source.row for row in made if isinstance(row.source, Borrowed)}
+    assert {name: first for name, first in borrowed.items() if name not in planned} == shared
+    assert all(row.needs == (row.source.row,) for row in made if row.row_id in shared)
+    changes["vqvae"] = [*changes["vqvae"], "stages.0.learning_rate=0.1"]  # a change of one row alone
+    own = {row.row_id for row in share_trainings(rows, changes) if isinstance(row.source, Trained)}
+    assert {"fig4-vqvae-r4-s0", "fig4-start-r4-s0"} <= own
 
 
 # One seed and one stride of Fig. 4 stand for the others, which differ in these numbers alone.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ from PIL import Image
 from small_job import runner
 
 from gosvae.evaluation.results import load_evaluation
+from gosvae.reproduce import effort
+from gosvae.reproduce.effort import shared
 from gosvae.reproduce.figures import correlation, moving_mean, plot_training, training_curves
 from gosvae.reproduce.grid import Window, small_objects
+from gosvae.reproduce.job import World
 from gosvae.reproduce.report import write_report
+from gosvae.reproduce.results import gather
 from gosvae.reproduce.runner import Runner
 from gosvae.reproduce.tables import compared, number
 
@@ -57,7 +62,11 @@ def test_table_1_has_ours_the_papers_and_the_difference(made: tuple[Runner, Path
     assert lines["Uncompressed (the expert on the originals)"][5] != "-"
     assert lines["Label map of the expert (bound)"][0] == f"{0.0 + _kib(runs, 'label-map'):.2f}"
     text = (report / "report.md").read_text()
-    assert "8 optimiser steps of 1 images for each learned row" in text
+    assert "Learned rows: optimiser steps 8; images a step 1; epochs 2.0; learning rate of AdamW 0.001" in text
+    assert "Changes of the user, which this includes: model.autoencoder.width=8, " in text
+    assert "revived for the first time" not in text  # these codebooks have no revival
+    assert "A row with a pre-trained start has the steps of its VQ-VAE in addition (“8 after 8”)." in text
+    assert "In the paper, JPEG has 11.5 KB" in text
     assert "at equal optimiser steps, not at equal minutes" in text
 
 
@@ -157,6 +166,32 @@ def test_rows_of_other_settings_are_shown_as_that(made: tuple[Runner, Path], tmp
     assert (
         "VQ-VAE (r=4); GOS-VAE (r=4), from scratch; GOS-VAE (r=4), pre-trained start; JPEG: made with settings" in text
     )
+
+
+def test_captions_follow_the_settings(made: tuple[Runner, Path]) -> None:
+    runs = made[0]
+    world, rows = runs.world, [row for row in runs.rows if row.curve is None]
+    results = gather(runs, rows)
+    weights = effort.codebook_weights(world, results, [row for row in rows if "table4" in row.experiments])
+    assert weights.endswith("terms, which are means over the channels here: 1 and 0.25.")
+    records = {name: result.record for name, result in results.items()}
+    start, tuned = records["vqvae"], records["gosvae"]
+    assert start is not None
+    assert tuned is not None
+    longer = replace(results["vqvae"], record=replace(start, steps={"pixels": 12}, seed=3))
+    (first, *_) = effort.training(world, {**results, "vqvae": longer}, rows)
+    assert "optimiser steps 8 (VQ-VAE (r=4): 12); images a step 1; epochs 2.0 (VQ-VAE (r=4): 3.0)" in first
+    assert "seed 0 (VQ-VAE (r=4): 3); 32 bits." in first
+    assert "differ in their optimiser steps" in effort.equal_steps({**results, "vqvae": longer})
+    plain = effort.training(World(replace(world.job, changes=())), results, rows)
+    assert "Codes that are never used are revived for the first time after so many steps: " in plain[-1]
+    assert not any("Changes of the user" in line for line in plain)
+
+
+def test_what_titles_share() -> None:
+    assert shared({"a": "1", "b": "1", "c": "2", "d": "3", "e": "2"}) == "1 (c, e: 2; d: 3)"
+    assert shared({"a": "1"}) == "1"
+    assert shared({}) == ""
 
 
 def test_numbers_as_text() -> None:

@@ -43,6 +43,15 @@ def test_rows_then_a_report_then_nothing_to_do(tmp_path: Path, capsys: pytest.Ca
     assert (tmp_path / "page" / "report.md").is_file()
 
 
+def test_the_report_is_written_when_a_table_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(tmp_path, "fig2", "table1", "--rows", "vqvae", "label-map")) == 0
+    lines = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert lines.count("written") == 2
+    assert lines.index("row 1 of 2, vqvae") < lines.index("written") < lines.index("row 2 of 2, label-map")
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert report.index("## Table I") < report.index("## Fig. 2")
+
+
 def test_a_failed_row_is_an_exit_status_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = command(tmp_path, "all", "--rows", "vqvae", "--set", "vqvae:stages.0.learning_rate=1.0e+30")
     assert main(words) == 1

@@ -341,14 +341,36 @@ def test_the_end_waits_as_long_as_outcomes_come() -> None:
     run(test)
 
 
-def test_an_interrupt_at_the_end_shortens_the_waiting() -> None:
+def test_a_patient_sender_waits_for_its_answers_and_says_so() -> None:
+    async def test() -> None:
+        gate, attempts = Gate(), Attempts()
+        async with Receiver(gate, CONFIG) as receiver:
+            assert receiver.service is not None
+            client = await LinkClient.open(receiver.service.endpoint, patient=True)
+            target = GrpcTarget(client, reconnection=attempts.reconnection(), patient=True)
+            for number in range(2):
+                await target.send(number, stream(), next(pictures(1)))
+            with patch.object(grpc_target, "DRAIN_S", 0.01):
+                finishing = asyncio.create_task(target.finish())
+                await until(lambda: len(attempts.said) > 2)
+                gate.opened.set()
+                await finishing
+            await target.close()
+        assert (target.counters.answered, target.unanswered) == (2, 0)
+        assert attempts.said[0] == "still waiting for 2 answers; Ctrl-C ends the waiting"
+
+    run(test)
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_an_interrupt_at_the_end_shortens_the_waiting(patient: bool) -> None:
     async def test() -> None:
         gate = Gate()
         async with Receiver(gate, CONFIG) as receiver:
             assert receiver.service is not None
             client = await LinkClient.open(receiver.service.endpoint)
             reconnection = Attempts().reconnection(stop=asyncio.Event())
-            target = GrpcTarget(client, reconnection=reconnection)
+            target = GrpcTarget(client, reconnection=reconnection, patient=patient)
             await target.send(0, stream(), next(pictures(1)))
             finishing = asyncio.create_task(target.finish())
             await until(lambda: bool(gate.batches))

@@ -116,7 +116,7 @@ def run_all(work: Work, plan: Plan, options: argparse.Namespace, note: str | Non
         GosvaeError: the only input, or all of them, could not be used; or nothing can be written.
     """
     began_s = time.perf_counter()
-    many = len(plan.jobs) + plan.skipped > 1 or plan.of_folder
+    many = len(plan.jobs) + plan.skipped > 1 or plan.of_folder or plan.skipped > 0
     output = sys.stderr if plan.to_stdout else sys.stdout
     tally = _Tally(skipped=plan.skipped)
     hidden = options.quiet or options.json or not plan.of_folder
@@ -165,7 +165,8 @@ class _Tally:
 
     def line(self, seconds: float) -> str:
         files = f"{self.done} file{'s' * (self.done != 1)}"
-        ratio = f", ratio {self.read_bytes / self.written_bytes:.2f}" if self.written_bytes else ""
+        smaller, larger = sorted((self.read_bytes, self.written_bytes))
+        ratio = f", ratio {larger / smaller:.2f}" if smaller else ""
         sizes = f"{kib(self.read_bytes):.2f} KiB -> {kib(self.written_bytes):.2f} KiB{ratio}"
         others = [(self.failed, "could not be used"), (self.skipped, "left as they were")]
         told = "".join(f"; {count} {what}" for count, what in others if count)

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
-from gosvae.cli.evaluate import write_results
-from gosvae.codecs.classical import ClassicalCodec, load_classical
+from gosvae.cli.demo_video import run_demo_video
+from gosvae.cli.evaluate import experts_of, write_results
+from gosvae.cli.options import EXPERT_HELP
+from gosvae.codecs.classical import load_classical
+from gosvae.codecs.classical_base import ClassicalCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, PAPER_CODEC, embedded_codecs, load_trained_codec
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.datasets.base import Dataset, Sample
@@ -21,7 +25,6 @@ from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import ConfigError, MissingDependencyError
 from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.evaluation.tables import terminal_table
-from gosvae.experts.registry import load_expert
 
 SHOWN = (DEFAULT_CODEC, "gosvae-compact-camvid", "vqvae-camvid", PAPER_CODEC)
 """Names of the package's codecs that the demo compares, the paper's codec last."""
@@ -58,7 +61,18 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=Path, metavar="FOLDER", help="folder of your own pictures; default: generated street scenes"
     )
+    parser.add_argument(
+        "--expert", action="append", metavar="EXPERT", help=f"{EXPERT_HELP}; repeatable; default: embedded"
+    )
     parser.add_argument("--count", type=int, default=8, metavar="N", help="number of pictures")
+    parser.add_argument(
+        "--video", nargs="?", const="", metavar="CLIP",
+        help="show a clip side by side with AV1 at as many bits: a video file, a folder of frames (with --fps), or, "
+        "without a value, a generated street",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fps", dest="frames_per_second", type=float, metavar="N", help="frames a second of a folder of frames"
+    )
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="FOLDER", help="folder for the results")
     parser.set_defaults(run=run_demo)
 
@@ -90,6 +104,8 @@ def _baselines() -> list[ClassicalCodec]:
 
 def run_demo(options: argparse.Namespace) -> int:
     """Evaluate the package's models and classical codecs at similar bytes; print a table and write a picture."""
+    if options.video is not None:
+        return run_demo_video(options)
     dataset: Dataset
     if options.count < 1:
         raise ConfigError(f"--count must be at least 1, got {options.count}")
@@ -107,7 +123,8 @@ def run_demo(options: argparse.Namespace) -> int:
         for label in dict.fromkeys(matched)
         for codec in baselines
     ]
-    evaluation = evaluate(entries, dataset, load_expert("embedded"), keep_images=[0, 1][: len(dataset)])
+    expert, judges = experts_of(options, torch.device("cpu"))
+    evaluation = evaluate(entries, dataset, expert, judges=judges, keep_images=[0, 1][: len(dataset)])
     print(terminal_table(evaluation), end="")
     print(
         "\n'avif at X' takes for every image at most the bytes of X; where even its smallest is larger, that one is"

@@ -25,16 +25,16 @@ from gosvae.cli.options import (
     precision_of,
     stream_options,
 )
+from gosvae.cli.sweeps import check_anchor, image_points, print_bd_rates
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.registry import DEFAULT_CODEC, LABEL_MAP, load_codec, split_budget
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
-from gosvae.codecs.variable import VariableRateCodec
 from gosvae.datasets.common import in_classes
 from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
-from gosvae.errors import ConfigError, GosvaeError
-from gosvae.evaluation.bd_rate import bd_rate, bytes_at_quality
+from gosvae.errors import ConfigError
+from gosvae.evaluation.bd_rate import ENVELOPE
 from gosvae.evaluation.evaluation import Evaluation
 from gosvae.evaluation.features import FRECHET_NAMES, load_features
 from gosvae.evaluation.pictures import draw_pictures
@@ -48,7 +48,6 @@ from gosvae.experts.registry import load_task_expert
 from gosvae.extras import require
 from gosvae.files import write_atomically
 from gosvae.tasks.group import parse_experts
-from gosvae.units import kib
 
 EXAMPLE = """examples:
   gosvae evaluate gosvae-camvid --data camvid:PATH --baselines jpeg avif --out results
@@ -57,20 +56,6 @@ EXAMPLE = """examples:
   gosvae evaluate gosvae-compact-camvid --data streets:50 --sweep jpeg avif --anchor jpeg
   gosvae evaluate gosvae-variable-camvid:1.5KiB avif:1.5KiB --data camvid:PATH --channel "packet-loss p=0.1" --fec 0.25
 """
-
-SWEEPS = {
-    "jpeg": (3, 5, 8, 12, 20, 35, 60),
-    "jpeg-half": (5, 10, 20, 35, 55, 75, 90),
-    "jpeg-quarter": (5, 10, 20, 35, 55, 75, 90),
-    "webp": (0, 5, 15, 30, 50, 75),
-    "avif": (1, 5, 10, 20, 30, 40, 50, 60, 70),
-    "avif-half": (5, 15, 30, 45, 60, 75, 90),
-    "avif-third": (5, 20, 40, 55, 70, 80, 90),
-    "jpegxl": (5, 10, 20, 30, 40, 55, 70),
-}
-"""Qualities of the rate points of a classical codec's curve."""
-LEVELS_SWEPT = (0, 32, 64, 96, 128, 160, 192, 224, 255)
-"""Levels of the rate points of a variable-rate codec's curve."""
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +91,8 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--anchor",
         metavar="CURVE",
-        help="print the BD-rate of all curves against this one, which --sweep or --curve names",
+        help="print the BD-rate of all curves against this one, which --sweep or --curve names, or against the "
+        f"{ENVELOPE} of all classical codecs of the evaluation",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="measure N images only, evenly spaced")
     parser.add_argument("--no-labels", action="store_true", help="measure the agreement with the expert only")
@@ -219,17 +205,10 @@ def entries_of(options: argparse.Namespace, device: torch.device, expert: Expert
             for name in options.baselines
         ]
     for name in options.sweep:
-        if name in SWEEPS:
-            entries += [CodecEntry(f"{name}:{q}", load_classical(name, q), curve=name) for q in SWEEPS[name]]
-            continue
-        swept = _load(name, options, device)
-        if not isinstance(swept, VariableRateCodec):
-            raise ConfigError(f"--sweep {name}: its rate is fixed; take {', '.join(SWEEPS)} or a variable-rate codec")
-        curve = name if swept.name in [entry.curve for entry in entries] else swept.name
-        entries += [CodecEntry(f"{curve}:{n}", swept.at(n), curve=curve) for n in LEVELS_SWEPT]
-    anchor = options.anchor
-    if anchor and anchor not in [entry.curve for entry in entries]:
-        raise ConfigError(f"--anchor {anchor} needs its curve: add --sweep {anchor}, or name it by --curve")
+        curves = [entry.curve for entry in entries]
+        curve, points = image_points(name, lambda spec: _load(spec, options, device), taken=curves)
+        entries += [CodecEntry(label, swept, curve=curve) for label, swept in points]
+    check_anchor(options.anchor, {entry.curve: entry.codec.name for entry in entries})
     return entries
 
 
@@ -243,11 +222,14 @@ def _options_of(spec: str, options: argparse.Namespace) -> StreamOptions:
     return stream_options(spec, effort=options.effort, slices=slices)
 
 
-def write_results(evaluation: Evaluation, folder: Path, *, details: bool = False) -> list[Path]:
-    """Write result JSONs, the table, the picture and the plot; return the paths of the files to open."""
+def write_results(evaluation: Evaluation, folder: Path, *, details: bool = False, more: str = "") -> list[Path]:
+    """Write result JSONs, the table (and `more` Markdown below it), the picture and the plot.
+
+    Return the paths of the files to open.
+    """
     save_evaluation(evaluation, folder)
     paths = [folder / "table.md"]
-    write_atomically(paths[0], markdown_table(evaluation, details=details).encode())
+    write_atomically(paths[0], (markdown_table(evaluation, details=details) + (more and f"\n{more}")).encode())
     if evaluation.kept:
         paths.append(folder / "pictures.png")
         draw_pictures(evaluation, paths[-1])
@@ -292,7 +274,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         )
     print(terminal_table(evaluation, details=options.details), end="")
     if options.anchor:
-        _print_bd_rates(evaluation, options.anchor)
+        print_bd_rates(evaluation, options.anchor)
     if options.out:
         for path in write_results(evaluation, options.out, details=options.details):
             print(f"written: {path}")
@@ -302,23 +284,3 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if skipped:
         print(f"gosvae: {skipped} of {len(dataset)} images cannot be read and are left out", file=sys.stderr)
     return 1 if skipped else 0
-
-
-def _print_bd_rates(evaluation: Evaluation, anchor: str) -> None:
-    quality = "miou" if evaluation.reference.miou is not None else "agreement_miou"
-    for name, rows in evaluation.curves().items():
-        if name == anchor or len(rows) == 1:
-            continue
-        try:
-            found = bd_rate(evaluation, name, anchor, quality=quality)
-        except GosvaeError as error:
-            print(f"BD-rate of {name} against {anchor}: none ({error})", file=sys.stderr)
-            continue
-        span = f"{quality} {found.quality_from:.3f} to {found.quality_to:.3f}"
-        print(f"BD-rate of {name} against {anchor}: {found.percent:+.1f} % ({span}). {' '.join(found.notes)}")
-    reference = getattr(evaluation.reference, quality)
-    print(f"KiB for 95 % of the uncompressed {quality}, {0.95 * reference:.3f}:")
-    for name, rows in evaluation.curves().items():
-        if len(rows) > 1:
-            n_bytes = bytes_at_quality(rows, 0.95 * reference, quality=quality)
-            print(f"  {name}: " + ("not between its points" if n_bytes is None else f"{kib(n_bytes):.2f}"))

@@ -14,9 +14,12 @@ from gosvae.cli.streams import read_stream
 from gosvae.cli.targets import STANDARD
 from gosvae.codecs.checkpoint import read_json
 from gosvae.codecs.classical import CLASSICAL_CODECS
+from gosvae.codecs.classical_video import VIDEO_CODECS
+from gosvae.codecs.layered import layers_of
 from gosvae.codecs.registry import (
     DEFAULT_CODEC,
     LABEL_MAP,
+    LAYERED,
     codec_of_stream,
     embedded_codecs,
     load_trained_codec,
@@ -110,6 +113,7 @@ def _describe_stream(data: bytes, label: str) -> tuple[dict[str, str], dict[str,
         maker = "not a model of this package"
     header, lengths = stream.header, [len(payload) for payload in stream.payloads]
     model = {number: name for name, number in ENTROPY_MODELS.items()}.get(header.entropy_model_id, "the codec's own")
+    layers = "" if not stream.detail_count else f"; the last {stream.detail_count} for detail"
     cut = "" if len(lengths) == 1 else f" ({stream.layout}; {min(lengths)} to {max(lengths)} bytes each)"
     rate = rate_bpp(len(data), header.height, header.width)
     rows = {
@@ -117,10 +121,12 @@ def _describe_stream(data: bytes, label: str) -> tuple[dict[str, str], dict[str,
         "image": f"{header.width}x{header.height} pixels",
         "file": f"{len(data)} bytes = {kib(len(data)):.2f} KiB = {rate:.3f} bpp",
         "payload": f"{sum(lengths)} bytes, header and checksum {len(data) - sum(lengths)}",
-        "slices": f"{len(lengths)}{cut}",
+        "slices": f"{len(lengths)}{cut}{layers}",
         "entropy model": f"{header.entropy_model_id} ({model})",
         "codec": f"{header.fingerprint.hex()} ({maker})",
     }
+    if layers_of(data).detail_bytes:
+        rows["shows"] = str(layers_of(data))
     numbers: dict[str, object] = {
         "version": stream.version,
         "width": header.width,
@@ -129,6 +135,7 @@ def _describe_stream(data: bytes, label: str) -> tuple[dict[str, str], dict[str,
         "bpp": rate,
         "payload": sum(lengths),
         "slices": len(lengths),
+        "detail_slices": stream.detail_count,
     }
     return rows, numbers
 
@@ -210,6 +217,10 @@ def run_list(options: argparse.Namespace) -> int:
         name: _summary(codec) + (" (the default)" if name == DEFAULT_CODEC else "") for name, codec in learned.items()
     }
     sections["codecs"] |= {f"{name}[:QUALITY]": "classical" for name in CLASSICAL_CODECS}
+    sections["codecs"] |= {f"{name}[:CRF]": "classical, for videos (gosvae evaluate-video)" for name in VIDEO_CODECS}
+    sections["codecs"][f"{LAYERED}[:NAME][:RATE]"] = (
+        "two layers: a task layer by a variable-rate codec, and a faithful picture (the default of gosvae compress)"
+    )
     sections["codecs"][f"{LABEL_MAP}[:EXPERT]"] = "the expert's class map and nothing else: the bound for a single task"
     chosen = {title: rows for title, rows in sections.items() if options.kind in (None, title)}
     if options.json:

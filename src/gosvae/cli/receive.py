@@ -15,7 +15,7 @@ from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, sequences_of
 from gosvae.errors import ConfigError
 from gosvae.experts.registry import load_expert
 from gosvae.packets.inlet import DEFAULT_DEADLINE_MS
-from gosvae.protocol.security import TOKEN_VARIABLE, Endpoint, ServerTls, read_token
+from gosvae.protocol.security import TOKEN_VARIABLE, Endpoint, ServerTls, read_key, read_token
 from gosvae.receiver.connections import raise_descriptor_limit
 from gosvae.receiver.engine import POLICIES, EngineLimits
 from gosvae.receiver.limits import ServiceLimits
@@ -55,6 +55,10 @@ def add_receive(parser: argparse.ArgumentParser) -> None:
         "--token-file", type=Path, metavar="FILE",
         help=f"file with the token that senders and readers of the page must know; default: the environment's "
         f"{TOKEN_VARIABLE}",
+    )  # fmt: skip
+    security.add_argument(
+        "--key-file", type=Path, metavar="FILE",
+        help="file with the key that senders over UDP must know: their packets are then encrypted and authenticated",
     )  # fmt: skip
     security.add_argument(
         "--insecure",
@@ -108,6 +112,8 @@ def _config(options: argparse.Namespace) -> ReceiverConfig:
     """Return the configuration that the options ask for; errors are those of `ReceiverConfig`."""
     if (options.tls_cert is None) != (options.tls_key is None) or (options.client_ca and not options.tls_cert):
         raise ConfigError("--tls-cert and --tls-key go together, and --client-ca needs both")
+    if options.key_file is not None and options.udp is None:
+        raise ConfigError("--key-file is for --udp, and no address for UDP is given")
     tls = None if options.tls_cert is None else ServerTls(options.tls_cert, options.tls_key, options.client_ca)
     deadline_ms = options.deadline_ms
     if deadline_ms is None:
@@ -124,6 +130,7 @@ def _config(options: argparse.Namespace) -> ReceiverConfig:
         ),
         service=ServiceLimits(max_frame_bytes=int(1024 * options.max_frame_kib), max_streams=options.max_streams),
         udp_deadline_ms=options.udp_deadline_ms,
+        udp_key=None if options.key_file is None else read_key(options.key_file),
         tls=tls,
         token=read_token(options.token_file),
         insecure=options.insecure,
@@ -169,7 +176,7 @@ def _print_places(receiver: Receiver) -> None:
     if receiver.service is not None:
         print(f"gRPC  {receiver.service.endpoint}{', TLS' if config.tls else ''}{', token' if config.token else ''}")
     if receiver.udp is not None:
-        print(f"UDP   {Endpoint(*receiver.udp.address)}")
+        print(f"UDP   {Endpoint(*receiver.udp.address)}{', key' if config.udp_key else ''}")
     if receiver.web is not None:
         print(f"page  {'https' if config.tls else 'http'}://{receiver.web.endpoint}/ (metrics: /metrics)")
     print("Ctrl-C ends it", flush=True)

@@ -33,7 +33,10 @@ report of the rows that are finished.
 def add_reproduce(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae reproduce`."""
     parser.epilog = EXAMPLE
-    parser.add_argument("experiment", choices=(*EXPERIMENTS, "all"), help="a table or figure of the paper, or all")
+    parser.add_argument(
+        "experiments", nargs="+", choices=(*EXPERIMENTS, "all"), metavar="EXPERIMENT",
+        help=f"tables and figures of the paper: {', '.join(EXPERIMENTS)}, or all",
+    )  # fmt: skip
     parser.add_argument(
         "--scale", choices=list(SCALES), default="small", help="size of the networks and length of the training"
     )
@@ -95,14 +98,14 @@ def experiments_of(options: argparse.Namespace, world: World) -> tuple[str, ...]
         ConfigError: Table II is asked for, and the data is not ADE20K.
     """
     ade20k = world.is_ade20k
-    if options.experiment == "all":
+    if "all" in options.experiments:
         return tuple(name for name in EXPERIMENTS if name != ("table1" if ade20k else "table2"))
-    if options.experiment == "table2" and not ade20k:
+    if "table2" in options.experiments and not ade20k:
         raise ConfigError(
             f"Table II is on ADE20K, got {world.train_images.name!r}: give --data ade20k:PATH, or make table1, which "
             "is the same comparison on any other data"
         )
-    return (options.experiment,)
+    return tuple(name for name in EXPERIMENTS if name in options.experiments)
 
 
 def run_reproduce(options: argparse.Namespace) -> int:
@@ -111,7 +114,7 @@ def run_reproduce(options: argparse.Namespace) -> int:
         raise ConfigError(f"--pictures must be at least 1, got {options.pictures}")
     world = World(job_of(options), trained_with(options.out))
     experiments = experiments_of(options, world)
-    rows = rows_of(experiments, options.rows)
+    rows = world.share_trainings(rows_of(experiments, options.rows))
     if options.dry_run:
         print_outline(world, rows, experiments)
         return 0
@@ -123,13 +126,11 @@ def run_reproduce(options: argparse.Namespace) -> int:
         if not options.quiet:
             print(line, flush=True)
 
-    if options.experiment == "all" and not world.is_ade20k:
+    if "all" in options.experiments and not world.is_ade20k:
         say("table2 is left out: it is the comparison of table1 on ADE20K; give --data ade20k:PATH to make it")
     runner = Runner(world, rows, options.out, say=say, show_bars=on_terminal)
-    summary = Summary()
-    try:
-        summary = runner.run(max_minutes=options.max_minutes)
-    finally:  # after Ctrl-C too: the report shows the rows that are done
+
+    def report() -> None:
         path = write_report(
             runner,
             experiments,
@@ -138,6 +139,23 @@ def run_reproduce(options: argparse.Namespace) -> int:
             picture_count=options.pictures,
         )
         say(f"written: {path}")
+
+    complete: set[str] = set()
+    rows_in = {name: [row.row_id for row in rows if name in row.experiments] for name in experiments}
+
+    def on_row(so_far: Summary) -> None:
+        """Write the report when a further table or figure is complete; the end of the run writes the last one."""
+        over = {*so_far.done, *so_far.failed}
+        ready = {name for name, ids in rows_in.items() if ids and over.issuperset(ids)}
+        if ready > complete and len(over) < len(rows):
+            report()
+        complete.update(ready)
+
+    summary = Summary()
+    try:
+        summary = runner.run(max_minutes=options.max_minutes, on_row=on_row)
+    finally:  # after Ctrl-C too: the report shows the rows that are done
+        report()
     return report_status(summary)
 
 

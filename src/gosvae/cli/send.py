@@ -21,6 +21,7 @@ from gosvae.bitstream import MAX_SLICES
 from gosvae.cli.options import add_device, add_precision, device_of, parse_size, precision_of, standard_input
 from gosvae.cli.send_report import print_summary, tell
 from gosvae.codecs.base import ImageCodec
+from gosvae.codecs.layered import LayeredCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, option_names, sequences_of
 from gosvae.codecs.sequence.codec import SequenceCodec
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
@@ -30,7 +31,7 @@ from gosvae.images import write_image
 from gosvae.packets.packet import DEFAULT_MTU_BYTES
 from gosvae.protocol.class_maps import ClassMapCoding
 from gosvae.protocol.frames import Answer
-from gosvae.protocol.security import TOKEN_VARIABLE, ClientTls, Endpoint, read_token
+from gosvae.protocol.security import TOKEN_VARIABLE, ClientTls, Endpoint, read_key, read_token
 from gosvae.sender.client import LinkClient
 from gosvae.sender.grpc_target import GrpcTarget
 from gosvae.sender.reconnect import Reconnection
@@ -117,6 +118,9 @@ def add_send(parser: argparse.ArgumentParser) -> None:
         "--fec", type=float, default=0.0, metavar="SHARE", help="number of repair packets for each packet, such as 0.25"
     )
     udp.add_argument("--mtu", type=int, default=DEFAULT_MTU_BYTES, metavar="BYTES", help="size of the largest packet")
+    udp.add_argument(
+        "--key-file", type=Path, metavar="FILE", help="file with the receiver's key: packets are encrypted"
+    )
     security = parser.add_argument_group("security of gRPC")
     security.add_argument("--tls", action="store_true", help="encrypt; --ca and --cert imply it")
     security.add_argument(
@@ -261,6 +265,8 @@ def run_send(options: argparse.Namespace) -> int:
     codec, fps = _codec(options), _fps(options)
     if options.udp is not None and (options.originals or options.out):
         raise ConfigError("--originals and --out are for --grpc: over UDP nothing comes back")
+    if options.grpc is not None and options.key_file:
+        raise ConfigError("--key-file is for --udp: over gRPC --tls and --token-file do its work")
     if options.grpc is not None and options.fec:
         raise ConfigError("--fec is for --udp: over gRPC nothing is lost")
     damaged = _Damaged()
@@ -328,6 +334,7 @@ async def _target(
                 mtu_bytes=options.mtu,
                 slices_per_packet=1 if options.slices > 1 else MAX_SLICES,
                 kbps=pace_kbps,
+                key=None if options.key_file is None else read_key(options.key_file),
             )
         except OSError as error:
             raise LinkError(f"cannot send to {endpoint}: {error.strerror or error}") from None
@@ -341,7 +348,7 @@ async def _target(
         Endpoint.parse(options.grpc),
         name=options.name,
         coding=coding,
-        fingerprint=codec.fingerprint if isinstance(codec, TrainedCodec) else b"",
+        fingerprint=codec.fingerprint if isinstance(codec, TrainedCodec | LayeredCodec) else b"",
         patient=not _is_live(options),
         tls=ClientTls(authority=options.ca, certificate=options.cert, key=options.key) if secret else None,
         token=read_token(options.token_file),
@@ -361,6 +368,7 @@ async def _target(
         originals=options.originals,
         on_answer=None if options.out is None else _Saver(options.out),
         reconnection=reconnection if options.give_up_after > 0 else None,
+        patient=not _is_live(options),
     )
     stack.push_async_callback(target.close)
     return target

@@ -24,9 +24,10 @@ from gosvae.cli.sequences import (
 )
 from gosvae.cli.targets import Existing, Job, Naming, Plan, files_below, plan
 from gosvae.codecs.base import ImageCodec
-from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
+from gosvae.codecs.layered import LayeredCodec, layers_of
+from gosvae.codecs.registry import LAYERED, codec_of_stream, load_codec
 from gosvae.codecs.shortcuts import compress
-from gosvae.codecs.slices import DEFAULT_OPTIONS, ENTROPY_MODELS, StreamOptions
+from gosvae.codecs.slices import DEFAULT_OPTIONS, ENTROPY_MODELS, Purpose, StreamOptions
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.datasets.registry import contents
 from gosvae.errors import BitstreamError, RateError
@@ -51,9 +52,11 @@ def add_compress(parser: argparse.ArgumentParser) -> None:
         help="output file; folder for several images (FOLDER/ makes it); - for standard output; a link is written "
         "through; default: NAME.gos beside the image",
     )  # fmt: skip
+    parser.add_argument("--codec", default=LAYERED, help="name from gosvae list, NAME:LEVEL, or checkpoint folder")
     parser.add_argument(
-        "--codec", default=DEFAULT_CODEC, help="name from gosvae list, NAME:LEVEL, or checkpoint folder"
-    )
+        "--for", dest="purpose", choices=get_args(Purpose), default=DEFAULT_OPTIONS.purpose,
+        help="whom the picture is for; auto: machine for pictures like those of the training, people for others",
+    )  # fmt: skip
     parser.add_argument(
         "--kib", type=parse_kib, metavar="KIB",
         help="largest size of a stream: take the best quality within it; for variable-rate and classical codecs",
@@ -120,7 +123,7 @@ def _purpose(codec: ImageCodec) -> str | None:
     return shown and f"{codec.name} is made for {shown}; other pictures may come out badly"
 
 
-def _plan(options: argparse.Namespace, naming: Naming) -> Plan:
+def plan_of(options: argparse.Namespace, naming: Naming) -> Plan:
     """Return what a command reads and writes."""
     existing: Existing = "replace" if options.force else "skip" if options.skip_existing else "refuse"
     return plan(options.sources, options.out, naming, existing)
@@ -160,7 +163,12 @@ class _Compressing(Work):
             "codec": self.codec.name,
         }
         rate = f"{kib(len(data)):.2f} KiB, {rate_bpp(len(data), height, width):.3f} bpp"
-        line = f"{width}x{height}, {rate} ({self.codec.name})"
+        told = ""
+        if isinstance(self.codec, LayeredCodec):
+            layers = layers_of(data)
+            told = f": {layers}"
+            facts |= {"task_bytes": layers.task_bytes, "detail_bytes": layers.detail_bytes}
+        line = f"{width}x{height}, {rate} ({self.codec.name}){told}"
         return Result(job, read_bytes, len(data), facts, line)
 
 
@@ -169,7 +177,12 @@ def run_compress(options: argparse.Namespace) -> int:
     if is_sequence_job(options):
         return run_compress_sequence(options)
     stream_options = StreamOptions(
-        options.entropy, options.slices, options.slice_layout, options.container, options.effort
+        options.entropy,
+        options.slices,
+        options.slice_layout,
+        options.container,
+        options.effort,
+        options.purpose,
     )
     work = _Compressing(options.codec, stream_options, options.kib)
     work.prepare()
@@ -181,7 +194,7 @@ def run_compress(options: argparse.Namespace) -> int:
         find=_images,
         folder_needs_out=suffix in IMAGE_SUFFIXES,
     )
-    todo = _plan(options, naming)
+    todo = plan_of(options, naming)
     purpose = _purpose(work.codec)
     return run_all(work, todo, options, note=purpose)
 
@@ -249,4 +262,4 @@ def run_decompress(options: argparse.Namespace) -> int:
         beside=lambda source: source.with_name(source.name + ".png"),  # never the name of the original
         find=lambda folder: files_below(folder, ending),
     )
-    return run_all(_Decompressing(options.codec), _plan(options, naming), options)
+    return run_all(_Decompressing(options.codec), plan_of(options, naming), options)

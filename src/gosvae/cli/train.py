@@ -43,7 +43,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae train`."""
     parser.epilog = TRAIN_EXAMPLE
     parser.add_argument("recipe", help="name of a recipe (see gosvae list) or a YAML file")
-    _add_run_options(parser)
+    add_run_options(parser)
     parser.add_argument(
         "--expert",
         action="append",
@@ -60,7 +60,7 @@ def add_train_expert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recipe", nargs="?", default="expert-compact", help="expert-compact, expert-unet, expert-dense or a YAML file"
     )
-    _add_run_options(parser)
+    add_run_options(parser)
     parser.set_defaults(run=run_train_expert)
 
 
@@ -69,7 +69,7 @@ def add_adapt_expert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("codec", help="a VQ or variable-rate codec: a name or a checkpoint folder")
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help="expert that gosvae train-expert made")
     parser.add_argument("--steps", type=int, default=2000, metavar="N", help="number of optimiser steps")
-    _add_run_options(parser)
+    add_run_options(parser)
     parser.set_defaults(run=run_adapt_expert)
 
 
@@ -86,7 +86,8 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_export)
 
 
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--data`, `--out`, `--set` and the options of a run."""
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run; default: runs/NAME")
     parser.add_argument(
@@ -101,7 +102,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
 
 
-def _run_config(options: argparse.Namespace) -> RunConfig:
+def run_config(options: argparse.Namespace) -> RunConfig:
+    """Return the settings of the run that the options ask for."""
     tree = {
         name: getattr(options, name) for name in ("seed", "accelerator", "devices", "precision", "workers", "cache_mib")
     }
@@ -109,7 +111,8 @@ def _run_config(options: argparse.Namespace) -> RunConfig:
     return parse(RunConfig, tree, source="options")
 
 
-def _data(options: argparse.Namespace, *, centre_crop: bool) -> Dataset:
+def training_data(options: argparse.Namespace, *, centre_crop: bool) -> Dataset:
+    """Return the images of `--data`, whole or as they are used."""
     return load_prepared(
         options.data,
         default_split="train",
@@ -119,7 +122,8 @@ def _data(options: argparse.Namespace, *, centre_crop: bool) -> Dataset:
     )
 
 
-def _report(outcome: Outcome, folder: Path) -> int:
+def report(outcome: Outcome, folder: Path) -> int:
+    """Print how a training ended; return the exit status."""
     if os.environ.get("LOCAL_RANK", "0") != "0":  # only the first of several devices prints
         return 0
     if outcome.complete:
@@ -144,12 +148,12 @@ def run_train(options: argparse.Namespace) -> int:
         lpips=options.lpips,
         weights=options.weights,
         init=None if options.init is None else checkpoint_folder(options.init),
-        run=_run_config(options),
+        run=run_config(options),
         max_minutes=options.max_minutes,
         progress=not options.quiet,
         tell=None if options.quiet or os.environ.get("LOCAL_RANK", "0") != "0" else partial(print, flush=True),
     )
-    return _report(outcome, folder)
+    return report(outcome, folder)
 
 
 def run_train_expert(options: argparse.Namespace) -> int:
@@ -158,17 +162,17 @@ def run_train_expert(options: argparse.Namespace) -> int:
     if not isinstance(recipe, ExpertRecipe):
         raise ConfigError(f"recipe {options.recipe!r} makes a codec: use gosvae train")
     folder = options.out or Path("runs") / recipe.name
-    used = _data(options, centre_crop=True)[0].image_uint8_HW3
+    used = training_data(options, centre_crop=True)[0].image_uint8_HW3
     outcome = train_expert(
         recipe,
-        _data(options, centre_crop=False),
+        training_data(options, centre_crop=False),
         (used.shape[0], used.shape[1]),
-        _run_config(options),
+        run_config(options),
         folder,
         max_minutes=options.max_minutes,
         progress=not options.quiet,
     )
-    return _report(outcome, folder)
+    return report(outcome, folder)
 
 
 def run_adapt_expert(options: argparse.Namespace) -> int:
@@ -180,14 +184,14 @@ def run_adapt_expert(options: argparse.Namespace) -> int:
     outcome = adapt_expert(
         codec,
         load_expert(options.expert),
-        _data(options, centre_crop=False),
+        training_data(options, centre_crop=False),
         stage,
-        _run_config(options),
+        run_config(options),
         folder,
         max_minutes=options.max_minutes,
         progress=not options.quiet,
     )
-    return _report(outcome, folder)
+    return report(outcome, folder)
 
 
 def run_export(options: argparse.Namespace) -> int:

@@ -41,6 +41,14 @@ class ImageCodec(ABC):
         """Return the number of bytes of a stream without its header: the coded picture itself."""
         return len(data)
 
+    def codestream_bytes(self, data: bytes) -> int:
+        """Return the number of bytes of a stream without the boxes of a container.
+
+        Boxes name the format and repeat what the coded picture says itself; a receiver that knows the format can do
+        without them.
+        """
+        return len(data)
+
     @property
     def parameter_count(self) -> int:
         """Number of parameters of the networks behind the codec; 0 for a classical codec."""

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from gosvae.codecs.cards import CARDS, Card
+from gosvae.codecs.changes import changed_weights
 from gosvae.config import identity, parse, to_tree
 from gosvae.entropy.base import MARK_BYTES, weights_digest
 from gosvae.errors import CheckpointError
@@ -45,6 +46,8 @@ class CodecCheckpoint:
         provenance: revision, versions, data, steps and minutes; free form.
         context: integers of the context model by name, see `ContextModel`; empty where there is none. They are not
             part of the fingerprint: streams that were made without them stay readable.
+        changes: changes of the decoder by an adapter, see `changed_weights`; empty where there is none. They are not
+            part of the fingerprint: streams are those of the codec without them.
     """
 
     card: Card
@@ -52,6 +55,7 @@ class CodecCheckpoint:
     counts: Tensor
     provenance: dict[str, Any]
     context: dict[str, Tensor] = field(default_factory=dict)
+    changes: dict[str, Tensor] = field(default_factory=dict)
 
     def fingerprint(self) -> bytes:
         """Return the SHA-256 over the identity of the model's configuration, its weights and its table: 32 bytes."""
@@ -72,13 +76,14 @@ class CodecCheckpoint:
 
 
 def load_weights(network: nn.Module, checkpoint: CodecCheckpoint) -> None:
-    """Put a checkpoint's weights into its network, in float32.
+    """Put a checkpoint's weights, with the changes of an adapter, into its network, in float32.
 
     Raises:
         CheckpointError: they do not fit.
     """
+    weights = {**checkpoint.weights, **changed_weights(checkpoint.weights, checkpoint.changes)}
     try:
-        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in checkpoint.weights.items()})
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
         raise CheckpointError(
@@ -170,6 +175,8 @@ def load_codec_checkpoint(folder: Path) -> CodecCheckpoint:
         raise CheckpointError(
             f"{folder} holds an expert, a codec was expected: pass it as the expert", argument="expert"
         )
+    if isinstance(tree, dict) and tree.get("kind") == "adapter":
+        raise CheckpointError(f"{folder} holds an adapter of {tree.get('base')!r}: name the codec itself here")
     if (
         isinstance(tree, dict)
         and isinstance(tree.get("schema_version"), int)

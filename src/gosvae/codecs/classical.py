@@ -1,132 +1,23 @@
-"""JPEG and AVIF (also of the shrunk image), WebP and JPEG XL behind the codec contract, with strong settings.
+"""Classical image codecs behind the codec contract, with strong settings; JPEG and AVIF also of the shrunk image.
 
-The settings are the same for every image: no metadata, chroma 4:2:0 for JPEG, WebP and AVIF (JPEG XL has its own XYB),
-and one thread, so that the bytes do not depend on the machine. These formats have no checksum: a truncated, foreign or
-unreadable file is refused, but a flipped bit may give a wrong picture.
+The settings are the same for every image: no metadata, chroma 4:2:0 (JPEG XL has its own XYB), and one thread, so that
+the bytes do not depend on the machine. These formats have no checksum: a truncated, foreign or unreadable file is
+refused, but a flipped bit may give a wrong picture.
 """
 
 from __future__ import annotations
 
 import io
-from abc import abstractmethod
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from gosvae.bitstream import as_bytes
-from gosvae.codecs.base import RateControlledCodec
-from gosvae.codecs.rate_search import bisect_setting, check_smallest
-from gosvae.errors import BitstreamError, ConfigError, ImageError, unknown_name
+from gosvae.codecs.classical_base import ClassicalCodec
+from gosvae.codecs.classical_intra import HevcIntra, VvcIntra
+from gosvae.errors import ConfigError, unknown_name
 from gosvae.extras import needs
-from gosvae.tensors import ImageArray, check_image
-
-
-class ClassicalCodec(RateControlledCodec):
-    """Use this when you need a rival to compare with, or a codec without a model.
-
-    Compared with trained codecs, classical codecs keep every scene, and take more bytes at low rates for the same task
-    quality. AVIF is the best of them there. Their rate is an integer quality; a higher one is better and takes more
-    bytes.
-
-    Args:
-        quality: between `min_quality` and `max_quality`; None takes `default_quality`.
-
-    Raises:
-        ConfigError: a quality outside this range.
-    """
-
-    format_name: str
-    """Key of the format in `CLASSICAL_CODECS`."""
-    title: str
-    """Name of the format in messages."""
-    min_quality: int = 1
-    max_quality: int = 100
-    default_quality: int
-    max_side: int
-    """Largest height or width of the format or its decoder, in pixels."""
-
-    def __init__(self, quality: int | None = None) -> None:
-        self.quality = self.default_quality if quality is None else quality
-        if not self.min_quality <= self.quality <= self.max_quality:
-            known = f"{self.min_quality}..{self.max_quality}"
-            raise ConfigError(f"{self.title} quality {self.quality}: expected a whole number in {known}")
-
-    @abstractmethod
-    def _encode(self, image_uint8_HW3: ImageArray, quality: int) -> bytes:
-        """Return the file of a checked image at a quality."""
-
-    @abstractmethod
-    def _decode(self, data: bytes) -> ImageArray:
-        """Return the image of a file that begins as the format does; any exception means a bad file."""
-
-    @abstractmethod
-    def _begins_right(self, data: bytes) -> bool:
-        """Return whether the first bytes are those of the format."""
-
-    @property
-    def name(self) -> str:
-        """Name of the format in lower case, as in `CLASSICAL_CODECS`."""
-        return self.format_name
-
-    def compress(self, image_uint8_HW3: ImageArray) -> bytes:
-        """Return the complete file at `self.quality`.
-
-        Raises:
-            ShapeError: the array is not a uint8 RGB image.
-            ImageError: the format does not hold an image of this size.
-        """
-        return self._encode(self._checked(image_uint8_HW3), self.quality)
-
-    def compress_to_budget(self, image_uint8_HW3: ImageArray, budget_bytes: int) -> bytes:
-        """Return the file of the best quality that takes at most `budget_bytes`, found by bisection.
-
-        On three CamVid images at 256x512 the size grew with every step of quality for JPEG, WebP and AVIF; JPEG XL
-        shrank, by at most 0.3 %, at 3 of 282 steps. There bisection may miss the very highest quality that fits; the
-        file always meets the budget.
-
-        Raises:
-            RateError: even the lowest quality takes more; the message says how much.
-            ShapeError, ImageError: see `compress`.
-        """
-        image = self._checked(image_uint8_HW3)
-        best = check_smallest(self.title, image.shape, self._encode(image, self.min_quality), budget_bytes)
-        return bisect_setting(
-            lambda quality: self._encode(image, quality), budget_bytes,
-            fits=self.min_quality, exceeds=self.max_quality + 1, stream=best,
-        )[1]  # fmt: skip
-
-    def compress_smallest(self, image_uint8_HW3: ImageArray) -> bytes:
-        """Return the file at the lowest quality; errors as in `compress`."""
-        return self._encode(self._checked(image_uint8_HW3), self.min_quality)
-
-    def decompress(self, data: bytes) -> ImageArray:
-        """Return the image, uint8 (H, W, 3).
-
-        Raises:
-            BitstreamError: empty, truncated, unreadable, or another format (found by its first bytes).
-        """
-        data = as_bytes(data)
-        if not self._begins_right(data):
-            what = f"it begins with {data[:8].hex(' ')}" if data else "it is empty"
-            raise BitstreamError(f"not a {self.title} file: {what}")
-        try:
-            return check_image(self._decode(data))
-        except Exception as error:  # decoders raise nearly any type on damaged bytes
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            if isinstance(error, UnidentifiedImageError):
-                reason = "its header cannot be read"  # Pillow names a buffer in memory
-            raise BitstreamError(f"{self.title} file of {len(data)} bytes is truncated or damaged: {reason}") from error
-
-    def _checked(self, image_uint8_HW3: ImageArray) -> ImageArray:
-        image = check_image(image_uint8_HW3)
-        height, width = image.shape[:2]
-        if max(height, width) > self.max_side:
-            raise ImageError(
-                f"{self.title} holds at most {self.max_side} pixels a side, got {height}x{width}: shrink it"
-            )
-        return np.ascontiguousarray(image)
-
+from gosvae.tensors import ImageArray
 
 _JPEG_BEGINS = b"\xff\xd8\xff"
 
@@ -243,15 +134,25 @@ class WebP(ClassicalCodec):
     def _begins_right(self, data: bytes) -> bool:
         return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
 
+    def codestream_bytes(self, data: bytes) -> int:
+        """Return the number of bytes of the VP8 codestream: the contents of the first chunk, which is the only one."""
+        return min(int.from_bytes(data[16:20], "little"), len(data))
+
 
 class Avif(ClassicalCodec):
     """AVIF of libavif at speed 6 (0 is the slowest speed, 10 the fastest)."""
 
     format_name, title = "avif", "AVIF"
     default_quality, max_side = 60, 32768
+    speed: int = 6
+    tune: str | None = None
+    """Measure that libaom is tuned for; None takes the default of libavif."""
 
     def _encode(self, image_uint8_HW3: ImageArray, quality: int) -> bytes:
-        return _pillow_encode(image_uint8_HW3, "AVIF", quality=quality, speed=6, subsampling="4:2:0", max_threads=1)
+        tune = {} if self.tune is None else {"advanced": {"tune": self.tune}}
+        return _pillow_encode(
+            image_uint8_HW3, "AVIF", quality=quality, speed=self.speed, subsampling="4:2:0", max_threads=1, **tune
+        )
 
     def _decode(self, data: bytes) -> ImageArray:
         return _pillow_decode(data, "AVIF")
@@ -260,9 +161,9 @@ class Avif(ClassicalCodec):
         return data[4:12] == b"ftypavif"
 
     def payload_bytes(self, data: bytes) -> int:
-        """The AV1 codestream alone: the contents of the box `mdat`, without the boxes around it.
+        """Return the number of bytes of the AV1 codestream alone: the contents of the box `mdat`.
 
-        They take about 265 bytes, which is much where a file has 1,000.
+        The boxes around it take about 265 bytes, which is much where a file has 1,000.
         """
         start = 0
         while start + 8 <= len(data):
@@ -271,6 +172,10 @@ class Avif(ClassicalCodec):
                 return length - 8
             start += max(length, 8)
         return len(data)
+
+    def codestream_bytes(self, data: bytes) -> int:
+        """Return the number of bytes of the AV1 codestream, as `payload_bytes`."""
+        return self.payload_bytes(data)
 
 
 class _ShrunkAvif(Avif):
@@ -292,8 +197,12 @@ class _ShrunkAvif(Avif):
         return _first_byte_is_right(data, self.factor) and super()._begins_right(data[1:])
 
     def payload_bytes(self, data: bytes) -> int:
-        """The AV1 codestream alone."""
+        """Return the number of bytes of the AV1 codestream alone."""
         return super().payload_bytes(data[1:])
+
+    def codestream_bytes(self, data: bytes) -> int:
+        """Return the number of bytes of the AV1 codestream, and one for the byte before the file."""
+        return 1 + self.payload_bytes(data)
 
 
 class AvifHalf(_ShrunkAvif):
@@ -306,6 +215,31 @@ class AvifThird(_ShrunkAvif):
     """AVIF at a third of the height and width."""
 
     format_name, title, factor = "avif-third", "AVIF at a third of the size", 3
+
+
+class AvifSlow(Avif):
+    """AVIF of libavif at speed 1, tuned for SSIM: more PSNR at the same bytes than `Avif`, in ten times the time.
+
+    Its smallest file takes less than half of the bytes: libavif from version 1.4 on tunes for pictures that people look
+    at, which keeps the quantizers of its lowest quality fine.
+    """
+
+    format_name, title, speed, tune = "avif-slow", "slow AVIF", 1, "ssim"
+    min_quality = 0
+
+
+class AvifHalfSlow(AvifHalf):
+    """AVIF at half the height and width, at speed 1 and tuned for SSIM."""
+
+    format_name, title, speed, tune = "avif-half-slow", "slow AVIF at half size", 1, "ssim"
+    min_quality = 0
+
+
+class AvifThirdSlow(AvifThird):
+    """AVIF at a third of the height and width, at speed 1 and tuned for SSIM."""
+
+    format_name, title, speed, tune = "avif-third-slow", "slow AVIF at a third of the size", 1, "ssim"
+    min_quality = 0
 
 
 def _imagecodecs() -> Any:
@@ -348,7 +282,12 @@ class JpegXl(ClassicalCodec):
 
 
 CLASSICAL_CODECS: dict[str, type[ClassicalCodec]] = {
-    codec.format_name: codec for codec in (Jpeg, JpegHalf, JpegQuarter, WebP, Avif, AvifHalf, AvifThird, JpegXl)
+    codec.format_name: codec
+    for codec in (
+        *(Jpeg, JpegHalf, JpegQuarter, WebP),
+        *(Avif, AvifHalf, AvifThird, AvifSlow, AvifHalfSlow, AvifThirdSlow),
+        *(JpegXl, HevcIntra, VvcIntra),
+    )
 }
 """Classical codecs by name."""
 

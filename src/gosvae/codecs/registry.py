@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 
 import torch
 
 from gosvae import bitstream
+from gosvae.codecs.adapter import AdapterCard, adapter_card, with_adapter
 from gosvae.codecs.base import ImageCodec
+from gosvae.codecs.cards import VariableRateCard
 from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, read_json
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
+from gosvae.codecs.fusion import Fusion, Selection, load_fusion
 from gosvae.codecs.kinds import KINDS, check_options, chosen_options
 from gosvae.codecs.label_map import LabelMapCodec
+from gosvae.codecs.layered import LayeredCodec, LayeredOptions
+from gosvae.codecs.scene import load_scene
 from gosvae.codecs.sequence.codec import SequenceCodec
 from gosvae.codecs.sequence.encoder import SequenceOptions
 from gosvae.codecs.sequence.format import SessionHeader
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions, xor_mark
 from gosvae.codecs.temporal_model import has_temporal_model, load_temporal_model
-from gosvae.codecs.trained import TrainedCodec
-from gosvae.codecs.variable import VariableRateCodec
+from gosvae.codecs.trained import TrainedCodec, card_of
+from gosvae.codecs.variable import VariableRateCodec, VariableRateOptions
 from gosvae.codecs.vq import VqCodec, VqOptions
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import ConfigError, ForeignStreamError, unknown_name
 from gosvae.experts.registry import load_expert
 from gosvae.plugins import find_plugin, made_by
@@ -33,6 +40,10 @@ DEFAULT_CODEC = "gosvae-variable-camvid"
 PAPER_CODEC = "gosvae-camvid"
 """Name of the paper's GOS-VAE."""
 
+LAYERED = "layered"
+"""Name of the codec of two layers; `layered:NAME` has another task layer than the default model."""
+FUSION_FOLDER = "fusion"
+"""Name of the folder, in that of a variable-rate codec, with the fusion network of its codec of two layers."""
 LABEL_MAP = "label-map"
 """Name of the codec that sends the expert's class map; `label-map:EXPERT` has another expert than the embedded one."""
 
@@ -82,7 +93,7 @@ def checkpoint_folder(name_or_folder: str | Path) -> Path:
     elif not folder.is_dir():
         if len(folder.parts) > 1 or folder.suffix:
             raise ConfigError(f"no such checkpoint folder: {name_or_folder}; gosvae list codecs shows the names")
-        known = [*embedded_codecs(), *CLASSICAL_CODECS, LABEL_MAP]
+        known = [*embedded_codecs(), *CLASSICAL_CODECS, LAYERED, LABEL_MAP]
         raise ConfigError(f"{unknown_name('codec', str(name_or_folder), known)}, and it is not a checkpoint folder")
     return folder
 
@@ -92,6 +103,8 @@ def split_rate(spec: str) -> tuple[str, str]:
 
     A folder that exists is never cut, so that its path may hold colons.
     """
+    if spec.partition(":")[0] == LAYERED:
+        return LAYERED, split_layered(spec)[1]
     name, _, rate = spec.rpartition(":")
     if not name or not rate or spec in embedded_codecs() or expanded(spec).is_dir():
         return spec, ""
@@ -102,9 +115,13 @@ def split_rate(spec: str) -> tuple[str, str]:
 def option_names(spec: str) -> tuple[str, ...]:
     """Return the names of the options that a codec takes, given its name with or without a rate."""
     name, _ = split_rate(spec)
+    if name == LAYERED:
+        return tuple(field.name for field in fields(LayeredOptions))
     folder = models_folder() / name if name in embedded_codecs() else expanded(name)
     if not name or not (folder / "config.json").is_file():
         return ()
+    adapter = adapter_card(folder)
+    folder = folder if adapter is None else _base_folder(folder, adapter)
     kind = KINDS.get(read_json(folder / "config.json").get("kind", "codec"))
     return () if kind is None else kind.option_names
 
@@ -116,15 +133,70 @@ def load_trained_codec(
     device: str | torch.device = "cpu",
     precision: Precision = "32",
 ) -> TrainedCodec:
-    """Load a model of the package by name, or any checkpoint by its folder, whatever its kind.
+    """Load a model of the package by name, or any checkpoint or adapter by its folder, whatever its kind.
 
     Raises:
         ConfigError: neither a known name nor a folder.
         CheckpointError: the folder is not a finished, intact codec.
     """
     name, rate = split_rate(str(name_or_folder))
-    checkpoint = load_codec_checkpoint(checkpoint_folder(name))
+    folder = checkpoint_folder(name)
+    adapter = adapter_card(folder)
+    if adapter is None:
+        checkpoint = load_codec_checkpoint(folder)
+    else:
+        checkpoint = with_adapter(load_codec_checkpoint(_base_folder(folder, adapter)), folder, adapter)
     return build_codec(checkpoint, rate=rate, options=options, device=device, precision=precision)
+
+
+def _base_folder(folder: Path, adapter: AdapterCard) -> Path:
+    """Return the folder of the codec that an adapter changes, which may be named relative to the adapter."""
+    beside = folder / adapter.base
+    return beside if beside.is_dir() else checkpoint_folder(adapter.base)
+
+
+def split_layered(spec: str) -> tuple[str, str]:
+    """Return the codec of the task layer and the rate of `layered[:NAME][:RATE]`."""
+    rest = spec.partition(":")[2]
+    if rest.isdecimal() or split_budget(f":{rest}")[1] is not None:
+        return DEFAULT_CODEC, rest
+    return split_rate(rest) if rest else (DEFAULT_CODEC, "")
+
+
+def load_layered_codec(
+    spec: str = LAYERED,
+    *,
+    options: StreamOptions = DEFAULT_OPTIONS,
+    device: str | torch.device = "cpu",
+    precision: Precision = "32",
+) -> LayeredCodec:
+    """Load a codec of two layers, given as in `load_codec`.
+
+    Raises:
+        ConfigError: neither a known name nor a folder, or the codec cannot meet the options.
+        CheckpointError: the folder is not a finished, intact variable-rate codec.
+    """
+    name, rate = split_layered(spec)
+    folder = checkpoint_folder(name)
+    chosen = chosen_options(options, precision)
+    check_options(spec, chosen, option_names(LAYERED))
+    chosen |= _level_or_budget(LAYERED, rate)
+    return _layered(load_codec_checkpoint(folder), folder, LayeredOptions(**chosen), device)
+
+
+def _layered(
+    checkpoint: CodecCheckpoint, folder: Path, options: LayeredOptions, device: str | torch.device
+) -> LayeredCodec:
+    """Return the codec of two layers of a task layer with what its folder holds for them."""
+    card_of(checkpoint, VariableRateCard, "a variable-rate codec for the task layer")
+    of_task = {field.name: getattr(options, field.name) for field in fields(VariableRateOptions)}
+    task = VariableRateCodec(
+        checkpoint, options=VariableRateOptions(**{**of_task, "level": None, "budget_bytes": None}), device=device
+    )
+    fusion: Fusion = Selection()
+    if (folder / FUSION_FOLDER).is_dir():
+        fusion = load_fusion(folder / FUSION_FOLDER, device=task.device)
+    return LayeredCodec(task, options=options, fusion=fusion, scene=load_scene(folder))
 
 
 def load_vq_codec(
@@ -145,8 +217,10 @@ def load_codec(
 
     The quality of a classical codec follows a colon: `jpeg:30`. The rate of a variable-rate codec follows a colon too,
     as a level of 0..255 or as the KiB that an image may take: `gosvae-variable-camvid:96`,
-    `gosvae-variable-camvid:1.5KiB`. So does the expert of the label-map codec: `label-map:hf:ORGANISATION/MODEL`;
-    `label-map` alone has the embedded expert. A `precision` is for variable-rate codecs, see `VariableRateCodec`.
+    `gosvae-variable-camvid:1.5KiB`. `layered` is the codec of two layers; its task layer is the default model, or
+    another one in `layered:NAME`, and its rate follows in the same way: `layered:4KiB`. So does the expert of the
+    label-map codec: `label-map:hf:ORGANISATION/MODEL`; `label-map` alone has the embedded expert. A `precision` is for
+    variable-rate codecs, see `VariableRateCodec`.
 
     Raises:
         ConfigError: the name is unknown, the quality is impossible, the device is not there, or the codec cannot meet
@@ -155,6 +229,8 @@ def load_codec(
         ExpertError: a label map's expert cannot be loaded.
     """
     name, separator, quality = str(spec).partition(":")
+    if name == LAYERED:
+        return load_layered_codec(str(spec), options=options, device=device, precision=precision)
     if name == LABEL_MAP or name in CLASSICAL_CODECS:
         check_options(name, chosen_options(options, precision), ())
     if name == LABEL_MAP:
@@ -200,18 +276,22 @@ def _made(checkpoint: CodecCheckpoint, header: bitstream.Header) -> bool:
     return bitstream.made_by(header, xor_mark(checkpoint.fingerprint(), mark))
 
 
-def codec_of_stream(data: bytes) -> TrainedCodec:
-    """Return the model of the package that made a stream, found by its fingerprint.
+def codec_of_stream(data: bytes) -> TrainedCodec | LayeredCodec:
+    """Return the model of the package that made a stream, found by its fingerprint; one of two layers if it has both.
 
     Raises:
         BitstreamError: the bytes are not an intact stream.
         ForeignStreamError: no model of the package made it.
     """
-    header = bitstream.unpack_slices(data).header
+    stream = bitstream.unpack_slices(data)
+    header = stream.header
     for name in embedded_codecs():
         checkpoint = load_codec_checkpoint(models_folder() / name)
-        if _made(checkpoint, header):
-            return build_codec(checkpoint)
+        if not _made(checkpoint, header):
+            continue
+        if stream.detail_count or header.entropy_model_id == EntropyModelId.AV1_STILL:
+            return _layered(checkpoint, models_folder() / name, LayeredOptions(), "cpu")
+        return build_codec(checkpoint)
     raise ForeignStreamError(
         f"no model of this package has the stream's fingerprint {header.fingerprint.hex()}: "
         "name the checkpoint that made it",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from gosvae.bitstream import as_bytes
 from gosvae.codecs.announced import DEFAULT_MAX_PIXELS, check_pixels
 from gosvae.codecs.base import ImageCodec, RateControlledCodec
-from gosvae.codecs.registry import DEFAULT_CODEC, codec_of_stream, load_codec
-from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
+from gosvae.codecs.registry import LAYERED, codec_of_stream, load_codec
+from gosvae.codecs.slices import DEFAULT_OPTIONS, Purpose, StreamOptions
 from gosvae.errors import ConfigError
 from gosvae.images import AnyImage, as_image
 from gosvae.tensors import ImageArray
@@ -17,10 +18,11 @@ from gosvae.units import bytes_from_kib
 
 def compress(
     image_uint8_HW3: ImageArray | AnyImage,
-    codec: ImageCodec | str | Path = DEFAULT_CODEC,
+    codec: ImageCodec | str | Path = LAYERED,
     *,
     level: int | None = None,
     kib: float | None = None,
+    purpose: Purpose = "auto",
     options: StreamOptions = DEFAULT_OPTIONS,
 ) -> bytes:
     """Compress an RGB image, uint8 (H, W, 3), to a complete stream.
@@ -34,11 +36,13 @@ def compress(
             classical codec.
         level: level of a variable-rate codec, 0 to 255, or quality of a classical codec; for a codec by name.
         kib: largest size of the stream in KiB; the best quality within it is taken.
+        purpose: whom the picture is for: `machine`, `people`, `both`, or `auto`, which decides by the picture; for a
+            codec of two layers by name, such as the default.
         options: layout of the stream; for a codec by name.
 
     Raises:
-        ConfigError: the name is unknown, the codec does not have the rate, a level and a budget are given together, or
-            a level or options are given for a codec that is loaded already.
+        ConfigError: the name is unknown, the codec does not have the rate or the purpose, a level and a budget are
+            given together, or a level, a purpose or options are given for a codec that is loaded already.
         RateError: even the lowest quality takes more than `kib`.
         CheckpointError: the folder is not a finished, intact codec.
         ShapeError: the array is not a uint8 RGB image.
@@ -48,9 +52,10 @@ def compress(
     if level is not None and kib is not None:
         raise ConfigError("a level and a budget both set the rate: give one", argument="level")
     if isinstance(codec, ImageCodec):
-        if level is not None or options != DEFAULT_OPTIONS:
+        if level is not None or purpose != "auto" or options != DEFAULT_OPTIONS:
             raise ConfigError(f"{codec.name!r} is loaded already: give its level and its options to load_codec")
     else:
+        options = options if purpose == "auto" else replace(options, purpose=purpose)
         codec = load_codec(codec if level is None else f"{codec}:{level}", options=options)
     if kib is None:
         return codec.compress(image)

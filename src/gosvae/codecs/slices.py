@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -31,6 +31,8 @@ GridPart = tuple[slice, slice]
 """Rows and columns of the grid that one slice holds."""
 
 EntropyChoice = Literal["auto", "fixed", "static", "adaptive", "context"]
+Purpose = Literal["auto", "machine", "people", "both"]
+"""Whom a picture is for: perception models, people, or both; `auto` decides by the picture."""
 ENTROPY_MODELS: dict[str, int] = {
     "fixed": EntropyModelId.FIXED_LENGTH,
     "static": EntropyModelId.STATIC_HISTOGRAM,
@@ -55,9 +57,10 @@ class StreamOptions:
         version: version of the container: 2, or 1 for a receiver of gosvae 0.1 (one slice, fixed or static codes).
         effort: work for fewer bytes in a variable-rate codec: 0 rounds the integers, 1 reassigns them by their
             histogram, which takes hardly any time, and 2 to 9 reassign them by the context model, effort - 1 times.
+        purpose: whom the picture is for, in a codec of two layers: `machine`, `people`, `both`, or `auto`.
 
     Raises:
-        ConfigError: the number of slices, the version or the effort does not exist.
+        ConfigError: the number of slices, the version, the effort or the purpose does not exist.
     """
 
     entropy: EntropyChoice = "auto"
@@ -65,10 +68,12 @@ class StreamOptions:
     layout: SliceLayout = "bands"
     version: int = VERSION
     effort: int = 2
+    purpose: Purpose = "auto"
 
     def __post_init__(self) -> None:
         check_container(self.slices, self.version, self.entropy)
         check_effort(self.effort)
+        check_purpose(self.purpose)
 
 
 def check_container(slices: int, version: int, entropy: str) -> None:
@@ -88,6 +93,12 @@ def check_effort(effort: int) -> None:
     """Raise `ConfigError` unless the effort is one of 0..9."""
     if not 0 <= effort <= MOST_EFFORT:
         raise ConfigError(f"effort {effort}: expected 0..{MOST_EFFORT}")
+
+
+def check_purpose(purpose: str) -> None:
+    """Raise `ConfigError` unless the purpose is one of `Purpose`."""
+    if purpose not in get_args(Purpose):
+        raise ConfigError(f"purpose {purpose!r}: expected one of {', '.join(get_args(Purpose))}", argument="purpose")
 
 
 DEFAULT_OPTIONS = StreamOptions()

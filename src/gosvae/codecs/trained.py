@@ -118,6 +118,8 @@ class TrainedCodec(ImageCodec):
     def decode_stream(self, stream: bitstream.Stream) -> Latent:
         """Return the latent of a stream that is taken apart already, as far as its slices are intact.
 
+        Slices of a detail layer are left out.
+
         Raises:
             BitstreamError: no slice is intact, or no encoder makes a payload.
             ForeignStreamError: an intact stream that another model made.
@@ -131,7 +133,7 @@ class TrainedCodec(ImageCodec):
         mark = marks.get(header.entropy_model_id, b"")
         bitstream.check_fingerprint(header, xor_mark(self.fingerprint, mark))
         stride = self.transform.stride
-        return decode_slices(self.coder, stream, (-(-header.height // stride), -(-header.width // stride)))
+        return decode_slices(self.coder, stream.task, (-(-header.height // stride), -(-header.width // stride)))
 
     @final
     def reconstruct(self, latent: Latent) -> ImageArray:

@@ -272,8 +272,8 @@ class VariableRateCodec(SlicedCodec, RateControlledCodec):
 
     def compress_smallest(self, image_uint8_HW3: ImageArray) -> bytes:
         """See `RateControlledCodec.compress_smallest`: never larger than the stream at level 0."""
-        latent_1Dhw = self.analyse(image_uint8_HW3)
-        return self._smallest(functools.partial(self._stream, latent_1Dhw, image_uint8_HW3, 0))
+        size_hw = (image_uint8_HW3.shape[0], image_uint8_HW3.shape[1])
+        return self._smallest(functools.partial(self._stream, self.analyse(image_uint8_HW3), size_hw, 0))
 
     def _smallest(self, at_lowest: Callable[[float], bytes]) -> bytes:
         """Return the smallest stream at the lowest level, of those that `at_lowest` makes at each stiffness."""
@@ -291,10 +291,14 @@ class VariableRateCodec(SlicedCodec, RateControlledCodec):
             RateError: even the lowest level takes more.
         """
         latent_1Dhw = self.analyse(image_uint8_HW3)
+        return self.compress_latent(latent_1Dhw, image_uint8_HW3.shape[0], image_uint8_HW3.shape[1], budget_bytes)
+
+    def compress_latent(self, latent_1Dhw: Tensor, height: int, width: int, budget_bytes: int) -> bytes:
+        """Return the stream of a latent, as `compress_to_budget` does for an image of height x width pixels."""
 
         @functools.cache
         def stream(level: int, stiffness: float) -> bytes:
-            return self._stream(latent_1Dhw, image_uint8_HW3, level, stiffness)
+            return self._stream(latent_1Dhw, (height, width), level, stiffness)
 
         def usual(level: int) -> bytes:
             return stream(level, STIFFNESS)
@@ -303,7 +307,7 @@ class VariableRateCodec(SlicedCodec, RateControlledCodec):
         # Levels, each with a range of stiffness that may have a longer stream that fits.
         if best < 0:
             lowest = self._smallest(functools.partial(stream, 0))
-            data = check_smallest(self.name, image_uint8_HW3.shape, lowest, budget_bytes)
+            data = check_smallest(self.name, (height, width), lowest, budget_bytes)
             ranges = [(0, _LEAST_STIFFNESS, STIFFNESS)]
         elif best + 1 < LEVELS:
             ranges = [(best + 1, _LEAST_STIFFNESS, STIFFNESS), (best, STIFFNESS, _MOST_STIFFNESS)]
@@ -317,11 +321,10 @@ class VariableRateCodec(SlicedCodec, RateControlledCodec):
             data = fill_budget(at_level, budget_bytes, low=low, high=high, stream=data, enough=_NEAR)
         return data
 
-    def _stream(self, latent_1Dhw: Tensor, image_uint8_HW3: ImageArray, level: int, stiffness: float) -> bytes:
-        height, width = image_uint8_HW3.shape[:2]
+    def _stream(self, latent_1Dhw: Tensor, size_hw: tuple[int, int], level: int, stiffness: float) -> bytes:
         with torch.inference_mode():
             symbols_Dhw = self.coder.quantise(latent_1Dhw, level, stiffness)
-        return self.encode(Latent(symbols_Dhw, height, width, level))
+        return self.encode(Latent(symbols_Dhw, *size_hw, level))
 
 
 def _histogram_bits(symbols_Dhw: SymbolArray, values: int) -> npt.NDArray[np.float32]:

@@ -7,6 +7,7 @@ frame are complete when `VideoEncoder.encode` returns.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from gosvae.tensors import ImageArray
 
@@ -64,3 +65,18 @@ class VideoCodec(ABC):
     @abstractmethod
     def decoder(self) -> VideoDecoder:
         """Return a new decoder."""
+
+
+def encode_sequence(codec: VideoCodec, frames: Sequence[ImageArray], *, frames_per_second: float) -> list[bytes]:
+    """Return the bytes of every frame of a sequence, by one encoder that hears nothing of the receiver.
+
+    Args:
+        codec: video codec.
+        frames: at least one frame, uint8 (H, W, 3), all of one size.
+        frames_per_second: rate of the frames.
+
+    Raises:
+        ShapeError: as `VideoEncoder.encode`.
+    """
+    encoder = codec.encoder(*frames[0].shape[:2], frames_per_second=frames_per_second)
+    return [encoder.encode(frame) for frame in frames]

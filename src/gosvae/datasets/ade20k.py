@@ -1,4 +1,4 @@
-"""ADE20K as in the SceneParsing benchmark (ADEChallengeData2016): 150 classes."""
+"""ADE20K as in the SceneParsing benchmark (ADEChallengeData2016), 150 classes; the full data set without labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from gosvae.datasets.base import IGNORE_INDEX, Dataset, Sample
-from gosvae.datasets.layout import check_labelled, label_path_of_each, labelled_sample, list_files, read_label_map
+from gosvae.datasets.layout import (
+    check_sample,
+    label_path_of_each,
+    labelled_sample,
+    list_files,
+    no_labels,
+    read_label_map,
+)
 from gosvae.errors import DatasetError, unknown_name
 from gosvae.images import read_image
 
@@ -32,15 +39,19 @@ ADE20K_CLASSES = (
 )
 # fmt: on
 SPLIT_FOLDERS = {"train": "training", "val": "validation"}
+BENCHMARK_FOLDER = "ADEChallengeData2016"
 
 
 class ADE20K(Dataset):
     """Images from `ROOT/images/{training,validation}/*.jpg`, label maps from `ROOT/annotations/...png`.
 
-    Label 0 of the files (other objects) is ignored; label k is class k - 1.
+    Label 0 of the files (other objects) is ignored; label k is class k - 1. Without a folder of annotations the images
+    have no labels, and a warning in the log says so. This is also the case for the full data set, whose images lie in
+    folders of scenes (`ROOT/images/training/a/abbey/*.jpg`, `ROOT/images/ADE/training/...`): its label maps have other
+    classes.
 
     Args:
-        root: path of the folder `ADEChallengeData2016`.
+        root: path of the folder `ADEChallengeData2016`, of the folder around it, or of the full data set.
         split: name of the split, `train` or `val`.
 
     Raises:
@@ -48,24 +59,35 @@ class ADE20K(Dataset):
     """
 
     name = "ade20k"
-    class_names = ADE20K_CLASSES
+    class_names: tuple[str, ...] = ADE20K_CLASSES
 
     def __init__(self, root: Path, split: str) -> None:
         if split not in SPLIT_FOLDERS:
             raise DatasetError(unknown_name("split of ade20k", split, SPLIT_FOLDERS))
         folder = SPLIT_FOLDERS[split]
-        self._images = list_files(root / "images" / folder, "*.jpg", "ADE20K (ADEChallengeData2016)")
-        self._annotations = label_path_of_each(
-            self._images, lambda image: root / "annotations" / folder / f"{image.stem}.png"
-        )
+        if not (root / "images").is_dir() and (root / BENCHMARK_FOLDER).is_dir():
+            root = root / BENCHMARK_FOLDER
+        images, annotations = root / "images" / folder, root / "annotations" / folder
+        if (root / "images" / "ADE").is_dir():
+            images = root / "images" / "ADE" / folder
+        is_full = images.is_dir() and next(images.glob("*.jpg"), None) is None
+        self._images = list_files(images, "**/*.jpg" if is_full else "*.jpg", f"ADE20K ({BENCHMARK_FOLDER})")
+        self._annotations: list[Path] | None = None
+        if is_full or not annotations.is_dir():
+            no_labels("ADE20K", annotations / "*.png")
+            self.class_names = ()
+        else:
+            self._annotations = label_path_of_each(self._images, lambda image: annotations / f"{image.stem}.png")
 
     def __len__(self) -> int:
         return len(self._images)
 
     def check(self, index: int) -> tuple[int, int] | None:
-        return check_labelled(self._images[index], self._annotations[index])
+        return check_sample(self._images[index], None if self._annotations is None else self._annotations[index])
 
     def __getitem__(self, index: int) -> Sample:
+        if self._annotations is None:
+            return Sample(read_image(self._images[index]), None, self._images[index].stem)
         annotation = self._annotations[index]
         raw = read_label_map(annotation)
         if raw.max() > len(ADE20K_CLASSES):

@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from gosvae.datasets.base import IGNORE_INDEX, Dataset, Sample
-from gosvae.datasets.layout import check_labelled, label_path_of_each, labelled_sample, list_files, read_label_map
+from gosvae.datasets.layout import (
+    check_sample,
+    label_path_of_each,
+    labelled_sample,
+    list_files,
+    no_labels,
+    read_label_map,
+)
 from gosvae.errors import DatasetError, unknown_name
 from gosvae.images import read_image
 
@@ -38,12 +45,16 @@ SPLITS = ("train", "val", "test")
 
 _TRAIN_ID_OF_LABEL_ID = np.full(256, IGNORE_INDEX, dtype=np.uint8)
 _TRAIN_ID_OF_LABEL_ID[list(CITYSCAPES_LABEL_IDS.values())] = np.arange(len(CITYSCAPES_CLASSES))
+_KINDS = ("labelIds", "labelTrainIds")
+"""Label maps in the order in which they are looked for."""
 
 
 class Cityscapes(Dataset):
     """Images `ROOT/leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png` with `ROOT/gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png`.
 
-    The published label maps of `test` are empty: every pixel of them is ignored.
+    Where a split has no `labelIds`, the files `labelTrainIds` are read; where it has neither, the images have no
+    labels, and a warning in the log says so. The published label maps of `test` are empty: every pixel of them is
+    ignored.
 
     Raises:
         DatasetError: an unknown split, or folders with another layout.
@@ -57,9 +68,16 @@ class Cityscapes(Dataset):
             raise DatasetError(unknown_name("split of cityscapes", split, SPLITS))
         self._images = list_files(root / "leftImg8bit" / split, "*/*_leftImg8bit.png", "Cityscapes")
         labels = root / "gtFine" / split
-        self._annotations = label_path_of_each(
-            self._images, lambda image: labels / image.parent.name / f"{_frame(image)}_gtFine_labelIds.png"
-        )
+        found = (kind for kind in _KINDS if next(labels.glob(f"*/*_gtFine_{kind}.png"), None) is not None)
+        self._kind = next(found, None)
+        self._annotations: list[Path] | None = None
+        if self._kind is None:
+            no_labels("Cityscapes", labels / f"*/*_gtFine_{_KINDS[0]}.png")
+            self.class_names = ()
+        else:
+            self._annotations = label_path_of_each(
+                self._images, lambda image: labels / image.parent.name / f"{_frame(image)}_gtFine_{self._kind}.png"
+            )
 
     def __len__(self) -> int:
         return len(self._images)
@@ -69,11 +87,17 @@ class Cityscapes(Dataset):
         return _frame(self._images[index]).rpartition("_")[0]
 
     def check(self, index: int) -> tuple[int, int] | None:
-        return check_labelled(self._images[index], self._annotations[index])
+        return check_sample(self._images[index], None if self._annotations is None else self._annotations[index])
 
     def __getitem__(self, index: int) -> Sample:
         image = self._images[index]
-        labels = _TRAIN_ID_OF_LABEL_ID[read_label_map(self._annotations[index])]
+        if self._annotations is None:
+            return Sample(read_image(image), None, _frame(image))
+        labels = read_label_map(self._annotations[index])
+        if self._kind == "labelIds":
+            labels = _TRAIN_ID_OF_LABEL_ID[labels]
+        elif (wrong := labels[(labels >= len(CITYSCAPES_CLASSES)) & (labels != IGNORE_INDEX)]).size:
+            raise DatasetError(f"{self._annotations[index]}: label {wrong[0]} found, train ids are 0 to 18 and 255")
         return labelled_sample(read_image(image), labels, _frame(image))
 
 

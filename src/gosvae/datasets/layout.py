@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +17,8 @@ from gosvae.errors import DatasetError
 from gosvae.images import GREY_STEPS, pixels_of_png
 from gosvae.tensors import ImageArray, LabelArray
 
+log = logging.getLogger(__name__)
+
 
 def list_files(folder: Path, pattern: str, dataset: str) -> list[Path]:
     """Return the files below a folder that match a glob pattern, sorted by path, without hidden files.
@@ -28,6 +31,16 @@ def list_files(folder: Path, pattern: str, dataset: str) -> list[Path]:
         problem = "has no such files" if folder.is_dir() else "is not a folder"
         raise DatasetError(f"{dataset}: looked for {folder / pattern}, but {folder} {problem}: check the path given")
     return paths
+
+
+def no_labels(dataset: str, looked_for: Path) -> None:
+    """Warn that a split comes without labels because the folder has none of its label maps."""
+    log.warning("%s: no label maps, looked for %s: the images are read without labels", dataset, looked_for)
+
+
+def check_sample(image: Path, label_map: Path | None) -> tuple[int, int]:
+    """Check the files of an image, with those of its label map if it has one; see `check_labelled`."""
+    return check_image_file(image) if label_map is None else check_labelled(image, label_map)
 
 
 def label_path_of_each(images: list[Path], label_path: Callable[[Path], Path]) -> list[Path]:

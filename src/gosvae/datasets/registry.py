@@ -118,7 +118,11 @@ def _streets(count: str, split: str) -> Dataset:
         raise DatasetError(unknown_name("split of streets", split, _STREETS_COUNTS))
     if count and not (count.isdecimal() and int(count) > 0):
         raise DatasetError(f"streets:{count}: expected a number of scenes, for example streets:200")
+    return generated_streets(int(count) if count else _STREETS_COUNTS[split], list(_STREETS_COUNTS).index(split))
+
+
+def generated_streets(count: int, seed: int, *, height: int = 256, width: int = 512) -> Dataset:
+    """Return generated scenes of any size, see `Streets`."""
     from gosvae.datasets.streets import Streets
 
-    seed = list(_STREETS_COUNTS).index(split)
-    return Streets(int(count) if count else _STREETS_COUNTS[split], seed)
+    return Streets(count, seed, height, width)

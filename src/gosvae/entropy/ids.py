@@ -23,6 +23,7 @@ class EntropyModelId(IntEnum):
     CHANNEL_HISTOGRAMS = 16
     LABEL_MAP = 32
     CLASS_MAP = 33
+    AV1_STILL = 64
 
     # Messages and lists show the number, as a stream contains it.
     __repr__ = IntEnum.__str__

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gosvae.codecs.classical import CLASSICAL_CODECS
+from gosvae.codecs.classical_video import VIDEO_CODECS
 from gosvae.errors import ConfigError, unknown_name
 from gosvae.evaluation.evaluation import Evaluation
 from gosvae.evaluation.rows import Row
@@ -18,6 +20,11 @@ from gosvae.extras import needs
 MIN_POINTS = 4
 GOOD_POINTS = 6
 GOOD_OVERLAP = 0.75
+
+ENVELOPE = "envelope"
+"""Anchor that takes, at every quality, the rival that needs the fewest bytes."""
+CLASSICAL_NAMES = frozenset({*CLASSICAL_CODECS, *VIDEO_CODECS})
+"""Names of the classical image and video codecs, which are the rivals."""
 
 QUALITIES = {
     "miou": lambda row: row.miou,
@@ -45,30 +52,53 @@ class BdRate:
     notes: tuple[str, ...]
 
 
-def bd_rate(evaluation: Evaluation, curve: str, anchor: str, *, quality: str = "miou") -> BdRate:
+def bd_rate(
+    evaluation: Evaluation, curve: str, anchor: str, *, quality: str = "miou", codestreams: bool = False
+) -> BdRate:
     """Return the BD-rate of a curve against an anchor, by the mean bytes of complete files.
 
+    Args:
+        evaluation: results.
+        curve: name of a curve.
+        anchor: name of another curve, or `envelope` for the lower envelope of all rivals, see `rival_curves`: their
+            points taken together, of which those remain that no other one beats in bytes and quality.
+        quality: key of `QUALITIES`.
+        codestreams: whether bytes are counted without the boxes of containers.
+
     Raises:
-        ConfigError: an unknown curve or quality, a point without the quality, or as `bd_rate_of_points`.
+        ConfigError: an unknown curve or quality, a point without the quality, no rivals, or as `bd_rate_of_points`.
     """
     if quality not in QUALITIES:
         raise ConfigError(unknown_name("quality", quality, QUALITIES))
     curves = evaluation.curves()
+    if anchor == ENVELOPE and ENVELOPE not in curves:
+        rivals = [row for name in rival_curves(evaluation) if name != curve for row in curves[name]]
+        if not rivals:
+            raise ConfigError(f"the evaluation has no classical codecs, whose envelope is the anchor {ENVELOPE!r}")
+        curves = {**curves, ENVELOPE: tuple(rivals)}
     for name in (curve, anchor):
         if name not in curves:
             raise ConfigError(unknown_name("curve", name, curves))
+    test, against = (_points(curves[name], quality, codestreams=codestreams) for name in (curve, anchor))
+    return bd_rate_of_points(test, against, names=(curve, anchor))
 
-    return bd_rate_of_points(_points(curves[curve], quality), _points(curves[anchor], quality), names=(curve, anchor))
+
+def rival_curves(evaluation: Evaluation) -> list[str]:
+    """Return the names of the curves of classical image and video codecs, in the order of the evaluation."""
+    curves = evaluation.curves().items()
+    return [name for name, rows in curves if all(row.codec in CLASSICAL_NAMES for row in rows)]
 
 
-def _points(rows: Sequence[Row], quality: str) -> list[tuple[float, float]]:
+def _points(rows: Sequence[Row], quality: str, *, codestreams: bool = False) -> list[tuple[float, float]]:
     """Return bytes and quality of the rows."""
     found = []
     for row in rows:
-        value = QUALITIES[quality](row)
-        if value is None or row.total_bytes is None or not np.isfinite(value):
+        value, n_bytes = QUALITIES[quality](row), row.codestream_bytes if codestreams else row.total_bytes
+        if value is None or not np.isfinite(value):
             raise ConfigError(f"{row.label!r} has no finite {quality}: choose another of {', '.join(QUALITIES)}")
-        found.append((row.total_bytes, value))
+        if n_bytes is None:
+            raise ConfigError(f"{row.label!r} has no bytes without containers: count complete files")
+        found.append((n_bytes, value))
     return found
 
 

@@ -32,12 +32,21 @@ def caption(provenance: Provenance, rows: Sequence[Row], *, details: bool = Fals
     """Return the caption of a table in one line: images, expert, and how bytes and classes are counted."""
     source, reference, network = provenance, rows[0], _frechet_network(rows)
     plural = "image" if source.image_count == 1 else "images"
-    parts = [
-        f"{source.dataset}, {source.image_count} {plural} of {source.geometry} pixels; expert: {source.expert}",
-        "KiB (1024 bytes) and bpp: mean of complete files, headers included"
-        if source.channel is None
-        else "KiB (1024 bytes) and bpp: mean bytes on the air, packet headers and repair packets included",
-    ]
+    parts = [f"{source.dataset}, {source.image_count} {plural} of {source.geometry} pixels; expert: {source.expert}"]
+    if source.clips is not None:
+        parts += [
+            f"clips: {source.clips}",
+            "kbit/s (1000 bits): all bytes of all frames, headers and parameter sets included",
+            "flicker: share of pixels whose class differs from that in the frame before; own: that of the originals; "
+            "at rest: the share among pixels whose class stays the same on the original",
+            "age: mean age of the newest map",
+        ]
+    elif source.channel is None:
+        parts.append("KiB (1024 bytes) and bpp: mean of complete files, headers included")
+    else:
+        parts.append("KiB (1024 bytes) and bpp: mean bytes on the air, packet headers and repair packets included")
+    if has_boxes(rows) and source.clips is None:
+        parts.append("without boxes: without those of the container, which repeat what the codestream says")
     if source.skipped:
         parts.append(f"left out because they cannot be read: {len(source.skipped)}")
     if source.channel is not None:
@@ -71,8 +80,7 @@ def cells(provenance: Provenance, rows: Sequence[Row], *, details: bool = False)
     """Return header and lines as text, without empty columns; `details` is that of `markdown_table`."""
     columns: dict[str, Callable[[Row], str]] = {
         "codec": _name,
-        "KiB": lambda row: _number(row.total_kib, 2),
-        "bpp": lambda row: _number(row.bpp, 3),
+        **(_image_rates(rows) if provenance.clips is None else _video_rates()),
         "mIoU": lambda row: _with_interval(row.miou, row.miou_low, row.miou_high),
         "pixel accuracy": lambda row: _number(row.pixel_accuracy, 3),
         "agreement": lambda row: _with_interval(row.agreement_miou, row.agreement_low, row.agreement_high),
@@ -82,6 +90,8 @@ def cells(provenance: Provenance, rows: Sequence[Row], *, details: bool = False)
         _frechet_title(rows): lambda row: _number(row.frechet_distance, 2),
         "parameters": lambda row: _parameters(row.parameters),
     }
+    if provenance.clips is not None:
+        columns |= _video_columns(rows[0].flicker)
     if provenance.channel is not None:
         columns["damaged"] = lambda row: _EMPTY if row.concealed_share is None else str(row.damaged_images)
         columns["lost"] = lambda row: _EMPTY if row.concealed_share is None else str(row.lost_images)
@@ -93,6 +103,41 @@ def cells(provenance: Provenance, rows: Sequence[Row], *, details: bool = False)
     table = [[title, *(cell(row) for row in rows)] for title, cell in columns.items()]
     filled = [column for column in table if any(cell != _EMPTY for cell in column[1:])]
     return [list(line) for line in zip(*filled, strict=True)]
+
+
+def _image_rates(rows: Sequence[Row]) -> dict[str, Callable[[Row], str]]:
+    """Return the columns of the rate of images."""
+    columns: dict[str, Callable[[Row], str]] = {"KiB": lambda row: _number(row.total_kib, 2)}
+    if has_boxes(rows):
+        columns["KiB without boxes"] = lambda row: _number(_kib(row.codestream_bytes), 2)
+    return columns | {"bpp": lambda row: _number(row.bpp, 3)}
+
+
+def has_boxes(rows: Sequence[Row]) -> bool:
+    """Return whether the files of a codec are in a container whose boxes take bytes."""
+    return any(row.codestream_bytes not in (None, row.total_bytes) for row in rows)
+
+
+def _video_rates() -> dict[str, Callable[[Row], str]]:
+    """Return the columns of the rate of videos."""
+    return {
+        "kbit/s": lambda row: _number(row.kbit_per_second, 1),
+        "largest frame (KiB)": lambda row: _number(_kib(row.largest_frame_bytes), 2),
+    }
+
+
+def _video_columns(own_flicker: float | None) -> dict[str, Callable[[Row], str]]:
+    """Return the columns of the class map over time; `own_flicker` is that of the originals."""
+
+    def relative(row: Row) -> str:
+        return _number(row.flicker / own_flicker if row.flicker is not None and own_flicker else None, 2)
+
+    return {
+        "flicker (%)": lambda row: _number(None if row.flicker is None else 100 * row.flicker, 2),
+        "flicker / own": relative,
+        "at rest (%)": lambda row: _number(None if row.flicker_at_rest is None else 100 * row.flicker_at_rest, 2),
+        "age (ms)": lambda row: _number(row.age_ms, 0),
+    }
 
 
 def _interval_note(shots: int | None) -> list[str]:

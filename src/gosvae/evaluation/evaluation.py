@@ -100,6 +100,11 @@ class Evaluation:
         """Row of the expert on the originals."""
         return self.rows[0]
 
+    @property
+    def is_video(self) -> bool:
+        """Whether the images are frames of clips, whose rates are in kbit/s."""
+        return self.provenance.clips is not None
+
     def curves(self) -> dict[str, tuple[Row, ...]]:
         """Return the rows of each curve by rising bytes; a row without a curve is a curve of its own."""
         grouped: dict[str, list[Row]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from gosvae.datasets.base import Dataset
 from gosvae.errors import ConfigError
@@ -21,7 +22,17 @@ def check_indices(dataset: Dataset, keep_images: Sequence[int]) -> None:
         raise ConfigError(f"image {outside[0]} cannot be kept: {dataset.name!r} has images 0 to {len(dataset) - 1}")
 
 
-def check_classes(dataset: Dataset, expert: Expert) -> None:
+class HasClasses(Protocol):
+    """Data with a name and the names of the classes of its labels."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+
+def check_classes(dataset: HasClasses, expert: Expert) -> None:
     """Refuse an expert with other classes, or with another order of them; warn if a few names differ.
 
     Models spell the names of a data set in their own way (ADE20K's "tv" and "television receiver", "road" and

@@ -36,7 +36,7 @@ class Judges:
     def see(self, x_B3HW: Tensor) -> Results:
         """Return what each judge sees on one picture (1, 3, H, W)."""
         return {
-            name: self.tasks[name].results(expert(x_B3HW.to(_device(expert))))[0]
+            name: self.tasks[name].results(expert(x_B3HW.to(device_of(expert))))[0]
             for name, expert in self.experts.items()
         }
 
@@ -65,5 +65,6 @@ class Verdicts:
         }
 
 
-def _device(expert: TaskExpert) -> torch.device:
+def device_of(expert: TaskExpert) -> torch.device:
+    """Return the device that an expert is on."""
     return next(chain(expert.parameters(), expert.buffers()), torch.empty(0)).device

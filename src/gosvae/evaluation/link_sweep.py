@@ -249,7 +249,7 @@ def sweep_link(
                     generator = torch_generator(link.seed, "link", index, repeat)
                     frame = transmit(sent[system.label][-1].datagrams, load_channel(spec), generator)
                     _count(points[system.label, key], viewer.see(frame))
-    provenance = gather_provenance(dataset, expert, {}, sizes, None)
+    provenance = gather_provenance(dataset.name, expert, {}, sizes, None)
     means = reference.mean_iou()
     return Sweep(
         provenance=replace(provenance, channel=f"{link.packets} packets an image, seed {link.seed}"),

@@ -19,9 +19,9 @@ from gosvae.units import kib
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-_BACKGROUND = (255, 255, 255)
-_INK = (20, 20, 20)
-_GREY = (95, 95, 95)
+BACKGROUND = (255, 255, 255)
+INK = (20, 20, 20)
+GREY = (95, 95, 95)
 _MARGIN = 16
 _GAP = 8
 _MAX_ASPECT = 1.5
@@ -67,7 +67,7 @@ def draw_pictures(evaluation: Evaluation, path: Path, *, tile_width: int = 384, 
         parts += [_beside(tiles[start : start + columns], width) for start in range(0, len(tiles), columns)]
     if evaluation.kept[0].class_map_HW is not None:
         parts.append(_legend(evaluation, palette_m3, width, font_height))
-    page = Image.new("RGB", (width, sum(part.height + _MARGIN for part in parts) + _MARGIN), _BACKGROUND)
+    page = Image.new("RGB", (width, sum(part.height + _MARGIN for part in parts) + _MARGIN), BACKGROUND)
     y = _MARGIN
     for part in parts:
         page.paste(part, (0, y))
@@ -97,12 +97,12 @@ def _drawn_tile(tile: _Tile, width: int, font_height: int) -> Image.Image:
     scale = min(width / true_width, _MAX_ASPECT * width / true_height)
     height, picture_width = max(1, round(scale * true_height)), max(1, round(scale * true_width))
     text_height = round(2.7 * font_height)
-    drawn = Image.new("RGB", (width, text_height + (1 + len(tile.seen)) * (height + 2) - 2), _BACKGROUND)
+    drawn = Image.new("RGB", (width, text_height + (1 + len(tile.seen)) * (height + 2) - 2), BACKGROUND)
     draw = ImageDraw.Draw(drawn)
-    title_font = _font(round(1.15 * font_height))
-    draw.text((0, 0), _fitted(tile.title, title_font, width), fill=_INK, font=title_font)
-    font = _font(font_height)
-    draw.text((0, round(1.35 * font_height)), _fitted(tile.detail, font, width), fill=_GREY, font=font)
+    title_font = plain_font(round(1.15 * font_height))
+    draw.text((0, 0), fitted(tile.title, title_font, width), fill=INK, font=title_font)
+    font = plain_font(font_height)
+    draw.text((0, round(1.35 * font_height)), fitted(tile.detail, font, width), fill=GREY, font=font)
     picture = Image.fromarray(np.ascontiguousarray(tile.image_uint8_HW3))
     drawn.paste(picture.resize((picture_width, height), Image.Resampling.LANCZOS), (0, text_height))
     for number, seen_HW3 in enumerate(tile.seen, start=1):
@@ -112,7 +112,7 @@ def _drawn_tile(tile: _Tile, width: int, font_height: int) -> Image.Image:
 
 
 def _beside(tiles: Sequence[Image.Image], width: int) -> Image.Image:
-    line = Image.new("RGB", (width, max(tile.height for tile in tiles)), _BACKGROUND)
+    line = Image.new("RGB", (width, max(tile.height for tile in tiles)), BACKGROUND)
     for column, tile in enumerate(tiles):
         line.paste(tile, (_MARGIN + column * (tile.width + _GAP), 0))
     return line
@@ -123,7 +123,7 @@ def _legend(evaluation: Evaluation, palette_m3: npt.NDArray[np.uint8], width: in
     maps = [kept.class_map_HW for kept in evaluation.kept]
     maps += [made.class_map_HW for kept in evaluation.kept for made in kept.reconstructions]
     occurring = np.unique(np.concatenate([class_map.reshape(-1) for class_map in maps if class_map is not None]))
-    font = _font(font_height)
+    font = plain_font(font_height)
     line_height = round(1.6 * font_height)
     entries: list[tuple[int, int, int]] = []
     x, y = _MARGIN, 0
@@ -134,23 +134,23 @@ def _legend(evaluation: Evaluation, palette_m3: npt.NDArray[np.uint8], width: in
         entries.append((int(index), x, y))
         x += entry_width
     note = f"Expert: {evaluation.provenance.expert}. Pixels agree where it sees the same class as on the original."
-    drawn = Image.new("RGB", (width, y + 2 * line_height), _BACKGROUND)
+    drawn = Image.new("RGB", (width, y + 2 * line_height), BACKGROUND)
     draw = ImageDraw.Draw(drawn)
     for index, left, top in entries:
         red, green, blue = (int(value) for value in palette_m3[index])
-        draw.rectangle((left, top, left + font_height, top + font_height), fill=(red, green, blue), outline=_GREY)
+        draw.rectangle((left, top, left + font_height, top + font_height), fill=(red, green, blue), outline=GREY)
         name = evaluation.provenance.class_names[index]
-        draw.text((left + round(1.4 * font_height), top), name, fill=_INK, font=font)
-    draw.text((_MARGIN, y + line_height), _fitted(note, font, width - 2 * _MARGIN), fill=_GREY, font=font)
+        draw.text((left + round(1.4 * font_height), top), name, fill=INK, font=font)
+    draw.text((_MARGIN, y + line_height), fitted(note, font, width - 2 * _MARGIN), fill=GREY, font=font)
     return drawn
 
 
-def _font(height: int) -> Font:
+def plain_font(height: int) -> Font:
     """Return Pillow's own font, so that pictures are the same on every machine."""
     return ImageFont.load_default(height)
 
 
-def _fitted(text: str, font: Font, width: int) -> str:
+def fitted(text: str, font: Font, width: int) -> str:
     """Return the text, cut with an ellipsis if it is too wide."""
     if font.getlength(text) <= width:
         return text

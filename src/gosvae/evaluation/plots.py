@@ -32,8 +32,9 @@ _AXES = {
 def plot_rate_task(evaluation: Evaluation, paths: Sequence[Path], *, quality: str | None = None) -> None:
     """Write the plot to each path; the ending (`.png`, `.svg`, `.pdf`) chooses the format.
 
-    The rate is the mean KiB of complete files, on a logarithmic axis. The uncompressed reference is a dashed line. The
-    points of a curve are joined; a hollow marker is a point that is over its budget on some images.
+    The rate is the mean KiB of complete files, or the kbit/s of videos, on a logarithmic axis. The uncompressed
+    reference is a dashed line. The points of a curve are joined; a hollow marker is a point that is over its budget on
+    some images.
 
     Args:
         evaluation: results to plot.
@@ -67,16 +68,17 @@ def plot_rate_task(evaluation: Evaluation, paths: Sequence[Path], *, quality: st
 def _draw_curves(axes: Axes, evaluation: Evaluation, quality: str) -> None:
     for number, (name, rows) in enumerate(evaluation.curves().items()):
         points: list[tuple[float, float, Row]] = [
-            (row.total_kib, getattr(row, quality), row)
+            (rate, getattr(row, quality), row)
             for row in rows
-            if row.total_kib is not None and getattr(row, quality) is not None
+            if (rate := row.kbit_per_second if evaluation.is_video else row.total_kib) is not None
+            and getattr(row, quality) is not None
         ]
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         axes.plot([p[0] for p in points], [p[1] for p in points], color=colour, linewidth=1.6)
         axes.plot([], [], color=colour, marker=marker, linewidth=1.6 if len(points) > 1 else 0, label=name)
-        for rate_kib, value, row in points:
+        for rate, value, row in points:
             face = "white" if row.over_budget_images else colour
-            axes.plot(rate_kib, value, marker, color=colour, markerfacecolor=face, markersize=6.5, zorder=3)
+            axes.plot(rate, value, marker, color=colour, markerfacecolor=face, markersize=6.5, zorder=3)
     if any(row.over_budget_images for row in evaluation.rows):
         axes.plot([], [], "o", color="grey", markerfacecolor="white", label="over budget on some images")
 
@@ -99,7 +101,7 @@ def _label_axes(axes: Axes, evaluation: Evaluation, quality: str) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     where = "headers included" if source.channel is None else "on the air, headers and repair packets included"
-    axes.set_xlabel(f"KiB per image (1 KiB = 1024 bytes, {where})")
+    axes.set_xlabel("kbit/s" if evaluation.is_video else f"KiB per image (1 KiB = 1024 bytes, {where})")
     axes.set_ylabel(f"{source.perceptual} (lower is better)" if quality == "lpips" else _AXES[quality])
     axes.set_title(
         f"{source.dataset}, images: {source.image_count} of {source.geometry}; expert: {source.expert}",

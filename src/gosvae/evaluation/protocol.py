@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import fmean, median
@@ -28,7 +28,7 @@ from gosvae.evaluation.features import FeatureExtractor
 from gosvae.evaluation.fitting import check_classes, check_indices
 from gosvae.evaluation.judges import Judges, Results, Verdicts
 from gosvae.evaluation.results import gather_provenance
-from gosvae.evaluation.rows import UNCOMPRESSED, ImageRow, Row
+from gosvae.evaluation.rows import UNCOMPRESSED, ImageRow, Row, mean_of
 from gosvae.evaluation.shots import ShotResamples, TaskCounts
 from gosvae.evaluation.transmission import LinkSettings, Received, Sent, receive, send, transmit
 from gosvae.experts.base import Expert, TaskExpert
@@ -176,7 +176,9 @@ def evaluate(
     resamples = ShotResamples(reference.shots, generator or numpy_generator("shots"))
     return Evaluation(
         provenance=replace(
-            gather_provenance(dataset, expert, viewer.judges.experts, sizes, perceptual.name if perceptual else None),
+            gather_provenance(
+                dataset.name, expert, viewer.judges.experts, sizes, perceptual.name if perceptual else None
+            ),
             channel=link.description if link else None,
             skipped=tuple(skipped),
             shots=len(reference.shots),
@@ -284,6 +286,7 @@ class _Tally:
             psnr_db=None if mse is None else psnr_db(mse),
             lpips=lpips,
             over_budget=sent.over_budget,
+            codestream_bytes=codec.codestream_bytes(data) if self.link is None else None,
         )
         self.rows.append(row)
         drawn = {} if seen is None else self.viewer.judges.draw(image, seen.results)
@@ -333,9 +336,9 @@ class _Tally:
             bpp=fmean(rate_bpp(row.total_bytes, row.height, row.width) for row in rows),
             **self.viewer.values(self.counts, resamples),
             tasks=self.verdicts.values(),
-            mse=_mean(row.mse for row in rows),
-            psnr_db=_mean(row.psnr_db for row in rows),
-            lpips=_mean(row.lpips for row in rows),
+            mse=mean_of(row.mse for row in rows),
+            psnr_db=mean_of(row.psnr_db for row in rows),
+            lpips=mean_of(row.lpips for row in rows),
             frechet_distance=frechet_distance(np.stack(real), np.stack(features)) if len(features) > 1 else None,
             frechet_network=network,
             parameters=self.entry.codec.parameter_count,
@@ -344,14 +347,9 @@ class _Tally:
             over_budget_images=sum(row.over_budget for row in rows),
             damaged_images=sum(received.outcome != "whole" for received in self.received),
             lost_images=sum(received.outcome == "lost" for received in self.received),
-            concealed_share=_mean(received.concealed_share for received in self.received),
+            concealed_share=mean_of(received.concealed_share for received in self.received),
+            codestream_bytes=mean_of(row.codestream_bytes for row in rows),
         )
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    """Return the mean of the values that are not None; None if there are none."""
-    there = [value for value in values if value is not None]
-    return fmean(there) if there else None
 
 
 @torch.inference_mode()

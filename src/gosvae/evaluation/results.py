@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from gosvae.datasets.base import Dataset
 from gosvae.errors import ConfigError, WriteError
 from gosvae.evaluation.evaluation import Evaluation
 from gosvae.evaluation.rows import FID_NETWORK, ImageRow, Provenance, Row
@@ -177,7 +176,7 @@ def compressai_result(name: str, rows: Sequence[Row], provenance: Provenance) ->
 
 
 def gather_provenance(
-    dataset: Dataset,
+    dataset_name: str,
     expert: Expert | None,
     judges: Mapping[str, TaskExpert],
     sizes: Sequence[tuple[int, int]],
@@ -187,7 +186,7 @@ def gather_provenance(
     smallest, largest = min(sizes), max(sizes)
     geometry = f"{smallest[0]}x{smallest[1]}"
     return Provenance(
-        dataset=dataset.name,
+        dataset=dataset_name,
         image_count=len(sizes),
         geometry=geometry if smallest == largest else f"{geometry} to {largest[0]}x{largest[1]}",
         class_names=() if expert is None else expert.info.class_names,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import ClassVar
 
 from pydantic import ConfigDict
@@ -29,6 +31,7 @@ class Row:
         image_count: number of images.
         total_bytes: mean bytes of the real files, including headers; over a link, of all datagrams.
         payload_bytes: mean bytes without headers.
+        codestream_bytes: mean bytes without the boxes of a container (`ImageCodec.codestream_bytes`); None over a link.
         zero_order_bytes: mean estimated bytes of the indices at their own zero-order entropy.
         bpp: mean bits per pixel of the original, including headers.
         miou, pixel_accuracy: quality against labels, from one confusion matrix over the data set, in [0, 1].
@@ -52,6 +55,11 @@ class Row:
         damaged_images: number of images that did not arrive whole over a link.
         lost_images: number of damaged images of which nothing could be decoded.
         concealed_share: mean share of the pixels that were concealed over a link, or lost with their image.
+        kbit_per_second: mean rate of a video, in units of 1000 bits; None for images.
+        largest_frame_bytes: largest number of bytes of a frame of a video.
+        flicker: share of the pixels of a video whose class differs from that in the frame before.
+        flicker_at_rest: the same share among the pixels whose class stays the same on the original.
+        age_ms: mean age of the newest map of a video in milliseconds, 0 if every frame is sent.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
@@ -88,6 +96,12 @@ class Row:
     lost_images: int = 0
     concealed_share: float | None = None
     tasks: dict[str, float | None] = field(default_factory=dict)
+    codestream_bytes: float | None = None
+    kbit_per_second: float | None = None
+    largest_frame_bytes: int | None = None
+    flicker: float | None = None
+    flicker_at_rest: float | None = None
+    age_ms: float | None = None
 
     @property
     def total_kib(self) -> float | None:
@@ -109,6 +123,7 @@ class ImageRow:
         agreement_miou: mean IoU with the expert's map of the original, over the classes of this image alone; both are
             None without a segmentation network.
         mse, psnr_db, lpips: distortion; None if the codec sends a class map and no picture.
+        codestream_bytes: bytes without the boxes of a container; None over a link.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
@@ -125,6 +140,7 @@ class ImageRow:
     psnr_db: float | None
     lpips: float | None
     over_budget: bool
+    codestream_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +157,7 @@ class Provenance:
         skipped: messages of the images that could not be read and are left out of all results.
         shots: number of shots that the images belong to; None in results of versions that did not count them.
         judges: fingerprints of further experts, by name and task such as `boxes (detection)`.
+        clips: names, lengths and frame rates of the clips whose frames the images are; None if they are no videos.
     """
 
     dataset: str
@@ -160,3 +177,10 @@ class Provenance:
     skipped: tuple[str, ...] = ()
     shots: int | None = None
     judges: dict[str, str] = field(default_factory=dict)
+    clips: str | None = None
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are not None; None if there are none."""
+    there = [value for value in values if value is not None]
+    return fmean(there) if there else None

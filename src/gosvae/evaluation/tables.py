@@ -15,10 +15,15 @@ def markdown_table(evaluation: Evaluation, *, details: bool = False) -> str:
     Columns without any value are left out. `details` adds bytes without headers, the zero-order entropy and times.
     """
     header, *lines = cells(evaluation.provenance, evaluation.rows, details=details)
+    note = caption(evaluation.provenance, evaluation.rows, details=details)
+    return f"{markdown_of(header, lines)}\n{note}\n"
+
+
+def markdown_of(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return cells as a Markdown table: the first column is left-aligned, numbers are right-aligned."""
     widths = _widths([header, *lines])
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    table = "\n".join("| " + " | ".join(_padded(texts, widths)) + " |" for texts in [header, rule, *lines])
-    return f"{table}\n\n{caption(evaluation.provenance, evaluation.rows, details=details)}\n"
+    return "\n".join("| " + " | ".join(_padded(texts, widths)) + " |" for texts in [header, rule, *lines]) + "\n"
 
 
 def terminal_table(evaluation: Evaluation, *, details: bool = False) -> str:

@@ -22,7 +22,13 @@ from gosvae.bitstream import (
     unpack_slices,
 )
 from gosvae.errors import BitstreamError, PacketError
-from gosvae.wire import PACKET_FIRST_BYTE, PACKET_FLAG_FRAGMENT, PACKET_FLAG_INTERLEAVED, PACKET_VERSION
+from gosvae.wire import (
+    PACKET_FIRST_BYTE,
+    PACKET_FLAG_FRAGMENT,
+    PACKET_FLAG_INTERLEAVED,
+    PACKET_FLAG_LAYERED,
+    PACKET_VERSION,
+)
 
 DEFAULT_MTU_BYTES = 1200
 """Default length of the longest packet, in bytes.
@@ -78,6 +84,7 @@ class FrameInfo:
         packet_count: number of packets, 1..65535.
         checksum: CRC-32 of the stream that the packets were made of, 0..2**32 - 1, so that slices of two streams are
             never put together; None in packets of version 1, which do not have it.
+        detail_count: number of slices of the detail layer, which are the last ones; 0 in a stream of one layer.
     """
 
     header: Header
@@ -85,10 +92,11 @@ class FrameInfo:
     slice_count: int
     packet_count: int
     checksum: int | None = None
+    detail_count: int = 0
 
     def stream_of(self, slices: Sequence[bytes | None]) -> bytes:
         """Return the stream of the frame's slices, None for those that are missing; errors as in `pack_slices`."""
-        return pack_slices(self.header, slices, self.layout)
+        return pack_slices(self.header, slices, self.layout, self.detail_count)
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,7 @@ class Packet:
         flags = (PACKET_FLAG_INTERLEAVED if self.info.layout == "interleaved" else 0) | (
             PACKET_FLAG_FRAGMENT if fragment else 0
         )
+        flags |= PACKET_FLAG_LAYERED if self.info.detail_count else 0
         *first, last = self.parts
         try:
             data = _FIXED.pack(
@@ -136,6 +145,8 @@ class Packet:
             )
             if self.info.checksum is not None:
                 data += _CRC.pack(self.info.checksum)
+            if self.info.detail_count:
+                data += bytes([self.info.detail_count - 1])
             if fragment:
                 data += _FRAGMENT.pack(last.number, last.total_bytes, last.offset)
             else:
@@ -179,12 +190,20 @@ def packetise(
             "number from 0, at least 1"
         )
     taken = unpack_slices(stream)
-    groups = list(_groups(taken.payloads, mtu_bytes - _CRC.size, slices_per_packet))
+    # A packet of two layers is longer by the byte that counts the slices of the second.
+    room_bytes = mtu_bytes - _CRC.size - (taken.detail_count > 0)
+    groups = list(_groups(taken.payloads, room_bytes, slices_per_packet))
     if len(groups) > MAX_PACKETS:
         raise PacketError(f"a stream of {len(stream)} bytes takes {len(groups)} packets, at most {MAX_PACKETS} can be")
     given = taken.header
     header = Header(given.fingerprint[:SHORT_FINGERPRINT_BYTES], given.height, given.width, given.entropy_model_id)
-    info = FrameInfo(header=header, layout=taken.layout, slice_count=len(taken.slices), packet_count=len(groups))
+    info = FrameInfo(
+        header=header,
+        layout=taken.layout,
+        slice_count=len(taken.slices),
+        packet_count=len(groups),
+        detail_count=taken.detail_count,
+    )
     info = replace(info, checksum=zlib.crc32(info.stream_of(taken.slices)))
     return [
         Packet(stream_id=stream_id, frame=frame % FRAME_NUMBERS, index=index, info=info, parts=parts).to_bytes()
@@ -231,7 +250,7 @@ def read_packet(data: bytes) -> Packet:
             f"a packet of format {version}, this gosvae reads 1 to {PACKET_VERSION}: this end is older than the other"
         )
     if (
-        flags > (PACKET_FLAG_INTERLEAVED | PACKET_FLAG_FRAGMENT)
+        flags > (PACKET_FLAG_INTERLEAVED | PACKET_FLAG_FRAGMENT | PACKET_FLAG_LAYERED)
         or (flags & PACKET_FLAG_INTERLEAVED and not slices_1)
         or index >= count
     ):
@@ -243,12 +262,23 @@ def read_packet(data: bytes) -> Packet:
     if header.height * header.width > MAX_PIXELS:
         raise PacketError(f"damaged: an image of {header.height}x{header.width} pixels, at most {MAX_PIXELS} can be")
     layout: SliceLayout = "interleaved" if flags & PACKET_FLAG_INTERLEAVED else "bands"
-    body, checksum = data[_FIXED.size : -_CRC.size], None
+    body, checksum, detail_count = data[_FIXED.size : -_CRC.size], None, 0
     if version > 1:
         if len(data) < _WHOLE_BYTES + _CRC.size:
             raise PacketError(f"damaged: {len(data)} bytes are too few for a packet of format {version}")
         checksum, body = int(_CRC.unpack_from(body)[0]), body[_CRC.size :]
-    info = FrameInfo(header=header, layout=layout, slice_count=slices_1 + 1, packet_count=count, checksum=checksum)
+    if flags & PACKET_FLAG_LAYERED:
+        detail_count, body = body[0] + 1, body[1:]
+        if detail_count > slices_1 or not body or version == 1:
+            raise PacketError(f"damaged: {detail_count} slices for detail of {slices_1 + 1}")
+    info = FrameInfo(
+        header=header,
+        layout=layout,
+        slice_count=slices_1 + 1,
+        packet_count=count,
+        checksum=checksum,
+        detail_count=detail_count,
+    )
     parts = (_fragment(body),) if flags & PACKET_FLAG_FRAGMENT else _whole_slices(body)
     if parts[-1].number >= info.slice_count or any(a.number >= b.number for a, b in pairwise(parts)):
         raise PacketError(f"damaged: slices {[part.number for part in parts]} of {info.slice_count}")

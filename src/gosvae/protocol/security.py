@@ -17,6 +17,8 @@ TOKEN_VARIABLE = "GOSVAE_TOKEN"
 """Name of the environment variable with the token, which is read if no file is given."""
 MIN_TOKEN_CHARACTERS = 16
 """Least number of characters of a token."""
+MIN_KEY_CHARACTERS = 32
+"""Least number of characters of a key for UDP."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,37 @@ def read_token(file: Path | None, environment: Mapping[str, str] = MappingProxyT
         if not token:
             return None
     else:
-        try:
-            token, where = file.read_text(encoding="utf-8").strip(), str(file)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise ConfigError(f"cannot read the token of {file}: {reason}") from None
+        token, where = _read_secret(file, "token"), str(file)
     if len(token) < MIN_TOKEN_CHARACTERS or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(
             f"the token of {where} has {len(token)} characters: expected at least {MIN_TOKEN_CHARACTERS} of ASCII "
             "without spaces; for example what `openssl rand -hex 32` prints"
         )
     return token
+
+
+def _read_secret(file: Path, what: str) -> str:
+    """Return the text of a file without spaces around it."""
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigError(f"cannot read the {what} of {file}: {reason}") from None
+
+
+def read_key(file: Path) -> bytes:
+    """Return the key in a file, which senders and receivers over UDP share.
+
+    Raises:
+        ConfigError: the file cannot be read, or the key is too short.
+    """
+    key = _read_secret(file, "key")
+    if len(key) < MIN_KEY_CHARACTERS:
+        raise ConfigError(
+            f"the key of {file} has {len(key)} characters: expected at least {MIN_KEY_CHARACTERS}; for example what "
+            "`openssl rand -hex 32` prints"
+        )
+    return key.encode()
 
 
 def token_agrees(given: str, expected: str) -> bool:

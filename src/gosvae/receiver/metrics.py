@@ -123,6 +123,8 @@ class Metrics:
             "packets": asdict(udp.inlet.reassembler.counters),
             "repair": asdict(udp.inlet.recovery.counters),
         }
+        if udp.opener is not None:
+            groups["seal"] = asdict(udp.opener.counters)
         family = core.CounterMetricFamily(
             "gosvae_udp_events", "Events of UDP, of the reassembly and of the repair", labels=["layer", "event"]
         )

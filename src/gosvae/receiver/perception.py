@@ -20,6 +20,7 @@ from gosvae import bitstream
 from gosvae.codecs.announced import announced_pixels
 from gosvae.codecs.base import ClassMapCodec, ImageCodec, LossTolerantCodec
 from gosvae.codecs.latent import Latent
+from gosvae.codecs.layered import LayeredCodec
 from gosvae.codecs.sequence.codec import SequenceCodec, is_wrapped
 from gosvae.codecs.sequence.decoder import SequenceDecoder
 from gosvae.codecs.trained import TrainedCodec
@@ -114,7 +115,7 @@ class Perception:
     @property
     def fingerprint(self) -> bytes:
         """Fingerprint of the codec, 8 bytes; empty for a classical codec."""
-        return self.codec.fingerprint if isinstance(self.codec, TrainedCodec) else b""
+        return self.codec.fingerprint if isinstance(self.codec, TrainedCodec | LayeredCodec) else b""
 
     def pixels(self, stream: bytes) -> int:
         """Return the number of pixels that a stream announces; 0 if its header cannot be read."""

@@ -35,6 +35,8 @@ class ReceiverConfig:
         grpc, udp, page: addresses to listen on; None leaves that part out. One of `grpc` and `udp` is needed.
         engine, service: limits of the engine and of the gRPC service.
         udp_deadline_ms: time that a frame over UDP is waited for, from its first packet.
+        udp_key: key of at least 32 bytes that senders over UDP know, with which their datagrams are sealed; None takes
+            datagrams of anyone.
         tls: certificate and key for gRPC and the page; None listens without encryption.
         token: token that senders and readers of the page must know; None asks for no token.
         insecure: whether to listen beyond this machine without encryption and authentication.
@@ -49,6 +51,7 @@ class ReceiverConfig:
     engine: EngineLimits = field(default_factory=EngineLimits)
     service: ServiceLimits = field(default_factory=ServiceLimits)
     udp_deadline_ms: float = DEFAULT_DEADLINE_MS
+    udp_key: bytes | None = None
     tls: ServerTls | None = None
     token: str | None = None
     insecure: bool = False
@@ -64,10 +67,10 @@ class ReceiverConfig:
         for what, endpoint in (("gRPC", self.grpc), ("the page", self.page)):
             if endpoint is not None:
                 check_exposure(what, endpoint, encrypted=encrypted, authenticated=known, insecure=self.insecure)
-        if self.udp is not None and not self.udp.is_loopback and not self.insecure:
+        if self.udp is not None and self.udp_key is None and not self.udp.is_loopback and not self.insecure:
             raise ConfigError(
                 f"UDP on {self.udp} can be reached from outside this machine, and its packets are neither encrypted "
-                "nor authenticated: listen on 127.0.0.1 behind a tunnel, or set insecure=True",
+                "nor authenticated: give a key, listen on 127.0.0.1 behind a tunnel, or set insecure=True",
                 argument="insecure",
             )
 
@@ -120,7 +123,9 @@ class Receiver:
     async def _open_udp(self, endpoint: Endpoint) -> UdpReceiver:
         inlet = Inlet(self.config.udp_deadline_ms, recovery=Recovery(allowance=Allowance()))
         try:
-            return await UdpReceiver.open(endpoint.host, endpoint.port, self._take, inlet=inlet)
+            return await UdpReceiver.open(
+                endpoint.host, endpoint.port, self._take, inlet=inlet, key=self.config.udp_key
+            )
         except OSError as error:
             reason = error.strerror or error
             raise LinkError(f"cannot listen for UDP on {endpoint}: {reason}; take another port") from None

@@ -1,7 +1,9 @@
 """Streams over UDP, the receiver's end: datagrams in, frames out when they are complete or their time is over.
 
-Nothing is sent again. Senders of videos are told which frames were decoded. `docs/link.md`
-describes the datagrams; they are neither encrypted nor authenticated.
+Nothing is sent again. Senders of videos are told which frames were decoded, without encryption.
+
+`docs/link.md` describes the datagrams. With a key they are encrypted and authenticated, see `gosvae.packets.sealed`;
+without one they are neither.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any, Self
 from gosvae.errors import ConfigError
 from gosvae.packets.inlet import Inlet
 from gosvae.packets.reassembly import ReceivedFrame
+from gosvae.packets.sealed import Opener
 from gosvae.protocol.feedback import Feedback
 
 log = logging.getLogger(__name__)
@@ -62,12 +65,18 @@ class UdpReceiver(asyncio.DatagramProtocol):
 
     Datagrams are processed when they arrive, without a queue. Frames wait for `on_frame` in a queue; if it is
     full, the oldest frames are dropped and counted, so that the newest come through.
+
+    Attributes:
+        inlet: reassembly with its counters.
+        opener: opener of sealed datagrams with its counters; None without a key.
     """
 
-    def __init__(self, on_frame: OnFrame, inlet: Inlet, *, max_frames: int, max_bytes: int) -> None:
+    def __init__(
+        self, on_frame: OnFrame, inlet: Inlet, *, max_frames: int, max_bytes: int, opener: Opener | None = None
+    ) -> None:
         if min(max_frames, max_bytes) < 1:
             raise ConfigError(f"a queue of {max_frames} frames and {max_bytes} bytes: expected at least 1 of each")
-        self.inlet = inlet
+        self.inlet, self.opener = inlet, opener
         self._on_frame = on_frame
         self._max_frames, self._max_bytes = max_frames, max_bytes
         self._queue: deque[ReceivedFrame] = deque()
@@ -89,6 +98,7 @@ class UdpReceiver(asyncio.DatagramProtocol):
         inlet: Inlet | None = None,
         max_frames: int = QUEUED_FRAMES,
         max_bytes: int = QUEUED_BYTES,
+        key: bytes | None = None,
     ) -> Self:
         """Return a receiver that listens; `async with await UdpReceiver.open(...)` closes it at the end.
 
@@ -98,12 +108,16 @@ class UdpReceiver(asyncio.DatagramProtocol):
             on_frame: function that is called with one frame after the other, never with two at once.
             inlet: reassembly with its deadline and limits; None means the defaults.
             max_frames, max_bytes: greatest number of frames, and of their bytes, that wait for `on_frame`.
+            key: key of at least 32 bytes that senders know: only datagrams that are sealed with it are taken. None
+                takes datagrams that are not sealed.
 
         Raises:
             OSError: the address cannot be listened on.
-            ConfigError: the queue would hold nothing.
+            ConfigError: the queue would hold nothing, or the key is too short.
+            MissingDependencyError: there is a key, and cryptography is not installed.
         """
-        receiver = cls(on_frame, inlet or Inlet(), max_frames=max_frames, max_bytes=max_bytes)
+        opener = None if key is None else Opener(key)
+        receiver = cls(on_frame, inlet or Inlet(), max_frames=max_frames, max_bytes=max_bytes, opener=opener)
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
             lambda: receiver, local_addr=(host, port)
         )
@@ -128,7 +142,10 @@ class UdpReceiver(asyncio.DatagramProtocol):
         """Take a datagram; called by asyncio."""
         self._counts["datagrams"] += 1
         self._counts["octets"] += len(data)
-        done = self.inlet.add(data, asyncio.get_running_loop().time())
+        datagram = data if self.opener is None else self.opener.open(data)
+        if datagram is None:
+            return
+        done = self.inlet.add(datagram, asyncio.get_running_loop().time())
         for frame in done:
             self._peers[frame.stream_id] = addr
             self._peers.move_to_end(frame.stream_id)

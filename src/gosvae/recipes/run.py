@@ -8,21 +8,18 @@ from pathlib import Path
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.geometry import GeometryConfig
 from gosvae.datasets.mixture import load_prepared
-from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert, TaskExpert
 from gosvae.experts.registry import load_task_expert
 from gosvae.losses.perceptual import default_perceptual, load_perceptual, perceptual_place
 from gosvae.precision import mixes
 from gosvae.recipes import load_recipe
-from gosvae.tasks.group import ExpertGroup, parse_experts
+from gosvae.tasks.group import ExpertGroup, balance, parse_experts
 from gosvae.training.codecs import TrainableRecipe, train_codec
 from gosvae.training.machine.config import RunConfig, StageConfig
 from gosvae.training.machine.loop import Outcome, device_type
 
 _CLASSES_SHOWN = 12
-_BALANCE_IMAGES = 8
-"""Number of images on which the distances of several experts are balanced."""
 
 
 def train(
@@ -70,7 +67,7 @@ def train(
     if chosen.needs_expert and expert is None:
         raise ConfigError(f"recipe {chosen.name!r} needs an expert: name one, such as 'embedded'", argument="expert")
     run = run or RunConfig()
-    frozen = _experts(expert) if chosen.needs_expert and expert is not None else None
+    frozen = load_experts(expert) if chosen.needs_expert and expert is not None else None
     judged = "lpips" in chosen.wanted_terms and lpips != "none"
     name = default_perceptual(weights) if lpips == "auto" and judged else lpips
     perceptual = load_perceptual(name, weights) if judged else None
@@ -79,8 +76,7 @@ def train(
     used = load_prepared(data, default_split="train", geometry=geometry)
     scales: dict[str, float] = {}
     if isinstance(frozen, ExpertGroup):
-        some = EvenlySpaced(used, _BALANCE_IMAGES)
-        scales = frozen.balance(some[i].image_uint8_HW3 for i in range(len(some)))
+        scales = balance(frozen, used)
     folder = Path(out) if out is not None else Path("runs") / chosen.name
     if tell is not None:
         place = perceptual_place(name, weights) if judged else None
@@ -103,7 +99,7 @@ def train(
     )
 
 
-def _experts(named: str | Path | Sequence[str]) -> TaskExpert:
+def load_experts(named: str | Path | Sequence[str]) -> TaskExpert:
     """Return the expert that a name stands for, or a group of several."""
     texts = [str(named)] if isinstance(named, str | Path) else list(named)
     if len(texts) == 1:

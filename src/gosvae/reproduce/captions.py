@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gosvae.evaluation.rows import FID_NETWORK
+from gosvae.reproduce import effort
 from gosvae.reproduce.job import World
 from gosvae.reproduce.plan import RowPlan
 from gosvae.reproduce.results import Result
@@ -32,8 +33,9 @@ def setting(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan]
         sentences.append(
             f"Ours: {source.dataset} ({len(world.train_images):,} images to train, {source.image_count} of "
             f"{source.geometry} to measure), {source.expert}, LPIPS: {_distances(world, source.perceptual)}, scale "
-            f"{world.job.scale.name}{_length(world, done)}."
+            f"{world.job.scale.name}."
         )
+        sentences += effort.training(world, results, rows)
         if evaluation.reference.miou is None:
             sentences.append(
                 "The images have no labels: mIoU and accuracy are against the expert's map of the original."
@@ -48,26 +50,10 @@ def _distances(world: World, measured: str | None) -> str:
     return (measured or "not measured") + ("" if trained in (None, measured) else f" (rows are trained with {trained})")
 
 
-def _length(world: World, done: Sequence[Result]) -> str:
-    """Return a clause with the number of steps of the learned rows."""
-    records = [found.record for found in done if found.record is not None and found.record.steps]
-    if not records:
-        return ""
-    steps = sorted({record.own_steps for record in records})
-    batch = records[0].batch_size or 1
-    span = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
-    epochs = steps[-1] * batch / len(world.train_images)
-    return f", {span} optimiser steps of {batch} images for each learned row ({epochs:.1f} epochs)"
-
-
 def fairness(world: World, results: Mapping[str, Result]) -> list[str]:
     """Return sentences on the differences between the learned rows."""
     evaluation = next((found.evaluation for found in results.values() if found.evaluation is not None), None)
-    sentences = [
-        "Learned rows are compared at equal optimiser steps, not at equal minutes: each row shows both, minutes "
-        "without the evaluation. A row with a pre-trained start has the steps of its VQ-VAE in addition (“500 "
-        f"after 500”). {world.job.scale.sentence}"
-    ]
+    sentences = [f"{effort.equal_steps(results)} {world.job.scale.sentence}"]
     if evaluation is not None:
         sentences.append(f"Made on: {evaluation.provenance.hardware}.")
     return sentences
@@ -100,9 +86,11 @@ def frechet(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> str:
 RATES = (
     "KiB (1024 bytes): mean of real, complete files with their headers. The systems whose rate can be set (JPEG, WebP, "
     "AVIF, JPEG XL, JPEG of a smaller image, Autoencoder) use at most the bytes of GOS-VAE with a pre-trained start, "
-    "image by image; in the paper, JPEG has 11.5 KB and Autoencoder 12.8 KB against 8.3 KB of GOS-VAE. If a file "
-    "cannot be made so small, the smallest file is used, and the row gives the number of such images."
+    "image by image. If a file cannot be made so small, the smallest file is used, and the row gives the number of "
+    "such images."
 )
+PAPER_RATES = "In the paper, JPEG has 11.5 KB and Autoencoder 12.8 KB against 8.3 KB of GOS-VAE."
+"""Sentence on Table I alone: Table II gives no bytes."""
 VISUAL = (
     "MSE on the [0, 1] scale. The source of the paper's numbers names its rows VQ-VAE and GOS-VAE without their "
     "variants; the numbers are shown beside the shallow VQ-VAE and GOS-VAE from scratch."

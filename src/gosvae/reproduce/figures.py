@@ -116,7 +116,10 @@ def plot_ratios(rows: Sequence[RowPlan], results: Mapping[str, Result], path: Pa
             reference = results[measured[0].row_id].reference
             value = None if reference is None else task_quality(reference)[number]
             if value is not None:
-                axes.axhline(value, color="#555555", linestyle="--", linewidth=1.2, label=f"uncompressed ({value:.1f})")
+                axes.axhline(value, color="#555555", linestyle="--", linewidth=1.2, label="uncompressed")
+                axes.annotate(
+                    f"{value:.1f}", (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9
+                )
             axes.set_xscale("log", base=2)
             axes.set_xticks(STRIDES, [str(stride) for stride in STRIDES])
             axes.set_xlabel("r, pixels per latent position on each axis")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +26,7 @@ from gosvae.losses.perceptual import PerceptualLoss, default_perceptual, load_pe
 from gosvae.reproduce.paper import PaperSet
 from gosvae.reproduce.plan import Borrowed, Named, RowPlan, Trained
 from gosvae.reproduce.records import key_of
-from gosvae.reproduce.scales import Scale, changes_of, planned_steps, recipe_of, recipe_tree
+from gosvae.reproduce.scales import Scale, changes_of, planned_steps, recipe_of, recipe_tree, share_trainings
 from gosvae.training.codecs import TrainableRecipe
 from gosvae.training.machine.config import RunConfig
 
@@ -170,6 +172,15 @@ class World:
         """Return the number of images in a batch of the last stage."""
         recipe = recipe_of(row, self.changes_of(row))
         return recipe.stages[-1].batches.batch_size
+
+    def share_trainings(self, rows: Sequence[RowPlan]) -> tuple[RowPlan, ...]:
+        """Return the rows, of which those with equal trainings are trained once; see `scales.share_trainings`."""
+        changes = {}
+        for row in rows:
+            if isinstance(row.source, Trained):
+                with contextlib.suppress(ConfigError):  # the runner reports it when the row has its turn
+                    changes[row.row_id] = self.changes_of(row)
+        return share_trainings(rows, changes)
 
     def real_steps(self, row: RowPlan, changes: list[str]) -> int:
         """Return the steps of a row's own training with all overrides."""

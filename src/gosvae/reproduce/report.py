@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gosvae.files import write_atomically, write_json
-from gosvae.reproduce import captions
+from gosvae.quantizers import VqConfig
+from gosvae.reproduce import captions, effort
 from gosvae.reproduce.figures import plot_ratios, plot_training
 from gosvae.reproduce.grid import draw_grid
 from gosvae.reproduce.paper import FIG3_CORRELATION, FIG4_WORST_MIOU
@@ -18,6 +19,7 @@ from gosvae.reproduce.plan import CURVES, SWEEP_SEEDS, RowPlan
 from gosvae.reproduce.render import Picture, Section, html_page, markdown_report
 from gosvae.reproduce.results import Result, gather, task_quality
 from gosvae.reproduce.runner import Runner
+from gosvae.reproduce.scales import recipe_of
 from gosvae.reproduce.tables import (
     DASH,
     Table,
@@ -26,6 +28,7 @@ from gosvae.reproduce.tables import (
     rate_task_table,
     visual_table,
 )
+from gosvae.training.vq import VqRecipe
 
 TITLE = "Reproduction of the paper's comparison"
 
@@ -103,12 +106,13 @@ def _section(
     notes = [*captions.setting(world, results, rows), *captions.troubles(results, rows)]
     if name in ("table1", "table2"):
         where = "Table II (ADE20K)" if name == "table2" else "Table I"
-        notes += [captions.RATES, captions.LABEL_MAP]
+        notes += [captions.RATES, *([captions.PAPER_RATES] if name == "table1" else []), captions.LABEL_MAP]
         return [rate_task_table(name, f"{where}: payload, parameters, task", rows, results, notes)]
     if name == "table3":
         return [visual_table(rows, results, [*notes, captions.frechet(results, rows), captions.VISUAL])]
     if name == "table4":
-        return [ablation_table(rows, results, [captions.ABLATION, *notes])]
+        weights = effort.codebook_weights(world, results, rows)
+        return [ablation_table(rows, results, [captions.ABLATION, *filter(None, [weights]), *notes])]
     if name == "fig2":
         return [_pictures(runner, rows, results, folder, picture_data, picture_count)]
     if name == "fig3":
@@ -163,19 +167,28 @@ def _ratios(
     sweep = [row for row in rows if row.curve is not None]
     title, alternative = "Fig. 4: the task against the compression ratio r", "mIoU and accuracy against r"
     measured = [row for row in sweep if results[row.row_id].row is not None]
-    if not plot_ratios(sweep, results, folder / "fig4.png", f"{runner.world.test_images.name}, K=512, shallow"):
+    if not measured or not plot_ratios(sweep, results, folder / "fig4.png", _sweep_title(runner, measured)):
         return [Picture("fig4", title, None, alternative)]
     images = len(runner.world.images_of(sweep[0]))
     qualities = [(task_quality(found)[0], row) for row in measured if (found := results[row.row_id].row) is not None]
     worst = min(((value, row.title) for value, row in qualities if value is not None), default=None)
     own = [
         f"A point is one training with one seed ({len(SWEEP_SEEDS)} seeds), and a line goes through their means, on "
-        f"{images} images. The points have fewer steps than the rows of the tables: compare them with each other only.",
-        f"The paper reports unstable training from scratch at high r, mIoU down to {FIG4_WORST_MIOU} %."
+        f"{images} images. Compare the points with rows of the tables at equal steps only.",
+        f"The paper reports unstable training from scratch at high r, mIoU down to {FIG4_WORST_MIOU} % on Cityscapes."
         + ("" if worst is None else f" Our lowest: {worst[0]:.1f} % ({worst[1]})."),
     ]
     picture = Picture("fig4", title, "fig4.png", alternative, (*own, *notes))
     return [picture, _ratio_table(sweep, results)]
+
+
+def _sweep_title(runner: Runner, sweep: Sequence[RowPlan]) -> str:
+    """Return the data set, the size of the codebook and the architecture of the points of Fig. 4."""
+    recipe = recipe_of(sweep[0], runner.world.changes_of(sweep[0]))
+    parts = [runner.world.test_images.name]
+    if isinstance(recipe, VqRecipe) and isinstance(recipe.model.quantizer, VqConfig):
+        parts += [f"K={recipe.model.quantizer.codebook_size}", recipe.model.autoencoder.architecture]
+    return ", ".join(parts)
 
 
 def _ratio_table(rows: Sequence[RowPlan], results: Mapping[str, Result]) -> Table:
@@ -191,8 +204,8 @@ def _ratio_table(rows: Sequence[RowPlan], results: Mapping[str, Result]) -> Tabl
             for number_of in (0, 1):
                 values = [task_quality(row)[number_of] for row, _ in done]
                 cells += [_mean(values, 2), ", ".join(number(value, 1) for value in values) or DASH]
-            minutes = ", ".join(number(record.training_minutes, 1) for _, record in done) or DASH
-            lines.append((curve, str(stride), *cells, minutes))
+            minutes = ", ".join(number(record.training_minutes if record.steps else None, 1) for _, record in done)
+            lines.append((curve, str(stride), *cells, minutes or DASH))
     return Table("fig4-numbers", "Fig. 4 in numbers", tuple(columns), tuple(lines), (False,) * len(lines))
 
 

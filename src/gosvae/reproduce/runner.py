@@ -94,13 +94,14 @@ class Runner:
                 continue
         return found
 
-    def run(self, *, max_minutes: float | None = None) -> Summary:
+    def run(self, *, max_minutes: float | None = None, on_row: Callable[[Summary], None] = lambda _: None) -> Summary:
         """Make every row that is not done.
 
         A row that fails is reported, and all others that do not need it are made.
 
         Args:
             max_minutes: number of minutes after which the run ends cleanly; the same call continues it.
+            on_row: function that is called with the summary so far after each row that was made or failed.
 
         Raises:
             KeyboardInterrupt: Ctrl-C outside a training; finished rows are kept.
@@ -128,6 +129,7 @@ class Runner:
                 self._attempt(row, head, todo, summary)
             if row.row_id in summary.failed:
                 self._say(f"{head}: FAILED: {summary.failed[row.row_id]}")
+            on_row(summary)
         return summary
 
     def _is_done(self, row: RowPlan, keys: dict[str, str]) -> bool:
@@ -249,9 +251,8 @@ class Runner:
 
     def _seconds(self, row: RowPlan) -> float:
         try:
-            return estimated_seconds(
-                row, self.world.job.scale, self.world.steps_of(row), len(self.world.images_of(row))
-            )
+            steps = self.world.real_steps(row, self.world.changes_of(row)) if isinstance(row.source, Trained) else 0
+            return estimated_seconds(row, self.world.job.scale, steps, len(self.world.images_of(row)))
         except ConfigError:
             return 0.0
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from gosvae.config import to_tree
 from gosvae.errors import ConfigError, unknown_name
 from gosvae.quantizers import VqConfig
 from gosvae.recipes import Recipe, load_recipe
-from gosvae.reproduce.plan import RowPlan, Trained
+from gosvae.reproduce.plan import Borrowed, RowPlan, Trained
 from gosvae.training.machine.config import StageConfig
 from gosvae.training.vq import VqRecipe
 
@@ -85,10 +86,8 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
                 }
             ),
             sentence=(
-                "Every learned row has the same number of optimiser steps; the residual models, VQ-GAN and GESCO are "
-                "smaller than the paper's, and GESCO samples in 15 steps (guidance 1.5) where the paper takes 100. "
-                "Dead codes of the VQ rows are first revived after 173 steps (VQ-GAN 68), in Fig. 4 after 19: for "
-                "much of such a short training, only a part of the codebook is in use."
+                "At this scale the residual models, VQ-GAN and GESCO are smaller than the paper's, and GESCO samples "
+                "in 15 steps (guidance 1.5) where the paper takes 100."
             ),
         ),
         "gpu": Scale(
@@ -101,7 +100,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
             sweep_images=None,
             histogram_pixels=60_000_000,
             changes=MappingProxyType({}),
-            sentence="Every learned row has the same number of optimiser steps; networks have the paper's sizes.",
+            sentence="At this scale networks have the paper's sizes.",
         ),
         "paper": Scale(
             name="paper",
@@ -113,7 +112,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
             sweep_images=None,
             histogram_pixels=60_000_000,
             changes=MappingProxyType(dict.fromkeys(_REVIVING.split(), _NO_REVIVAL)),
-            sentence="Networks and epochs are the paper's; batch (8 images) and learning rates are ours.",
+            sentence="At this scale networks and epochs are the paper's; batch and learning rates are ours.",
         ),
     }
 )
@@ -219,6 +218,29 @@ def recipe_of(row: RowPlan, changes: list[str]) -> Recipe:
     """Return the recipe of a row with its overrides; errors are those of `load_recipe`."""
     assert isinstance(row.source, Trained)
     return load_recipe(row.source.recipe, changes)
+
+
+def share_trainings(rows: Sequence[RowPlan], changes: Mapping[str, list[str]]) -> tuple[RowPlan, ...]:
+    """Return the rows, of which those with equal trainings borrow the codec of the first of them.
+
+    Args:
+        rows: rows in the order in which they are made.
+        changes: all overrides of each trained row by its id; rows that are missing here share nothing.
+    """
+    first_of: dict[str, str] = {}
+    twin_of: dict[str, str] = {}
+    shared = []
+    for row in rows:
+        source = row.source
+        if isinstance(source, Trained) and row.row_id in changes:
+            start = None if source.init is None else twin_of.get(source.init, source.init)
+            training = json.dumps([recipe_tree(row, changes[row.row_id]), source.seed, start], sort_keys=True)
+            first = first_of.setdefault(training, row.row_id)
+            twin_of[row.row_id] = first
+            own = first == row.row_id
+            row = replace(row, source=replace(source, init=start) if own else Borrowed(first))
+        shared.append(row)
+    return tuple(shared)
 
 
 def recipe_tree(row: RowPlan, changes: list[str]) -> dict[str, object]:

@@ -42,6 +42,7 @@ class GrpcTarget(Target):
         originals: whether to send every picture along, as a JPEG, for the receiver's page.
         on_answer: function that is called with every answer.
         reconnection: way to a new connection when this one breaks; None lets `send` and `finish` fail.
+        patient: whether `finish` waits for the answers without a limit, until `stop` of the reconnection is set.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class GrpcTarget(Target):
         originals: bool = False,
         on_answer: OnAnswer | None = None,
         reconnection: Reconnection | None = None,
+        patient: bool = False,
     ) -> None:
         self.counters = SenderCounters()
         self._client, self._originals, self._on_answer = client, originals, on_answer
-        self._reconnection = reconnection
+        self._reconnection, self._patient = reconnection, patient
         self._flying: dict[int, _Flying] = {}
         self._unsent: deque[int] = deque()
         self._room = asyncio.Event()
@@ -110,7 +112,8 @@ class GrpcTarget(Target):
         """Wait for the end of the answers.
 
         Raises:
-            TimeoutError: for `DRAIN_S` seconds, or `INTERRUPTED_S` after an interrupt, no frame got its outcome.
+            TimeoutError: for `DRAIN_S` seconds, or `INTERRUPTED_S` after an interrupt, no frame got its outcome; with
+                `patient` only after an interrupt.
         """
         stop = asyncio.Event() if self._reconnection is None else self._reconnection.stop
         stopping = asyncio.create_task(stop.wait())
@@ -123,8 +126,11 @@ class GrpcTarget(Target):
                     timeout=min(DRAIN_S, INTERRUPTED_S) if interrupted else DRAIN_S,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
-                if not done and len(self._flying) == missing:
+                if done or len(self._flying) < missing:
+                    continue
+                if not self._patient or self._reconnection is None or interrupted:
                     raise TimeoutError
+                self._reconnection.say(f"still waiting for {missing} answers; Ctrl-C ends the waiting")
         finally:
             stopping.cancel()
         self._reader.result()

@@ -1,7 +1,9 @@
 """Streams over UDP, the sender's end: packets and repair packets that leave at a pace.
 
-Nothing is sent again. A receiver of videos tells which frames it has decoded. `docs/link.md`
-describes the datagrams; they are neither encrypted nor authenticated.
+Nothing is sent again. A receiver of videos tells which frames it has decoded.
+
+`docs/link.md` describes the datagrams. With a key they are encrypted and authenticated, see `gosvae.packets.sealed`;
+without one they are neither.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from gosvae.bitstream import MAX_SLICES
 from gosvae.errors import ConfigError, PacketError
 from gosvae.packets.packet import DEFAULT_MTU_BYTES, FRAME_NUMBERS, MAX_MTU_BYTES, packetise
 from gosvae.packets.protection import REPAIR_OVERHEAD_BYTES, protect
+from gosvae.packets.sealed import SEALED_OVERHEAD_BYTES, Sealer
 from gosvae.protocol.feedback import Feedback
 
 log = logging.getLogger(__name__)
@@ -44,6 +47,7 @@ class UdpSender(asyncio.DatagramProtocol):
         mtu_bytes: int,
         slices_per_packet: int,
         kbps: float | None,
+        key: bytes | None,
     ) -> None:
         if kbps is not None and not kbps > 0:
             raise ConfigError(f"a pace of {kbps} kbit/s: expected more than 0, or None for no limit")
@@ -55,6 +59,9 @@ class UdpSender(asyncio.DatagramProtocol):
         self._overhead, self._classes, self._mtu_bytes = overhead, classes, mtu_bytes
         self._slices_per_packet, self._kbps = slices_per_packet, kbps
         self.on_feedback: Callable[[Feedback], None] | None = None
+        self._sealer = None if key is None else Sealer(key, self.stream_id)
+        if self._sealer is not None:
+            self._mtu_bytes = mtu_bytes - SEALED_OVERHEAD_BYTES
         self._free_at_s = 0.0
         self._writable = asyncio.Event()
         self._writable.set()
@@ -73,6 +80,7 @@ class UdpSender(asyncio.DatagramProtocol):
         mtu_bytes: int = DEFAULT_MTU_BYTES,
         slices_per_packet: int = MAX_SLICES,
         kbps: float | None = None,
+        key: bytes | None = None,
     ) -> Self:
         """Return a sender; `async with await UdpSender.open(...)` closes it at the end.
 
@@ -87,10 +95,12 @@ class UdpSender(asyncio.DatagramProtocol):
                 slice with it.
             kbps: pace in 1000 bits a second, of the datagrams without the headers of IP and UDP. None sends as fast as
                 possible, which overruns the buffers of most links, and those of a receiver on loopback too.
+            key: key of at least 32 bytes that the receiver knows, with which datagrams are sealed; None does not seal.
 
         Raises:
             OSError: the host is not known.
-            ConfigError: the pace or the MTU is impossible.
+            ConfigError: the pace or the MTU is impossible, or the key is too short.
+            MissingDependencyError: there is a key, and cryptography is not installed.
         """
         sender = cls(
             stream_id=stream_id,
@@ -100,6 +110,7 @@ class UdpSender(asyncio.DatagramProtocol):
             mtu_bytes=mtu_bytes,
             slices_per_packet=slices_per_packet,
             kbps=kbps,
+            key=key,
         )
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
             lambda: sender, remote_addr=(host, port)
@@ -152,6 +163,8 @@ class UdpSender(asyncio.DatagramProtocol):
         if protected:
             datagrams = protect(datagrams, overhead=self._overhead, classes=self._classes, mtu_bytes=self._mtu_bytes)
         self.frames += 1
+        if self._sealer is not None:
+            datagrams = [self._sealer.seal(data) for data in datagrams]
         for data in datagrams:
             await self._pace(len(data))
             self._transport.sendto(data)

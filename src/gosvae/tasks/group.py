@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gosvae.datasets.base import Dataset
+from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import ConfigError, ExpertError
 from gosvae.experts.base import ExpertInfo, TaskExpert
 from gosvae.tasks.base import AnyTask
@@ -24,6 +26,8 @@ GROUP = "several"
 """Name of the task of a group."""
 _REDUCTION = 8
 """Factor by which pictures are reduced and enlarged again, to see how an expert's distance grows."""
+_BALANCE_IMAGES = 8
+"""Number of images on which the distances of several experts are balanced."""
 _REFERENCE = 0.1
 """Weighted distance that every expert has on such pictures; the Jensen-Shannon divergence of a segmenter is near it."""
 
@@ -131,3 +135,9 @@ class ExpertGroup(TaskExpert):
             weight / total * _REFERENCE / scale for weight, scale in zip(self.weights_E.tolist(), scales, strict=True)
         )
         return dict(zip(self.names, scales, strict=True))
+
+
+def balance(group: ExpertGroup, dataset: Dataset) -> dict[str, float]:
+    """Balance a group on a few evenly spaced images of a data set; see `ExpertGroup.balance`."""
+    some = EvenlySpaced(dataset, _BALANCE_IMAGES)
+    return group.balance(some[i].image_uint8_HW3 for i in range(len(some)))

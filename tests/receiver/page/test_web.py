@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from http.client import HTTPConnection, HTTPResponse
 from io import BytesIO
 from pathlib import Path
@@ -27,11 +27,13 @@ from gosvae.errors import LinkError
 from gosvae.packets.reassembly import ReceivedFrame
 from gosvae.protocol.frames import Frame
 from gosvae.protocol.security import Endpoint, ServerTls
+from gosvae.receiver import strangers
 from gosvae.receiver.engine import Engine, EngineLimits
 from gosvae.receiver.metrics import Metrics
 from gosvae.receiver.page import web
 from gosvae.receiver.page.board import MOST_SENDERS, MOST_WATCHED, Board
-from gosvae.receiver.page.web import MAX_CONNECTIONS, WebServer
+from gosvae.receiver.page.web import MAX_CONNECTIONS, MAX_REQUESTS, WebServer
+from gosvae.receiver.strangers import LINES_OF_SOURCE, MOST_DELAY_S
 from gosvae.sender.sources import as_jpeg
 from small_link import HOST, LOOPBACK, TOKEN, Authority, codec, perception, run, stream, until
 from tiny import streets
@@ -208,7 +210,9 @@ def test_files_of_the_page_and_their_headers() -> None:
     served(test)
 
 
-def test_tokens_of_readers(caplog: pytest.LogCaptureFixture) -> None:
+def test_tokens_of_readers(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strangers, "MOST_DELAY_S", 0.0)
+
     def basic(password: str) -> str:
         return "Basic " + base64.b64encode(f"anyone:{password}".encode()).decode()
 
@@ -296,16 +300,113 @@ def test_garbage_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     assert "Traceback" not in caplog.text
 
 
-def test_one_connection_too_many_is_ended_at_once(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_the_newest_connection_gets_in_and_the_one_that_waited_longest_goes(encrypted: bool, tmp_path: Path) -> None:
+    """As many connections as there may be send nothing, or the first byte of a handshake."""
+    authority = Authority(tmp_path, "ours")
+    tls = ServerTls(*authority.sign("server")).context() if encrypted else None
+    trusting = ssl.create_default_context(cafile=str(authority.file))
+
     def test(server: WebServer) -> None:
-        with connections(server, MAX_CONNECTIONS), connections(server, 10) as late:
+        with connections(server, MAX_CONNECTIONS) as silent, connections(server, 10) as late:
+            for raw in silent:
+                raw.sendall(b"\x16" if encrypted else b"G")
             for raw in late:
+                with trusting.wrap_socket(raw, server_hostname="localhost") if encrypted else nullcontext(raw) as asked:
+                    asked.sendall(b"GET /state HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    assert all_of(asked).startswith(b"HTTP/1.1 200")
+            for raw in silent[:10]:
                 assert all_of(raw) == b""
-        eventually(lambda: not server._http.connections)  # type: ignore[union-attr]
+        eventually(lambda: not server._http.connections and not server._arriving)  # type: ignore[union-attr]
+
+    served(test, tls=tls)
+
+
+def test_health_and_metrics_have_places_of_their_own(caplog: pytest.LogCaptureFixture) -> None:
+    """As many requests as may be answered at once are asked by clients that do not read."""
+
+    def test(server: WebServer) -> None:
+        server.board.picture = lambda *_: (bytes(2**24), "image/jpeg")  # type: ignore[method-assign,assignment]
+        with connections(server, MAX_REQUESTS) as greedy:
+            for raw in greedy:
+                raw.sendall(b"GET /picture/original?sender=s HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            eventually(lambda: server._requests == MAX_REQUESTS)
+            for _ in range(3):
+                assert get(server, "/health")[1] == b"serving\n"
+                assert get(server, "/metrics")[0].status == 200
+                response, _ = get(server, "/state")
+                assert (response.status, response.headers["Retry-After"]) == (503, "1")
+        eventually(lambda: server._requests == 0)
         assert get(server, "/state")[0].status == 200
 
     served(test)
-    assert caplog.text.count("too many connections") == 10
+    assert "too many requests" in caplog.text
+
+
+def test_a_head_that_comes_byte_by_byte_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "TIMEOUT_S", 0.3)
+
+    def drip(server: WebServer, raw: socket.socket) -> None:
+        """Send a header without end, byte by byte, until the server has enough."""
+        with suppress(ConnectionError):
+            raw.sendall(b"GET /health HTTP/1.1\r\nX: ")
+            while True:
+                raw.sendall(b"y")
+                time.sleep(0.01)
+        eventually(lambda: not server._http.connections)  # type: ignore[union-attr]
+
+    def test(server: WebServer) -> None:
+        with connections(server, 1) as (first,):
+            drip(server, first)
+        monkeypatch.setattr(web, "TIMEOUT_S", 3.0)  # for the first answer of a busy machine
+        with connections(server, 1) as (again,):
+            again.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert again.recv(4096).startswith(b"HTTP/1.1 200")
+            drip(server, again)
+
+    served(test)
+
+
+SECOND = b"GET /state HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+@pytest.mark.parametrize(
+    "how", [b"Content-Length: %d\r\n\r\n" % len(SECOND), b"Transfer-Encoding: chunked\r\n\r\n2b\r\n"]
+)
+def test_a_body_behind_get_is_no_second_request(method: bytes, how: bytes) -> None:
+    def test(server: WebServer) -> None:
+        with connections(server, 1) as (raw,):
+            raw.sendall(method + b" /health HTTP/1.1\r\nHost: localhost\r\n" + how + SECOND)
+            answers = all_of(raw)
+        assert answers.count(b"HTTP/1.1 ") == answers.count(b"HTTP/1.1 400 ") == 1
+        eventually(lambda: not server._http.connections)  # type: ignore[union-attr]
+
+    served(test)
+
+
+def test_readers_with_wrong_tokens_wait_and_few_lines_tell_of_them(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    waited_s: list[float] = []
+    real_sleep = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        waited_s.append(seconds)
+        await real_sleep(0)
+
+    def test(server: WebServer) -> None:
+        monkeypatch.setattr(web.asyncio, "sleep", sleep)
+        for _ in range(9):
+            assert get(server, "/state", Authorization="Bearer wrong")[0].status == 401
+        assert get(server, "/state")[0].status == 401  # as browsers ask first
+        assert get(server, "/state", Authorization=f"Bearer {TOKEN}")[0].status == 200
+        waits = [seconds for seconds in waited_s if 0 < seconds < web.TIMEOUT_S]
+        assert waits == [*(0.1 * 2**n for n in range(6)), MOST_DELAY_S, MOST_DELAY_S]
+        monkeypatch.undo()
+
+    served(test, token=TOKEN)
+    assert caplog.text.count("no token or a wrong one") == LINES_OF_SOURCE
 
 
 def test_idle_connections_are_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

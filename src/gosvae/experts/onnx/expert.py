@@ -6,12 +6,15 @@ Axis legend: B images, H and W pixels, h and w pixels of the network's input, N 
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gosvae import walk
 from gosvae.errors import ExpertError
 from gosvae.experts.base import DenseBoxes, Expert, ExpertInfo, Output, TaskExpert
 from gosvae.experts.boxes import fastestdet_boxes, query_boxes, yolo_boxes
@@ -19,8 +22,16 @@ from gosvae.experts.fitting import Fit, Placement, place
 from gosvae.experts.onnx.card import OnnxCard, load_card
 from gosvae.experts.onnx.graph import Graph, Input, check_opset, parse_model, read_model
 from gosvae.experts.onnx.network import OnnxNetwork
-from gosvae.experts.onnx.runtime import Comparison, RuntimeNetwork, check_against_runtime, check_pictures
+from gosvae.experts.onnx.runtime import (
+    Comparison,
+    RuntimeNetwork,
+    check_against_runtime,
+    check_pictures,
+    compare,
+)
+from gosvae.tensors import ImageArray, image_to_tensor
 
+log = logging.getLogger(__name__)
 SUFFIX = ".onnx"
 _DEFAULT_SIDE = 256
 """Height and width of the check where neither the graph nor the card says a size."""
@@ -44,7 +55,7 @@ class OnnxModel(nn.Module):
         self.card, self.network = card, network
         self._image, self._others = _inputs(graph, card)
         self._channels_last = self._image.shape[1] != 3 and self._image.shape[-1] == 3
-        self._batch = self._image.shape[0]
+        self.batch = self._image.shape[0]
         self.register_buffer("mean_3", torch.tensor(card.mean))
         self.register_buffer("std_3", torch.tensor(card.std))
         self.register_buffer("file_sha256", torch.tensor(list(digest), dtype=torch.uint8))
@@ -79,7 +90,7 @@ class OnnxModel(nn.Module):
         """
         (x, *others), placement = self.arguments(x_B3HW)
         count = len(x)
-        part = self._batch or count
+        part = self.batch or count
         missing = -count % part
         x = torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) if missing else x
         answers = [self.network(piece, *others) for piece in torch.split(x, part)]
@@ -93,7 +104,7 @@ class OnnxModel(nn.Module):
         """Compare the imported network with ONNX Runtime; see `check_against_runtime`."""
         assert isinstance(self.network, OnnxNetwork)
         size = self.input_hw or (_up(_DEFAULT_SIDE, self.card.stride), _up(_DEFAULT_SIDE, self.card.stride))
-        pictures = [picture.expand(self._batch or 1, -1, -1, -1) for picture in check_pictures(*size)]
+        pictures = [picture.expand(self.batch or 1, -1, -1, -1) for picture in check_pictures(*size)]
         inputs = [self.arguments(each)[0] for each in pictures]
         try:
             return check_against_runtime(self.network, model, inputs, source)
@@ -233,6 +244,8 @@ def load_onnx_expert(path: Path, *, gradients: bool = True) -> OnnxSegmenter | O
         held = _imported(model, card, digest)
     except ExpertError as error:
         if card.runtime or not gradients:
+            if not card.runtime:
+                log.warning("%s: %s; ONNX Runtime computes it, without gradients", path, error)
             held = OnnxModel(parse_model(model), card, RuntimeNetwork(model, card.outputs), digest)
         else:
             raise ExpertError(f"{path}: {error}") from error
@@ -242,6 +255,23 @@ def load_onnx_expert(path: Path, *, gradients: bool = True) -> OnnxSegmenter | O
     with torch.inference_mode():  # A card that does not fit is found here, before hours of training.
         expert(torch.zeros(1, 3, *size))
     return expert
+
+
+def difference_from_runtime(expert: OnnxSegmenter | OnnxExpert, images: Iterable[ImageArray]) -> Comparison:
+    """Return the largest difference of an expert's network from ONNX Runtime on images, such as those of a data set.
+
+    Raises:
+        ExpertError: the file that it was loaded from is not there any more, or cannot take an image.
+    """
+    model, held = read_model(walk.expanded(expert.info.source)), expert.model
+    reference, worst = RuntimeNetwork(model, held.network.output_names), Comparison(0.0, 0.0)
+    for image in images:
+        x = image_to_tensor(image).to(held.mean_3.device).expand(held.batch or 1, -1, -1, -1)
+        arguments = held.arguments(x)[0]
+        with torch.no_grad():
+            found = compare(held.network(*arguments), [y.cpu() for y in reference(*arguments)])
+        worst = max(worst, found, key=lambda each: each.difference)
+    return worst
 
 
 def _imported(model: Any, card: OnnxCard, digest: bytes) -> OnnxModel:

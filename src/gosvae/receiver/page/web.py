@@ -1,8 +1,10 @@
 """HTTP server of a receiver: the live page, the data that the page shows, and the metrics that Prometheus reads.
 
 The server is read-only and runs on the receiver's event loop; aiohttp speaks HTTP. Limits: the number of connections,
-the length of a request's head, a time-out for everything that a client may delay, and a token where one is set. On a
-loopback address the server also checks the host that a browser asks for, so that no other site can read the page.
+the length of a request's head, a deadline for everything that a client may delay, and a token where one is set. If all
+connections are taken, the one that has waited longest for a whole request is ended for a new one, so that the newest
+always gets in; a few places are kept for `/health` and `/metrics`. On a loopback address the server also checks the
+host that a browser asks for, so that no other site can read the page.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import base64
 import contextlib
 import json
 import logging
+import math
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -26,16 +29,24 @@ from gosvae.errors import LinkError, MissingDependencyError
 from gosvae.protocol.security import Endpoint, token_agrees
 from gosvae.receiver.metrics import CONTENT_TYPE
 from gosvae.receiver.page.board import PICTURE_KINDS, Board
+from gosvae.receiver.page.door import Waiting, listen
+from gosvae.receiver.strangers import Backoff, LimitedLog
 
 if TYPE_CHECKING:
     from aiohttp import web
 
 log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 48
-"""Number of connections that may be open at once, TLS handshakes included; one more is closed at once."""
+MAX_REQUESTS = 48
+"""Greatest number of requests that are answered at once, but for those to `RESERVED`."""
+RESERVED = ("/health", "/metrics")
+"""Paths that have places of their own, so that the receiver can be watched while the page is flooded."""
+MAX_CONNECTIONS = 64
+"""Greatest number of connections that are open at once, TLS handshakes included. For one more, the connection that has
+waited longest for a whole request is ended; if there is none, the new one is."""
 TIMEOUT_S = 15.0
-"""Seconds that a client may take for a TLS handshake, for the head of a request, and to read an answer."""
+"""Seconds that a client may take for a TLS handshake, for the whole head of a request from the beginning of its
+connection or the end of the answer before, and to read an answer."""
 LINGER_S = 1.0
 """Seconds for which the server reads, and ignores, the body of a request that it has already answered."""
 GRACE_S = 0.5
@@ -49,6 +60,8 @@ STATIC = {
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
 }
+_LAST = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE})
+"""Statuses after which a connection is closed."""
 PLAIN = "text/plain; charset=utf-8"
 HEADERS = {
     "Server": "gosvae",
@@ -123,7 +136,11 @@ class WebServer:
         self._web = import_aiohttp()
         self._http: web.Server | None = None
         self._listener: socket.socket | None = None
-        self._arriving: dict[asyncio.Task[None], socket.socket] = {}
+        self._arriving: dict[asyncio.Task[None], tuple[socket.socket, float]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._waiting = Waiting(2 * MAX_CONNECTIONS)
+        self._requests = 0
+        self._log, self._backoff = LimitedLog(log), Backoff()
         self._transports: WeakSet[asyncio.Transport] = WeakSet()
         self._reaper: asyncio.Task[None] | None = None
 
@@ -154,7 +171,7 @@ class WebServer:
             auto_decompress=False,
         )
         try:
-            listener = _listen(self.endpoint)
+            listener = listen(self.endpoint)
         except OSError as error:
             raise LinkError(f"cannot listen on {self.endpoint}: {error.strerror or error}; take another port") from None
         self.endpoint = Endpoint(self.endpoint.host, listener.getsockname()[1])
@@ -170,10 +187,11 @@ class WebServer:
         asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
         self._reaper.cancel()
-        for connection in self._arriving.values():  # a handshake that sees the end of its connection fails at once
+        for connection, _ in self._arriving.values():  # a handshake that sees the end of its connection fails at once
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        await asyncio.gather(self._reaper, *self._arriving, return_exceptions=True)
+        await asyncio.gather(self._reaper, *self._arriving, *self._leaving, return_exceptions=True)
+        self._waiting.clear()
         http.pre_shutdown()
         await http.shutdown(GRACE_S)
         for transport in list(self._transports):
@@ -193,13 +211,29 @@ class WebServer:
             loop.remove_reader(listener)
             loop.call_later(1.0, self._accept_again, listener)
             return
-        if len(http.connections) + len(self._arriving) >= MAX_CONNECTIONS:
-            log.warning("refused %s: too many connections to the page", address[0])
+        if len(http.connections) + len(self._arriving) >= MAX_CONNECTIONS and not self._make_room():
+            self._log.refused(address[0], "too many connections to the page")
             connection.close()
             return
         task = loop.create_task(self._open(http, connection, address[0]))
-        self._arriving[task] = connection
-        task.add_done_callback(self._arriving.pop)
+        self._arriving[task] = connection, loop.time() + TIMEOUT_S
+        task.add_done_callback(lambda task: self._arriving.pop(task, None))
+
+    def _make_room(self) -> bool:
+        """End the connection that has waited longest for a whole request; False if there is none."""
+        task = next(iter(self._arriving), None)  # a handshake of TLS that does not end
+        until_s = math.inf if task is None else self._arriving[task][1]
+        if min(self._waiting.until_s, until_s) == math.inf:
+            return False
+        if self._waiting.until_s < until_s:
+            self._waiting.abort_longest()
+            return True
+        assert task is not None
+        with contextlib.suppress(OSError):
+            self._arriving.pop(task)[0].shutdown(socket.SHUT_RDWR)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        return True
 
     def _accept_again(self, listener: socket.socket) -> None:
         if listener.fileno() >= 0:
@@ -213,9 +247,10 @@ class WebServer:
                 http, connection, ssl=self._tls, ssl_handshake_timeout=seconds, ssl_shutdown_timeout=seconds
             )
         except OSError as error:  # ssl.SSLError is one
-            log.warning("refused %s: TLS: %s", peer, getattr(error, "reason", None) or error)
+            self._log.refused(peer, f"TLS: {getattr(error, 'reason', None) or str(error) or 'the connection ended'}")
         else:
             self._transports.add(transport)
+            self._waiting.begin(transport, TIMEOUT_S)
 
     async def _reap(self) -> None:
         """Abort connections that were closed but whose client does not take the last bytes."""
@@ -229,6 +264,19 @@ class WebServer:
     async def _handle(self, request: web.BaseRequest) -> web.Response:
         """Answer a request; a client that does not read its answer within `TIMEOUT_S` is cut off."""
         log.debug("%s %s %s", request.remote, request.method, request.path)
+        transport = request.transport
+        self._waiting.end(transport)
+        self._requests += 1
+        try:
+            response = await self._respond(request)
+        finally:
+            self._requests -= 1
+        if isinstance(transport, asyncio.Transport) and not transport.is_closing():
+            self._waiting.begin(transport, TIMEOUT_S)
+        return response
+
+    async def _respond(self, request: web.BaseRequest) -> web.Response:
+        """Write the answer to a request and return it."""
         try:
             answer = await self._answer(request)
         except Exception:
@@ -236,13 +284,15 @@ class WebServer:
             answer = _status(HTTPStatus.INTERNAL_SERVER_ERROR)
         headers = {**HEADERS, "Content-Type": answer.media_type, **answer.more}
         response: web.Response = self._web.Response(body=answer.body, status=answer.status, headers=headers)
+        if answer.status in _LAST:
+            response.force_close()
         # Written here, and not by aiohttp after the return, so that there is a time-out.
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 await response.prepare(request)
                 await response.write_eof()
         except TimeoutError:
-            log.warning("refused %s: the page: an answer was not read for %g s", request.remote, TIMEOUT_S)
+            self._log.refused(str(request.remote), f"the page: an answer was not read for {TIMEOUT_S:g} s")
             if request.transport is not None:
                 request.transport.abort()
         except ConnectionError:
@@ -254,13 +304,19 @@ class WebServer:
         path, board = request.path, self.board
         if request.method not in ("GET", "HEAD"):
             return _status(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"})
+        if request.body_exists:  # what follows would else be read as the next request by whoever counts differently
+            return self._refuse(request, HTTPStatus.BAD_REQUEST, f"a body behind {request.method}")
         if path == "/health":
             return _Answer(b"serving\n", PLAIN)
+        if self._requests > MAX_REQUESTS and path not in RESERVED:
+            return self._refuse(request, HTTPStatus.SERVICE_UNAVAILABLE, "too many requests", {"Retry-After": "1"})
         if self.hosts is not None and self.token is None and _host(request) not in self.hosts:
-            return _refuse(request, HTTPStatus.MISDIRECTED_REQUEST, "wrong host")
+            return self._refuse(request, HTTPStatus.MISDIRECTED_REQUEST, "wrong host")
         if self.token is not None and not _knows(request, self.token):
+            if "Authorization" in request.headers:
+                await self._let_wait(request)
             asked = {"WWW-Authenticate": 'Basic realm="gosvae: any user, the token as password"'}
-            return _refuse(request, HTTPStatus.UNAUTHORIZED, "no token or a wrong one", asked)
+            return self._refuse(request, HTTPStatus.UNAUTHORIZED, "no token or a wrong one", asked)
         sender = request.query.get("sender")
         if path in STATIC:
             name, media_type = STATIC[path]
@@ -278,18 +334,28 @@ class WebServer:
                 return _Answer(*picture)
         return _status(HTTPStatus.NOT_FOUND)
 
+    async def _let_wait(self, request: web.BaseRequest) -> None:
+        """Let the answer to a wrong token wait, meanwhile as a connection that may be ended for another."""
+        delay_s = self._backoff.delay_s(str(request.remote))
+        transport = request.transport
+        if not delay_s or not isinstance(transport, asyncio.Transport):
+            return
+        self._waiting.begin(transport, TIMEOUT_S)
+        self._requests -= 1
+        self._backoff.waiting += 1
+        try:
+            await asyncio.sleep(delay_s)
+        finally:
+            self._backoff.waiting -= 1
+            self._requests += 1
+            self._waiting.end(transport)
 
-def _listen(endpoint: Endpoint) -> socket.socket:
-    """Return a listening socket that does not block; IPv6 addresses take IPv4 clients too where the system can."""
-    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-    listener = socket.create_server(
-        (endpoint.host, endpoint.port),
-        family=family,
-        backlog=64,
-        dualstack_ipv6=family == socket.AF_INET6 and socket.has_dualstack_ipv6(),
-    )
-    listener.setblocking(False)
-    return listener
+    def _refuse(
+        self, request: web.BaseRequest, status: HTTPStatus, why: str, more: dict[str, str] | None = None
+    ) -> _Answer:
+        """Return the answer of a status to a client that may not read, and log the reason."""
+        self._log.refused(str(request.remote), f"the page: {why}")
+        return _status(status, more)
 
 
 def _keep_traceback(record: logging.LogRecord) -> bool:
@@ -320,12 +386,6 @@ def _knows(request: web.BaseRequest, token: str) -> bool:
     elif scheme.lower() != "bearer":
         return False
     return token_agrees(word, token)
-
-
-def _refuse(request: web.BaseRequest, status: HTTPStatus, why: str, more: dict[str, str] | None = None) -> _Answer:
-    """Return the answer of a status to a client that may not read, and log the reason."""
-    log.warning("refused %s: the page: %s", request.remote, why)
-    return _status(status, more)
 
 
 def _status(status: HTTPStatus, more: dict[str, str] | None = None) -> _Answer:

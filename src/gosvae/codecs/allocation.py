@@ -1,0 +1,66 @@
+"""Allocation of bytes to the two layers of a stream. The figures come from measurements in `docs/rate-task.md`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gosvae.codecs.slices import Purpose
+from gosvae.entropy.latent_network import LEVELS
+
+REFERENCE_PIXELS = 256 * 512
+"""Number of pixels of the training images, which sizes in KiB are for; other images count by their pixels."""
+TASK_ONLY_KIB = 3.4
+"""Largest budget that is all for the task layer: AV1 alone serves the imitated expert better from here on."""
+TASK_KIB, LEAST_KIB = 0.6, 1.6
+"""Size of the task layer of a stream for machines and people, and the smallest budget of one with both layers."""
+TASK_LEVEL = 48
+"""Level of the task layer of a stream of two layers, where no budget is given."""
+DETAIL_QUALITY = 60
+"""Quality of the detail layer, where neither a budget nor a level is given."""
+_FIRST_QUALITY, _LAST_QUALITY = 32, 85
+"""Qualities of the detail layer at the first level that has one, and at the last level."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Settings of both layers.
+
+    Attributes:
+        task_level: level of the task layer, 0..255; None means that there is none.
+        quality: quality of the detail layer at full size, 1..100; None means that there is none.
+    """
+
+    task_level: int | None
+    quality: int | None = None
+
+
+def task_share(budget_bytes: int, pixels: int, purpose: Purpose) -> float:
+    """Return the share of a budget that is for the task layer, 0 to 1.
+
+    Args:
+        budget_bytes: number of bytes of the stream.
+        pixels: number of pixels of the image.
+        purpose: `machine`, `people` or `both`.
+    """
+    size_kib = budget_bytes / 1024 * REFERENCE_PIXELS / pixels
+    if purpose == "people":
+        return 0.0
+    if purpose == "both":
+        return TASK_KIB / size_kib if size_kib >= LEAST_KIB else 1.0
+    return 1.0 if size_kib < TASK_ONLY_KIB else 0.0
+
+
+def rate_of_level(level: int, purpose: Purpose) -> Rate:
+    """Return the settings of a level, 0..255.
+
+    For machines the first half of the levels has a task layer alone, of the same level, and the second a detail layer
+    alone. For people all levels have a detail layer, and for both purposes a task layer too.
+    """
+    if purpose == "machine":
+        half = LEVELS // 2
+        if level < half:
+            return Rate(level)
+        rise = (level - half) / (half - 1)
+        return Rate(None, round(_FIRST_QUALITY + rise * (_LAST_QUALITY - _FIRST_QUALITY)))
+    quality = round(1 + level / (LEVELS - 1) * (_LAST_QUALITY - 1))
+    return Rate(TASK_LEVEL if purpose == "both" else None, quality)

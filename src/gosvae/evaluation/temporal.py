@@ -1,0 +1,313 @@
+"""Evaluation of video codecs: every codec on every clip, real bytes of every frame, one confusion matrix over all.
+
+The expert looks at each decoded frame. Where a codec sends fewer frames than the camera takes, the newest map stands
+until the next one comes. Axis legend: H and W pixels.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, median
+from typing import NoReturn
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from gosvae.codecs.frame_by_frame import FrameByFrame
+from gosvae.codecs.video import VideoCodec, encode_sequence
+from gosvae.errors import ConfigError
+from gosvae.evaluation.clips import Clip, Footage
+from gosvae.evaluation.evaluation import ClassMapArray, Evaluation, KeptImage, Reconstruction
+from gosvae.evaluation.fitting import check_classes
+from gosvae.evaluation.flicker import FlickerMeter
+from gosvae.evaluation.judges import device_of
+from gosvae.evaluation.results import gather_provenance
+from gosvae.evaluation.rows import UNCOMPRESSED, ImageRow, Provenance, Row, mean_of
+from gosvae.evaluation.shots import ShotResamples, TaskCounts
+from gosvae.experts.base import Expert
+from gosvae.metrics import mean_squared_error
+from gosvae.seeding import numpy_generator
+from gosvae.tensors import ImageArray, image_to_tensor
+from gosvae.units import psnr_db, rate_bpp
+
+
+@dataclass(frozen=True)
+class VideoEntry:
+    """A video codec at one setting.
+
+    Attributes:
+        label: name in tables, unique in an evaluation.
+        codec: codec to measure.
+        curve: entries with the same curve are rate points of one codec, joined in plots and for BD-rate.
+        frames_per_second: rate at which frames are sent; None sends every frame.
+    """
+
+    label: str
+    codec: VideoCodec
+    curve: str | None = None
+    frames_per_second: float | None = None
+
+
+def evaluate_video(
+    codecs: Sequence[VideoEntry],
+    footage: Footage,
+    expert: Expert,
+    *,
+    use_labels: bool = True,
+    keep_frames: Sequence[int] = (),
+    known: Sequence[Evaluation] = (),
+    progress: bool | None = None,
+    generator: np.random.Generator | None = None,
+) -> Evaluation:
+    """Measure video codecs on clips. Each clip is a sequence of its own, and a shot for the intervals.
+
+    The first row is the uncompressed reference: the expert on the originals. The rows of single frames have 0 bytes
+    where nothing is sent.
+
+    Args:
+        codecs: codecs in the order of the table.
+        footage: clips, with or without labels.
+        expert: perception model of the receiver.
+        use_labels: whether to compare with labels, if there are any. The agreement with the expert's maps of the
+            originals is always measured.
+        keep_frames: numbers of frames of the first clip whose pixels and class maps are kept for pictures.
+        known: earlier evaluations of the same clips by the same expert. Entries whose labels have rows there are not
+            measured again, unless frames are kept.
+        progress: whether to show a bar on stderr; None shows it on a terminal only.
+        generator: as `evaluate`.
+
+    Raises:
+        ConfigError: two entries have the same label, a rate is not positive, a frame cannot be kept, the classes of
+            labels and expert differ, or a known evaluation is of other clips or by another expert.
+    """
+    _check(codecs, footage, keep_frames)
+    if use_labels and footage.class_names:
+        check_classes(footage, expert)
+    if not use_labels:
+        footage = replace(footage, clips=tuple(_without_labels(clip) for clip in footage.clips))
+    provenance = _provenance(footage, expert)
+    rows, images = ({}, ()) if keep_frames else _known(known, provenance)
+    wanted = [UNCOMPRESSED, *(entry.label for entry in codecs)]
+    if missing := [entry for entry in codecs if entry.label not in rows]:
+        measured = _measured(missing, footage, expert, keep_frames, progress, generator)
+        rows |= {row.label: row for row in measured.rows}
+        images, kept = (*images, *measured.images), measured.kept
+    else:
+        kept = ()
+    return Evaluation(
+        provenance=provenance,
+        rows=tuple(rows[label] for label in wanted),
+        images=tuple(image for label in wanted for image in images if image.label == label),
+        kept=kept,
+    )
+
+
+def _provenance(footage: Footage, expert: Expert) -> Provenance:
+    sizes = [(frame.shape[0], frame.shape[1]) for clip in footage.clips for frame in clip.frames]
+    clips = (f"{clip.name} ({len(clip.frames)} frames, {clip.frames_per_second:g} Hz)" for clip in footage.clips)
+    return replace(
+        gather_provenance(footage.name, expert, {}, sizes, None), shots=len(footage.clips), clips=", ".join(clips)
+    )
+
+
+def _known(known: Sequence[Evaluation], provenance: Provenance) -> tuple[dict[str, Row], tuple[ImageRow, ...]]:
+    """Return the rows of known evaluations by label, and the rows of their frames."""
+    rows: dict[str, Row] = {}
+    images: list[ImageRow] = []
+    for evaluation in known:
+        for name in ("dataset", "clips", "geometry", "expert_fingerprint"):
+            given, expected = getattr(evaluation.provenance, name), getattr(provenance, name)
+            if given != expected:
+                raise ConfigError(f"the known evaluation has another {name}: {given!r}, expected {expected!r}")
+        new = {row.label: row for row in evaluation.rows if row.label not in rows}
+        rows |= new
+        images += [image for image in evaluation.images if image.label in new]
+    return rows, tuple(images)
+
+
+def _measured(
+    codecs: Sequence[VideoEntry],
+    footage: Footage,
+    expert: Expert,
+    keep_frames: Sequence[int],
+    progress: bool | None,
+    generator: np.random.Generator | None,
+) -> Evaluation:
+    """Measure codecs, and the expert on the originals."""
+    reference, own_flicker = TaskCounts(len(expert.info.class_names)), FlickerMeter()
+    tallies = [_Tally(entry, expert) for entry in codecs]
+    kept_maps: list[ClassMapArray] = []
+    steps = sum(len(clip.frames) for clip in footage.clips) * (1 + len(codecs))
+    hidden = None if progress is None else not progress
+    with tqdm(total=steps, desc="evaluate", unit="frame", disable=hidden, file=sys.stderr) as bar:
+        for number, clip in enumerate(footage.clips):
+            maps = []
+            own_flicker.cut()
+            for frame, labels_HW in zip(clip.frames, clip.labels, strict=True):
+                maps.append(_seen(expert, frame))
+                reference.update(clip.name, maps[-1], maps[-1], labels_HW)
+                own_flicker.update(maps[-1], maps[-1])
+                bar.update()
+            for tally in tallies:
+                tally.measure(clip, maps, keep_frames if number == 0 else (), bar)
+            if number == 0:
+                kept_maps = [maps[index] for index in keep_frames]
+    resamples = ShotResamples(reference.shots, generator or numpy_generator("shots"))
+    frame_count = sum(len(clip.frames) for clip in footage.clips)
+    first = footage.clips[0]
+    return Evaluation(
+        provenance=_provenance(footage, expert),
+        rows=(
+            Row(UNCOMPRESSED, UNCOMPRESSED, frame_count, flicker=own_flicker.share, **reference.values(resamples)),
+            *(tally.row(footage, resamples) for tally in tallies),
+        ),
+        images=tuple(row for tally in tallies for row in tally.rows),
+        kept=tuple(
+            KeptImage(
+                f"{first.name} {index}", first.frames[index], kept_maps[place], tuple(t.kept[place] for t in tallies)
+            )
+            for place, index in enumerate(keep_frames)
+        ),
+    )
+
+
+def _check(codecs: Sequence[VideoEntry], footage: Footage, keep_frames: Sequence[int]) -> None:
+    """Refuse what would fail only after minutes of work."""
+    if not footage.clips:
+        raise ConfigError(f"{footage.name!r} has no clips: nothing to evaluate")
+    labels = [UNCOMPRESSED, *(entry.label for entry in codecs)]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"two rows are called {twice!r}: give each codec entry a label of its own")
+    for entry in codecs:
+        if entry.frames_per_second is not None and not entry.frames_per_second > 0:
+            raise ConfigError(f"{entry.label!r} sends {entry.frames_per_second} frames a second: expected more than 0")
+    count = len(footage.clips[0].frames)
+    outside = [index for index in keep_frames if not 0 <= index < count]
+    if outside:
+        raise ConfigError(f"frame {outside[0]} cannot be kept: the first clip has frames 0 to {count - 1}")
+
+
+def _without_labels(clip: Clip) -> Clip:
+    return replace(clip, labels=(None,) * len(clip.frames))
+
+
+def sent_frames(frame_count: int, camera_rate: float, rate: float | None) -> list[int]:
+    """Return the numbers of the frames that are sent at a rate: the first of each period of the sender.
+
+    Args:
+        frame_count: number of frames of the camera.
+        camera_rate: frames a second of the camera.
+        rate: frames a second that are sent at most; None sends all.
+    """
+    if rate is None or rate >= camera_rate:
+        return list(range(frame_count))
+    # Whole periods before each frame, with a margin for rates such as 15 / 3 that rounding would make 4.999.
+    periods = [int(index * rate / camera_rate + 1e-9) for index in range(frame_count)]
+    return [index for index in range(frame_count) if index == 0 or periods[index] != periods[index - 1]]
+
+
+@torch.inference_mode()
+def _seen(expert: Expert, image_uint8_HW3: ImageArray) -> ClassMapArray:
+    """Return the class map that an expert sees, (H, W)."""
+    x_B3HW = image_to_tensor(image_uint8_HW3).to(device_of(expert))
+    return expert.class_map(x_B3HW)[0].cpu().numpy().astype(np.int16)
+
+
+class _Tally:
+    """One codec entry and its results so far."""
+
+    def __init__(self, entry: VideoEntry, expert: Expert) -> None:
+        self.entry, self.expert = entry, expert
+        self.counts, self.flicker = TaskCounts(len(expert.info.class_names)), FlickerMeter()
+        self.rows: list[ImageRow] = []
+        self.kept: list[Reconstruction] = []
+        self.ages_ms: list[float] = []
+        self.encode_ms: list[float] = []
+        self.decode_ms: list[float] = []
+
+    @torch.inference_mode()
+    def measure(
+        self, clip: Clip, maps: Sequence[ClassMapArray], keep_frames: Sequence[int], bar: tqdm[NoReturn]
+    ) -> None:
+        """Compress and decompress a clip, and count every frame; `maps` are those of the originals."""
+        sent = sent_frames(len(clip.frames), clip.frames_per_second, self.entry.frames_per_second)
+        rate = min(clip.frames_per_second, self.entry.frames_per_second or clip.frames_per_second)
+        start = time.perf_counter()
+        coded = encode_sequence(self.entry.codec, [clip.frames[index] for index in sent], frames_per_second=rate)
+        self.encode_ms += [1000.0 * (time.perf_counter() - start) / len(sent)]
+        data_of, decoder = dict(zip(sent, coded, strict=True)), self.entry.codec.decoder()
+        newest, picture, class_map_HW = 0, clip.frames[0], maps[0]  # replaced at once: frame 0 is always sent
+        kept = {}
+        self.flicker.cut()
+        for index in range(len(clip.frames)):
+            if index in data_of:
+                start = time.perf_counter()
+                picture, newest = decoder.decode(data_of[index]), index
+                self.decode_ms.append(1000.0 * (time.perf_counter() - start))
+                class_map_HW = _seen(self.expert, picture)
+            self.ages_ms.append(1000.0 * (index - newest) / clip.frames_per_second)
+            row = self._count(clip, index, maps[index], class_map_HW, picture, len(data_of.get(index, b"")))
+            if index in keep_frames:
+                kept[index] = Reconstruction(self.entry.label, picture, class_map_HW, row)
+            bar.update()
+        self.kept += [kept[index] for index in keep_frames]
+
+    def _count(
+        self,
+        clip: Clip,
+        index: int,
+        original_HW: ClassMapArray,
+        class_map_HW: ClassMapArray,
+        picture_uint8_HW3: ImageArray,
+        n_bytes: int,
+    ) -> ImageRow:
+        """Count a frame of a clip, and return its row."""
+        agreement = self.counts.update(clip.name, class_map_HW, original_HW, clip.labels[index])
+        self.flicker.update(class_map_HW, original_HW)
+        miou, mse = agreement.mean_iou(), mean_squared_error(clip.frames[index], picture_uint8_HW3)
+        assert miou is not None  # the map of the original has no ignored pixels
+        row = ImageRow(
+            label=self.entry.label,
+            image=f"{clip.name} {index}",
+            height=picture_uint8_HW3.shape[0],
+            width=picture_uint8_HW3.shape[1],
+            total_bytes=n_bytes,
+            payload_bytes=n_bytes,
+            agreement_accuracy=agreement.pixel_accuracy() or 0.0,
+            agreement_miou=miou.value,
+            mse=mse,
+            psnr_db=psnr_db(mse),
+            lpips=None,
+            over_budget=False,
+        )
+        self.rows.append(row)
+        return row
+
+    def row(self, footage: Footage, resamples: ShotResamples) -> Row:
+        """Return the row of the codec over all clips."""
+        rows, codec = self.rows, self.entry.codec
+        total_bytes = sum(row.total_bytes for row in rows)
+        return Row(
+            label=self.entry.label,
+            codec=codec.name,
+            image_count=len(rows),
+            curve=self.entry.curve,
+            total_bytes=total_bytes / len(rows),
+            bpp=fmean(rate_bpp(row.total_bytes, row.height, row.width) for row in rows),
+            **self.counts.values(resamples),
+            mse=mean_of(row.mse for row in rows),
+            psnr_db=mean_of(row.psnr_db for row in rows),
+            parameters=codec.codec.parameter_count if isinstance(codec, FrameByFrame) else None,
+            encode_ms=median(self.encode_ms),
+            decode_ms=median(self.decode_ms),
+            kbit_per_second=8e-3 * total_bytes / sum(clip.seconds for clip in footage.clips),
+            largest_frame_bytes=max(row.total_bytes for row in rows),
+            flicker=self.flicker.share,
+            flicker_at_rest=self.flicker.share_at_rest,
+            age_ms=fmean(self.ages_ms),
+        )

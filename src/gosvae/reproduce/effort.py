@@ -1,0 +1,129 @@
+"""Sentences on how the learned rows were trained, made from their recipes and records."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gosvae.precision import mixes
+from gosvae.quantizers import VqConfig
+from gosvae.reproduce.job import World
+from gosvae.reproduce.plan import RowPlan, Trained
+from gosvae.reproduce.records import RowRecord
+from gosvae.reproduce.results import Result
+from gosvae.reproduce.scales import recipe_of
+from gosvae.training.codecs import TrainableRecipe
+from gosvae.training.machine.config import StageConfig
+from gosvae.training.vq import VqRecipe
+
+
+@dataclass(frozen=True)
+class _Training:
+    """A finished training with the plan's own settings."""
+
+    title: str
+    record: RowRecord
+    recipe: TrainableRecipe
+
+    @property
+    def stage(self) -> StageConfig:
+        """The last stage."""
+        return self.recipe.stages[-1]
+
+
+def _trainings(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[_Training]:
+    found = []
+    for row in rows:
+        result = results[row.row_id]
+        if result.record is None or not result.record.steps or result.trouble or not isinstance(row.source, Trained):
+            continue
+        recipe = recipe_of(row, world.changes_of(row))
+        assert isinstance(recipe, TrainableRecipe)
+        found.append(_Training(row.title, result.record, recipe))
+    return found
+
+
+def shared(values: Mapping[str, str]) -> str:
+    """Return the value that most titles have, followed by the others: `500 (VQ-GAN: 300)`."""
+    if not values:
+        return ""
+    usual = Counter(values.values()).most_common(1)[0][0]
+    others: dict[str, list[str]] = {}
+    for title, value in values.items():
+        if value != usual:
+            others.setdefault(value, []).append(title)
+    told = "; ".join(f"{', '.join(titles)}: {value}" for value, titles in others.items())
+    return f"{usual} ({told})" if told else usual
+
+
+def training(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[str]:
+    """Return sentences on the trainings of those rows that are done with the plan's settings."""
+    found = _trainings(world, results, rows)
+    if not found:
+        return []
+    images, devices = len(world.train_images), world.job.run.devices
+
+    def of_each(number: Mapping[str, object]) -> str:
+        return shared({title: str(value) for title, value in number.items()})
+
+    def batch(one: _Training) -> int:
+        return devices * (one.record.batch_size or 1)
+
+    facts: dict[str, Mapping[str, object]] = {
+        "optimiser steps": {one.title: f"{one.record.own_steps:,}" for one in found},
+        "images a step": {one.title: batch(one) for one in found},
+        "epochs": {one.title: f"{one.record.own_steps * batch(one) / images:.1f}" for one in found},
+        "learning rate of AdamW": {one.title: f"{one.stage.learning_rate:g}" for one in found},
+        "weight decay": {one.title: f"{one.stage.weight_decay:g}" for one in found},
+        "largest gradient norm": {one.title: f"{one.stage.clip_norm:g}" for one in found},
+        "decay of the averaged weights": {one.title: f"{one.stage.ema_decay:g}" for one in found},
+        "seed": {one.title: one.record.seed for one in found},
+    }
+    precision = "bf16" if mixes(world.device.type, world.job.run.precision) else "32 bits"
+    told = "; ".join(f"{name} {of_each(values)}" for name, values in facts.items())
+    sentences = [f"Learned rows: {told}; {precision}."]
+    if world.job.changes:
+        sentences.append(f"Changes of the user, which this includes: {', '.join(world.job.changes)}.")
+    return [*sentences, *_revival(found)]
+
+
+def _revival(found: Sequence[_Training]) -> list[str]:
+    """Return a sentence on the steps after which unused codes are revived."""
+    after = {}
+    for one in found:
+        quantizer = one.recipe.model.quantizer if isinstance(one.recipe, VqRecipe) else None
+        if isinstance(quantizer, VqConfig) and quantizer.revive_below > 0:
+            after[one.title] = str(int(math.log(quantizer.revive_below) / math.log(quantizer.usage_decay)))
+    if not after:
+        return []
+    return [f"Codes that are never used are revived for the first time after so many steps: {shared(after)}."]
+
+
+def codebook_weights(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan]) -> str:
+    """Return a sentence on the weights of the codebook terms, which are means over channels here."""
+    weights = {
+        one.title: f"{one.stage.weights.get('codebook', 0.0):g} and {one.stage.weights.get('commitment', 0.0):g}"
+        for one in _trainings(world, results, rows)
+        if isinstance(one.recipe, VqRecipe)
+    }
+    if not weights:
+        return ""
+    return f"Weights of the codebook and commitment terms, which are means over the channels here: {shared(weights)}."
+
+
+def equal_steps(results: Mapping[str, Result]) -> str:
+    """Return a sentence on whether the learned rows of the tables can be compared at equal steps."""
+    records = [found.record for found in results.values() if found.record is not None and found.plan.curve is None]
+    trained = [record for record in records if record.steps]
+    if len({record.own_steps for record in trained}) > 1:
+        how = "Learned rows differ in their optimiser steps and in their minutes"
+    else:
+        how = "Learned rows of the tables are compared at equal optimiser steps, not at equal minutes"
+    sentence = f"{how}: each row shows both, minutes without the evaluation."
+    started = next((record for record in trained if record.start_steps), None)
+    if started is not None:
+        steps = f"{started.own_steps:,} after {started.start_steps:,}"
+        sentence += f" A row with a pre-trained start has the steps of its VQ-VAE in addition (“{steps}”)."
+    return sentence

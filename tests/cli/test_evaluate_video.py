@@ -1,0 +1,122 @@
+"""`gosvae evaluate-video` and `gosvae demo --video`, from words to files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from gosvae.cli import demo_video, evaluate_video
+from gosvae.cli.main import main
+from gosvae.codecs.checkpoint import save_codec
+from gosvae.codecs.video import encode_sequence
+from gosvae.codecs.video_registry import load_video_codec
+from gosvae.evaluation import load_evaluation
+from gosvae.evaluation.clips import Clip
+from gosvae.tensors import ImageArray
+from tiny import streets, variable_checkpoint
+
+
+@pytest.fixture
+def codec(tmp_path: Path) -> str:
+    save_codec(tmp_path / "tiny", variable_checkpoint())
+    return str(tmp_path / "tiny")
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> str:
+    """A folder with four frames that zoom into a scene."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number, frame in enumerate(pictures()):
+        Image.fromarray(frame).save(folder / f"{number}.png")
+    return str(folder)
+
+
+def pictures() -> list[ImageArray]:
+    return demo_video.approach(streets()[0].image_uint8_HW3, 4, 64, 96)
+
+
+def test_from_words_to_files(
+    codec: str, frames: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evaluate_video, "VIDEO_SWEEPS", {"x264": (20, 28, 36, 44)})
+    monkeypatch.setattr(evaluate_video, "LEVELS_SWEPT", (0, 80, 160, 255))
+    words = ["evaluate-video", f"{codec}:3@fps=5", "x265:40@gop=2", "--data", frames, "--fps", "10", "--device", "cpu"]
+    more = ["--sweep", codec, "x264", "x264@gop=2", "--anchor", "envelope", "--at", "0.3", "--pictures", "2", "--quiet"]
+    out = tmp_path / "out"
+    assert main([*words, *more, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    evaluation = load_evaluation(out)
+    labels = [row.label for row in evaluation.rows]
+    assert labels[:3] == ["uncompressed", f"{codec}:3@fps=5", "x265:40@gop=2"]
+    assert labels[3:7] == [f"tiny-variable:{level}" for level in (0, 80, 160, 255)]
+    assert labels[7:] == [f"x264:{crf}{gop}" for gop in ("", "@gop=2") for crf in (20, 28, 36, 44)]
+    assert evaluation.rows[1].age_ms == 50
+    assert [row.codec for row in evaluation.rows[7:]] == ["x264"] * 8
+    assert set(evaluation.curves()) == {*labels[1:3], "tiny-variable", "x264", "x264@gop=2"}
+    assert evaluation.provenance.clips == "frames (4 frames, 10 Hz)"
+    assert "kbit/s for 95 % of the uncompressed agreement_miou" in printed
+    assert "best rival / tiny-variable" in (out / "table.md").read_text(encoding="utf-8")
+    for name in ("table.md", "pictures.png", "rate-task.png", "rate-task.svg"):
+        assert f"written: {out / name}" in printed or (out / name).is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["x264:30"], "does not say how many frames a second it has: give a number above 0 (option --fps)"),
+        (["x264:30", "--fps", "5", "--limit", "0"], "--limit must be at least 1, got 0"),
+        (["x264:30", "--fps", "5", "--anchor", "x264"], "--anchor x264 needs its curve: add --sweep x264"),
+        (["x264:30@fps=0", "--fps", "5"], "'x264:30@fps=0' sends 0.0 frames a second"),
+        (["x264:99", "--fps", "5"], "x264 crf 99"),
+        (["--sweep", "label-map", "--fps", "5"], "--sweep label-map: its rate is fixed"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    words: list[str], message: str, frames: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate-video", "--data", frames, *words, "--quiet"]) == 2
+    line = capsys.readouterr().err
+    assert message in line
+    assert line.count("\n") == 1
+
+
+def test_the_envelope_needs_a_classical_codec(codec: str, frames: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate-video", "--sweep", codec, "--data", frames, "--fps", "5", "--anchor", "envelope"]
+    assert main(words) == 2
+    assert "--anchor envelope is that of classical codecs: add --sweep" in capsys.readouterr().err
+
+
+def test_a_film_of_a_clip_beside_av1(
+    codec: str, frames: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo_video, "OURS", f"{codec}:200")
+    out = tmp_path / "demo"
+    assert main(["demo", "--video", frames, "--fps", "10", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert f"The film is in {out / 'video.webp'}" in printed
+    with Image.open(out / "video.webp") as film:
+        assert getattr(film, "n_frames", 1) == 4
+    ours, *rivals = load_rows(printed)
+    assert all(rate <= ours for rate in rivals)
+
+
+def load_rows(printed: str) -> list[float]:
+    """kbit/s of the codecs of a printed table."""
+    lines = printed.split("\n\n")[0].splitlines()[3:]
+    return [float(line.split()[1]) for line in lines]
+
+
+def test_equal_bits() -> None:
+    clip = Clip("a", tuple(pictures()), (None,) * 4, 10.0)
+    found = demo_video.at_equal_bits("x264", clip, 3000)
+    assert found is not None
+    assert found.crf is not None
+    sizes = [
+        sum(map(len, encode_sequence(load_video_codec(f"x264:{crf}"), clip.frames, frames_per_second=10.0)))
+        for crf in (found.crf, found.crf - 1)
+    ]
+    assert sizes[0] <= 3000 < sizes[1]
+    assert demo_video.at_equal_bits("x264", clip, 10) is None

@@ -1,0 +1,224 @@
+"""Two layers: what a stream holds for each purpose, what is shown where slices are missing, the test of the scene."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from gosvae.bitstream import Header, pack_slices, salvage, unpack_slices
+from gosvae.codecs.allocation import LEAST_KIB, TASK_KIB, TASK_ONLY_KIB, rate_of_level, task_share
+from gosvae.codecs.detail import REDUCTIONS, DetailSearch, decode_detail, encode_detail
+from gosvae.codecs.fusion import Fusion
+from gosvae.codecs.layered import LayeredCodec, LayeredOptions, layers_of
+from gosvae.codecs.scene import SceneStatistics, channel_means, fitted, reduced
+from gosvae.codecs.slices import Purpose
+from gosvae.codecs.truncation import truncate
+from gosvae.codecs.variable import VariableRateCodec, VariableRateOptions
+from gosvae.entropy.ids import EntropyModelId
+from gosvae.errors import BitstreamError, ConfigError, ForeignStreamError
+from gosvae.metrics import mean_squared_error
+from gosvae.tensors import ImageArray
+from tiny import streets, variable_checkpoint
+
+
+@cache
+def task(slices: int = 1, seed: int = 0) -> VariableRateCodec:
+    options = VariableRateOptions(slices=slices, layout="interleaved" if slices > 1 else "bands")
+    return VariableRateCodec(variable_checkpoint(seed=seed), options=options)
+
+
+def layered(purpose: Purpose = "both", slices: int = 1, **more: object) -> LayeredCodec:
+    options = LayeredOptions(purpose=purpose, effort=1, **more)  # type: ignore[arg-type]
+    return LayeredCodec(task(slices), options=options)
+
+
+def picture(number: int = 0) -> ImageArray:
+    return streets()[number].image_uint8_HW3
+
+
+def test_purposes_without_a_rate() -> None:
+    image = picture()
+    machine, people, both = (layered(purpose).compress(image) for purpose in ("machine", "people", "both"))
+    assert machine == task().compress(image)
+    assert layers_of(machine).detail_bytes == 0
+    assert unpack_slices(people).header.entropy_model_id == EntropyModelId.AV1_STILL
+    assert layers_of(people).task_bytes == 0
+    assert layers_of(people).detail_bytes == layers_of(both).detail_bytes > 0
+    assert len(people) == layers_of(people).detail_bytes + 13  # header and checksum of an image of up to 128 pixels
+    for data in (machine, people, both):
+        assert layered().decompress(data).shape == image.shape
+    np.testing.assert_array_equal(layered().decompress(people), layered().decompress(both))
+    assert mean_squared_error(image, layered().decompress(people)) < mean_squared_error(
+        image, task().decompress(machine)
+    )
+
+
+def test_truncation_leaves_the_stream_of_the_task_layer() -> None:
+    codec, image = layered(slices=2), picture()
+    data = codec.compress(image)
+    alone = pack_slices(unpack_slices(data).header, unpack_slices(data).task.slices, "interleaved")
+    assert truncate(data, (len(data) - 1) / 1024) == alone
+    np.testing.assert_array_equal(codec.decompress(alone), task(2).decompress(data))
+    first = codec.decompress_damaged(truncate(data, (len(alone) - 1) / 1024))
+    assert first.damaged == (1,)
+    assert 0.2 < first.concealed_HW.mean() < 0.8
+
+
+def test_the_best_picture_of_what_is_left() -> None:
+    codec, data = layered(slices=2), layered(slices=2).compress(picture())
+    stream = unpack_slices(data)
+    for lost, of_detail, concealed in (
+        ({0, 1}, True, False),
+        ({1}, True, False),
+        ({2}, False, False),
+        ({0, 2}, False, True),
+    ):
+        left = [None if n in lost else payload for n, payload in enumerate(stream.slices)]
+        shown = codec.decompress_damaged(pack_slices(stream.header, left, stream.layout, 1))
+        assert shown.damaged == tuple(sorted(lost))
+        assert bool(shown.concealed_HW.any()) == concealed
+        assert np.array_equal(shown.image_uint8_HW3, codec.decompress(data)) == of_detail
+    for cut in range(0, len(data), 7):
+        try:
+            shown = codec.decompress_damaged(data[:cut])
+        except BitstreamError:
+            continue
+        assert shown.damaged
+
+
+def test_a_later_picture_is_better() -> None:
+    image, codec = picture(), layered()
+    coarse, fine = (encode_detail(image, reduction, 60, speed=9) for reduction in (3, 1))
+    base = unpack_slices(task().compress(image))
+    for data in (
+        pack_slices(base.header, [*base.slices, coarse, fine], "bands", 2),
+        pack_slices(Header(codec.fingerprint, 64, 96, EntropyModelId.AV1_STILL), [coarse, fine]),
+    ):
+        np.testing.assert_array_equal(codec.decompress(data), decode_detail(fine, 64, 96).image_uint8_HW3)
+        shorter = truncate(data, (len(data) - 1) / 1024)
+        np.testing.assert_array_equal(codec.decompress(shorter), decode_detail(coarse, 64, 96).image_uint8_HW3)
+
+
+def test_streams_of_others_and_damaged_frames_are_refused() -> None:
+    data = layered("people").compress(picture())
+    other = LayeredCodec(task(seed=1))
+    with pytest.raises(ForeignStreamError):
+        other.decompress(data)
+    with pytest.raises(ForeignStreamError):
+        other.decompress(layered().compress(picture()))
+    stream = unpack_slices(data)
+    (payload,) = stream.payloads
+    for bad in (b"", payload[:2], payload[:1] + b"\0" + payload[2:], payload[:1] + b"\x65" + payload[2:], payload[:40]):
+        for header, slices, count in ((stream.header, [bad], 0), (stream.header, [bad, bad], 0)):
+            with pytest.raises(BitstreamError) as caught:
+                layered().decompress(pack_slices(header, slices, "bands", count))
+            assert "\n" not in str(caught.value)
+
+
+def test_budgets_are_filled() -> None:
+    image = picture(1)
+    for purpose in ("people", "both"):
+        codec = layered(purpose)
+        sizes = [len(codec.compress_to_budget(image, budget)) for budget in (700, 1200, 2400)]
+        assert all(0.8 * budget <= size <= budget for size, budget in zip(sizes, (700, 1200, 2400), strict=True))
+        errors = [
+            mean_squared_error(image, codec.decompress(codec.compress_to_budget(image, budget)))
+            for budget in (700, 1200, 2400)
+        ]
+        assert errors == sorted(errors, reverse=True)
+
+
+def test_a_budget_in_the_options_and_levels() -> None:
+    image = picture()
+    assert len(layered("people", budget_bytes=900).compress(image)) <= 900
+    sizes = [len(layered("machine", level=level).compress(image)) for level in (0, 60, 127, 128, 200, 255)]
+    assert sizes[3:] == sorted(sizes[3:])
+    assert layered("machine", level=20).compress(image) == task().compress_at(image, 20)
+    rates = [rate_of_level(level, "machine") for level in range(256)]
+    assert [rate.task_level for rate in rates[:128]] == list(range(128))
+    qualities = [rate.quality or 0 for rate in rates]
+    assert qualities == sorted(qualities)
+    for purpose in ("people", "both"):
+        every = [rate_of_level(level, purpose).quality or 0 for level in range(256)]
+        assert every == sorted(every)
+        assert every[0] == 1
+
+
+def test_shares_of_the_task_layer() -> None:
+    pixels = 256 * 512
+    assert task_share(int(1024 * TASK_ONLY_KIB) - 1, pixels, "machine") == 1
+    assert task_share(int(1024 * TASK_ONLY_KIB) + 2, pixels, "machine") == 0
+    assert task_share(int(1024 * TASK_ONLY_KIB) + 2, 2 * pixels, "machine") == 1
+    assert task_share(10**6, pixels, "people") == 0
+    assert task_share(4096, pixels, "both") == pytest.approx(TASK_KIB / 4)
+    assert task_share(int(1024 * LEAST_KIB) - 1, pixels, "both") == 1
+
+
+class Mean(Fusion):
+    """A fusion that needs both pictures."""
+
+    needs_base = True
+
+    def __call__(self, base_uint8_HW3: ImageArray | None, detail: object) -> ImageArray:
+        shown: ImageArray = detail.image_uint8_HW3  # type: ignore[attr-defined]
+        return shown if base_uint8_HW3 is None else base_uint8_HW3 // 2 + shown // 2
+
+
+def test_a_fusion_sees_both_pictures() -> None:
+    image = picture()
+    codec = LayeredCodec(task(), options=LayeredOptions(purpose="both", effort=1), fusion=Mean())
+    data = codec.compress(image)
+    assert data == layered().compress(image)
+    base, detail = task().decompress(data), layered().decompress(data)
+    np.testing.assert_array_equal(codec.decompress(data), base // 2 + detail // 2)
+    stream = salvage(data)
+    without_base = pack_slices(stream.header, [None, *stream.detail], "bands", 1)
+    np.testing.assert_array_equal(codec.decompress_damaged(without_base).image_uint8_HW3, detail)
+
+
+def test_the_scene_decides() -> None:
+    images = [picture(n) for n in range(4)]
+    means_ND = torch.stack([channel_means(task(), task().analyse(image)) for image in images])
+    alike = fitted(means_ND, torch.ones(4), likely=3.0, possible=9.0)
+    strange = SceneStatistics(
+        means=tuple(mean + 5 for mean in alike.means), variances=(0.01,) * len(alike.means), likely=1.0, possible=2.0
+    )
+    options = LayeredOptions(effort=1)
+    assert LayeredCodec(task(), options=options).purpose_of(images[0]) == "machine"
+    assert LayeredCodec(task(), options=options, scene=alike).purpose_of(images[0]) == "machine"
+    assert LayeredCodec(task(), options=options, scene=strange).purpose_of(images[0]) == "people"
+    doubtful = strange.model_copy(update={"possible": 1e9})
+    assert LayeredCodec(task(), options=options, scene=doubtful).purpose_of(images[0]) == "both"
+    fixed = LayeredCodec(task(), options=LayeredOptions(purpose="machine"), scene=strange)
+    assert fixed.purpose_of(images[0]) == "machine"
+
+
+def test_large_pictures_are_tested_at_the_size_of_the_training() -> None:
+    small = np.zeros((500, 1000, 3), np.uint8)
+    assert reduced(small) is small
+    assert reduced(np.zeros((1024, 2048, 3), np.uint8)).shape == (256, 512, 3)
+    assert reduced(np.zeros((1, 600_000, 3), np.uint8)).shape[0] == 1
+
+
+def test_a_purpose_that_does_not_exist() -> None:
+    with pytest.raises(ConfigError, match="expected one of auto, machine, people, both") as caught:
+        LayeredOptions(purpose="nobody")  # type: ignore[arg-type]
+    assert caught.value.argument == "purpose"
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_the_search_finds_the_best_quality_that_fits(reduction: int) -> None:
+    image = picture(2)
+    search = DetailSearch(image, speed=10)
+    for budget in (100, 250, 600, 1500):
+        found = search.within(reduction, budget, tries=100)
+        quality = 0 if found is None else found[1]
+        assert found is None or len(found) <= budget
+        if quality < 100:
+            assert len(search.slice_of(reduction, quality + 1)) > budget
+        quick = DetailSearch(image, speed=10).within(reduction, budget, tries=3)
+        assert (quick is None) == (found is None)
+        assert quick is None or len(quick) <= budget
