@@ -101,7 +101,7 @@ class Perception:
 
     def pixels(self, stream: bytes) -> int:
         """Return the number of pixels that a stream announces; 0 if its header cannot be read."""
-        return announced_pixels(stream)
+        return announced_pixels(stream, files=not isinstance(self.codec, TrainedCodec | ClassMapCodec))
 
     def __call__(self, frames: Sequence[tuple[bytes, bool]]) -> list[Perceived | Dropped]:
         """Return the results in the order of the frames; a frame that cannot be decoded does not affect the others.
@@ -149,7 +149,7 @@ class Perception:
             work.latent = self._latent(self.codec, work)
             work.stages.entropy_ms = _ms_since(began_s)
             return
-        self._check_size(announced_pixels(work.stream))
+        self._check_size(self.pixels(work.stream))
         if work.incomplete:
             if not isinstance(self.codec, LossTolerantCodec):
                 raise _IncompleteError(f"slices are missing, and {self.codec.name} cannot do without them")
