@@ -385,4 +385,5 @@ def _lower_priority() -> None:
     """Lower the priority of the calling thread, and of the threads that PyTorch starts for it."""
     if sys.platform == "linux":  # where a thread has a priority of its own
         nice = os.getpriority(os.PRIO_PROCESS, 0) + LOWER_PRIORITY
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(nice, 19))
+        with contextlib.suppress(OSError):  # where a sandbox forbids it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(nice, 19))

@@ -119,7 +119,7 @@ class Perception:
 
     def pixels(self, stream: bytes) -> int:
         """Return the number of pixels that a stream announces; 0 if its header cannot be read."""
-        return announced_pixels(stream)
+        return announced_pixels(stream, files=not isinstance(self.codec, TrainedCodec | ClassMapCodec))
 
     def is_sequence(self, stream: bytes) -> bool:
         """Return whether a stream is a frame of a video that this receiver decodes."""
@@ -175,7 +175,7 @@ class Perception:
             work.latent = self._latent(self.codec, work)
             work.stages.entropy_ms = _ms_since(began_s)
             return
-        self._check_size(announced_pixels(work.stream))
+        self._check_size(self.pixels(work.stream))
         if work.incomplete:
             if not isinstance(self.codec, LossTolerantCodec):
                 raise _IncompleteError(f"slices are missing, and {self.codec.name} cannot do without them")
