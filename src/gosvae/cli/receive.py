@@ -12,7 +12,7 @@ from pathlib import Path
 from gosvae.cli.loading import add_loading, loading_of
 from gosvae.cli.options import EXPERT_HELP, add_device, add_precision, device_of, precision_of
 from gosvae.codecs.base import ClassMapCodec
-from gosvae.codecs.registry import DEFAULT_CODEC
+from gosvae.codecs.registry import DEFAULT_CODEC, sequences_of
 from gosvae.errors import ConfigError
 from gosvae.packets.inlet import DEFAULT_DEADLINE_MS
 from gosvae.protocol.security import TOKEN_VARIABLE, Endpoint, ServerTls, read_key, read_token
@@ -150,7 +150,8 @@ def run_receive(options: argparse.Namespace) -> int:
     if not isinstance(codec, ClassMapCodec):
         expert = loading.load_expert(options.expert)
         expert.to(device)
-    perception = Perception(codec, expert, device=device, max_pixels=options.max_pixels)
+    sequences = sequences_of(codec, options.codec)
+    perception = Perception(codec, expert, device=device, max_pixels=options.max_pixels, sequences=sequences)
     logging.getLogger("gosvae.receiver").setLevel(logging.INFO)
     raise_descriptor_limit()
     receiver = Receiver(perception, config)
