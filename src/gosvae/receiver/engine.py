@@ -307,7 +307,8 @@ class Engine:
         began_s = self._clock()
         try:
             with interruptible(lambda: self._unwanted(batch, lane, began_s)):
-                results = self.perception([(frame.stream, frame.incomplete) for frame in frames])
+                parts = [(frame.stream, frame.incomplete) for frame in frames]
+                results = self.perception(parts, [frame.sender for frame in frames])
         except InterruptionError as interruption:
             reason = Reason(str(interruption))
             return [(Dropped(reason, _WHY[reason], frame.number), None) for frame in frames]
