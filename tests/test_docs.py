@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import configparser
+import json
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,6 +112,33 @@ def test_commands_parse(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
             pytest.fail(f"{page.name}: {line}: {capsys.readouterr().err}")
         if "recipe" in options and "$" not in line:  # a shell variable of a loop is not known here
             load_recipe(options.recipe, options.overrides)
+
+
+def test_the_unit_and_the_image_of_the_service_start_a_command_that_parses(tmp_path: Path) -> None:
+    page = REPOSITORY / "docs" / "service.md"
+    (unit,) = (code for _, code in blocks(page, "ini"))
+    (image,) = (code for _, code in blocks(page, "dockerfile"))
+    starts = [shlex.split(line.partition("=")[2]) for line in joined(unit) if line.startswith("ExecStart=")]
+    starts += [json.loads(line.partition(" ")[2]) for line in joined(image) if line.startswith("ENTRYPOINT ")]
+    assert len(starts) == 2
+    for program, *words in starts:
+        assert program.rpartition("/")[2] == "gosvae"
+        assert make_parser().parse_args(words).run.__name__ == "run_receive"
+    assert configparser.ConfigParser(strict=False, interpolation=None).read_string(unit) is None
+    (check,) = (line.partition("CMD ")[2] for line in joined(image) if line.startswith("HEALTHCHECK "))
+    program, option, code = json.loads(check)
+    assert (program, option) == ("python", "-c")
+    compile(code, "HEALTHCHECK", "exec")
+    if shutil.which("systemd-analyze"):
+        file = tmp_path / "gosvae-receive.service"
+        file.write_text(unit.replace("/opt/gosvae/bin/gosvae", sys.executable))
+        done = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def joined(code: str) -> list[str]:
+    """Return the lines of a file whose lines may be continued with a backslash."""
+    return code.replace("\\\n", " ").splitlines()
 
 
 def test_recipes_of_the_table_are_those_of_the_package() -> None:

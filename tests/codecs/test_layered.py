@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gosvae.bitstream import Header, pack_slices, salvage, unpack_slices
-from gosvae.codecs.allocation import LEAST_KIB, TASK_KIB, TASK_ONLY_KIB, rate_of_level, task_share
-from gosvae.codecs.detail import REDUCTIONS, DetailSearch, decode_detail, encode_detail
+from gosvae.codecs.allocation import LEAST_KIB, TASK_ONLY_KIB, layers_within, rate_of_level
+from gosvae.codecs.detail import REDUCTIONS, DetailSearch, decode_detail, encode_detail, structure
 from gosvae.codecs.fusion import Fusion
 from gosvae.codecs.layered import LayeredCodec, LayeredOptions, layers_of
 from gosvae.codecs.scene import SceneStatistics, channel_means, fitted, reduced
@@ -147,14 +147,19 @@ def test_a_budget_in_the_options_and_levels() -> None:
         assert every[0] == 1
 
 
-def test_shares_of_the_task_layer() -> None:
+def test_layers_within_a_budget() -> None:
     pixels = 256 * 512
-    assert task_share(int(1024 * TASK_ONLY_KIB) - 1, pixels, "machine") == 1
-    assert task_share(int(1024 * TASK_ONLY_KIB) + 2, pixels, "machine") == 0
-    assert task_share(int(1024 * TASK_ONLY_KIB) + 2, 2 * pixels, "machine") == 1
-    assert task_share(10**6, pixels, "people") == 0
-    assert task_share(4096, pixels, "both") == pytest.approx(TASK_KIB / 4)
-    assert task_share(int(1024 * LEAST_KIB) - 1, pixels, "both") == 1
+    cases: tuple[tuple[Purpose, float, str], ...] = (
+        ("machine", TASK_ONLY_KIB - 0.01, "task"),
+        ("machine", TASK_ONLY_KIB + 0.01, "detail"),
+        ("people", 0.1, "detail"),
+        ("both", LEAST_KIB - 0.01, "task"),
+        ("both", LEAST_KIB + 0.01, "both"),
+        ("both", 100, "both"),
+    )
+    for purpose, kib, expected in cases:
+        assert layers_within(int(1024 * kib), pixels, purpose) == expected
+        assert layers_within(int(2048 * kib), 2 * pixels, purpose) == expected
 
 
 class Mean(Fusion):
@@ -210,15 +215,21 @@ def test_a_purpose_that_does_not_exist() -> None:
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_the_search_finds_the_best_quality_that_fits(reduction: int) -> None:
+def test_the_search_finds_what_fits(reduction: int) -> None:
     image = picture(2)
     search = DetailSearch(image, speed=10)
-    for budget in (100, 250, 600, 1500):
+    smallest, largest = (len(search.slice_of(reduction, quality)) for quality in (1, 100))
+    for budget in (smallest - 1, smallest, 250, 600, 1500, largest):
         found = search.within(reduction, budget, tries=100)
-        quality = 0 if found is None else found[1]
-        assert found is None or len(found) <= budget
-        if quality < 100:
-            assert len(search.slice_of(reduction, quality + 1)) > budget
         quick = DetailSearch(image, speed=10).within(reduction, budget, tries=3)
-        assert (quick is None) == (found is None)
-        assert quick is None or len(quick) <= budget
+        assert (quick is None) == (found is None) == (budget < smallest)
+        assert max(len(found or b""), len(quick or b"")) <= budget
+        assert budget > largest or len(found or b"") >= 0.6 * budget or budget < 300
+
+
+def test_structure_is_one_for_the_same_and_falls_with_blur_and_noise() -> None:
+    image = picture(3)
+    assert structure(image, image) == pytest.approx(1.0, abs=1e-5)
+    fine, coarse = (decode_detail(encode_detail(image, 1, quality, speed=10), 64, 96) for quality in (80, 10))
+    assert 1 > structure(image, fine.image_uint8_HW3) > structure(image, coarse.image_uint8_HW3)
+    assert structure(image[:1, :3], image[:1, :3]) == pytest.approx(1.0, abs=1e-5)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from gosvae.bitstream import Header, pack
+from gosvae.codecs.announced import announced_pixels
 from gosvae.codecs.registry import load_codec
 from gosvae.codecs.shortcuts import compress, decompress
 from gosvae.errors import BitstreamError, ImageError, ShapeError
@@ -67,6 +68,20 @@ def test_a_picture_that_announces_too_much_is_not_decoded(name: str, monkeypatch
     with pytest.raises(ImageError, match="a picture of 6144 pixels, at most 6143 are decoded") as caught:
         decompress(stream, codec, max_pixels=64 * 96 - 1)
     assert caught.value.argument == "max_pixels"
+
+
+@pytest.mark.parametrize(
+    "shape", [(8, 8), (64, 96), (1, 1), (511, 513), (720, 1280), (1080, 1920), (600, 900), (9, 4000)]
+)
+def test_the_size_of_a_jpeg_xl_file_is_read(shape: tuple[int, int]) -> None:
+    pytest.importorskip("imagecodecs", reason="needs gosvae[jpegxl]")
+    image = np.zeros((*shape, 3), np.uint8)
+    stream = compress(image, "jpegxl")
+    assert announced_pixels(stream) == shape[0] * shape[1]
+    for length in range(4):
+        assert announced_pixels(stream[:length]) == 0
+    with pytest.raises(ImageError, match=f"a picture of {shape[0] * shape[1]} pixels"):
+        decompress(stream, "jpegxl", max_pixels=shape[0] * shape[1] - 1)
 
 
 def test_a_few_bytes_that_announce_a_huge_picture_are_refused_by_default() -> None:

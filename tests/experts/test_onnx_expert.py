@@ -251,6 +251,25 @@ def test_files_and_cards_that_are_wrong(tmp_path: Path) -> None:
         load_task_expert(path)
 
 
+def test_a_graph_out_of_order_is_refused(tmp_path: Path) -> None:
+    make = onnx.helper.make_node
+    nodes = [make("Neg", ["y"], ["z"], name="early"), make("Relu", ["x"], ["y"])]
+    path = write_onnx(tmp_path / "net.onnx", graph_model(nodes, {"x": [1, 3, 8, 8]}, ["z"]))
+    with pytest.raises(ExpertError, match=r"Neg \(node 'early', opset 17\) takes 'y', which nothing before it makes"):
+        load_task_expert(path)
+
+
+def test_a_damaged_constant_is_refused(tmp_path: Path) -> None:
+    model = graph_model(
+        [onnx.helper.make_node("Mul", ["x", "c"], ["y"])], {"x": [1, 3, 8, 8]}, ["y"], {"c": np.ones(4, np.float32)}
+    )
+    model.graph.initializer[0].raw_data = b"123"
+    path = write_onnx(tmp_path / "net.onnx", model)
+    with pytest.raises(ExpertError, match="it holds a value that cannot be read") as caught:
+        load_task_expert(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_fingerprint_depends_on_the_file(tmp_path: Path) -> None:
     prints = set()
     for number in range(2):

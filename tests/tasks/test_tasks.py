@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,13 @@ def test_segmentation_is_measured_as_before() -> None:
     x, x_hat = torch.rand(1, 3, 32, 48), torch.rand(1, 3, 32, 48)
     assert torch.equal(task.distance(expert(x), expert(x_hat)), jensen_shannon(expert(x), expert(x_hat)))
     assert np.array_equal(task.results(expert(x))[0], expert.class_map(x)[0].numpy())
+
+
+def test_a_file_may_bring_a_task(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("from gosvae.tasks.maps import Depth\nclass Mine(Depth):\n    name = 'mine'\n", encoding="utf-8")
+    task = load_task(Dense(f"{path}:Mine"))
+    assert (task.name, task.info) == ("mine", INFO)
 
 
 def test_an_unknown_task_is_refused() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gosvae.cli.options import EXPERT_HELP, add_device, add_precision, device_of, precision_of
 from gosvae.codecs.base import ClassMapCodec
-from gosvae.codecs.registry import DEFAULT_CODEC, load_codec
+from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, sequences_of
 from gosvae.errors import ConfigError
 from gosvae.experts.registry import load_expert
 from gosvae.packets.inlet import DEFAULT_DEADLINE_MS
@@ -149,7 +149,8 @@ def run_receive(options: argparse.Namespace) -> int:
     if not isinstance(codec, ClassMapCodec):
         expert = load_expert(options.expert)
         expert.to(device)
-    perception = Perception(codec, expert, device=device, max_pixels=options.max_pixels)
+    sequences = sequences_of(codec, options.codec)
+    perception = Perception(codec, expert, device=device, max_pixels=options.max_pixels, sequences=sequences)
     logging.getLogger("gosvae.receiver").setLevel(logging.INFO)
     raise_descriptor_limit()
     receiver = Receiver(perception, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from gosvae.codecs.slices import Purpose
 from gosvae.entropy.latent_network import LEVELS
@@ -11,10 +12,8 @@ REFERENCE_PIXELS = 256 * 512
 """Number of pixels of the training images, which sizes in KiB are for; other images count by their pixels."""
 TASK_ONLY_KIB = 3.4
 """Largest budget that is all for the task layer: AV1 alone serves the imitated expert better from here on."""
-TASK_KIB, LEAST_KIB = 0.6, 1.6
-"""Size of the task layer of a stream for machines and people, and the smallest budget of one with both layers."""
-TASK_LEVEL = 48
-"""Level of the task layer of a stream of two layers, where no budget is given."""
+TASK_LEVEL, LEAST_KIB = 48, 1.6
+"""Level of the task layer of a stream of two layers, about 0.6 KiB, and the smallest budget of such a stream."""
 DETAIL_QUALITY = 60
 """Quality of the detail layer, where neither a budget nor a level is given."""
 _FIRST_QUALITY, _LAST_QUALITY = 32, 85
@@ -34,8 +33,11 @@ class Rate:
     quality: int | None = None
 
 
-def task_share(budget_bytes: int, pixels: int, purpose: Purpose) -> float:
-    """Return the share of a budget that is for the task layer, 0 to 1.
+Layers = Literal["task", "detail", "both"]
+
+
+def layers_within(budget_bytes: int, pixels: int, purpose: Purpose) -> Layers:
+    """Return the layers that a budget is spent on.
 
     Args:
         budget_bytes: number of bytes of the stream.
@@ -44,10 +46,10 @@ def task_share(budget_bytes: int, pixels: int, purpose: Purpose) -> float:
     """
     size_kib = budget_bytes / 1024 * REFERENCE_PIXELS / pixels
     if purpose == "people":
-        return 0.0
+        return "detail"
     if purpose == "both":
-        return TASK_KIB / size_kib if size_kib >= LEAST_KIB else 1.0
-    return 1.0 if size_kib < TASK_ONLY_KIB else 0.0
+        return "both" if size_kib >= LEAST_KIB else "task"
+    return "task" if size_kib < TASK_ONLY_KIB else "detail"
 
 
 def rate_of_level(level: int, purpose: Purpose) -> Rate:

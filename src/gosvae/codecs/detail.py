@@ -7,21 +7,26 @@ A slice of the layer is a whole picture. Its first byte holds the reduction less
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from gosvae.codecs.av1 import MAX_TOOLS, QUALITIES, Av1Frame, decode_av1, encode_av1
+from gosvae.codecs.av1 import MAX_TOOLS, QUALITIES, STEPS, Av1Frame, decode_av1, encode_av1
 from gosvae.errors import BitstreamError
 from gosvae.tensors import ImageArray
 
 REDUCTIONS = (1, 2, 3, 4)
 """Factors by which a coded picture may be smaller than the image, on each axis."""
 _HEAD_BYTES = 2
-_SLOPE = 0.055
-"""Rise of the binary logarithm of the bytes with a step of quality, on average, for the first guesses of a search."""
+_SLOPE, _USUAL_BPP = 0.06, 0.55
+"""Rise of the binary logarithm of the bytes with the quality, and bits per pixel at quality 50, for first guesses."""
+_QUICK = 9
+"""Speed of the encoder from which a frame takes so little time that it is tried without a look before."""
+_ENOUGH = 0.85
+"""Least share of a budget with which a search may end early."""
 
 
 @dataclass(frozen=True)
@@ -84,52 +89,65 @@ class DetailSearch:
     def within(self, reduction: int, budget_bytes: int, *, tries: int) -> bytes | None:
         """Return the best slice that fits a budget, or None if none does.
 
-        A guess from the bytes that are known so far comes first; the search ends when no better quality is left, or
-        after so many tries once a slice fits.
+        A guess from the bytes that are known so far comes first. The search ends when no better quality is left, or
+        after so many tries once a slice fills most of the budget.
 
         Args:
             reduction: one of `REDUCTIONS`.
             budget_bytes: largest length of the slice.
             tries: number of qualities that are tried.
         """
-        fits, exceeds, best = QUALITIES.start - 1, QUALITIES.stop, None
-        guess = self._guess(reduction, budget_bytes)
+        fits, exceeds, best = -1, len(STEPS), b""
+        target = math.log2(max(budget_bytes, 1))
         tried = 0
-        while exceeds - fits > 1 and (tried < tries or best is None):
-            quality = min(max(guess(), fits + 1), exceeds - 1)
-            payload = self.slice_of(reduction, quality)
+        while exceeds - fits > 1 and (tried < tries or len(best) < _ENOUGH * budget_bytes):
+            guess = bisect_right(STEPS, self._guess(reduction, target)) - 1
+            step = min(max(guess, fits + 1), exceeds - 1)
+            payload = self.slice_of(reduction, STEPS[step])
             tried += 1
             if len(payload) <= budget_bytes:
-                fits, best = quality, payload
+                fits, best = step, payload
             else:
-                exceeds = quality
-        return best
+                exceeds = step
+        return best or None
 
-    def _guess(self, reduction: int, budget_bytes: int) -> Callable[[], int]:
-        """Return a function that says which quality probably meets the budget, by what is known when it is called."""
-        target = math.log2(max(budget_bytes, 1))
+    def _guess(self, reduction: int, target: float) -> float:
+        """Return the quality at which a slice probably has 2**target bytes, by what is known so far."""
+        known = {q: math.log2(len(data)) for (r, q), data in self._slices.items() if r == reduction}
+        if not known:
+            pixels = math.prod(_reduced(self._image.shape[0], self._image.shape[1], reduction))
+            first = 50 + (target - math.log2(pixels * _USUAL_BPP / 8)) / _SLOPE
+            if self._speed >= _QUICK:
+                return first
+            quality = min(max(round(first), QUALITIES.start), QUALITIES.stop - 1)
+            known = {quality: math.log2(len(encode_detail(self._image, reduction, quality, speed=_QUICK)))}
+        nearest = min(known, key=lambda quality: abs(known[quality] - target))
+        slope = _SLOPE
+        if len(known) > 1:
+            other = min((q for q in known if q != nearest), key=lambda quality: abs(quality - nearest))
+            slope = max(_SLOPE / 3, (known[other] - known[nearest]) / (other - nearest))
+        return nearest + (target - known[nearest]) / slope
 
-        def guess() -> int:
-            known = {q: math.log2(len(data)) for (r, q), data in self._slices.items() if r == reduction}
-            if not known:
-                return round(50 + (target - self._expected(reduction)) / _SLOPE)
-            nearest = min(known, key=lambda quality: abs(known[quality] - target))
-            slope = _SLOPE
-            if len(known) > 1:
-                other = min((q for q in known if q != nearest), key=lambda quality: abs(quality - nearest))
-                slope = max(_SLOPE / 3, (known[other] - known[nearest]) / (other - nearest))
-            return math.floor(nearest + (target - known[nearest]) / slope)
 
-        return guess
+def structure(image_uint8_HW3: ImageArray, picture_uint8_HW3: ImageArray) -> float:
+    """Return how much of the structure of an image a picture keeps, up to 1.
 
-    def _expected(self, reduction: int) -> float:
-        """Return the binary logarithm of the expected bytes at a quality of 50."""
-        height, width = self._image.shape[:2]
-        grey_HW = _resized(self._image, *_reduced(height, width, reduction))[..., 1].astype(np.float32)
-        steps = [
-            float(np.abs(np.diff(grey_HW, axis=axis)).mean()) if grey_HW.shape[axis] > 1 else 0.0 for axis in (0, 1)
-        ]
-        return math.log2(grey_HW.size) - 4.5 + 0.8 * math.log2(max(sum(steps), 0.1))
+    It is the structural similarity of Wang et al. 2004 of green, over blocks of 8x8 pixels that do not overlap.
+    """
+    sides = [min(8, side) for side in image_uint8_HW3.shape[:2]]
+    rows, columns = (length // side for length, side in zip(image_uint8_HW3.shape[:2], sides, strict=True))
+
+    def blocks(image: ImageArray) -> npt.NDArray[np.float32]:
+        cut_HW = image[: rows * sides[0], : columns * sides[1], 1].astype(np.float32)
+        return cut_HW.reshape(rows, sides[0], columns, sides[1])
+
+    x, y = blocks(image_uint8_HW3), blocks(picture_uint8_HW3)
+    mean_x, mean_y = x.mean(axis=(1, 3)), y.mean(axis=(1, 3))
+    variances = x.var(axis=(1, 3)) + y.var(axis=(1, 3))
+    covariance = (x * y).mean(axis=(1, 3)) - mean_x * mean_y
+    c_1, c_2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    means = (2 * mean_x * mean_y + c_1) / (mean_x**2 + mean_y**2 + c_1)
+    return float((means * (2 * covariance + c_2) / (variances + c_2)).mean())
 
 
 def _reduced(height: int, width: int, reduction: int) -> tuple[int, int]:

@@ -13,10 +13,10 @@ import numpy as np
 from torch import Tensor
 
 from gosvae import bitstream
-from gosvae.codecs.allocation import DETAIL_QUALITY, TASK_LEVEL, Rate, rate_of_level, task_share
+from gosvae.codecs.allocation import DETAIL_QUALITY, TASK_LEVEL, Rate, layers_within, rate_of_level
 from gosvae.codecs.av1 import QUALITIES
 from gosvae.codecs.base import Concealed, LossTolerantCodec, RateControlledCodec
-from gosvae.codecs.detail import REDUCTIONS, Detail, DetailSearch, decode_detail, encode_detail
+from gosvae.codecs.detail import REDUCTIONS, Detail, DetailSearch, decode_detail, encode_detail, structure
 from gosvae.codecs.fusion import Fusion, Selection
 from gosvae.codecs.rate_search import check_smallest
 from gosvae.codecs.scene import SceneStatistics, channel_means, reduced
@@ -125,8 +125,8 @@ class LayeredCodec(RateControlledCodec, LossTolerantCodec):
     def compress_to_budget(self, image_uint8_HW3: ImageArray, budget_bytes: int) -> bytes:
         """Return the stream of the best quality, for the purpose, that takes at most `budget_bytes`.
 
-        The share of the task layer follows the bytes per pixel (`task_share`); the detail layer gets the rest. Where no
-        frame fits into the rest, all bytes are the task layer's.
+        The layers follow from the bytes per pixel (`layers_within`). The detail layer gets what the task layer leaves;
+        where no frame fits, all bytes are the task layer's.
 
         Raises:
             RateError: the smallest stream takes more.
@@ -173,7 +173,7 @@ class LayeredCodec(RateControlledCodec, LossTolerantCodec):
 
 
 @dataclass(frozen=True)
-class Layers:
+class LayerBytes:
     """Bytes of the layers of a stream, without header and checksums; 0 for a layer that is not there."""
 
     task_bytes: int
@@ -186,7 +186,7 @@ class Layers:
         return f"a task layer of {kib(self.task_bytes):.2f} KiB and {faithful}" if self.task_bytes else faithful
 
 
-def layers_of(data: bytes) -> Layers:
+def layers_of(data: bytes) -> LayerBytes:
     """Return the layers of an intact stream.
 
     Raises:
@@ -194,8 +194,8 @@ def layers_of(data: bytes) -> Layers:
     """
     stream = bitstream.unpack_slices(data)
     if stream.header.entropy_model_id == EntropyModelId.AV1_STILL:
-        return Layers(0, sum(map(len, stream.payloads)))
-    return Layers(sum(map(len, stream.task.payloads)), sum(len(payload or b"") for payload in stream.detail))
+        return LayerBytes(0, sum(map(len, stream.payloads)))
+    return LayerBytes(sum(map(len, stream.task.payloads)), sum(len(payload or b"") for payload in stream.detail))
 
 
 class _Encoding:
@@ -223,10 +223,7 @@ class _Encoding:
 
     def at(self, rate: Rate) -> bytes:
         """Return the stream at a rate."""
-        task = self._codec.task
-        task_stream = b""
-        if rate.task_level is not None:
-            task_stream = task.encode(task.quantise(self.latent, self._height, self._width, rate.task_level))
+        task_stream = b"" if rate.task_level is None else self._at_level(rate.task_level)
         if rate.quality is None:
             return task_stream
         detail = encode_detail(self._image, 1, rate.quality, speed=self._codec.speed)
@@ -234,10 +231,11 @@ class _Encoding:
 
     def within(self, budget_bytes: int) -> bytes:
         """Return the best stream within a budget; see `LayeredCodec.compress_to_budget`."""
-        share = task_share(budget_bytes, self._height * self._width, self.purpose)
-        if share < 1:
-            task_stream = self._task_stream(int(share * budget_bytes)) if share > 0 else b""
-            around = len(self._joined(task_stream, bytes(max(1, budget_bytes)))) - max(1, budget_bytes)
+        layers = layers_within(budget_bytes, self._height * self._width, self.purpose)
+        if layers != "task":
+            task_stream = self._at_level(TASK_LEVEL) if layers == "both" else b""
+            room = max(1, budget_bytes)
+            around = len(self._joined(task_stream, bytes(room))) - room
             detail = self._best_detail(budget_bytes - around)
             if detail is not None:
                 return self._joined(task_stream, detail)
@@ -254,6 +252,11 @@ class _Encoding:
             streams += [self._joined(b"", search.slice_of(reduction, QUALITIES.start)) for reduction in REDUCTIONS]
         return min(streams, key=len)
 
+    def _at_level(self, level: int) -> bytes:
+        """Return the stream of the task layer at a level."""
+        task = self._codec.task
+        return task.encode(task.quantise(self.latent, self._height, self._width, level))
+
     def _task_stream(self, budget_bytes: int) -> bytes:
         """Return the stream of the task layer within a budget, or the smallest one if none fits."""
         task = self._codec.task
@@ -263,9 +266,12 @@ class _Encoding:
             return task.compress_smallest(self._image)
 
     def _best_detail(self, budget_bytes: int) -> bytes | None:
-        """Return the slice with the least squared error, of those that fit; None if none does."""
+        """Return the best slice of those that fit; None if none does.
+
+        A smaller size is better if it has a smaller squared error and no less structure.
+        """
         search = DetailSearch(self._image, speed=self._codec.speed)
-        best: tuple[float, bytes] | None = None
+        best: tuple[float, float, bytes] | None = None
         for reduction in REDUCTIONS:
             payload = search.within(reduction, budget_bytes, tries=self._codec.tries)
             if payload is None:
@@ -274,10 +280,11 @@ class _Encoding:
             if reduction == 1 and shown.quality >= _GOOD_ENOUGH:
                 return payload
             error = mean_squared_error(self._image, shown.image_uint8_HW3)
-            if best is not None and error > best[0]:
+            alike = structure(self._image, shown.image_uint8_HW3)
+            if best is not None and (error > best[0] or alike < best[1]):
                 break  # smaller sizes only lose more
-            best = error, payload
-        return None if best is None else best[1]
+            best = error, alike, payload
+        return None if best is None else best[2]
 
     def _joined(self, task_stream: bytes, detail: bytes) -> bytes:
         """Return the stream of a detail layer, behind the slices of a task layer if there is one."""

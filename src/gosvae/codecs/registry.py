@@ -20,10 +20,11 @@ from gosvae.codecs.kinds import KINDS, check_options, chosen_options
 from gosvae.codecs.label_map import LabelMapCodec
 from gosvae.codecs.layered import LayeredCodec, LayeredOptions
 from gosvae.codecs.scene import load_scene
-from gosvae.codecs.sequence.codec import SequenceCodec, SequenceOptions
+from gosvae.codecs.sequence.codec import SequenceCodec
+from gosvae.codecs.sequence.encoder import SequenceOptions
 from gosvae.codecs.sequence.format import SessionHeader
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions, xor_mark
-from gosvae.codecs.temporal_model import has_temporal_model
+from gosvae.codecs.temporal_model import has_temporal_model, load_temporal_model
 from gosvae.codecs.trained import TrainedCodec, card_of
 from gosvae.codecs.variable import VariableRateCodec, VariableRateOptions
 from gosvae.codecs.vq import VqCodec, VqOptions
@@ -315,6 +316,17 @@ def load_sequence_codec(
         raise ConfigError(f"{rate!r} is not a level of 0..255, such as {name}:64")
     codec = SequenceCodec.load(checkpoint_folder(name), options=options, device=device)
     return codec.at(int(rate)) if rate else codec
+
+
+def sequences_of(codec: ImageCodec, spec: str | Path) -> SequenceCodec | None:
+    """Return the video codec of a codec that `load_codec` returned for a name or folder; None if it has none."""
+    if not isinstance(codec, VariableRateCodec):
+        return None
+    folder = checkpoint_folder(split_rate(str(spec))[0])
+    if not has_temporal_model(folder):
+        return None
+    model = load_temporal_model(folder, codec.checkpoint.fingerprint())
+    return SequenceCodec(codec, model, SequenceOptions(level=codec.level))
 
 
 def sequence_codec_of(header: SessionHeader, *, device: str | torch.device = "cpu") -> SequenceCodec:

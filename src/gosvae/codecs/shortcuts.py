@@ -80,7 +80,7 @@ def decompress(
         data: the stream.
         codec: codec that made the stream, or its name as `load_codec` takes it; None finds the model of the package.
         max_pixels: greatest number of pixels that is decoded, 2**26 by default; None decodes any number. The size is
-            read from the header of streams of this package and of JPEG, WebP and AVIF files.
+            read from the header of streams of this package and of JPEG, WebP, AVIF and JPEG XL files.
 
     Raises:
         ImageError: the stream announces more pixels than `max_pixels`.

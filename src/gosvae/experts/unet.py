@@ -80,6 +80,8 @@ class GlobalAttention(nn.Module):
 class UNetSegmenter(nn.Module):
     """Trainable network from RGB (B, 3, H, W) in [0, 1] to class logits (B, m, H, W); an expert holds it frozen."""
 
+    feature_layers = ("down8", "attention", "up4")
+
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config

@@ -307,7 +307,8 @@ class Engine:
         began_s = self._clock()
         try:
             with interruptible(lambda: self._unwanted(batch, lane, began_s)):
-                results = self.perception([(frame.stream, frame.incomplete) for frame in frames])
+                parts = [(frame.stream, frame.incomplete) for frame in frames]
+                results = self.perception(parts, [frame.sender for frame in frames])
         except InterruptionError as interruption:
             reason = Reason(str(interruption))
             return [(Dropped(reason, _WHY[reason], frame.number), None) for frame in frames]
@@ -384,4 +385,5 @@ def _lower_priority() -> None:
     """Lower the priority of the calling thread, and of the threads that PyTorch starts for it."""
     if sys.platform == "linux":  # where a thread has a priority of its own
         nice = os.getpriority(os.PRIO_PROCESS, 0) + LOWER_PRIORITY
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(nice, 19))
+        with contextlib.suppress(OSError):  # where a sandbox forbids it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(nice, 19))

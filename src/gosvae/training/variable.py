@@ -261,7 +261,7 @@ class VariableRateRecipe(TrainableRecipe):
     Attributes:
         rate: price of a bit at each level.
         erasures: slices of the latent that do not reach the decoder; none by default.
-        balance_classes, feature_layers, perceptual_images: see `Judges`.
+        balance_classes, feature_layers, perceptual_images, experts_asked, distances_asked: see `Judges`.
         more_experts: experts to imitate beside the first, named as for `load_task_expert`.
         more_perceptual: perceptual distances beside the first, named as for `load_perceptual`.
         views: random views of original and reconstruction that the judges are shown; by default the two as they are.
@@ -279,6 +279,8 @@ class VariableRateRecipe(TrainableRecipe):
     more_experts: tuple[str, ...] = ()
     more_perceptual: tuple[str, ...] = ()
     perceptual_images: int | None = Field(default=None, ge=1)
+    experts_asked: int | None = Field(default=None, ge=1)
+    distances_asked: int | None = Field(default=None, ge=1)
     views: ViewConfig = ViewConfig()
     trained: tuple[str, ...] = ()
 
@@ -290,9 +292,8 @@ class VariableRateRecipe(TrainableRecipe):
         return isinstance(model, VariableRateConfig) and can_grow(model, self.model)
 
     def initialise(self, network: nn.Module, source: CodecCheckpoint, images: Iterator[ImageArray]) -> None:
-        del images
         assert isinstance(network, VariableRateAutoencoder)
-        begin_as(network, source)
+        begin_as(network, source, images)
 
     def task(self, network: nn.Module, expert: TaskExpert | None, perceptual: PerceptualLoss | None) -> TrainingTask:
         assert isinstance(network, VariableRateAutoencoder)
@@ -305,6 +306,8 @@ class VariableRateRecipe(TrainableRecipe):
             more_perceptual=[load_perceptual(name) for name in self.more_perceptual],
             perceptual_images=self.perceptual_images,
             views=self.views,
+            experts_asked=self.experts_asked,
+            distances_asked=self.distances_asked,
         )
         if self.trained:
             _train_only(network, self.trained)

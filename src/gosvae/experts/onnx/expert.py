@@ -6,6 +6,7 @@ Axis legend: B images, H and W pixels, h and w pixels of the network's input, N 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from gosvae.experts.onnx.runtime import (
 )
 from gosvae.tensors import ImageArray, image_to_tensor
 
+log = logging.getLogger(__name__)
 SUFFIX = ".onnx"
 _DEFAULT_SIDE = 256
 """Height and width of the check where neither the graph nor the card says a size."""
@@ -242,6 +244,8 @@ def load_onnx_expert(path: Path, *, gradients: bool = True) -> OnnxSegmenter | O
         held = _imported(model, card, digest)
     except ExpertError as error:
         if card.runtime or not gradients:
+            if not card.runtime:
+                log.warning("%s: %s; ONNX Runtime computes it, without gradients", path, error)
             held = OnnxModel(parse_model(model), card, RuntimeNetwork(model, card.outputs), digest)
         else:
             raise ExpertError(f"{path}: {error}") from error

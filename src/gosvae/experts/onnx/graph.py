@@ -106,11 +106,18 @@ def read_model(path: Path) -> Any:
 
 
 def parse_model(model: Any) -> Graph:
-    """Return the graph of an `onnx.ModelProto`."""
+    """Return the graph of an `onnx.ModelProto`.
+
+    Raises:
+        ExpertError: a constant or an attribute cannot be read.
+    """
     versions = {entry.domain: int(entry.version) for entry in model.opset_import}
     opset = max((versions.get(domain, 0) for domain in STANDARD_DOMAINS), default=0)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return _graph(model.graph, opset, metadata)
+    try:
+        return _graph(model.graph, opset, metadata)
+    except Exception as error:  # Damaged values raise errors of many types.
+        raise ExpertError(f"it holds a value that cannot be read: {_line(error)}") from None
 
 
 def check_opset(graph: Graph) -> None:

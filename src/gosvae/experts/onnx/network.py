@@ -39,6 +39,7 @@ class OnnxNetwork(nn.Module):
             raise ExpertError(
                 f"the operator {unknown} is none of those that are imported onto PyTorch: export the network without it"
             )
+        _check_order(graph)
         made = {name for node in graph.nodes for name in node.outputs}
         self.output_names = tuple(outputs) or graph.outputs
         for name in self.output_names:
@@ -104,6 +105,16 @@ def first_unknown(graph: Graph) -> Node | None:
         elif node.operator not in OPERATORS:
             return node
     return None
+
+
+def _check_order(graph: Graph) -> None:
+    """Refuse a graph in which an operation takes a value that nothing before it makes."""
+    known = {"", *graph.constants, *(each.name for each in graph.inputs)}
+    for node in graph.nodes:
+        missing = [name for name in node.inputs if name not in known]
+        if missing:
+            raise ExpertError(f"the operator {node} takes {missing[0]!r}, which nothing before it makes")
+        known.update(node.outputs)
 
 
 def _branches(node: Node) -> tuple[Graph, ...]:
