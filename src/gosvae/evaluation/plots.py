@@ -29,7 +29,7 @@ _AXES = {
 }
 
 
-def plot_rate_task(evaluation: Evaluation, paths: Sequence[Path], *, quality: str | None = None) -> None:
+def plot_rate_task(evaluation: Evaluation, paths: Sequence[str | Path], *, quality: str | None = None) -> None:
     """Write the plot to each path; the ending (`.png`, `.svg`, `.pdf`) chooses the format.
 
     The rate is the mean KiB of complete files, or the kbit/s of videos, on a logarithmic axis. The uncompressed
@@ -60,7 +60,7 @@ def plot_rate_task(evaluation: Evaluation, paths: Sequence[Path], *, quality: st
         _draw_curves(axes, evaluation, quality)
         _draw_reference(axes, getattr(evaluation.reference, quality))
         _label_axes(axes, evaluation, quality)
-        for path in paths:
+        for path in map(Path, paths):
             path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
