@@ -52,7 +52,7 @@ VIDEO_SWEEPS = {
     "svtav1-half": (36, 43, 50, 57),
 }
 """Constant rate factors of the rate points of a classical video codec's curve."""
-LEVELS_SWEPT = (0, 48, 96, 160, 255)
+LEVELS_SWEPT = (0, 48, 96, 160)
 """Levels of the rate points of a variable-rate codec's curve."""
 
 
