@@ -44,7 +44,10 @@ class Scripted(Perception):
     def pixels(self, stream: bytes) -> int:
         return SMALL if stream == b"small" else LARGE
 
-    def __call__(self, frames: Sequence[tuple[bytes, bool]]) -> list[Perceived | Dropped]:
+    def __call__(
+        self, frames: Sequence[tuple[bytes, bool]], senders: Sequence[str] | None = None
+    ) -> list[Perceived | Dropped]:
+        del senders
         for data, _ in frames:
             self.began.append(data)
             if sys.platform == "linux":

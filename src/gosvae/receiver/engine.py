@@ -308,7 +308,8 @@ class Engine:
         long = sum(ticket.pixels for ticket in batch) > self.perception.large_pixels  # else stages are short enough
         try:
             with interruptible(lambda: self._unwanted(batch, lane, began_s), operations=long):
-                results = self.perception([(frame.stream, frame.incomplete) for frame in frames])
+                parts = [(frame.stream, frame.incomplete) for frame in frames]
+                results = self.perception(parts, [frame.sender for frame in frames])
         except InterruptionError as interruption:
             reason = Reason(str(interruption))
             return [(Dropped(reason, _WHY[reason], frame.number), None) for frame in frames]
