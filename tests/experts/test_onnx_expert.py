@@ -63,6 +63,7 @@ def frames(camvid_root: Path, count: int) -> list[Tensor]:
 
 def test_fastestdet_answers_as_onnx_runtime_on_20_frames(fastestdet: Path, camvid_root: Path) -> None:
     expert = load_onnx_expert(fastestdet)
+    assert expert.fingerprint() == load_onnx_expert(fastestdet).fingerprint()
     reference = RuntimeNetwork(onnx.load(fastestdet))
     worst = 0.0
     for x in frames(camvid_root, 20):
@@ -380,6 +381,7 @@ def test_exported_networks_answer_as_onnx_runtime_and_have_gradients(
     side = 56 if name == "depth_anything" else 64
     path = write_onnx(tmp_path / f"{name}.onnx", exported(maker(), height=side, width=side, opset=opset))
     expert = load_task_expert(path)
+    assert len(expert.fingerprint()) == 64
     x = torch.rand(2, 3, side, side, requires_grad=True)
     found = expert(x)
     with torch.inference_mode():
