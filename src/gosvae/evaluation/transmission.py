@@ -209,8 +209,8 @@ def send(codec: ImageCodec, image_uint8_HW3: ImageArray, link: LinkSettings, bud
         data = codec.compress(image_uint8_HW3)
         return Sent(data, datagrams_of(codec, data, size_hw, link))
     assert isinstance(codec, RateControlledCodec)  # checked by the callers
-    # Headers and repair packets grow with the stream, so its own budget is searched: from above until the datagrams fit,
-    # then between the streams on both sides of the budget until they fill it.
+    # Headers and repair packets grow with the stream, so its own budget is searched: from above until the datagrams
+    # fit, then between the streams on both sides of the budget until they fill it.
     allowed, too_large, best = budget_bytes, budget_bytes + 1, None
     for _ in range(_MOST_SEARCHES):
         try:
