@@ -18,11 +18,12 @@ from itertools import chain
 from pathlib import Path
 
 from gosvae.bitstream import MAX_SLICES
+from gosvae.cli.loading import add_sender_loading, loading_of
 from gosvae.cli.options import add_device, add_precision, device_of, parse_size, precision_of, standard_input
 from gosvae.cli.send_report import print_summary, tell
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.layered import LayeredCodec
-from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, option_names, sequences_of
+from gosvae.codecs.registry import DEFAULT_CODEC, option_names, sequences_of
 from gosvae.codecs.sequence.codec import SequenceCodec
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.codecs.trained import TrainedCodec
@@ -37,7 +38,7 @@ from gosvae.sender.grpc_target import GrpcTarget
 from gosvae.sender.reconnect import Reconnection
 from gosvae.sender.sender import UdpTarget, send_pictures
 from gosvae.sender.sequence_transmitter import DEFAULT_MAX_AGE_MS, SequenceTransmitter
-from gosvae.sender.sources import CAMERA, PictureFiles, is_video, open_source, resized, video_fps
+from gosvae.sender.sources import CAMERA, PictureFiles, VideoFrames, is_video, open_source, resized, video_fps
 from gosvae.sender.target import Target
 from gosvae.sender.transmitter import Transmitter
 from gosvae.sender.udp import UdpSender
@@ -71,6 +72,7 @@ def add_send(parser: argparse.ArgumentParser) -> None:
         "--udp", metavar="HOST:PORT", help="address of the receiver over a link that may lose packets; without answers"
     )
     parser.add_argument("--codec", default=DEFAULT_CODEC, help="name from gosvae list, or checkpoint folder")
+    add_sender_loading(parser)
     parser.add_argument("--level", type=int, metavar="0..255", help="level of a variable-rate codec")
     parser.add_argument(
         "--kbps", type=float, metavar="KBPS",
@@ -187,11 +189,12 @@ def _codec(options: argparse.Namespace) -> ImageCodec:
     if options.slices != 1:
         stream_options = StreamOptions(slices=options.slices, layout="interleaved")
     precision = precision_of(options.codec, options)
-    return load_codec(spec, options=stream_options, device=device_of(options), precision=precision)
+    load = loading_of(options, expert=options.expert).load_codec
+    return load(spec, options=stream_options, device=device_of(options), precision=precision)
 
 
 class _Damaged:
-    """Files that are no pictures: each pass over them is told, and the number is counted."""
+    """Files that are no pictures, and damaged frames of videos: each pass over them is told, and they are counted."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -209,6 +212,7 @@ class _Damaged:
             except StopIteration:
                 if latest is not None and not good:
                     raise latest from None
+                self.count += pictures.damaged if isinstance(pictures, VideoFrames) else 0
                 return
             except ImageError as error:
                 if not isinstance(pictures, PictureFiles):
