@@ -215,5 +215,9 @@ def test_only_the_thread_that_is_told_stops() -> None:
         other.start()
         other.join()
     assert stop == ["enough", "0.0"]
+    with interruptible(lambda: "enough", operations=False):
+        torch.zeros(2)
+        with pytest.raises(InterruptionError, match="enough"):
+            check_interruption()
     torch.zeros(2)
     check_interruption()

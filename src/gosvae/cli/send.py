@@ -38,7 +38,7 @@ from gosvae.sender.grpc_target import GrpcTarget
 from gosvae.sender.reconnect import Reconnection
 from gosvae.sender.sender import UdpTarget, send_pictures
 from gosvae.sender.sequence_transmitter import DEFAULT_MAX_AGE_MS, SequenceTransmitter
-from gosvae.sender.sources import CAMERA, PictureFiles, is_video, open_source, resized, video_fps
+from gosvae.sender.sources import CAMERA, PictureFiles, VideoFrames, is_video, open_source, resized, video_fps
 from gosvae.sender.target import Target
 from gosvae.sender.transmitter import Transmitter
 from gosvae.sender.udp import UdpSender
@@ -194,7 +194,7 @@ def _codec(options: argparse.Namespace) -> ImageCodec:
 
 
 class _Damaged:
-    """Files that are no pictures: each pass over them is told, and the number is counted."""
+    """Files that are no pictures, and damaged frames of videos: each pass over them is told, and they are counted."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -212,6 +212,7 @@ class _Damaged:
             except StopIteration:
                 if latest is not None and not good:
                     raise latest from None
+                self.count += pictures.damaged if isinstance(pictures, VideoFrames) else 0
                 return
             except ImageError as error:
                 if not isinstance(pictures, PictureFiles):

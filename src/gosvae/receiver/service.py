@@ -93,9 +93,18 @@ class LinkService:
             ConfigError: the files of TLS cannot be used.
         """
         grpc, limits = self._grpc, self.limits
+        age = (
+            [
+                ("grpc.max_connection_age_ms", int(1000 * limits.age_s)),
+                ("grpc.max_connection_age_grace_ms", int(1000 * limits.grace_s)),
+            ]
+            if limits.age_s
+            else []
+        )
         self._server = grpc.aio.server(
             interceptors=[_token_check(grpc, self._token, self.ledger.refuse, Backoff())] if self._token else [],
             options=[
+                *age,
                 ("grpc.max_receive_message_length", limits.max_frame_bytes + MESSAGE_OVERHEAD_BYTES),
                 ("grpc.max_concurrent_streams", limits.max_streams),
                 ("grpc.max_metadata_size", 8192),
