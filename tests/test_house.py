@@ -17,7 +17,7 @@ import gosvae
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "src" / "gosvae"
 MAX_FILE_LINES = 400
-MAX_WEIGHT_BYTES = 40_000_000
+MAX_WEIGHT_BYTES = 50_000_000
 
 HEAVY = (
     "accelerate",

@@ -12,7 +12,9 @@ import torch
 from gosvae.bitstream import Stream, pack, pack_slices, unpack, unpack_slices
 from gosvae.codecs.autoencoder import AutoencoderCodec
 from gosvae.codecs.checkpoint import CodecCheckpoint
-from gosvae.codecs.class_map import encode_class_map
+from gosvae.codecs.class_map import padded
+from gosvae.codecs.class_map_passes import encode_passes
+from gosvae.codecs.class_map_scan import encode_scan
 from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.label_map import LabelMapCodec
 from gosvae.codecs.latent import Latent
@@ -185,6 +187,14 @@ def layered_target() -> Target:
     return Target("layered", decode, encode, codec.decompress, None, tuple(streams))
 
 
+def map_payload(stream: Stream, decoded: Latent, class_count: int) -> bytes:
+    """The payload of a class map in the stream's own coding: an encoder would take the other for some maps."""
+    encode = encode_passes if stream.header.entropy_model_id == EntropyModelId.CLASS_MAP_PASSES else encode_scan
+    payload = encode(decoded.symbols.astype(np.uint8), class_count)
+    assert payload is not None
+    return padded(payload, decoded.symbols.size)
+
+
 def map_targets() -> list[Target]:
     """Codecs that send a class map: every picture's, and maps that are flat or noise."""
     label_map = LabelMapCodec(expert())
@@ -196,17 +206,18 @@ def map_targets() -> list[Target]:
         return Latent(classes_HW.astype(np.int64), *classes_HW.shape)
 
     def label_encode(stream: Stream, decoded: Latent) -> bytes:
-        return repack(stream, [encode_class_map(decoded.symbols.astype(np.uint8), n_classes)])
+        return repack(stream, [map_payload(stream, decoded, n_classes)])
 
     def gesco_encode(stream: Stream, decoded: Latent) -> bytes:
-        return repack(stream, [encode_class_map(decoded.symbols.astype(np.uint8), n_drawn)])
+        return repack(stream, [map_payload(stream, decoded, n_drawn)])
 
-    noise = np.random.default_rng(0).integers(n_drawn, size=(9, 14)).astype(np.uint8)
+    random = np.random.default_rng(0)
+    noise, large = (random.integers(n_drawn, size=size).astype(np.uint8) for size in ((9, 14), (60, 90)))
     drawn = [
         gesco.compress_map(classes)
-        for classes in (noise, np.zeros((40, 30), np.uint8), np.tri(20, 30).astype(np.uint8))
+        for classes in (noise, large, np.zeros((40, 30), np.uint8), np.tri(20, 30).astype(np.uint8))
     ]
-    sent = [label_map.compress(picture[:16, :24]) for picture in pictures()]  # small: maps are decoded by Python
+    sent = [label_map.compress(picture) for picture in pictures()]
     return [
         Target("label-map", label_decode, label_encode, label_map.decompress, None, tuple(sent)),
         Target("gesco", gesco.decode, gesco_encode, None, None, tuple(drawn)),

@@ -17,11 +17,12 @@ from gosvae.codecs.variable import VariableRateCodec
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
 from gosvae.config import identity
 from gosvae.datasets.streets import Streets
-from gosvae.losses.pattern import repeated_pattern
+from gosvae.losses.pattern import fixed_pattern, repeated_pattern
 from gosvae.nn.finish import Finish
 from gosvae.seeding import seed_everything, torch_generator
+from gosvae.tensors import image_to_tensor
 from gosvae.training.growth import begin_as, can_grow
-from tiny import variable_checkpoint, variable_config
+from tiny import streets, variable_checkpoint, variable_config
 
 
 def finished_config(channels: int = 4) -> VariableRateConfig:
@@ -90,6 +91,21 @@ def test_a_codec_without_the_layer_can_begin_one_with_it_for_the_same_bits() -> 
     old, new = plain.scaled(plain.transform(x_B3HW), level_B), finished.scaled(finished.transform(x_B3HW), level_B)
     torch.testing.assert_close(old, new)
     torch.testing.assert_close(finished.picture(new.round(), level_B), plain.picture(old.round(), level_B))
+
+
+def test_a_new_layer_takes_away_what_all_squares_share() -> None:
+    seed_everything(1)
+    plain, finished = (VariableRateAutoencoder(config).eval() for config in (variable_config(), finished_config()))
+    images = [streets()[i].image_uint8_HW3 for i in range(4)]
+    begin_as(plain, variable_checkpoint())
+    begin_as(finished, variable_checkpoint(), images)
+    x_B3HW, level_B = torch.cat([image_to_tensor(image) for image in images]), torch.full((4,), 128)
+
+    def pattern(network: VariableRateAutoencoder) -> float:
+        x_hat_B3HW = network.picture(network.scaled(network.transform(x_B3HW), level_B).round(), level_B)
+        return float(fixed_pattern(x_B3HW, x_hat_B3HW.detach(), stride=network.stride))
+
+    assert pattern(finished) < 0.2 * pattern(plain)
 
 
 def test_a_codec_with_the_layer_is_stored_loaded_and_tiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,9 +211,7 @@ class VariableRateCodec(SlicedCodec, RateControlledCodec):
         self.options, device = options or VariableRateOptions(), usable_device(device)
         self.level = self.config.level if self.options.level is None else self.options.level
         self.budget_bytes = self.options.budget_bytes
-        model = VariableRateAutoencoder(self.config)
-        del model.context
-        self.model = ready(model, checkpoint, device)
+        self.model = ready(self._without_context, checkpoint, device)
         context = self.config.context
         network = integer_network(context, checkpoint.context).to(device)
         super().__init__(
@@ -222,6 +220,12 @@ class VariableRateCodec(SlicedCodec, RateControlledCodec):
             LevelCoder(context, network, checkpoint.context_mark(), self.model.scaled, self.options),
             Slicing(self.options.slices, self.options.layout),
         )
+
+    def _without_context(self) -> VariableRateAutoencoder:
+        """Return a new network without its context model, which is in integers beside the weights."""
+        model = VariableRateAutoencoder(self.config)
+        del model.context
+        return model
 
     @classmethod
     def load(

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from gosvae.datasets.base import Dataset, Sample
+from gosvae.datasets.camera import CameraChange
 from gosvae.datasets.geometry import check_crop_fits
 from gosvae.errors import ConfigError, DatasetError, GosvaeError
 from gosvae.seeding import numpy_generator, torch_generator
@@ -56,6 +57,7 @@ class TrainingBatches:
         brightness: largest change b; brightness and contrast are each multiplied by a factor from [1 - b, 1 + b].
         scale: largest change s; before the crop the image is scaled by a factor from [1 - s, 1 + s], but never below
             the crop's size.
+        colour, blur, noise: see `CameraChange`.
         workers: number of processes that decode; 0 decodes in this process.
         rank, world_size: number of this device, from 0, and number of all devices.
 
@@ -75,6 +77,9 @@ class TrainingBatches:
         flip: bool = True,
         brightness: float = 0.0,
         scale: float = 0.0,
+        colour: float = 0.0,
+        blur: float = 0.0,
+        noise: float = 0.0,
         workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -95,6 +100,7 @@ class TrainingBatches:
         self._dataset, self._batch_size, self._seed = dataset, batch_size, seed
         self._crop = None if crop_height is None or crop_width is None else (crop_height, crop_width)
         self._flip, self._brightness, self._scale = flip, brightness, scale
+        self._camera = CameraChange(colour, blur, noise)
         self._workers, self._rank, self._world_size = workers, rank, world_size
         self._orders: dict[int, list[int]] = {}
 
@@ -141,6 +147,9 @@ class TrainingBatches:
             for x_3HW, (brightness, contrast) in zip(x_B3HW, factors, strict=True):
                 mean = x_3HW.mean() * brightness
                 x_3HW.mul_(brightness * contrast).add_(mean * (1.0 - contrast)).clamp_(0.0, 1.0)
+        if self._camera.changes:
+            for i, x_3HW in enumerate(x_B3HW):
+                x_B3HW[i] = self._camera.of(x_3HW, numpy_generator(self._seed, "camera", first + i))
         maps = [s.labels_uint8_HW for s in samples]
         labels = [_mirror(m, f) for m, f in zip(maps, flipped, strict=True) if m is not None]
         labels_BHW = torch.from_numpy(np.stack(labels)).long() if len(labels) == len(samples) else None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from operator import le
 
 import torch
+from torch import Tensor
 
 from gosvae.codecs.cards import VariableRateCard
 from gosvae.codecs.checkpoint import CodecCheckpoint, load_weights
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
+from gosvae.entropy.latent_network import LEVELS
+from gosvae.tensors import ImageArray, image_to_tensor
 
 _MAY_BE_NEW = ("context.", "decoder.from_lost.")
 """Prefixes of weights that may be missing: of the context model, which is stored apart, and of older decoders."""
@@ -34,11 +38,12 @@ def can_grow(model: VariableRateConfig, into: VariableRateConfig) -> bool:
 
 
 @torch.no_grad()
-def begin_as(network: VariableRateAutoencoder, source: CodecCheckpoint) -> None:
+def begin_as(network: VariableRateAutoencoder, source: CodecCheckpoint, images: Iterable[ImageArray] = ()) -> None:
     """Give the network the weights of a codec whose model can grow into its own (see `can_grow`).
 
     The network then makes the same pictures for the same bits. New residual blocks start as the identity. New channels
-    come last, and neither the decoder nor the context model uses them yet.
+    come last, and neither the decoder nor the context model uses them yet. A new layer at full resolution takes away
+    what is the same in all squares of the pictures of the images; without images it changes nothing.
 
     Raises:
         CheckpointError: the weights are not those of their configuration.
@@ -54,6 +59,10 @@ def begin_as(network: VariableRateAutoencoder, source: CodecCheckpoint) -> None:
             value.copy_(given[name])
     if donor.config.context.channels < network.config.context.channels:
         _widen(network, donor)
+    finish = network.decoder.finish
+    if finish is not None and donor.decoder.finish is None:
+        patterns = [_mean_square(network, image) for image in images]
+        finish.square_3RR.sub_(torch.stack(patterns).mean(dim=0) if patterns else 0.0)
 
 
 def _widen(network: VariableRateAutoencoder, donor: VariableRateAutoencoder) -> None:
@@ -72,3 +81,15 @@ def _widen(network: VariableRateAutoencoder, donor: VariableRateAutoencoder) -> 
     network.context.embedding[:-1] = 0.0
     network.context.embedding[: old * donor.config.context.values] = donor.context.embedding[:-1]
     network.context.embedding[-1] = donor.context.embedding[-1]
+
+
+def _mean_square(network: VariableRateAutoencoder, image_uint8_HW3: ImageArray) -> Tensor:
+    """Return the mean error (3, R, R) of the squares of an image over a few levels, less its mean over the square."""
+    side = network.stride
+    rows, columns = (length // side for length in image_uint8_HW3.shape[:2])
+    x_13HW = image_to_tensor(image_uint8_HW3)[..., : rows * side, : columns * side]
+    levels = torch.arange(1, 4) * LEVELS // 4
+    latent_BDhw = network.transform(x_13HW).expand(len(levels), -1, -1, -1)
+    error_B3HW = network.picture(network.scaled(latent_BDhw, levels).round(), levels) - x_13HW
+    mean_3RR: Tensor = error_B3HW.reshape(len(levels), 3, rows, side, columns, side).mean(dim=(0, 2, 4))
+    return mean_3RR - mean_3RR.mean(dim=(1, 2), keepdim=True)

@@ -15,7 +15,7 @@ from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert, TaskExpert
 from gosvae.experts.compact import balanced_class_weights
 from gosvae.losses.divergence import ImitationKind, imitation_loss, mean_absolute_error, mean_squared_error
-from gosvae.losses.pattern import repeated_pattern
+from gosvae.losses.pattern import fixed_pattern, repeated_pattern
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.tasks.base import AnyTask
 from gosvae.tasks.group import ExpertGroup
@@ -24,15 +24,15 @@ from gosvae.training.views import ViewConfig
 
 IMITATION: tuple[ImitationKind, ...] = ("jsd", "kld", "ce")
 FEATURES = "features"
-LATTICE = "lattice"
+LATTICE, PATTERN = "lattice", "pattern"
 
 
 class Judges(nn.Module):
     """Terms of a reconstruction, each computed only if a stage weighs it.
 
-    The terms are `mse` and `mae` (pixels in [0, 1]), `lattice` (see `repeated_pattern`), `lpips`, `jsd`, `kld`
-    and `ce` (nats), and `features`: the squared distance of the expert's inner features, relative to their mean square,
-    averaged over layers.
+    The terms are `mse` and `mae` (pixels in [0, 1]), `lattice` (see `repeated_pattern`), `pattern` (see
+    `fixed_pattern`), `lpips`, `jsd`, `kld` and `ce` (nats), and `features`: the squared distance of the expert's inner
+    features, relative to their mean square, averaged over layers.
 
     An expert of another task than segmentation adds the distance of its task (see `gosvae.tasks.base.Task.distance`) to
     each of `jsd`, `kld` and `ce` that is weighed, and nothing to `features`.
@@ -49,6 +49,8 @@ class Judges(nn.Module):
         more_perceptual: further perceptual distances; `lpips` is the mean of all.
         perceptual_images: number of images of a batch for which LPIPS is computed; None takes all.
         views: random views that every expert and every distance is shown; None shows the pictures as they are.
+        experts_asked, distances_asked: number of experts and of distances that are drawn for a batch; None asks all.
+            The terms are then means over those, and many judges cost no more than a few.
 
     Raises:
         ConfigError: the expert has no module of that name.
@@ -65,6 +67,8 @@ class Judges(nn.Module):
         more_perceptual: Sequence[PerceptualLoss] = (),
         perceptual_images: int | None = None,
         views: ViewConfig | None = None,
+        experts_asked: int | None = None,
+        distances_asked: int | None = None,
     ) -> None:
         super().__init__()
         given = [*([] if expert is None else [expert]), *more_experts]
@@ -74,7 +78,7 @@ class Judges(nn.Module):
         self._tasks: list[AnyTask] = [load_task(each) for each in self._all_experts()]
         self.perceptuals = nn.ModuleList([*([] if perceptual is None else [perceptual]), *more_perceptual])
         self._balance_classes, self._perceptual_images = balance_classes, perceptual_images
-        self._views = views
+        self._views, self._experts_asked, self._distances_asked = views, experts_asked, distances_asked
         self._feature_layers = [each.feature_layers for each in self._all_experts()]
         if expert is not None and feature_layers is not None:
             self._feature_layers[0] = feature_layers
@@ -93,7 +97,7 @@ class Judges(nn.Module):
     @property
     def known_terms(self) -> frozenset[str]:
         """Names that a stage may weigh."""
-        known = {"mse", "mae", LATTICE}
+        known = {"mse", "mae", LATTICE, PATTERN}
         known |= {"lpips"} if len(self.perceptuals) else set()
         known |= {*IMITATION, FEATURES} if len(self.experts) else set()
         return frozenset(known)
@@ -112,7 +116,7 @@ class Judges(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the wanted terms, scalars, and always `mse`; of a group also the distance of each, `imitation NAME`.
 
-        Views are drawn from the generator; None: no views.
+        Views and judges are drawn from the generator; without one, all judges see the pictures as they are.
         """
 
         def view(x_B3HW: Tensor, x_hat_B3HW: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,25 +126,32 @@ class Judges(nn.Module):
 
         terms = {"mse": mean_squared_error(x_B3HW, x_hat_B3HW)}
         if LATTICE in wanted:
-            terms[LATTICE] = repeated_pattern(x_B3HW, x_hat_B3HW)
+            terms[LATTICE] = repeated_pattern(x_B3HW, x_hat_B3HW, generator)
+        if PATTERN in wanted:
+            terms[PATTERN] = fixed_pattern(x_B3HW, x_hat_B3HW, generator)
         if "mae" in wanted:
             terms["mae"] = mean_absolute_error(x_B3HW, x_hat_B3HW)
         if "lpips" in wanted and len(self.perceptuals):
             n = self._perceptual_images
-            distances = [perceptual(*view(x_B3HW[:n], x_hat_B3HW[:n])).mean() for perceptual in self.perceptuals]
+            asked = _drawn(len(self.perceptuals), self._distances_asked, generator)
+            distances = [self.perceptuals[i](*view(x_B3HW[:n], x_hat_B3HW[:n])).mean() for i in asked]
             terms["lpips"] = torch.stack(distances).mean()
         kinds = [kind for kind in IMITATION if kind in wanted]
         if kinds or FEATURES in wanted:
+            asked = _drawn(len(self.experts), self._experts_asked, generator)
+            experts = list(zip(self._all_experts(), self._tasks, self._feature_layers, strict=True))
             of_each = [
                 self._imitation(expert, task, layers if FEATURES in wanted else (), kinds, *view(x_B3HW, x_hat_B3HW))
-                for expert, task, layers in zip(self._all_experts(), self._tasks, self._feature_layers, strict=True)
+                for expert, task, layers in (experts[i] for i in asked)
             ]
-            factors = x_hat_B3HW.new_tensor(self._factors)
+            # Factors of a group hold the scales of its experts, so that they are not divided by their sum: in the mean
+            # over all draws each expert has its own factor.
+            factors = x_hat_B3HW.new_tensor([self._factors[i] * len(experts) / len(asked) for i in asked])
             for name in [*kinds, *([FEATURES] if FEATURES in wanted else [])] if of_each else []:
                 terms[name] = (factors * torch.stack([some[name] for some in of_each])).sum()
-            for name, some in zip(self._names, of_each, strict=True):
-                if name and kinds:
-                    terms[f"imitation {name}"] = some[kinds[0]].detach()
+            for i, some in zip(asked, of_each, strict=True):
+                if self._names[i] and kinds:
+                    terms[f"imitation {self._names[i]}"] = some[kinds[0]].detach()
         return terms
 
     def _imitation(
@@ -194,6 +205,13 @@ def _watched(expert: Expert, layers: tuple[str, ...], x_B3HW: Tensor) -> tuple[T
         for hook in hooks:
             hook.remove()
     return logits_BmHW, features
+
+
+def _drawn(count: int, asked: int | None, generator: torch.Generator | None) -> list[int]:
+    """Return the numbers of the judges that are asked: all, or so many of them at random."""
+    if generator is None or asked is None or asked >= count:
+        return list(range(count))
+    return sorted(torch.randperm(count, generator=generator)[:asked].tolist())
 
 
 def _relative_distance(f: Tensor, f_hat: Tensor) -> Tensor:

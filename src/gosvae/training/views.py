@@ -4,7 +4,7 @@ A network sees pictures through strides. A reconstruction that must please it in
 between the strides, as a lattice that other networks trip over. So original and reconstruction are moved, scaled and
 blurred together, in another way for every judge and every step.
 
-Axis legend: B images, H and W pixels, T taps.
+Axis legend: B images, H and W pixels.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gosvae.config import Config
-
-_RADIUS = 3
-"""Taps of the blur on either side."""
+from gosvae.nn.blur import gaussian_blur
 
 
 class ViewConfig(Config):
@@ -25,7 +23,8 @@ class ViewConfig(Config):
 
     Attributes:
         shift: Largest shift on each axis, in pixels; shifts are no whole numbers.
-        scale: s; both axes are scaled by one factor from 1 / (1 + s) to 1 + s.
+        scale: s; each axis is scaled by a factor of its own from 1 / (1 + s) to 1 + s, because many networks squeeze
+            pictures.
         blur: Largest standard deviation of the Gaussian, in pixels. Half of the views are not blurred.
     """
 
@@ -42,30 +41,22 @@ class ViewConfig(Config):
         """Return both batches in one random view; their size stays, and what comes in from outside is mirrored."""
         if not self.changes:
             return x_B3HW, x_hat_B3HW
-        draws = torch.rand(5, generator=generator).tolist()
-        both_B3HW = torch.cat([x_B3HW, x_hat_B3HW])
+        draws = torch.rand(6, generator=generator).tolist()
+        both = [x_B3HW, x_hat_B3HW]  # each alone: the original needs no gradient
         if self.shift > 0 or self.scale > 0:
-            factor = (1.0 + self.scale) ** (2.0 * draws[0] - 1.0)
-            both_B3HW = _moved(both_B3HW, factor, *(self.shift * (2.0 * draw - 1.0) for draw in draws[1:3]))
+            tall, wide = ((1.0 + self.scale) ** (2.0 * draw - 1.0) for draw in (draws[0], draws[5]))
+            down, right = (self.shift * (2.0 * draw - 1.0) for draw in draws[1:3])
+            both = [_moved(each_B3HW, tall, wide, down, right) for each_B3HW in both]
         if self.blur > 0 and draws[3] < 0.5:
-            both_B3HW = _blurred(both_B3HW, max(self.blur * draws[4], 1e-2))
-        view_B3HW, view_hat_B3HW = both_B3HW.chunk(2)
-        return view_B3HW, view_hat_B3HW
+            both = [gaussian_blur(each_B3HW, max(self.blur * draws[4], 1e-2)) for each_B3HW in both]
+        return both[0], both[1]
 
 
-def _moved(x_B3HW: Tensor, factor: float, down: float, right: float) -> Tensor:
-    """The picture enlarged by a factor about its middle and shifted by pixels."""
+def _moved(x_B3HW: Tensor, tall: float, wide: float, down: float, right: float) -> Tensor:
+    """Return the pictures, enlarged by a factor on each axis about their middle, and shifted by pixels."""
     height, width = x_B3HW.shape[-2:]
-    affine_23 = torch.tensor([[1 / factor, 0.0, -2.0 * right / width], [0.0, 1 / factor, -2.0 * down / height]])
+    affine_23 = torch.tensor([[1 / wide, 0.0, -2.0 * right / width], [0.0, 1 / tall, -2.0 * down / height]])
     affine_B23 = affine_23.to(x_B3HW).expand(len(x_B3HW), 2, 3)
     grid_BHW2 = F.affine_grid(affine_B23, list(x_B3HW.shape), align_corners=False)
     # Bicubic: bilinear interpolation between pixels would be a blur of its own, and hide a lattice half of the time.
     return F.grid_sample(x_B3HW, grid_BHW2, mode="bicubic", padding_mode="reflection", align_corners=False)
-
-
-def _blurred(x_B3HW: Tensor, deviation: float) -> Tensor:
-    """A Gaussian over the picture, its edges mirrored."""
-    taps_T = torch.exp(-(torch.arange(-_RADIUS, _RADIUS + 1).to(x_B3HW) ** 2) / (2.0 * deviation**2))
-    kernel_31T1 = (taps_T / taps_T.sum()).view(1, 1, -1, 1).expand(3, 1, -1, 1)
-    padded = F.pad(x_B3HW, (_RADIUS, _RADIUS, _RADIUS, _RADIUS), mode="reflect")
-    return F.conv2d(F.conv2d(padded, kernel_31T1, groups=3), kernel_31T1.transpose(2, 3), groups=3)

@@ -19,6 +19,7 @@ class BatchConfig(Config):
         flip: whether half of the crops are mirrored.
         brightness: brightness and contrast are each multiplied by a factor in [1 - brightness, 1 + brightness].
         scale: the size is multiplied by a factor in [1 - scale, 1 + scale] before the crop.
+        colour, blur, noise: see `gosvae.datasets.camera.CameraChange`.
     """
 
     batch_size: int = Field(default=4, ge=1)
@@ -27,6 +28,15 @@ class BatchConfig(Config):
     flip: bool = True
     brightness: float = Field(default=0.0, ge=0, lt=1)
     scale: float = Field(default=0.0, ge=0, lt=1)
+    colour: float = Field(default=0.0, ge=0, lt=1)
+    blur: float = Field(default=0.0, ge=0, le=2)
+    noise: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_serializer(mode="wrap")
+    def _without_absent_camera(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave changes of the camera out where there are none: earlier runs keep their key (see `run_key`)."""
+        tree: dict[str, Any] = write(self)
+        return {key: value for key, value in tree.items() if key not in ("colour", "blur", "noise") or value}
 
 
 class AdversaryConfig(Config):
