@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from gosvae.bitstream import Stream, pack, pack_slices, unpack, unpack_slices
+from gosvae.bitstream import Header, Stream, pack, pack_slices, unpack, unpack_slices
 from gosvae.codecs.autoencoder import AutoencoderCodec
 from gosvae.codecs.checkpoint import CodecCheckpoint
 from gosvae.codecs.class_map import padded
@@ -22,6 +23,7 @@ from gosvae.codecs.layered import LayeredCodec, LayeredOptions
 from gosvae.codecs.slices import encode_slices, grid_parts
 from gosvae.codecs.variable import VariableRateCodec, VariableRateOptions
 from gosvae.codecs.vq import IndexCoder, VqCodec, VqOptions
+from gosvae.datasets.streets import Streets
 from gosvae.entropy.coder import encode_indices
 from gosvae.entropy.context import ContextConfig, ContextNetwork
 from gosvae.entropy.digits import Digits, positional
@@ -195,6 +197,13 @@ def map_payload(stream: Stream, decoded: Latent, class_count: int) -> bytes:
     return padded(payload, decoded.symbols.size)
 
 
+def large_map(class_count: int) -> npt.NDArray[np.uint8]:
+    """Classes of a drawn scene of 256x512 pixels."""
+    labels_HW = Streets(1, seed=5, height=256, width=512)[0].labels_uint8_HW
+    assert labels_HW is not None
+    return np.minimum(labels_HW, class_count - 1)
+
+
 def map_targets() -> list[Target]:
     """Codecs that send a class map: every picture's, and maps that are flat or noise."""
     label_map = LabelMapCodec(expert())
@@ -218,6 +227,13 @@ def map_targets() -> list[Target]:
         for classes in (noise, large, np.zeros((40, 30), np.uint8), np.tri(20, 30).astype(np.uint8))
     ]
     sent = [label_map.compress(picture) for picture in pictures()]
+    scene = large_map(n_classes)
+    for model_id, payload in (
+        (EntropyModelId.LABEL_MAP, encode_scan(scene, n_classes)),
+        (EntropyModelId.CLASS_MAP_PASSES, encode_passes(scene, n_classes)),
+    ):
+        assert payload is not None
+        sent.append(pack(Header(label_map.fingerprint, *scene.shape, model_id), payload))
     return [
         Target("label-map", label_decode, label_encode, label_map.decompress, None, tuple(sent)),
         Target("gesco", gesco.decode, gesco_encode, None, None, tuple(drawn)),
