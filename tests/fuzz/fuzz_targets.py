@@ -19,6 +19,7 @@ from gosvae.codecs.class_map_scan import encode_scan
 from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.label_map import LabelMapCodec
 from gosvae.codecs.latent import Latent
+from gosvae.codecs.layered import LayeredCodec, LayeredOptions
 from gosvae.codecs.slices import encode_slices, grid_parts
 from gosvae.codecs.variable import VariableRateCodec, VariableRateOptions
 from gosvae.codecs.vq import IndexCoder, VqCodec, VqOptions
@@ -160,6 +161,34 @@ def variable_target() -> Target:
     return Target("variable-rate", reader.decode, encode, reader.decompress, None, tuple(streams))
 
 
+def layered_target() -> Target:
+    """Streams of two layers, and of a picture alone."""
+    task, codec = variable_target(), LayeredCodec(VariableRateCodec(variable_checkpoint()))
+    streams = []
+    for slices in (1, 3):
+        options = VariableRateOptions(slices=slices, layout="interleaved" if slices > 1 else "bands")
+        maker = VariableRateCodec(variable_checkpoint(), options=options)
+        for purpose in ("both", "people") if slices == 1 else ("both",):
+            layered = LayeredCodec(maker, options=LayeredOptions(purpose=purpose, level=60, effort=1))  # type: ignore[arg-type]
+            streams += [layered.compress(picture) for picture in pictures()]
+
+    def decode(data: bytes) -> Latent:
+        stream = unpack_slices(data)
+        codec.decompress(data)  # no network: the picture of the detail layer is chosen
+        if stream.header.entropy_model_id != EntropyModelId.AV1_STILL:
+            return codec.task.decode(data)
+        joined = np.frombuffer(b"".join(stream.payloads), np.uint8).astype(np.int64)
+        return Latent(joined[None], stream.header.height, stream.header.width)
+
+    def encode(stream: Stream, decoded: Latent) -> bytes:
+        if stream.header.entropy_model_id == EntropyModelId.AV1_STILL:
+            return pack_slices(stream.header, stream.slices)
+        slices = unpack_slices(task.encode(stream.task, decoded)).slices
+        return pack_slices(stream.header, [*slices, *stream.detail], stream.layout, stream.detail_count)
+
+    return Target("layered", decode, encode, codec.decompress, None, tuple(streams))
+
+
 def map_payload(stream: Stream, decoded: Latent, class_count: int) -> bytes:
     """The payload of a class map in the stream's own coding: an encoder would take the other for some maps."""
     encode = encode_passes if stream.header.entropy_model_id == EntropyModelId.CLASS_MAP_PASSES else encode_scan
@@ -220,6 +249,7 @@ def targets() -> tuple[Target, ...]:
         vq_target("vq-certain", with_context(skewed_checkpoint(), 16, (16,))),
         autoencoder_target(),
         variable_target(),
+        layered_target(),
         *map_targets(),
     )
     for target in made:
