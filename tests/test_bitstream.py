@@ -231,6 +231,15 @@ def test_a_codec_refuses_the_stream_of_another() -> None:
         check_fingerprint(SHORT, b"\xff" * 32)
 
 
+def test_every_byte_of_a_fingerprint_counts() -> None:
+    for header in (HEADER, SHORT):
+        for place in range(len(header.fingerprint)):
+            other = bytearray(range(32))
+            other[place] ^= 1
+            with pytest.raises(ForeignStreamError):
+                check_fingerprint(header, bytes(other))
+
+
 def test_a_payload_of_4_gib_is_refused() -> None:
     class Huge(bytes):
         def __len__(self) -> int:

@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "walk",
         "plugins",
         "interruption",
+        "weights",
     ),
     ("nn", "images"),
     ("encoders", "decoders", "quantizers", "entropy", "bitstream", "channels", "experts", "datasets", "diffusion"),

@@ -13,7 +13,8 @@ from gosvae.codecs.autoencoder_model import AutoencoderModelConfig, ScalarAutoen
 from gosvae.codecs.cards import AutoencoderCard, VariableRateCard, VqCard
 from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights
 from gosvae.codecs.classical import load_classical
-from gosvae.codecs.sequence.codec import SequenceCodec, SequenceOptions
+from gosvae.codecs.sequence.codec import SequenceCodec
+from gosvae.codecs.sequence.encoder import SequenceOptions
 from gosvae.codecs.temporal_model import TemporalCard, TemporalModel
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.codecs.variable_model import VariableRateAutoencoder, VariableRateConfig
@@ -198,7 +199,7 @@ def temporal_model(codec: VariableRateCodec) -> TemporalModel:
     same = (values[:, None] == values).float()
     with torch.no_grad():
         network.direct.copy_(8.0 * same.repeat(len(network.direct) // context.values, 1))
-    counts = (1000 * same).to(torch.int32).expand(ACTIVITIES, context.channels, -1, -1).contiguous()
+    counts = (1000 * same).to(torch.uint16).expand(ACTIVITIES, context.channels, -1, -1).contiguous()
     card = TemporalCard(codec=codec.checkpoint.fingerprint().hex(), model=config)
     return TemporalModel(card, network.freeze(), counts, {"dataset": "none"})
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from yaml.error import MarkedYAMLError
 
 from gosvae.errors import ConfigError, unknown_name
+from gosvae.files import MOST_DEPTH
 
 
 class Config(BaseModel):
@@ -39,6 +41,18 @@ class Config(BaseModel):
             return {**cls.neutral, **tree}
         return tree
 
+
+MOST_CHANNELS = 4096
+"""Largest number of channels of a layer, which bounds what the file of a stranger can ask for."""
+MOST_BLOCKS = 64
+"""Largest number of equal blocks of a network."""
+Channels = Annotated[int, Field(ge=1, le=MOST_CHANNELS)]
+"""Type of a number of channels."""
+Blocks = Annotated[int, Field(ge=0, le=MOST_BLOCKS)]
+"""Type of a number of blocks."""
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$", max_length=100)]
+"""Type of a name that folders are called by: it is no path."""
 
 _STORED: dict[str, Any] = {}
 """Validation context of configurations that are read from the files of a stored model."""
@@ -128,17 +142,56 @@ def identity(config: Config) -> dict[str, Any]:
     return tree
 
 
-def load_yaml(path: Path) -> Any:
-    """Read a YAML (or JSON) file.
+MOST_YAML_BYTES = 2**20
+"""Largest size of a YAML file that is read, in bytes."""
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Loader of plain trees: it refuses aliases, which let a few bytes stand for any amount, and deep nesting."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            raise _refusal(f"the alias *{str(event.anchor)[:40]}: write the value out", event)
+        if self.depth >= MOST_DEPTH:
+            raise _refusal(f"nested more than {MOST_DEPTH} deep", event)
+        self.depth += 1
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _refusal(problem: str, event: Any) -> MarkedYAMLError:
+    return MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+
+
+def _plain(text: str) -> Any:
+    """Return the tree in YAML text.
 
     Raises:
-        ConfigError: the file is missing or is not YAML.
+        yaml.YAMLError: the text is not YAML, or has aliases, or is nested too deeply.
+        ValueError: a value is impossible, such as the 31st of February.
+    """
+    return yaml.load(text, _PlainLoader)
+
+
+def load_yaml(path: Path) -> Any:
+    """Read a YAML (or JSON) file. Aliases are refused.
+
+    Raises:
+        ConfigError: the file is missing, has more than `MOST_YAML_BYTES` bytes, or is not YAML.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as stream:
+            data = stream.read(MOST_YAML_BYTES + 1)
+        if len(data) > MOST_YAML_BYTES:
+            raise ConfigError(f"{path} has more than {MOST_YAML_BYTES} bytes: it is no recipe")
+        return _plain(data.decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f"line {mark.line + 1}: "
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -146,7 +199,7 @@ def load_yaml(path: Path) -> Any:
 
 
 def _copy(tree: Any) -> Any:
-    """Return a copy in which nothing is shared, so that a change does not reach other places of the same YAML alias."""
+    """Return a copy of nested dictionaries and lists, so that a change does not reach the tree that was given."""
     if isinstance(tree, dict):
         return {key: _copy(value) for key, value in tree.items()}
     return [_copy(value) for value in tree] if isinstance(tree, list) else tree
@@ -184,8 +237,8 @@ def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any
                 )
             if last:
                 try:
-                    node[position] = yaml.safe_load(text)
-                except yaml.YAMLError:
+                    node[position] = _plain(text)
+                except (yaml.YAMLError, ValueError):
                     raise ConfigError(f"override {key}: {text!r} is not a YAML value", argument="overrides") from None
             elif isinstance(node, dict):
                 node = node.setdefault(position, {})

@@ -60,7 +60,7 @@ class DiffusionConfig(UNetConfig):
     }
 
     class_count: int = Field(default=35, ge=2, le=255)
-    timesteps: int = Field(default=1000, ge=2)
+    timesteps: int = Field(default=1000, ge=2, le=100_000)
     schedule: Literal["linear", "cosine"] = "linear"
     prediction: Literal["noise", "image", "velocity"] = "noise"
     sampler: Literal["ddpm", "ddim"] = "ddpm"
@@ -105,9 +105,11 @@ def degraded_map(
     its map is all zeros, which stands for the unconditional prediction of classifier-free guidance.
     """
     batch = len(map_BLHW)
-    chosen_B = torch.tensor(list(deviations))[torch.randint(len(deviations), (batch,), generator=generator)]
+    chosen_B = torch.tensor(list(deviations), dtype=torch.float32)[
+        torch.randint(len(deviations), (batch,), generator=generator)
+    ]
     kept_B = torch.rand(batch, generator=generator) >= drop
-    noise_BLHW = torch.randn(map_BLHW.shape, generator=generator).to(map_BLHW.device)
+    noise_BLHW = torch.randn(map_BLHW.shape, generator=generator, dtype=torch.float32).to(map_BLHW.device)
     noisy_BLHW = map_BLHW + noise_BLHW * chosen_B.to(map_BLHW.device).view(-1, 1, 1, 1)
     return noisy_BLHW * kept_B.to(map_BLHW.device).view(-1, 1, 1, 1)
 
@@ -182,7 +184,7 @@ class Diffusion:
     def loss_weights(self, timesteps_B: Tensor) -> Tensor:
         """Return the weight of each picture's squared error, (B,)."""
         if self.snr_limit is None:
-            return torch.ones(len(timesteps_B), device=timesteps_B.device)
+            return torch.ones(len(timesteps_B), dtype=torch.float32, device=timesteps_B.device)
         alpha_B = self._alphas_T[timesteps_B.cpu()]
         snr_B = alpha_B / (1 - alpha_B)
         limited_B = snr_B.clamp_max(self.snr_limit)
@@ -280,7 +282,10 @@ def sample(
     guides = config.guidance > 1
     maps = torch.cat([map_BLHW, torch.zeros_like(map_BLHW)]) if guides else map_BLHW
     condition = network.condition(maps, keep_bytes=KEPT_BYTES)
-    noise = [torch.randn((1, IMAGE_CHANNELS, height, width), generator=generator) for generator in generators]
+    noise = [
+        torch.randn((1, IMAGE_CHANNELS, height, width), generator=generator, dtype=torch.float32)
+        for generator in generators
+    ]
     x = torch.cat(noise).to(map_BLHW.device)
     for timestep in scheduler.timesteps:
         repeated = torch.cat([x, x]) if guides else x

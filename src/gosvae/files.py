@@ -97,6 +97,34 @@ def write_json(path: Path, tree: Any) -> None:
     write_atomically(path, json_bytes(tree))
 
 
+MOST_JSON_BYTES = 2**24
+"""Largest size of a JSON file that is read, in bytes."""
+MOST_DEPTH = 100
+"""Largest depth of nested lists and mappings in a file that is read."""
+
+
+def parse_json(data: bytes) -> Any:
+    """Return the tree in JSON from a file that may be of any origin.
+
+    Raises:
+        ValueError: the bytes are not JSON, more than `MOST_JSON_BYTES`, or nested deeper than `MOST_DEPTH`.
+    """
+    if len(data) > MOST_JSON_BYTES:
+        raise ValueError(f"{len(data)} bytes, at most {MOST_JSON_BYTES} are read")
+    try:
+        tree = json.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level, depth = [tree], 0
+    while level:
+        depth += 1
+        if depth > MOST_DEPTH:
+            raise ValueError(f"it is nested more than {MOST_DEPTH} deep")
+        inner = [list(part.values()) if isinstance(part, dict) else part for part in level]
+        level = [part for parts in inner if isinstance(parts, list) for part in parts]
+    return tree
+
+
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 

@@ -29,6 +29,9 @@ from gosvae.tensors import ImageArray, check_image
 MAX_PIXELS = 64_000_000
 """Largest number of pixels of an image that is read, which keeps the memory for reading it below 2 GB."""
 
+READ_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Formats of Pillow that are read, whatever a file's name ends in. Pillow knows many more, some through programs."""
+
 _WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".avif": ("AVIF", {"quality": 95}),
     ".bmp": ("BMP", {}),
@@ -52,6 +55,7 @@ AnyImage = str | Path | BinaryIO | Image.Image | Tensor
 def read_image(source: str | Path | BinaryIO) -> ImageArray:
     """Read an image file or a binary stream (from its beginning) as RGB, uint8 (H, W, 3).
 
+    The formats are AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF and WebP; the contents decide, and not the name of the file.
     Grey, palette, 1-bit and CMYK images become RGB, values of 12 and 16 bits are scaled to 8 bits, transparent pixels
     are laid over white (as browsers and printers show them), and the EXIF orientation is applied. Only the first frame
     of an animation is read. Text and colour profiles are not used: a PNG is read even if they are damaged.
@@ -147,7 +151,7 @@ def _decode(stream: BinaryIO, label: str) -> ImageArray:
         with warnings.catch_warnings():
             # Pillow warns of too many pixels, which is an error below, and of damaged metadata beside intact pixels.
             warnings.simplefilter("ignore")
-            with Image.open(stream) as image:
+            with Image.open(stream, formats=READ_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ImageError(_too_large(label, f"{image.width}x{image.height} pixels"))
                 rawmode = image.tile[0].args if image.tile else None
@@ -156,7 +160,8 @@ def _decode(stream: BinaryIO, label: str) -> ImageArray:
     except Image.DecompressionBombError:
         raise ImageError(_too_large(label, "too many pixels")) from None
     except UnidentifiedImageError:
-        raise _UnreadableError(f"{label} is not an image that can be read: convert it to PNG or JPEG") from None
+        known = ", ".join(READ_FORMATS)
+        raise _UnreadableError(f"{label} is not an image that can be read ({known}): convert it to PNG") from None
     except ImageError:
         raise
     except Exception as error:  # Pillow's plugins raise nearly any type on damaged files
@@ -212,7 +217,7 @@ def _transparent_pixels(image: Image.Image, rawmode: Any, stream: BinaryIO | Non
         values, colour = values[..., None], [colour * GREY_STEPS.get(rawmode, 1)]
     elif rawmode == "RGB;16B" and stream is not None:
         stream.seek(0)
-        with Image.open(stream) as again:
+        with Image.open(stream, formats=READ_FORMATS) as again:
             # Read as if the lower byte of each value were the upper one.
             again.tile = [tile._replace(args="RGB;16L") for tile in again.tile]
             values = values * np.uint16(256) + np.asarray(again)

@@ -1,13 +1,13 @@
 """Interruption of long work: a thread that computes stops at its next operation of PyTorch once its work is not wanted.
 
 A thread cannot be ended from outside, and a large picture keeps a network busy for seconds. Work inside `interruptible`
-asks a function before every operation of PyTorch, and wherever it calls `check_interruption`.
+asks a function wherever it calls `check_interruption` and, if it is long, before every operation of PyTorch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -47,18 +47,20 @@ class _Checks(TorchFunctionMode):
 
 
 @contextmanager
-def interruptible(stop: Stop) -> Iterator[None]:
+def interruptible(stop: Stop, *, operations: bool = True) -> Iterator[None]:
     """Let the work of this thread within the context be stopped.
 
     Args:
         stop: function that returns the reason to stop, or None. It is called often, from the thread that works.
+        operations: whether it is asked before every operation of PyTorch, each of which then takes some 10 microseconds
+            longer; otherwise `check_interruption` alone asks it.
 
     Raises:
         InterruptionError: `stop` returned a reason.
     """
     token = _STOP.set(stop)
     try:
-        with _Checks():
+        with _Checks() if operations else nullcontext():
             yield
     finally:
         _STOP.reset(token)

@@ -5,17 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from gosvae.cli import demo_video, evaluate_video
-from gosvae.cli.main import main
+from gosvae.cli.main import main, make_parser
 from gosvae.codecs.checkpoint import save_codec
+from gosvae.codecs.frame_by_frame import FrameByFrame
+from gosvae.codecs.sequence.codec import SequenceCodec
+from gosvae.codecs.temporal_model import save_temporal_model
+from gosvae.codecs.variable import VariableRateCodec
 from gosvae.codecs.video import encode_sequence
 from gosvae.codecs.video_registry import load_video_codec
 from gosvae.evaluation import load_evaluation
 from gosvae.evaluation.clips import Clip
 from gosvae.tensors import ImageArray
-from tiny import streets, variable_checkpoint
+from tiny import streets, temporal_model, variable_checkpoint
 
 
 @pytest.fixture
@@ -32,6 +37,25 @@ def frames(tmp_path: Path) -> str:
     for number, frame in enumerate(pictures()):
         Image.fromarray(frame).save(folder / f"{number}.png")
     return str(folder)
+
+
+def test_a_codec_with_a_temporal_model_is_one_unless_intra_is_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    save_codec(folder, variable_checkpoint())
+    save_temporal_model(folder, temporal_model(VariableRateCodec(variable_checkpoint())))
+    whole, level = load_video_codec(str(folder)), load_video_codec(f"{folder}:3")
+    assert isinstance(whole, SequenceCodec)
+    assert isinstance(level, SequenceCodec)
+    assert (whole.options.level, level.options.level) == (None, 3)
+    for spec in (f"{folder}@intra", f"{folder}:3@intra", f"{folder}:1.5KiB"):
+        assert isinstance(load_video_codec(spec), FrameByFrame)
+    options = make_parser().parse_args(
+        ["evaluate-video", "--sweep", str(folder), f"{folder}@intra@fps=5", "--data", "x"]
+    )
+    entries = evaluate_video.video_entries(options, torch.device("cpu"))
+    assert [type(entry.codec) for entry in entries] == 4 * [SequenceCodec] + 4 * [FrameByFrame]
+    assert [entry.curve for entry in entries[3:5]] == [str(folder), "tiny-variable@intra@fps=5"]
+    assert [entry.label for entry in entries[3:5]] == [f"{folder}:160", "tiny-variable:0@intra@fps=5"]
 
 
 def pictures() -> list[ImageArray]:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from gosvae.cli.main import main
-from gosvae.cli.send import milliseconds
+from gosvae.cli.send_report import milliseconds
 from gosvae.codecs.checkpoint import save_codec
 from gosvae.images import read_image, write_image
 from gosvae.protocol.security import Endpoint

@@ -43,7 +43,7 @@ def test_streams_of_others_are_refused() -> None:
         other.decompress(data)
     header, payload = bitstream.unpack(data)
     foreign = bitstream.Header(header.fingerprint, header.height, header.width, 1)
-    with pytest.raises(BitstreamError, match="entropy model 1 where a label map has 32"):
+    with pytest.raises(BitstreamError, match="entropy model 1 where a label map has one of"):
         codec.class_map(bitstream.pack(foreign, payload))
     taller = bitstream.Header(header.fingerprint, 9 * header.height, header.width, EntropyModelId.LABEL_MAP)
     with pytest.raises(BitstreamError, match="are not a class map of 144x16 pixels"):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gosvae.codecs.checkpoint import save_codec
-from gosvae.codecs.sequence.codec import SequenceCodec, SequenceEncoder, SequenceOptions
+from gosvae.codecs.sequence.codec import SequenceCodec
+from gosvae.codecs.sequence.encoder import SequenceEncoder, SequenceOptions
 from gosvae.codecs.sequence.format import HEADER_BYTES, FrameHeader, Mode, SessionHeader, is_session
 from gosvae.codecs.temporal_model import load_temporal_model, save_temporal_model
 from gosvae.codecs.variable import VariableRateCodec

@@ -48,7 +48,7 @@ def _make(kind: str, folder: Path) -> Expert:
     else:
         torch.export.save(torch.export.export(network, (x,)), path)
     write_card(path)
-    return load_exported_expert(path)
+    return load_exported_expert(path, trust=True)
 
 
 @pytest.fixture(scope="module", params=KINDS)

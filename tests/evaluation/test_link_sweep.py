@@ -117,7 +117,7 @@ def test_tables_and_files(tmp_path: Path) -> None:
 
 
 def test_systems_over_their_budget_say_so() -> None:
-    text = link_tables(sweep([System("Block", BlockCodec(2), 0.0, 130)]))
+    text = link_tables(sweep([System("Block", BlockCodec(2), 0.0, 146)]))
     assert "Block (over budget on 2 of 3 images)" in text
 
 

@@ -15,8 +15,8 @@ from gosvae.evaluation import CodecEntry, load_evaluation, save_evaluation
 def test_an_evaluation_comes_back_from_its_file_unchanged(tmp_path: Path) -> None:
     evaluation = run(curve_entries(), perceptual=Distance(), keep_images=[0])
     assert evaluation.rows[-1].psnr_db == math.inf
-    save_evaluation(evaluation, tmp_path / "new")
-    for path in (tmp_path / "new", tmp_path / "new" / "evaluation.json"):
+    save_evaluation(evaluation, str(tmp_path / "new"))
+    for path in (tmp_path / "new", tmp_path / "new" / "evaluation.json", str(tmp_path / "new")):
         assert load_evaluation(path) == replace(evaluation, kept=())
 
 

@@ -53,7 +53,7 @@ def test_slices_of_a_tolerant_codec_go_into_packets_of_their_own() -> None:
     codec = tolerant()
     sent = send(codec, photo(), settings())
     assert [read_packet(data).parts[0].number for data in sent.datagrams] == list(range(8))
-    assert sent.air_bytes == codec.payload_bytes(sent.data) + 8 * 28
+    assert sent.air_bytes == codec.payload_bytes(sent.data) + 8 * 32
     halved = datagrams_of(codec, sent.data, (64, 96), settings(packets=4))
     assert [len(read_packet(data).parts) for data in halved] == [2] * 4
 

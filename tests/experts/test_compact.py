@@ -118,7 +118,7 @@ def test_incomplete_and_misfitting_folders_are_refused(folder: Path, tmp_path: P
         with pytest.raises(ExpertError, match=f"{name} is missing; make one with gosvae train-expert"):
             load_trained_expert(tmp_path / f"no-{name}")
     (copy("cut") / "weights.safetensors").write_bytes(b"123")
-    with pytest.raises(ExpertError, match=r"does not fit config.json") as caught:
+    with pytest.raises(ExpertError, match=r"is not the file that config\.json names") as caught:
         load_expert(tmp_path / "cut")
     assert "\n" not in str(caught.value)
     path = copy("classes") / "config.json"

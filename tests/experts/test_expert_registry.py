@@ -29,7 +29,7 @@ def test_an_exported_file(tmp_path: Path) -> None:
     path = tmp_path / "net.pt2"
     torch.export.save(torch.export.export(TinySegmenter().eval(), (torch.rand(1, 3, 32, 64),)), path)
     write_card(path)
-    assert isinstance(load_expert(path), ExportedExpert)
+    assert isinstance(load_expert(path, trust=True), ExportedExpert)
 
 
 def test_the_embedded_expert_is_an_expert_or_says_that_it_is_missing() -> None:

@@ -63,6 +63,7 @@ def frames(camvid_root: Path, count: int) -> list[Tensor]:
 
 def test_fastestdet_answers_as_onnx_runtime_on_20_frames(fastestdet: Path, camvid_root: Path) -> None:
     expert = load_onnx_expert(fastestdet)
+    assert expert.fingerprint() == load_onnx_expert(fastestdet).fingerprint()
     reference = RuntimeNetwork(onnx.load(fastestdet))
     worst = 0.0
     for x in frames(camvid_root, 20):
@@ -380,6 +381,7 @@ def test_exported_networks_answer_as_onnx_runtime_and_have_gradients(
     side = 56 if name == "depth_anything" else 64
     path = write_onnx(tmp_path / f"{name}.onnx", exported(maker(), height=side, width=side, opset=opset))
     expert = load_task_expert(path)
+    assert len(expert.fingerprint()) == 64
     x = torch.rand(2, 3, side, side, requires_grad=True)
     found = expert(x)
     with torch.inference_mode():
@@ -389,3 +391,10 @@ def test_exported_networks_answer_as_onnx_runtime_and_have_gradients(
     assert x.grad is not None
     assert x.grad.isfinite().all()
     assert x.grad.abs().sum() > 0
+
+
+def test_an_output_that_is_not_of_images_is_named(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=0)
+    path = write_onnx(tmp_path / "net.onnx", graph_model([node], {"x": [2, 3, 8, 8]}, ["mean"]))
+    with pytest.raises(ExpertError, match=r"its output 'mean' is \(\), expected 2 images first"):
+        load_task_expert(path)

@@ -35,7 +35,10 @@ class Gate(Perception):
         self.opened = threading.Event()
         self.batches: list[int] = []
 
-    def __call__(self, frames: Sequence[tuple[bytes, bool]]) -> list[Perceived | Dropped]:
+    def __call__(
+        self, frames: Sequence[tuple[bytes, bool]], senders: Sequence[str] | None = None
+    ) -> list[Perceived | Dropped]:
+        del senders
         self.batches.append(len(frames))
         assert self.opened.wait(PATIENCE_S / 2), "nobody opened the gate"
         image, classes = np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8)
@@ -354,7 +357,10 @@ def test_closing_answers_what_there_is_time_for_and_drops_the_rest() -> None:
 
 def test_defects_are_answered_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Perception):
-        def __call__(self, frames: Sequence[tuple[bytes, bool]]) -> list[Perceived | Dropped]:
+        def __call__(
+            self, frames: Sequence[tuple[bytes, bool]], senders: Sequence[str] | None = None
+        ) -> list[Perceived | Dropped]:
+            del senders
             raise RuntimeError(f"a secret of the receiver, which has {len(frames)} frames")
 
     def observer(*_: object) -> None:

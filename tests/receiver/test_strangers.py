@@ -20,7 +20,7 @@ from gosvae.receiver.engine import EngineLimits
 from gosvae.receiver.limits import ServiceLimits
 from gosvae.receiver.service import LinkService
 from gosvae.receiver.strangers import LINES, LINES_OF_SOURCE, MOST_DELAY_S, MOST_SOURCES, Backoff, LimitedLog
-from gosvae.sender.client import LinkClient
+from gosvae.sender.client import LinkClient, UnreachableError
 from small_link import HOST, TOKEN, patient_limits, run, serving, stream, until
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
@@ -129,6 +129,18 @@ def test_connections_without_a_call_end() -> None:
                     await client.send(0, stream())
                     await client.finish()
                     assert [answer.number async for answer in client.answers()] == [0]
+
+    run(test)
+
+
+def test_connections_have_an_age() -> None:
+    async def test() -> None:
+        async with serving(PATIENT, limits=patient_limits(age_s=0.2, grace_s=0.1)) as listening:
+            async with await LinkClient.open(listening.endpoint) as client:
+                with pytest.raises(UnreachableError, match="connect again"):
+                    await anext(client.answers())
+            async with await LinkClient.open(listening.endpoint) as again:
+                await again.close()
 
     run(test)
 

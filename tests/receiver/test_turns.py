@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from gosvae.codecs.classical import load_classical
 from gosvae.interruption import InterruptionError, check_interruption, interruptible
 from gosvae.protocol.frames import Dropped, Frame, Perceived, Reason, StageTimes
 from gosvae.receiver.engine import LOWER_PRIORITY, Engine, EngineLimits
@@ -43,7 +44,10 @@ class Scripted(Perception):
     def pixels(self, stream: bytes) -> int:
         return SMALL if stream == b"small" else LARGE
 
-    def __call__(self, frames: Sequence[tuple[bytes, bool]]) -> list[Perceived | Dropped]:
+    def __call__(
+        self, frames: Sequence[tuple[bytes, bool]], senders: Sequence[str] | None = None
+    ) -> list[Perceived | Dropped]:
+        del senders
         for data, _ in frames:
             self.began.append(data)
             if sys.platform == "linux":
@@ -189,6 +193,10 @@ def test_limits_on_pixels_follow_the_expert() -> None:
     assert Perception(codec(), judge).large_pixels == 2 * 2**21
     assert small.pixels(stream()) == 64 * 96
     assert small.pixels(b"garbage") == small.pixels(b"") == 0
+    jpeg = load_classical("jpeg")
+    picture = jpeg.compress(np.zeros((40, 50, 3), np.uint8))
+    assert Perception(jpeg, expert()).pixels(picture) == 2000
+    assert small.pixels(picture) == 0, "a receiver of streams looks into no file"
 
 
 def test_only_the_thread_that_is_told_stops() -> None:
@@ -207,5 +215,9 @@ def test_only_the_thread_that_is_told_stops() -> None:
         other.start()
         other.join()
     assert stop == ["enough", "0.0"]
+    with interruptible(lambda: "enough", operations=False):
+        torch.zeros(2)
+        with pytest.raises(InterruptionError, match="enough"):
+            check_interruption()
     torch.zeros(2)
     check_interruption()

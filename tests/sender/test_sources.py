@@ -16,11 +16,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from gosvae.cli.main import main
+from gosvae.codecs.checkpoint import save_codec
 from gosvae.errors import ImageError
 from gosvae.images import write_image
-from gosvae.sender.sources import MAX_DAMAGED_FRAMES, as_jpeg, open_source, read_pictures, resized, video_fps
+from gosvae.sender.sources import (
+    MAX_DAMAGED_FRAMES,
+    VideoFrames,
+    as_jpeg,
+    open_source,
+    read_pictures,
+    resized,
+    video_fps,
+)
 from gosvae.tensors import ImageArray
-from tiny import streets
+from tiny import checkpoint, streets
 
 NOTHING = BytesIO()
 
@@ -190,12 +200,32 @@ def test_a_damaged_frame_is_stepped_over_and_told(tmp_path: Path, caplog: pytest
     pytest.importorskip("av", reason="needs gosvae[video]")
     path = tmp_path / "drive.avi"
     damaged_video(path, range(3, 5), 8)
-    images = list(open_source([str(path)], NOTHING))
+    source = open_source([str(path)], NOTHING)
+    images = list(source)
     assert len(images) == 6
+    assert isinstance(source, VideoFrames)
+    assert source.damaged == 2
     for image, n in zip(images, (0, 1, 2, 5, 6, 7), strict=True):
         assert np.abs(image.astype(int) - picture(n)).mean() < 12
     assert "damaged frame skipped" in caplog.text
     assert "damaged frames skipped in all: 2" in caplog.text
+
+
+def test_a_video_with_damaged_frames_has_an_exit_status_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("av", reason="needs gosvae[video]")
+    path = tmp_path / "drive.avi"
+    save_codec(tmp_path / "tiny", checkpoint())
+    codec = str(tmp_path / "tiny")
+    send = ["send", str(path), "--codec", codec, "--udp", "127.0.0.1:1", "--fps", "1000", "--quiet"]
+    damaged_video(path, range(0), 4)
+    assert main(send) == 0
+    damaged_video(path, range(2, 3), 4)
+    assert main(send) == 1
+    said = capsys.readouterr().out
+    assert "3 frames in" in said
+    assert "1 damaged pictures skipped" in said
 
 
 def test_many_damaged_frames_in_a_row_end_a_video(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from gosvae.cli.loading import add_loading, loading_of
 from gosvae.cli.options import DATA_HELP, EXPERT_HELP, add_device, add_geometry, device_of, geometry_of
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.mixture import load_prepared
@@ -14,12 +15,11 @@ from gosvae.evaluation.expert_check import check_expert
 from gosvae.evaluation.task_check import check_task_expert
 from gosvae.experts.base import Expert, TaskExpert
 from gosvae.experts.onnx.expert import OnnxExpert, OnnxSegmenter, difference_from_runtime
-from gosvae.experts.registry import load_task_expert
 from gosvae.images import write_image
 from gosvae.tensors import ImageArray
 
 EXAMPLE = """example:
-  gosvae check --expert street.pt2 --data folder:images --out check.png
+  gosvae check --expert street.pt2 --trust --data folder:images --out check.png
   gosvae check --expert detector.onnx --data folder:images --out check.png
 """
 
@@ -31,6 +31,7 @@ def add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--images", type=int, default=4, metavar="N", help="number of images, evenly spaced")
     parser.add_argument("--out", type=Path, metavar="FILE", help="picture of the images and the expert's maps of them")
+    add_loading(parser)
     add_geometry(parser)
     add_device(parser)
     parser.set_defaults(run=run_check)
@@ -39,7 +40,7 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 def run_check(options: argparse.Namespace) -> int:
     """Print what the expert sees and what is wrong; return 1 if something is."""
     dataset = load_prepared(options.data, default_split="val", geometry=geometry_of(options))
-    expert = load_task_expert(options.expert, gradients=False)
+    expert = loading_of(options).load_task_expert(options.expert, gradients=False)
     expert.to(device_of(options))
     if isinstance(expert, OnnxSegmenter | OnnxExpert):
         compared = difference_from_runtime(expert, _pictures(dataset, options.images))

@@ -13,6 +13,7 @@ from PIL import Image
 
 from gosvae.cli.demo_video import run_demo_video
 from gosvae.cli.evaluate import experts_of, write_results
+from gosvae.cli.loading import add_loading, loading_of
 from gosvae.cli.options import EXPERT_HELP
 from gosvae.codecs.classical import load_classical
 from gosvae.codecs.classical_base import ClassicalCodec
@@ -64,6 +65,7 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expert", action="append", metavar="EXPERT", help=f"{EXPERT_HELP}; repeatable; default: embedded"
     )
+    add_loading(parser)
     parser.add_argument("--count", type=int, default=8, metavar="N", help="number of pictures")
     parser.add_argument(
         "--video", nargs="?", const="", metavar="CLIP",
@@ -123,7 +125,7 @@ def run_demo(options: argparse.Namespace) -> int:
         for label in dict.fromkeys(matched)
         for codec in baselines
     ]
-    expert, judges = experts_of(options, torch.device("cpu"))
+    expert, judges = experts_of(options, torch.device("cpu"), loading_of(options))
     evaluation = evaluate(entries, dataset, expert, judges=judges, keep_images=[0, 1][: len(dataset)])
     print(terminal_table(evaluation), end="")
     print(

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from gosvae.channels import load_channel
+from gosvae.cli.loading import DEFAULT_LOADING, Loading, add_loading, loading_of
 from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
@@ -28,7 +29,8 @@ from gosvae.cli.options import (
 from gosvae.cli.sweeps import check_anchor, image_points, print_bd_rates
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
-from gosvae.codecs.registry import DEFAULT_CODEC, LABEL_MAP, load_codec, split_budget
+from gosvae.codecs.gesco import give_expert
+from gosvae.codecs.registry import DEFAULT_CODEC, LABEL_MAP, split_budget
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.datasets.common import in_classes
 from gosvae.datasets.mixture import load_prepared
@@ -44,14 +46,13 @@ from gosvae.evaluation.results import ImageLog, save_evaluation
 from gosvae.evaluation.tables import markdown_table, terminal_table
 from gosvae.evaluation.transmission import LinkSettings
 from gosvae.experts.base import Expert, TaskExpert
-from gosvae.experts.registry import load_task_expert
 from gosvae.extras import require
 from gosvae.files import write_atomically
 from gosvae.tasks.group import parse_experts
 
 EXAMPLE = """examples:
   gosvae evaluate gosvae-camvid --data camvid:PATH --baselines jpeg avif --out results
-  gosvae evaluate runs/mine avif:30 --data folder:my-images --expert my-network.pt2
+  gosvae evaluate runs/mine avif:30 --data folder:my-images --expert my-network.pt2 --trust
   gosvae evaluate runs/mine --data folder:my-images --expert embedded --expert boxes=detector.onnx
   gosvae evaluate gosvae-compact-camvid --data streets:50 --sweep jpeg avif --anchor jpeg
   gosvae evaluate gosvae-variable-camvid:1.5KiB avif:1.5KiB --data camvid:PATH --channel "packet-loss p=0.1" --fec 0.25
@@ -74,6 +75,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="EXPERT",
         help=f"{EXPERT_HELP}; repeatable, as NAME=EXPERT: those beside the first segmentation network judge, too",
     )
+    add_loading(parser)
     parser.add_argument(
         "--baselines", nargs="*", default=[], choices=list(CLASSICAL_CODECS), metavar="CODEC",
         help="classical codecs (gosvae list codecs) at the bytes of the codecs of --match, image by image",
@@ -153,7 +155,9 @@ def link_of(options: argparse.Namespace) -> LinkSettings | None:
     return LinkSettings(load_channel(options.channel), options.fec, options.packets, options.mtu, options.seed)
 
 
-def experts_of(options: argparse.Namespace, device: torch.device) -> tuple[Expert | None, dict[str, TaskExpert]]:
+def experts_of(
+    options: argparse.Namespace, device: torch.device, loading: Loading = DEFAULT_LOADING
+) -> tuple[Expert | None, dict[str, TaskExpert]]:
     """Return the first segmentation network of `--expert`, None without one, and all other experts by name.
 
     Raises:
@@ -161,8 +165,8 @@ def experts_of(options: argparse.Namespace, device: torch.device) -> tuple[Exper
     """
     first: Expert | None = None
     judges: dict[str, TaskExpert] = {}
-    for named in parse_experts(options.expert or ["embedded"]):
-        loaded = load_task_expert(named.spec, gradients=False)
+    for named in parse_experts(options.expert or ["embedded"], weighted=False):
+        loaded = loading.load_task_expert(named.spec, gradients=False)
         loaded.to(device)
         if first is None and isinstance(loaded, Expert):
             first = loaded
@@ -171,7 +175,9 @@ def experts_of(options: argparse.Namespace, device: torch.device) -> tuple[Exper
     return first, judges
 
 
-def entries_of(options: argparse.Namespace, device: torch.device, expert: Expert | None) -> list[CodecEntry]:
+def entries_of(
+    options: argparse.Namespace, device: torch.device, expert: Expert | None, loading: Loading = DEFAULT_LOADING
+) -> list[CodecEntry]:
     """Return codecs (their networks on a device), matched baselines and sweeps as entries of an evaluation.
 
     `label-map` uses the expert of the evaluation, `label-map:EXPERT` the expert that it names.
@@ -188,7 +194,7 @@ def entries_of(options: argparse.Namespace, device: torch.device, expert: Expert
             raise ConfigError("label-map sends a class map: give it a segmentation expert, as in label-map:EXPERT")
         full = f"{spec}:{expert.info.source}" if spec == LABEL_MAP and expert is not None else spec
         name, budget_bytes = split_budget(full)
-        codec = _load(name, options, device)
+        codec = _load(name, options, device, loading)
         if budget_bytes is not None:
             entries.append(CodecEntry(spec, codec, budget_bytes=budget_bytes, curve=options.curve))
             continue
@@ -206,14 +212,15 @@ def entries_of(options: argparse.Namespace, device: torch.device, expert: Expert
         ]
     for name in options.sweep:
         curves = [entry.curve for entry in entries]
-        curve, points = image_points(name, lambda spec: _load(spec, options, device), taken=curves)
+        curve, points = image_points(name, lambda spec: _load(spec, options, device, loading), taken=curves)
         entries += [CodecEntry(label, swept, curve=curve) for label, swept in points]
     check_anchor(options.anchor, {entry.curve: entry.codec.name for entry in entries})
     return entries
 
 
-def _load(spec: str, options: argparse.Namespace, device: torch.device) -> ImageCodec:
-    return load_codec(spec, options=_options_of(spec, options), device=device, precision=precision_of(spec, options))
+def _load(spec: str, options: argparse.Namespace, device: torch.device, loading: Loading) -> ImageCodec:
+    precision = precision_of(spec, options)
+    return loading.load_codec(spec, options=_options_of(spec, options), device=device, precision=precision)
 
 
 def _options_of(spec: str, options: argparse.Namespace) -> StreamOptions:
@@ -249,12 +256,15 @@ def run_evaluate(options: argparse.Namespace) -> int:
     dataset = load_prepared(options.data, default_split="val", geometry=geometry_of(options))
     if options.limit is not None:
         dataset = EvenlySpaced(dataset, options.limit)
-    device, link = device_of(options), link_of(options)
-    expert, judges = experts_of(options, device)
+    device, link, loading = device_of(options), link_of(options), loading_of(options)
+    expert, judges = experts_of(options, device, loading)
     if expert is not None:
         dataset = in_classes(dataset, expert.info.class_names)
     features = None if options.frechet == "none" else load_features(options.frechet, expert, options.weights).to(device)
-    entries, perceptual = entries_of(options, device, expert), perceptual_of(options, device)
+    entries, perceptual = entries_of(options, device, expert, loading), perceptual_of(options, device)
+    if expert is not None:
+        for entry in entries:
+            give_expert(entry.codec, expert)
     # Made before anything is measured: it can be refused now, and rows go there as they come.
     images = ImageLog(options.out) if options.out else None
     with images or nullcontext():

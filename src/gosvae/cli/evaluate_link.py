@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from gosvae.channels.loss import PacketLoss
+from gosvae.cli.loading import DEFAULT_LOADING, Loading, add_loading, loading_of
 from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
@@ -20,14 +21,14 @@ from gosvae.cli.options import (
     stream_options,
 )
 from gosvae.codecs.base import RateControlledCodec
-from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, split_budget
+from gosvae.codecs.gesco import give_expert
+from gosvae.codecs.registry import DEFAULT_CODEC, split_budget
 from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import ConfigError
 from gosvae.evaluation.link_report import link_tables, plot_link
 from gosvae.evaluation.link_sweep import AXES, Sweep, System, save_sweep, sweep_link
 from gosvae.evaluation.transmission import LinkSettings
-from gosvae.experts.registry import load_expert
 from gosvae.files import write_atomically
 from gosvae.units import bytes_from_kib
 
@@ -45,6 +46,7 @@ def add_evaluate_link(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
+    add_loading(parser)
     parser.add_argument(
         "--kib", type=float, default=1.5, metavar="KIB",
         help="largest size of an image on the air, with headers and repair packets, for codecs of variable rate that "
@@ -82,7 +84,7 @@ def add_evaluate_link(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_evaluate_link)
 
 
-def systems_of(options: argparse.Namespace, device: torch.device) -> list[System]:
+def systems_of(options: argparse.Namespace, device: torch.device, loading: Loading = DEFAULT_LOADING) -> list[System]:
     """Return every codec with every overhead.
 
     Raises:
@@ -93,7 +95,7 @@ def systems_of(options: argparse.Namespace, device: torch.device) -> list[System
     systems = []
     for spec in options.codecs:
         name, budget_bytes = split_budget(spec)
-        codec = load_codec(name, options=stream_options(name, slices=options.packets), device=device)
+        codec = loading.load_codec(name, options=stream_options(name, slices=options.packets), device=device)
         free = isinstance(codec, RateControlledCodec) and ":" not in name
         if budget_bytes is None and free:
             budget_bytes = bytes_from_kib(options.kib)
@@ -124,12 +126,16 @@ def run_evaluate_link(options: argparse.Namespace) -> int:
     dataset = load_prepared(options.data, default_split="val", geometry=geometry_of(options))
     if options.limit is not None:
         dataset = EvenlySpaced(dataset, options.limit)
-    device, expert = device_of(options), load_expert(options.expert)
+    device, loading = device_of(options), loading_of(options)
+    expert = loading.load_expert(options.expert)
     expert.to(device)
+    systems = systems_of(options, device, loading)
+    for system in systems:
+        give_expert(system.codec, expert)
     # Each point has its own channel and each system its own overhead; those of the settings are not used.
     link = LinkSettings(PacketLoss(p=0.0), 0.0, options.packets, options.mtu, options.seed)
     sweep = sweep_link(
-        systems_of(options, device),
+        systems,
         dataset,
         expert,
         dict.fromkeys(options.axes, options.points),

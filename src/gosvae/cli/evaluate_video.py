@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from gosvae.cli.evaluate import write_results
+from gosvae.cli.loading import add_loading, loading_of
 from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
@@ -33,7 +34,6 @@ from gosvae.evaluation.equal_quality import equal_quality_table
 from gosvae.evaluation.results import load_evaluation
 from gosvae.evaluation.tables import terminal_table
 from gosvae.evaluation.temporal import VideoEntry, evaluate_video
-from gosvae.experts.registry import load_expert
 from gosvae.extras import require
 
 EXAMPLE = """examples:
@@ -52,7 +52,7 @@ VIDEO_SWEEPS = {
     "svtav1-half": (36, 43, 50, 57),
 }
 """Constant rate factors of the rate points of a classical video codec's curve."""
-LEVELS_SWEPT = (0, 48, 96, 160, 255)
+LEVELS_SWEPT = (0, 48, 96, 160)
 """Levels of the rate points of a variable-rate codec's curve."""
 
 
@@ -76,6 +76,7 @@ def add_evaluate_video(parser: argparse.ArgumentParser) -> None:
         help="frames a second of images; videos have their own",
     )
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
+    add_loading(parser)
     parser.add_argument(
         "--sweep", nargs="*", default=[], metavar="CODEC",
         help="classical and variable-rate codecs to measure over their range of qualities, as curves of the plot",
@@ -160,7 +161,7 @@ def run_evaluate_video(options: argparse.Namespace) -> int:
         raise ConfigError(f"--limit must be at least 1, got {options.limit}")
     if options.anchor or options.at:
         require("plot", "a BD-rate")
-    device, expert = device_of(options), load_expert(options.expert)
+    device, expert = device_of(options), loading_of(options).load_expert(options.expert)
     expert.to(device)
     entries = video_entries(options, device)
     footage = load_footage(

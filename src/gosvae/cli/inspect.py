@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gosvae import bitstream
+from gosvae.cli.loading import add_no_verify, verify_of
 from gosvae.cli.sequences import describe_sequence, is_sequence_file
 from gosvae.cli.streams import read_stream
 from gosvae.cli.targets import STANDARD
@@ -43,6 +44,7 @@ def add_info(parser: argparse.ArgumentParser) -> None:
         help="a .gos or .gosv file, - for a .gos file on standard input, a checkpoint folder, or the name of a model",
         metavar="WHAT",
     )
+    add_no_verify(parser)
     _add_json(parser)
     parser.set_defaults(run=run_info)
 
@@ -72,7 +74,7 @@ def _print_json(tree: object) -> None:
 
 def run_info(options: argparse.Namespace) -> int:
     """Describe a file or a checkpoint."""
-    rows, numbers = _describe(options.what)
+    rows, numbers = _describe(options.what, verify=verify_of(options))
     if options.json:
         _print_json({name.replace(" ", "_"): value for name, value in {**rows, **numbers}.items()})
     else:
@@ -80,7 +82,7 @@ def run_info(options: argparse.Namespace) -> int:
     return 0
 
 
-def _describe(what: str) -> tuple[dict[str, str], dict[str, object]]:
+def _describe(what: str, *, verify: bool = True) -> tuple[dict[str, str], dict[str, object]]:
     """Return the lines on a file or a checkpoint, and the values that stand in JSON in place of some of them."""
     if what == STANDARD:
         return _describe_stream(read_stream(None), "standard input")
@@ -98,8 +100,8 @@ def _describe(what: str) -> tuple[dict[str, str], dict[str, object]]:
         raise ConfigError(f"{unknown_name('model', name, known)}, and there is no file or folder of that name")
     tree = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     if isinstance(tree, dict) and (tree.get("kind") == "expert" or "model_type" in tree):
-        return _describe_expert(folder), {}
-    return _describe_codec(what), {}
+        return _describe_expert(folder, verify), {}
+    return _describe_codec(what, verify), {}
 
 
 def _describe_stream(data: bytes, label: str) -> tuple[dict[str, str], dict[str, object]]:
@@ -140,8 +142,8 @@ def _describe_stream(data: bytes, label: str) -> tuple[dict[str, str], dict[str,
     return rows, numbers
 
 
-def _describe_codec(what: str) -> dict[str, str]:
-    codec = load_trained_codec(what)
+def _describe_codec(what: str, verify: bool) -> dict[str, str]:
+    codec = load_trained_codec(what, verify=verify)
     card, notes = codec.checkpoint.card, codec.checkpoint.provenance
     rows = {
         "codec": f"{card.name} (recipe {card.recipe})",
@@ -182,8 +184,8 @@ def _note(value: object) -> str:
     return ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else str(value)
 
 
-def _describe_expert(folder: Path) -> dict[str, str]:
-    expert = load_expert(folder)
+def _describe_expert(folder: Path, verify: bool) -> dict[str, str]:
+    expert = load_expert(folder, verify=verify)
     notes = read_json(folder / "provenance.json") if (folder / "provenance.json").is_file() else {}
     if not isinstance(notes, dict):
         raise CheckpointError(f"{folder / 'provenance.json'} is damaged: expected keys and values")

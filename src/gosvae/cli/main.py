@@ -58,7 +58,12 @@ exit status:
   130  interrupted (Ctrl-C)
   141  the reader of standard output has gone"""
 
-OPTIONS_BY_ARGUMENT = {"use_labels": "no_labels", "client_authority": "client_ca", "token": "token_file"}
+OPTIONS_BY_ARGUMENT = {
+    "use_labels": "no_labels",
+    "client_authority": "client_ca",
+    "token": "token_file",
+    "verify": "no_verify",
+}
 """Names of options by the argument of the Python API that they stand for, where the two names differ."""
 
 

@@ -9,11 +9,11 @@ import os
 import signal
 from pathlib import Path
 
+from gosvae.cli.loading import add_loading, loading_of
 from gosvae.cli.options import EXPERT_HELP, add_device, add_precision, device_of, precision_of
 from gosvae.codecs.base import ClassMapCodec
-from gosvae.codecs.registry import DEFAULT_CODEC, load_codec
+from gosvae.codecs.registry import DEFAULT_CODEC, sequences_of
 from gosvae.errors import ConfigError
-from gosvae.experts.registry import load_expert
 from gosvae.packets.inlet import DEFAULT_DEADLINE_MS
 from gosvae.protocol.security import TOKEN_VARIABLE, Endpoint, ServerTls, read_key, read_token
 from gosvae.receiver.connections import raise_descriptor_limit
@@ -25,7 +25,7 @@ from gosvae.units import kib
 
 EXAMPLE = """examples:
   gosvae receive --grpc 127.0.0.1:7777 --page 127.0.0.1:7780
-  gosvae receive --udp 127.0.0.1:7778 --page 127.0.0.1:7780 --expert my-network.pt2
+  gosvae receive --udp 127.0.0.1:7778 --page 127.0.0.1:7780 --expert my-network.pt2 --trust
   gosvae receive --grpc 0.0.0.0:7777 --tls-cert cert.pem --tls-key key.pem --token-file token
 """
 ENGINE, SERVICE = EngineLimits(), ServiceLimits()
@@ -38,6 +38,7 @@ def add_receive(parser: argparse.ArgumentParser) -> None:
         "--codec", default=DEFAULT_CODEC, help="codec of the senders: a name from gosvae list, or a checkpoint folder"
     )
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
+    add_loading(parser)
     parser.add_argument(
         "--grpc", metavar="HOST:PORT", help="address to listen on for senders over gRPC; port 0: any free port"
     )
@@ -143,13 +144,14 @@ def run_receive(options: argparse.Namespace) -> int:
     if config.tls is not None and config.tls.client_authority is not None:
         # Certificates are refused inside gRPC, which says so at this level of its own log only.
         os.environ.setdefault("GRPC_VERBOSITY", "INFO")
-    device = device_of(options)
-    codec = load_codec(options.codec, device=device, precision=precision_of(options.codec, options))
+    device, loading = device_of(options), loading_of(options)
+    codec = loading.load_codec(options.codec, device=device, precision=precision_of(options.codec, options))
     expert = None
     if not isinstance(codec, ClassMapCodec):
-        expert = load_expert(options.expert)
+        expert = loading.load_expert(options.expert)
         expert.to(device)
-    perception = Perception(codec, expert, device=device, max_pixels=options.max_pixels)
+    sequences = sequences_of(codec, options.codec)
+    perception = Perception(codec, expert, device=device, max_pixels=options.max_pixels, sequences=sequences)
     logging.getLogger("gosvae.receiver").setLevel(logging.INFO)
     raise_descriptor_limit()
     receiver = Receiver(perception, config)

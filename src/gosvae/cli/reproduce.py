@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from gosvae.cli.loading import add_trust
 from gosvae.cli.options import DATA_HELP, EXPERT_HELP, add_geometry, add_perceptual, add_run, geometry_of
 from gosvae.config import parse
 from gosvae.errors import ConfigError
@@ -43,6 +44,7 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="DATA", help=f"{DATA_HELP}; without a split")
     parser.add_argument("--test-data", metavar="DATA", help="images to measure on; default: the val split of --data")
     parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
+    add_trust(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -80,6 +82,7 @@ def job_of(options: argparse.Namespace) -> Job:
     return Job(
         data=options.data,
         expert=options.expert,
+        trust=options.trust,
         scale=load_scale(options.scale),
         test_data=options.test_data,
         changes=tuple(options.overrides),

@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,10 +18,13 @@ from itertools import chain
 from pathlib import Path
 
 from gosvae.bitstream import MAX_SLICES
+from gosvae.cli.loading import add_sender_loading, loading_of
 from gosvae.cli.options import add_device, add_precision, device_of, parse_size, precision_of, standard_input
+from gosvae.cli.send_report import print_summary, tell
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.layered import LayeredCodec
-from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, option_names
+from gosvae.codecs.registry import DEFAULT_CODEC, option_names, sequences_of
+from gosvae.codecs.sequence.codec import SequenceCodec
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.errors import ConfigError, ImageError, LinkError
@@ -34,13 +36,13 @@ from gosvae.protocol.security import TOKEN_VARIABLE, ClientTls, Endpoint, read_k
 from gosvae.sender.client import LinkClient
 from gosvae.sender.grpc_target import GrpcTarget
 from gosvae.sender.reconnect import Reconnection
-from gosvae.sender.sender import UdpTarget, percentile, send_pictures
-from gosvae.sender.sources import CAMERA, PictureFiles, is_video, open_source, resized, video_fps
+from gosvae.sender.sender import UdpTarget, send_pictures
+from gosvae.sender.sequence_transmitter import DEFAULT_MAX_AGE_MS, SequenceTransmitter
+from gosvae.sender.sources import CAMERA, PictureFiles, VideoFrames, is_video, open_source, resized, video_fps
 from gosvae.sender.target import Target
 from gosvae.sender.transmitter import Transmitter
 from gosvae.sender.udp import UdpSender
 from gosvae.tensors import ImageArray
-from gosvae.units import kib
 
 EXAMPLE = """examples:
   gosvae send images --grpc 127.0.0.1:7777 --fps 10 --loop
@@ -70,6 +72,7 @@ def add_send(parser: argparse.ArgumentParser) -> None:
         "--udp", metavar="HOST:PORT", help="address of the receiver over a link that may lose packets; without answers"
     )
     parser.add_argument("--codec", default=DEFAULT_CODEC, help="name from gosvae list, or checkpoint folder")
+    add_sender_loading(parser)
     parser.add_argument("--level", type=int, metavar="0..255", help="level of a variable-rate codec")
     parser.add_argument(
         "--kbps", type=float, metavar="KBPS",
@@ -86,6 +89,15 @@ def add_send(parser: argparse.ArgumentParser) -> None:
         "--live", action=argparse.BooleanOptionalAction,
         help="skip images that come late, or wait until every one has arrived; default: --live for a camera, a pipe "
         "and --loop, else --no-live",
+    )  # fmt: skip
+    parser.add_argument(
+        "--video", action=argparse.BooleanOptionalAction,
+        help="send frames that depend on earlier ones, in far fewer bytes, or each on its own; default: --video for a "
+        "camera or a video, if the codec has a temporal model",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-age-ms", type=float, default=DEFAULT_MAX_AGE_MS, metavar="MS",
+        help="with --video and --kbps: longest time between two frames that are sent",
     )  # fmt: skip
     parser.add_argument("--frames", type=int, metavar="N", help="stop after N frames")
     parser.add_argument("--resize", type=parse_size, metavar="HxW", help="resize images to this size first")
@@ -177,11 +189,12 @@ def _codec(options: argparse.Namespace) -> ImageCodec:
     if options.slices != 1:
         stream_options = StreamOptions(slices=options.slices, layout="interleaved")
     precision = precision_of(options.codec, options)
-    return load_codec(spec, options=stream_options, device=device_of(options), precision=precision)
+    load = loading_of(options, expert=options.expert).load_codec
+    return load(spec, options=stream_options, device=device_of(options), precision=precision)
 
 
 class _Damaged:
-    """Files that are no pictures: each pass over them is told, and the number is counted."""
+    """Files that are no pictures, and damaged frames of videos: each pass over them is told, and they are counted."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -199,6 +212,7 @@ class _Damaged:
             except StopIteration:
                 if latest is not None and not good:
                     raise latest from None
+                self.count += pictures.damaged if isinstance(pictures, VideoFrames) else 0
                 return
             except ImageError as error:
                 if not isinstance(pictures, PictureFiles):
@@ -264,12 +278,26 @@ def run_send(options: argparse.Namespace) -> int:
     first = next(pictures, None)
     if first is None:
         raise ConfigError(f"no pictures in {options.source[0]}")
-    transmitter = Transmitter(codec, kbps=options.kbps, fps=fps or DEFAULT_FPS)
+    transmitter = _transmitter(options, codec, fps or DEFAULT_FPS)
     status = asyncio.run(_send(options, chain([first], pictures), transmitter, fps))
     if damaged.count:
         print(f"{damaged.count} damaged pictures skipped")
         return status or 1
     return status
+
+
+def _transmitter(options: argparse.Namespace, codec: ImageCodec, fps: float) -> Transmitter:
+    """Return the transmitter of a video, or of pictures on their own."""
+    name = options.source[0]
+    wanted = options.video
+    if wanted is None:
+        wanted = (name.startswith(CAMERA) or is_video(name)) and options.slices == 1
+    sequences: SequenceCodec | None = sequences_of(codec, options.codec) if wanted else None
+    if sequences is None and options.video:
+        raise ConfigError(f"--video: {codec.name} has no temporal model")
+    if sequences is None:
+        return Transmitter(codec, kbps=options.kbps, fps=fps)
+    return SequenceTransmitter(sequences, kbps=options.kbps, fps=fps, max_age_ms=options.max_age_ms)
 
 
 async def _send(
@@ -281,14 +309,16 @@ async def _send(
     began_s = time.monotonic()
     async with contextlib.AsyncExitStack() as stack:
         target = await _target(options, transmitter.codec, stack, stop)
-        teller = asyncio.create_task(_tell(target, transmitter, quiet=options.quiet))
+        if isinstance(transmitter, SequenceTransmitter):
+            target.on_outcome = transmitter.hear
+        teller = asyncio.create_task(tell(target, transmitter, quiet=options.quiet))
         try:
             await send_pictures(pictures, transmitter, target, fps=fps, stop=stop, patient=not _is_live(options))
         except TimeoutError:
             raise LinkError("the receiver did not answer all frames in time") from None
         finally:
             teller.cancel()
-            _print_summary(target, transmitter, time.monotonic() - began_s)
+            print_summary(target, transmitter, time.monotonic() - began_s)
     counters, waits = target.counters, isinstance(target, GrpcTarget) and not _is_live(options)
     return 1 if waits and counters.answered < counters.sent else 0
 
@@ -346,51 +376,3 @@ async def _target(
     )
     stack.push_async_callback(target.close)
     return target
-
-
-async def _tell(target: Target, transmitter: Transmitter, *, quiet: bool) -> None:
-    """Print a line of statistics each second."""
-    began_s = then_s = time.monotonic()
-    sent = answered = stream_bytes = link_bytes = 0
-    while not quiet:
-        await asyncio.sleep(1.0)
-        now_s, c = time.monotonic(), target.counters
-        span_s = now_s - then_s
-        frames = c.sent - sent
-        line = f"{now_s - began_s:4.0f} s  {frames / span_s:5.1f} frames/s"
-        line += f"  {kib((c.stream_bytes - stream_bytes) / max(frames, 1)):6.2f} KiB/frame"
-        line += f"  {8 * (c.link_bytes - link_bytes) / span_s / 1000:7.1f} kbit/s"
-        if isinstance(target, GrpcTarget):
-            line += f"  answered {(c.answered - answered) / span_s:5.1f}/s  dropped {c.dropped.total()}"
-            line += f"  round trip {milliseconds(list(c.round_trips_ms)[-50:], 50)}"
-        print(f"{line}  skipped {transmitter.counters.skipped}", flush=True)
-        then_s, sent, answered = now_s, c.sent, c.answered
-        stream_bytes, link_bytes = c.stream_bytes, c.link_bytes
-
-
-def milliseconds(values: deque[float] | list[float], percent: float) -> str:
-    """Return a percentile of times in milliseconds as text; a dash if no frame was answered yet."""
-    return f"{percentile(values, percent):.0f} ms" if values else "-"
-
-
-def _print_summary(target: Target, transmitter: Transmitter, seconds: float) -> None:
-    c, t = target.counters, transmitter.counters
-    if not c.sent:
-        return
-    print(
-        f"{c.sent} frames in {seconds:.1f} s: {c.sent / seconds:.1f} frames/s, {kib(c.stream_bytes / c.sent):.2f} "
-        f"KiB/frame, {8 * c.link_bytes / seconds / 1000:.1f} kbit/s, coding {percentile(c.coding_ms, 50):.0f} ms; "
-        f"{t.skipped} skipped, {t.forced} above the rate"
-    )
-    if isinstance(target, GrpcTarget):
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(c.dropped.items()))
-        print(
-            f"{c.answered} answered, {reasons or '0'} dropped, {target.unanswered} without an answer; round trip "
-            f"{milliseconds(c.round_trips_ms, 50)} (99th percentile {milliseconds(c.round_trips_ms, 99)})"
-        )
-        if c.reconnections:
-            print(f"connected again {c.reconnections} times: {c.sent_again} frames sent again, {c.lost} lost")
-        if c.originals_left_out:
-            print(f"{c.originals_left_out} originals left out: the frames would be longer than the receiver takes")
-    elif isinstance(target, UdpTarget):
-        print(f"{target.sender.datagrams} datagrams, {target.sender.errors} errors")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from gosvae.cli.options import parse_size
 from gosvae.cli.targets import STANDARD
 from gosvae.codecs.registry import load_sequence_codec, sequence_codec_of
-from gosvae.codecs.sequence.codec import SequenceOptions
+from gosvae.codecs.sequence.encoder import SequenceOptions
 from gosvae.codecs.sequence.file import SUFFIX, SequenceFile, SequenceWriter, frame_modes
 from gosvae.codecs.sequence.format import SessionHeader, is_session
 from gosvae.codecs.sequence.rate import RateControl

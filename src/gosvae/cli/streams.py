@@ -14,6 +14,7 @@ from PIL import Image
 
 from gosvae.bitstream import SliceLayout
 from gosvae.cli.batch import Result, Work, add_batch, run_all, write_result
+from gosvae.cli.loading import Loading, add_loading, add_sender_loading, loading_of
 from gosvae.cli.options import parse_kib, standard_input
 from gosvae.cli.sequences import (
     add_sequence,
@@ -25,7 +26,7 @@ from gosvae.cli.sequences import (
 from gosvae.cli.targets import Existing, Job, Naming, Plan, files_below, plan
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.layered import LayeredCodec, layers_of
-from gosvae.codecs.registry import LAYERED, codec_of_stream, load_codec
+from gosvae.codecs.registry import LAYERED, codec_of_stream
 from gosvae.codecs.shortcuts import compress
 from gosvae.codecs.slices import DEFAULT_OPTIONS, ENTROPY_MODELS, Purpose, StreamOptions
 from gosvae.codecs.trained import TrainedCodec
@@ -57,6 +58,7 @@ def add_compress(parser: argparse.ArgumentParser) -> None:
         "--for", dest="purpose", choices=get_args(Purpose), default=DEFAULT_OPTIONS.purpose,
         help="whom the picture is for; auto: machine for pictures like those of the training, people for others",
     )  # fmt: skip
+    add_sender_loading(parser)
     parser.add_argument(
         "--kib", type=parse_kib, metavar="KIB",
         help="largest size of a stream: take the best quality within it; for variable-rate and classical codecs",
@@ -111,6 +113,7 @@ def add_decompress(parser: argparse.ArgumentParser) -> None:
         "--codec",
         help="checkpoint folder of the codec that made the files; default: the model of the package that made them",
     )
+    add_loading(parser)
     add_batch(parser)
     parser.set_defaults(run=run_decompress)
 
@@ -136,13 +139,14 @@ class _Compressing(Work):
     spec: str
     options: StreamOptions
     kib: float | None
+    loading: Loading
     codec: ImageCodec | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "codec": None}
 
     def prepare(self) -> None:
-        self.codec = self.codec or load_codec(self.spec, options=self.options)
+        self.codec = self.codec or self.loading.load_codec(self.spec, options=self.options)
 
     def __call__(self, job: Job) -> Result:
         assert self.codec is not None
@@ -184,7 +188,8 @@ def run_compress(options: argparse.Namespace) -> int:
         options.effort,
         options.purpose,
     )
-    work = _Compressing(options.codec, stream_options, options.kib)
+    loading = loading_of(options, expert=options.expert)
+    work = _Compressing(options.codec, stream_options, options.kib, loading)
     work.prepare()
     assert work.codec is not None
     suffix = SUFFIXES.get(options.codec.partition(":")[0], SUFFIX)
@@ -227,10 +232,11 @@ class _Decompressing(Work):
     """Reconstructs images with a codec, or with the models of the package where none is named."""
 
     spec: str | None
+    loading: Loading
     codec: ImageCodec | None = None
 
     def prepare(self) -> None:
-        self.codec = load_codec(self.spec) if self.spec else None
+        self.codec = self.loading.load_codec(self.spec) if self.spec else None
 
     def __call__(self, job: Job) -> Result:
         data = read_stream(job.source)
@@ -262,4 +268,4 @@ def run_decompress(options: argparse.Namespace) -> int:
         beside=lambda source: source.with_name(source.name + ".png"),  # never the name of the original
         find=lambda folder: files_below(folder, ending),
     )
-    return run_all(_Decompressing(options.codec), plan_of(options, naming), options)
+    return run_all(_Decompressing(options.codec, loading_of(options)), plan_of(options, naming), options)

@@ -67,7 +67,7 @@ def run_train_temporal(options: argparse.Namespace) -> int:
     origin = {
         "codec": codec.checkpoint.fingerprint().hex(),
         "films": [Path(name).name for name in options.films],
-        "stills": options.stills,
+        "stills": [name.partition(":")[0] for name in options.stills],
         "most_stills": recipe.most_stills,
         "size": list(recipe.size),
         "seed": run.seed,

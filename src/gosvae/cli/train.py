@@ -8,14 +8,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from gosvae.cli.options import (
-    DATA_HELP,
-    EXPERT_HELP,
-    add_geometry,
-    add_perceptual,
-    add_run,
-    geometry_of,
-)
+from gosvae.cli.loading import add_no_verify, add_trust, verify_of
+from gosvae.cli.options import DATA_HELP, EXPERT_HELP, add_geometry, add_perceptual, add_run, geometry_of
 from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.codecs.registry import checkpoint_folder, load_trained_codec
 from gosvae.config import apply_overrides, parse, to_tree
@@ -50,6 +44,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         metavar="EXPERT",
         help=f"{EXPERT_HELP}; repeatable, with names and weights: NAME=EXPERT:WEIGHT",
     )
+    add_trust(parser)
     parser.add_argument("--init", metavar="CHECKPOINT", help="start from the weights of this codec: a name or a folder")
     add_perceptual(parser, default="auto")
     parser.set_defaults(run=run_train)
@@ -77,6 +72,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae export`."""
     parser.add_argument("checkpoint", type=Path, help="folder of a finished codec, such as runs/mine/stages/pixels")
     parser.add_argument("out", type=Path, help="folder to make")
+    add_no_verify(parser)
     parser.add_argument("--name", help="new name of the codec; it does not change the fingerprint")
     parser.add_argument(
         "--eight-bit-decoder",
@@ -142,6 +138,7 @@ def run_train(options: argparse.Namespace) -> int:
         options.recipe,
         options.data,
         expert=options.expert,
+        trust=options.trust,
         out=folder,
         overrides=options.overrides,
         geometry=geometry_of(options),
@@ -196,7 +193,7 @@ def run_adapt_expert(options: argparse.Namespace) -> int:
 
 def run_export(options: argparse.Namespace) -> int:
     """Copy a finished codec."""
-    checkpoint = load_codec_checkpoint(options.checkpoint)
+    checkpoint = load_codec_checkpoint(options.checkpoint, verify=verify_of(options))
     if options.name:
         checkpoint = replace(checkpoint, card=checkpoint.card.model_copy(update={"name": options.name}))
     save_codec(options.out, checkpoint, eight_bit_decoder=options.eight_bit_decoder)

@@ -21,10 +21,11 @@ _JXL_RATIOS = ((0, 1), (1, 1), (6, 5), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 """Ratios of width to height by their numbers."""
 
 
-def announced_pixels(data: bytes) -> int:
+def announced_pixels(data: bytes, *, files: bool = True) -> int:
     """Return the number of pixels that the header of a stream or a JPEG, WebP, AVIF or JPEG XL file announces.
 
-    It is 0 if the header cannot be read: the codec then refuses the bytes.
+    It is 0 if the header cannot be read: the codec then refuses the bytes. Without `files`, that holds for everything
+    but streams, and no code of Pillow sees the bytes.
     """
     if data[:1] == bytes([bitstream.MAGIC]) or data.startswith(bitstream.MAGIC_1):
         try:
@@ -32,6 +33,8 @@ def announced_pixels(data: bytes) -> int:
         except BitstreamError:
             return 0
         return header.height * header.width
+    if not files:
+        return 0
     if data.startswith(_JXL):
         return _jpegxl_pixels(data)
     try:

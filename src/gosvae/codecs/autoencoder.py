@@ -137,7 +137,7 @@ class AutoencoderCodec(TrainedCodec, RateControlledCodec):
         del options
         self.config = card_of(checkpoint, AutoencoderCard, "an autoencoder").model
         device = usable_device(device)
-        self.model = ready(ScalarAutoencoder(self.config), checkpoint, device)
+        self.model = ready(lambda: ScalarAutoencoder(self.config), checkpoint, device)
         shape = (self.config.latent_channels, self.config.largest_step)
         if checkpoint.counts.shape != shape:
             raise CheckpointError(f"the frequency tables are {tuple(checkpoint.counts.shape)}, not {shape}")

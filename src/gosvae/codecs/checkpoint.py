@@ -1,19 +1,19 @@
 """Finished models on disk: a folder with `config.json`, `weights.safetensors` and `provenance.json`.
 
-The fingerprint (SHA-256 over configuration and weights) names a model; its first 8 bytes stand in every stream.
+`config.json` names the weights by their SHA-256, so that damaged weights, or those of another model, are refused. The
+fingerprint (SHA-256 over configuration and weights) names a model; its first 8 bytes stand in every stream.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from gosvae.codecs.cards import CARDS, Card
@@ -21,7 +21,10 @@ from gosvae.codecs.changes import changed_weights
 from gosvae.config import identity, parse, to_tree
 from gosvae.entropy.base import MARK_BYTES, weights_digest
 from gosvae.errors import CheckpointError
-from gosvae.files import is_lfs_pointer, json_bytes, write_together
+from gosvae.files import is_lfs_pointer, parse_json, write_together
+from gosvae.weights import CONFIG_FILE, NOTES_FILE, SHA256_KEY, check_sizes, model_files, read_weights
+
+Network = TypeVar("Network", bound=nn.Module)
 
 SCHEMA_VERSION = 1
 SCALE_SUFFIX = ".scale"
@@ -85,10 +88,30 @@ def load_weights(network: nn.Module, checkpoint: CodecCheckpoint) -> None:
     try:
         network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise CheckpointError(
-            f"the weights of {checkpoint.card.name!r} do not fit its configuration: {first}"
-        ) from None
+        raise _misfit(checkpoint, str(error).splitlines()[-1].strip()) from None
+
+
+def _misfit(checkpoint: CodecCheckpoint, reason: str) -> CheckpointError:
+    return CheckpointError(f"the weights of {checkpoint.card.name!r} do not fit its configuration: {reason}")
+
+
+def network_of(build: Callable[[], Network], checkpoint: CodecCheckpoint) -> Network:
+    """Return the network of a checkpoint with its weights, in float32 whatever PyTorch's default type is.
+
+    Args:
+        build: function that makes the network, such as its class with the configuration. It is called without memory
+            first, so that sizes that are not those of the weights cost nothing.
+        checkpoint: configuration and weights.
+
+    Raises:
+        CheckpointError: the weights do not fit.
+    """
+    reason = check_sizes(build, checkpoint.weights)
+    if reason is not None:
+        raise _misfit(checkpoint, reason)
+    network = build().float()
+    load_weights(network, checkpoint)
+    return network
 
 
 def half_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -113,9 +136,19 @@ def _in_eight_bits(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _from_eight_bits(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Undo `_in_eight_bits`, in float16: one product and one rounding, the same on every machine."""
+    """Undo `_in_eight_bits`, in float16: one product and one rounding, the same on every machine.
+
+    Raises:
+        CheckpointError: a kernel has no scale, or a scale has no kernel.
+    """
     scales = {name.removesuffix(SCALE_SUFFIX): value for name, value in tensors.items() if name.endswith(SCALE_SUFFIX)}
     plain = {name: value for name, value in tensors.items() if not name.endswith(SCALE_SUFFIX)}
+    stored = {name for name, value in plain.items() if name.startswith("model.decoder.") and value.dtype == torch.int8}
+    if wrong := sorted(stored ^ scales.keys()):
+        raise CheckpointError(f"the weights have {wrong[0][:80]!r} without its scale, or the scale alone: damaged")
+    for name, scale in scales.items():
+        if scale.shape != (len(plain[name]), 1, 1, 1) or plain[name].ndim != 4:
+            raise CheckpointError(f"the scale of {name[:80]!r} has the size {tuple(scale.shape)}: damaged")
     return plain | {name: (plain[name].float() * scale).half() for name, scale in scales.items()}
 
 
@@ -134,23 +167,17 @@ def save_codec(folder: Path, checkpoint: CodecCheckpoint, *, eight_bit_decoder: 
     small = checkpoint.counts.numel() == 0 or int(checkpoint.counts.max()) < 2**31
     tensors[COUNTS_KEY] = checkpoint.counts.to(torch.int32 if small else torch.int64)
     tensors |= {CONTEXT_PREFIX + name: value.cpu().contiguous() for name, value in checkpoint.context.items()}
-    write_together(
-        {
-            folder / "provenance.json": json_bytes(checkpoint.provenance),
-            folder / "config.json": json_bytes(to_tree(checkpoint.card)),
-            folder / "weights.safetensors": save(tensors),
-        }
-    )
+    write_together(model_files(folder, to_tree(checkpoint.card), tensors, checkpoint.provenance))
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file of a checkpoint.
 
     Raises:
-        CheckpointError: the file is missing or not JSON.
+        CheckpointError: the file is missing, too large, nested too deeply, or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes())
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}; is {path.parent} a checkpoint folder?") from None
     except ValueError:
@@ -163,50 +190,58 @@ def _refuse_lfs_pointer(path: Path) -> None:
         raise CheckpointError(f"{path} is a Git LFS pointer, not the file itself: run git lfs pull in {path.parent}")
 
 
-def load_codec_checkpoint(folder: Path) -> CodecCheckpoint:
-    """Read a codec's folder, whatever its kind.
+def kind_of(tree: object) -> str:
+    """Return the kind of codec that a `config.json` names; files of the first versions name none."""
+    kind = tree.get("kind", "codec") if isinstance(tree, dict) else "codec"
+    return kind if isinstance(kind, str) else str(kind)[:80]
 
-    Raises:
-        CheckpointError: a file is missing or damaged, or was written by a newer gosvae.
-        ConfigError: `config.json` has unknown keys or impossible values.
-    """
-    tree = read_json(folder / "config.json")
-    if isinstance(tree, dict) and tree.get("kind") == "expert":
+
+def _card(folder: Path) -> tuple[Card, object]:
+    """Return the card in a folder, and the SHA-256 of the weights as its file names it; errors as those of the load."""
+    tree = read_json(folder / CONFIG_FILE)
+    if not isinstance(tree, dict):
+        raise CheckpointError(f"{folder / CONFIG_FILE} is damaged: expected keys and values")
+    if tree.get("kind") == "expert":
         raise CheckpointError(
             f"{folder} holds an expert, a codec was expected: pass it as the expert", argument="expert"
         )
-    if isinstance(tree, dict) and tree.get("kind") == "adapter":
+    if tree.get("kind") == "adapter":
         raise CheckpointError(f"{folder} holds an adapter of {tree.get('base')!r}: name the codec itself here")
-    if (
-        isinstance(tree, dict)
-        and isinstance(tree.get("schema_version"), int)
-        and tree["schema_version"] > SCHEMA_VERSION
-    ):
+    if isinstance(tree.get("schema_version"), int) and tree["schema_version"] > SCHEMA_VERSION:
         raise CheckpointError(
             f"{folder} has schema {tree['schema_version']}, this gosvae reads {SCHEMA_VERSION}: upgrade"
         )
-    kind = tree.get("kind", "codec") if isinstance(tree, dict) else "codec"
+    kind = kind_of(tree)
     if kind not in CARDS:
         raise CheckpointError(
-            f"{folder} holds a {str(kind)!r}, this gosvae reads {', '.join(map(repr, CARDS))}: upgrade, or name a codec"
+            f"{folder} holds a {kind!r}, this gosvae reads {', '.join(map(repr, CARDS))}: upgrade, or name a codec"
         )
-    card = parse(CARDS[kind], tree, source=str(folder / "config.json"), stored=True)
-    weights_path = folder / "weights.safetensors"
-    _refuse_lfs_pointer(weights_path)
-    try:
-        tensors = load_file(weights_path)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {weights_path}: {error.strerror or error}") from None
-    except SafetensorError as error:
-        raise CheckpointError(f"{weights_path} is damaged: {error}") from None
+    sha256 = tree.pop(SHA256_KEY, None)
+    return parse(CARDS[kind], tree, source=str(folder / CONFIG_FILE), stored=True), sha256
+
+
+def load_codec_checkpoint(folder: Path, *, verify: bool = True) -> CodecCheckpoint:
+    """Read a codec's folder, whatever its kind.
+
+    Args:
+        folder: folder of the codec.
+        verify: whether the weights must be those that `config.json` names by their SHA-256.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, was written by a newer gosvae, or the weights are not those of
+            the configuration.
+        ConfigError: `config.json` has unknown keys or impossible values.
+    """
+    card, sha256 = _card(folder)
+    tensors = read_weights(folder, sha256, verify=verify, error=CheckpointError)
     if COUNTS_KEY not in tensors:
-        raise CheckpointError(f"{weights_path} has no frequency table {COUNTS_KEY!r}: it is not a finished codec")
+        raise CheckpointError(f"{folder}: the weights have no frequency table {COUNTS_KEY!r}: it is no finished codec")
     counts = tensors.pop(COUNTS_KEY).to(torch.int64)
     context = {k.removeprefix(CONTEXT_PREFIX): tensors.pop(k) for k in list(tensors) if k.startswith(CONTEXT_PREFIX)}
     if bool(context) != (card.context_config is not None):
         raise CheckpointError(f"{folder} has half a context model: config.json and the weights do not belong together")
     weights = {k.removeprefix("model."): v for k, v in _from_eight_bits(tensors).items()}
-    provenance = read_json(folder / "provenance.json")
+    provenance = read_json(folder / NOTES_FILE)
     if not isinstance(provenance, dict):
-        raise CheckpointError(f"{folder / 'provenance.json'} is damaged: expected keys and values")
+        raise CheckpointError(f"{folder / NOTES_FILE} is damaged: expected keys and values")
     return CodecCheckpoint(card, weights, counts, provenance, context)

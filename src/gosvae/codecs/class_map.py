@@ -1,66 +1,41 @@
 """Lossless coding of class maps, for the label-map codec and for codecs that send a semantic map.
 
-Pixels are coded row by row. Where the left, upper left, upper and upper right neighbours agree, one flag says that all
-pixels up to the next edge of the row above have the same class. Elsewhere the classes of the neighbours are candidates,
-nearest first, and one flag for each says whether the pixel has it. The flags are coded in contexts of 4, 8 and 14
-neighbours (which of them are equal) and of the classes themselves, mixed as in `entropy.mixing`. The coder needs no
-training.
-
-The method is our own, after the context templates of JBIG (ITU-T T.82) and the run mode of JPEG-LS (ITU-T T.87).
-CamVid's 101 validation maps (256x512 pixels, 12 classes) take 1.1 KiB on average, half as much as lossless JPEG XL.
+There are two codings. `class_map_scan` takes the fewest bytes, in a time that depends on the map; `class_map_passes`
+takes a time in proportion to the pixels. Maps whose scan would take a reader more than about 20 ms + 2 us for each
+pixel are coded in passes, and a scan of more effort is refused.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Hashable
-from dataclasses import dataclass
-from functools import partial
-
 import numpy as np
 import numpy.typing as npt
 
-from gosvae.entropy.mixing import (
-    Counter,
-    SymbolCoder,
-    SymbolReader,
-    SymbolWriter,
-    Weights,
-    code_bit,
-    new_counter,
-    new_weights,
-)
+from gosvae.codecs.class_map_passes import decode_passes, encode_passes
+from gosvae.codecs.class_map_scan import EffortError, decode_scan, encode_scan
+from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import BitstreamError, ShapeError
 
 ClassMapBytes = npt.NDArray[np.uint8]
 """Class of every pixel, uint8 (H, W)."""
 
-_TEMPLATE = ((-1, 0), (0, -1), (-1, -1), (1, -1), (-2, 0), (0, -2), (1, -2), (-2, -1), (2, -1), (-1, -2), (-3, 0),
-             (0, -3), (-2, -2), (2, -2))  # fmt: skip
-"""Neighbours (x, y) of a pixel, nearest first."""
-_PATTERNS = (4, 8, 14)
-"""Numbers of neighbours that make each pattern context."""
-_MAX_CANDIDATES = 4
-_MAX_CONTEXTS = 1 << 17
-"""Largest number of contexts with separate counters, which bounds the memory.
-
-Further contexts, which occur only in maps like noise, share one counter for each decision.
-"""
-_MAX_REMEMBERED = 1 << 14
-"""Number of neighbourhoods whose contexts are kept; it affects the speed only, and no byte."""
 _FREE_PIXELS = 2**18
 """Number of pixels of a map that may take no bytes at all."""
 _PIXELS_PER_BYTE = 2**12
-"""Number of further pixels for each byte, so that a reader reserves memory in proportion to the bytes it got."""
-_LEFT, _RIGHT, _TOP = 3, 2, 3
-"""Widths of the margins that the template needs."""
+"""Number of further pixels for each byte, so that a reader spends memory and time in proportion to the bytes it got."""
 
 
-def encode_class_map(map_uint8_HW: ClassMapBytes, class_count: int) -> bytes:
-    """Return the bytes of a map, uint8 (H, W) with values in [0, class_count), at least one pixel.
+def encode_class_map(
+    map_uint8_HW: ClassMapBytes, class_count: int, scan_id: EntropyModelId
+) -> tuple[EntropyModelId, bytes]:
+    """Return the coding and the bytes of a map, uint8 (H, W) with values in [0, class_count), at least one pixel.
 
     The same map always gives the same bytes. The bytes of large maps are padded with zeros to one byte for each 4096
     pixels beyond 2**18. They do not contain size and class count, which `decode_class_map` takes as arguments.
+
+    Args:
+        map_uint8_HW: the map.
+        class_count: number of classes.
+        scan_id: id that a scan has in the streams of the codec. A map in passes has the id `CLASS_MAP_PASSES`.
 
     Raises:
         ShapeError: the array is not a uint8 map with pixels.
@@ -72,42 +47,53 @@ def encode_class_map(map_uint8_HW: ClassMapBytes, class_count: int) -> bytes:
     _check_class_count(class_count)
     if int(class_map.max()) >= class_count:
         raise BitstreamError(f"class {int(class_map.max())} is outside [0, {class_count}): give the true class count")
-    data = b""
-    if class_count > 1:
-        writer = SymbolWriter()
-        _MapCoder(writer, class_map.shape, class_count).run(class_map.tobytes())
-        data = writer.finish()
-    return data.ljust(_least_bytes(class_map.size), b"\0")  # zeros after the end change nothing
+    model_id, data = scan_id, b"" if class_count == 1 else encode_scan(class_map, class_count)
+    if data is None:
+        model_id, data = EntropyModelId.CLASS_MAP_PASSES, encode_passes(class_map, class_count)
+    return model_id, padded(data, class_map.size)
+
+
+def padded(data: bytes, n_pixels: int) -> bytes:
+    """Return the bytes of a map of so many pixels, filled up with zeros, which change nothing after the end."""
+    return data.ljust(_least_bytes(n_pixels), b"\0")
 
 
 def _least_bytes(n_pixels: int) -> int:
     return -(-max(0, n_pixels - _FREE_PIXELS) // _PIXELS_PER_BYTE)
 
 
-def decode_class_map(data: bytes, shape_hw: tuple[int, int], class_count: int) -> ClassMapBytes:
+def decode_class_map(model_id: int, data: bytes, shape_hw: tuple[int, int], class_count: int) -> ClassMapBytes:
     """Return the map, uint8 (H, W) with values in [0, class_count), of the bytes of `encode_class_map`.
+
+    Args:
+        model_id: `CLASS_MAP_PASSES`, or any other id for a scan.
+        data: the bytes.
+        shape_hw: height and width of the map.
+        class_count: number of classes.
 
     Raises:
         ShapeError: a side of the shape is not positive.
-        BitstreamError: `encode_class_map` never makes these bytes from a map of this shape and class count.
+        BitstreamError: these bytes are no map of this shape and class count, or they are a scan of more effort than the
+            shape allows. Versions up to 0.2 made such scans of maps like noise.
     """
     _check_class_count(class_count)
     if len(shape_hw) != 2 or min(shape_hw) < 1:
         raise ShapeError("expected the shape (H, W) of a class map with positive sides", shape_hw)
-    if len(data) < _least_bytes(shape_hw[0] * shape_hw[1]):  # checked before memory is taken
+    n_pixels = shape_hw[0] * shape_hw[1]
+    if len(data) < _least_bytes(n_pixels):  # checked before memory is taken
         raise BitstreamError(_not_a_map(data, shape_hw))
-    class_map, written = np.zeros(shape_hw, np.uint8), b""
-    if class_count > 1:
-        reader = SymbolReader(data)
-        try:
-            class_map = _MapCoder(reader, shape_hw, class_count).run(None)
-        except AssertionError:  # bytes that no encoder makes
-            raise BitstreamError(_not_a_map(data, shape_hw)) from None
-        written = reader.finish()
-    # Missing, extra or changed bytes that still decode: only the bytes that `encode_class_map` makes are a map.
-    if written.ljust(_least_bytes(class_map.size), b"\0") != data:
+    decode = decode_passes if model_id == EntropyModelId.CLASS_MAP_PASSES else decode_scan
+    try:
+        found = (np.zeros(shape_hw, np.uint8), b"") if class_count == 1 else decode(data, shape_hw, class_count)
+    except EffortError:
+        raise BitstreamError(
+            f"a class map of {shape_hw[0]}x{shape_hw[1]} pixels with more edges than can be decoded in the time "
+            "allowed: compress it again with this version, which codes such maps in another way"
+        ) from None
+    # Missing, extra or changed bytes that still decode: only the bytes that an encoder makes are a map.
+    if found is None or padded(found[1], n_pixels) != data:
         raise BitstreamError(_not_a_map(data, shape_hw))
-    return class_map
+    return found[0]
 
 
 def _not_a_map(data: bytes, shape_hw: tuple[int, int]) -> str:
@@ -117,127 +103,3 @@ def _not_a_map(data: bytes, shape_hw: tuple[int, int]) -> str:
 def _check_class_count(class_count: int) -> None:
     if not 1 <= class_count <= 256:
         raise BitstreamError(f"class count {class_count}: expected 1..256")
-
-
-@dataclass
-class _Decision:
-    """A candidate class, with the counters and weights that code whether the pixel has it."""
-
-    candidate: int
-    counters: list[Counter]
-    weights: Weights
-
-
-class _MapCoder:
-    """A single pass through a map, in which a writer or a reader goes through the same decisions.
-
-    The map is in a buffer with margins: the class 0 above, the first class of the row above at the left, the last class
-    of the row at the right. The writer fills it as the reader does, so that it cannot look ahead.
-    """
-
-    def __init__(self, coder: SymbolCoder, shape_hw: tuple[int, int], class_count: int) -> None:
-        self.coder = coder
-        self.height, self.width = shape_hw
-        self.class_count = class_count
-        self.stride = self.width + _LEFT + _RIGHT
-        self.pixels = bytearray(self.stride * (self.height + _TOP))
-        self.offsets = [x + y * self.stride for x, y in _TEMPLATE]
-        self.counters: defaultdict[Hashable, Counter] = defaultdict(new_counter)
-        self.weights: defaultdict[Hashable, Weights] = defaultdict(partial(new_weights, len(_PATTERNS) + 2))
-        self.flag_weights: defaultdict[int, Weights] = defaultdict(partial(new_weights, 4))
-        self.new_class_counts: defaultdict[int, list[int]] = defaultdict(lambda: [2] * class_count)
-        self.decisions: dict[bytes, list[_Decision]] = {}
-
-    def run(self, source: bytes | None) -> ClassMapBytes:
-        """Return the map; `source` holds its classes for a writer and is None for a reader."""
-        pixels, stride = self.pixels, self.stride
-        for y in range(self.height):
-            start = (y + _TOP) * stride + _LEFT
-            pixels[start - _LEFT : start] = pixels[start - stride : start - stride + 1] * _LEFT
-            row = None if source is None else source[y * self.width : (y + 1) * self.width]
-            x = 0
-            while x < self.width:
-                here, above = start + x, start + x - stride
-                left = pixels[here - 1]
-                if pixels[above - 1] == pixels[above] == pixels[above + 1] == left:
-                    x += self._stretch(here, self.width - x, None if row is None else row[x:])
-                else:
-                    pixels[here] = self._pixel(here, 0 if row is None else row[x])
-                    x += 1
-            pixels[start + self.width : start + stride - _LEFT] = pixels[start + self.width - 1 :][:1] * _RIGHT
-        rows = np.frombuffer(pixels, np.uint8).reshape(-1, stride)[_TOP:]
-        return np.ascontiguousarray(rows[:, _LEFT : _LEFT + self.width])
-
-    def _stretch(self, here: int, n_left: int, row: bytes | None) -> int:
-        """Code equal pixels up to the next edge of the row above or the first other pixel, and return their number."""
-        pixels, stride = self.pixels, self.stride
-        above, above2 = here - stride, here - 2 * stride
-        known = pixels[here - 1]
-        alike = bytes((known,))
-        ahead = pixels[above + 1 : above + 1 + n_left]
-        length = max(1, n_left - len(ahead.lstrip(alike)))
-        run = 0 if row is None else length - len(row[:length].lstrip(alike))
-        edges = (pixels[above2 - 1 : above2 + 2] == alike * 3, pixels[here - 2] == known)
-        size = length.bit_length()
-        contexts: tuple[Hashable, ...] = ((size, edges), (size, known), (size, known, edges), (known, edges))
-        counters = [self.counters["stretch", context] for context in contexts]
-        if code_bit(self.coder, counters, self.flag_weights[size], run == length):
-            pixels[here : here + length] = alike * length
-            return length
-        run = self.coder.uniform(length, run)
-        pixels[here : here + run] = alike * run
-        pixels[here + run] = self._new_class([known], known, 0 if row is None else row[run])
-        return run + 1
-
-    def _pixel(self, here: int, value: int) -> int:
-        """Code one pixel by its neighbours and return its class."""
-        pixels, stride = self.pixels, self.stride
-        above, above2 = here - stride, here - 2 * stride
-        around = bytes(
-            pixels[here - 3 : here]
-            + pixels[above - 2 : above + 3]
-            + pixels[above2 - 2 : above2 + 3]
-            + pixels[above2 - stride : above2 - stride + 1]
-        )
-        decisions = self.decisions.get(around)
-        if decisions is None:
-            if len(self.decisions) >= _MAX_REMEMBERED:
-                self.decisions.clear()
-            decisions = self.decisions[around] = self._decisions([pixels[here + offset] for offset in self.offsets])
-        for decision in decisions:
-            candidate = decision.candidate
-            if code_bit(self.coder, decision.counters, decision.weights, value == candidate):
-                return candidate
-        return self._new_class([decision.candidate for decision in decisions], self.class_count, value)
-
-    def _decisions(self, neighbours: list[int]) -> list[_Decision]:
-        """Return the candidates among neighbours (in the order of the template) with their counters and weights."""
-        classes = list(dict.fromkeys(neighbours))
-        pattern = bytes(classes.index(neighbour) for neighbour in neighbours)
-        left, above, above_left, above_right = neighbours[:4]
-        corner = (left == above_left, above == above_left)
-        decisions = []
-        for rank, candidate in enumerate(classes[:_MAX_CANDIDATES]):
-            following = classes[rank + 1] if rank + 1 < len(classes) else None
-            contexts: list[Hashable] = [(rank, pattern[:count]) for count in _PATTERNS]
-            contexts += [(candidate, following, rank, pattern[:4]), (left, above, above_right, rank, corner)]
-            counters = [self._counter(number, context) for number, context in enumerate(contexts)]
-            weights = self.weights[rank, left == above, above == above_right, left == above_left]
-            decisions.append(_Decision(candidate, counters, weights))
-        return decisions
-
-    def _counter(self, number: int, context: Hashable) -> Counter:
-        """Return the counter of a context, by its place in the list of contexts of a decision."""
-        known = (number, context) in self.counters or len(self.counters) < _MAX_CONTEXTS
-        return self.counters[number, context if known else None]
-
-    def _new_class(self, excluded: list[int], context: int, value: int) -> int:
-        """Code a class that is not in `excluded` and return it."""
-        counts = self.new_class_counts[context]
-        others = [number for number in range(self.class_count) if number not in excluded]
-        if not others:
-            raise AssertionError  # only bytes that no encoder makes say "none" where all classes were offered
-        position = others.index(value) if value in others else 0
-        found = others[self.coder.weighted([counts[number] for number in others], position)]
-        counts[found] += 5
-        return found

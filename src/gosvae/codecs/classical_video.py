@@ -21,7 +21,6 @@ from gosvae.tensors import ImageArray, check_image
 DEFAULT_GOP = 250
 """Number of frames from one intra frame to the next."""
 
-_ONE_THREAD = {"pools": "none", "frame-threads": "1"}
 _FORMATS = {
     "x264": Format(
         "x264", "libx264", "h264", "x264-params", {"preset": "slow", "tune": "zerolatency"}, {"threads": "1"}
@@ -32,7 +31,7 @@ _FORMATS = {
         "hevc",
         "x265-params",
         {"preset": "slow", "tune": "zerolatency"},
-        {**_ONE_THREAD, "info": "0", "log-level": "none"},
+        {"pools": "none", "frame-threads": "1", "info": "0", "log-level": "none"},
     ),
     "svtav1": Format(
         "SVT-AV1",
@@ -46,7 +45,7 @@ _FORMATS = {
 
 
 @dataclass(frozen=True)
-class _Kind:
+class SizedFormat:
     """A format at a size, its range of constant rate factors, and the usual one."""
 
     form: Format
@@ -55,13 +54,13 @@ class _Kind:
     default_crf: int
 
 
-VIDEO_CODECS: dict[str, _Kind] = {
-    "x264": _Kind(_FORMATS["x264"], 1, 51, 36),
-    "x264-half": _Kind(_FORMATS["x264"], 2, 51, 30),
-    "x265": _Kind(_FORMATS["x265"], 1, 51, 36),
-    "x265-half": _Kind(_FORMATS["x265"], 2, 51, 30),
-    "svtav1": _Kind(_FORMATS["svtav1"], 1, 63, 50),
-    "svtav1-half": _Kind(_FORMATS["svtav1"], 2, 63, 40),
+VIDEO_CODECS: dict[str, SizedFormat] = {
+    "x264": SizedFormat(_FORMATS["x264"], 1, 51, 36),
+    "x264-half": SizedFormat(_FORMATS["x264"], 2, 51, 30),
+    "x265": SizedFormat(_FORMATS["x265"], 1, 51, 36),
+    "x265-half": SizedFormat(_FORMATS["x265"], 2, 51, 30),
+    "svtav1": SizedFormat(_FORMATS["svtav1"], 1, 63, 50),
+    "svtav1-half": SizedFormat(_FORMATS["svtav1"], 2, 63, 40),
 }
 """Classical video codecs by name."""
 
@@ -144,7 +143,7 @@ class ClassicalVideoCodec(VideoCodec):
 class _Encoder(VideoEncoder):
     """Encoder of frames of one size."""
 
-    def __init__(self, pictures: PictureEncoder, kind: _Kind, height: int, width: int) -> None:
+    def __init__(self, pictures: PictureEncoder, kind: SizedFormat, height: int, width: int) -> None:
         self._pictures, self._kind, self._size_hw = pictures, kind, (height, width)
         self._begun = False
 
@@ -163,7 +162,7 @@ class _Encoder(VideoEncoder):
 class _Decoder(VideoDecoder):
     """Decoder of one sequence, which begins with its first frame."""
 
-    def __init__(self, kind: _Kind) -> None:
+    def __init__(self, kind: SizedFormat) -> None:
         self._kind = kind
         self._pictures = PictureDecoder(kind.form)
         self._missing_hw: tuple[int, int] | None = None
@@ -194,7 +193,7 @@ def _size_byte(size_hw: tuple[int, int], factor: int) -> int:
     return 16 * factor + 4 * more_height + more_width
 
 
-def _missing_sides(data: bytes, kind: _Kind) -> tuple[int, int]:
+def _missing_sides(data: bytes, kind: SizedFormat) -> tuple[int, int]:
     """Return the number of rows and columns that are cut off, from the first byte of a sequence."""
     missing = divmod(data[0] % 16, 4) if data else (0, 0)
     if not data or data[0] // 16 != kind.factor or max(missing) >= 2 * kind.factor:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.cards import GescoCard
 from gosvae.codecs.checkpoint import CodecCheckpoint
 from gosvae.codecs.class_map import decode_class_map, encode_class_map
@@ -27,7 +28,7 @@ from gosvae.diffusion import DiffusionConfig, sample, semantic_map
 from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import BitstreamError, ExpertError
 from gosvae.experts.base import Expert
-from gosvae.experts.registry import load_expert
+from gosvae.experts.registry import is_embedded, load_expert
 from gosvae.nn.pyramid import NO_MARGINS, Margins
 from gosvae.nn.semantic_unet import SemanticUNet
 from gosvae.precision import usable_device
@@ -96,7 +97,7 @@ class ClassMapCoder(LatentCoder):
 
     def __init__(self, class_count: int) -> None:
         self._class_count = class_count
-        self.marks = {EntropyModelId.CLASS_MAP: b""}
+        self.marks = {EntropyModelId.CLASS_MAP: b"", EntropyModelId.CLASS_MAP_PASSES: b""}
 
     def quantise(self, latent_1hw: Tensor, setting: int) -> SymbolArray:
         del setting
@@ -106,7 +107,9 @@ class ClassMapCoder(LatentCoder):
     def encode(self, parts: Sequence[SymbolArray], setting: int) -> tuple[int, list[bytes]]:
         del setting
         (classes_HW,) = parts
-        return EntropyModelId.CLASS_MAP, [encode_class_map(classes_HW.astype(np.uint8), self._class_count)]
+        classes = classes_HW.astype(np.uint8)
+        model_id, payload = encode_class_map(classes, self._class_count, EntropyModelId.CLASS_MAP)
+        return model_id, [payload]
 
     def least_bytes(self, grid_hw: tuple[int, int]) -> int:
         """See `LatentCoder.least_bytes`: `decode_class_map` knows how many bytes a map takes."""
@@ -114,10 +117,9 @@ class ClassMapCoder(LatentCoder):
         return 0
 
     def decode(self, model_id: int, payload: bytes, shape_hw: tuple[int, int]) -> tuple[SymbolArray, int]:
-        del model_id
         if shape_hw[0] * shape_hw[1] > MAX_PIXELS:
             raise BitstreamError(f"{shape_hw[0]}x{shape_hw[1]} pixels, at most {MAX_PIXELS} pixels can be drawn")
-        return decode_class_map(payload, shape_hw, self._class_count).astype(np.int64), 0
+        return decode_class_map(model_id, payload, shape_hw, self._class_count).astype(np.int64), 0
 
     def conceal(self, symbols: SymbolArray, known_hw: Mask) -> SymbolArray:
         """See `LatentCoder.conceal`: a stream of one slice is whole."""
@@ -137,7 +139,8 @@ class GescoCodec(TrainedCodec):
 
     Args:
         checkpoint: a card of kind `gesco` and weights.
-        expert: the sender's expert; None loads the one that the card names when it is first needed.
+        expert: the sender's expert; None loads the one that the card names when it is first needed, if it is part of
+            the package. No other name or path in the card is ever followed.
         options: None, or the options of a codec that has none.
         device: device of the networks.
 
@@ -157,11 +160,21 @@ class GescoCodec(TrainedCodec):
         del options
         self.card = card_of(checkpoint, GescoCard, "kind 'gesco'")
         self.config, device = self.card.model, usable_device(device)
-        network = SemanticUNet(self.config, self.config.label_channels(self.config.class_count))
-        self.network = ready(network, checkpoint, device)
+        channels = self.config.label_channels(self.config.class_count)
+        self.network = ready(lambda: SemanticUNet(self.config, channels), checkpoint, device)
         transform = DrawingTransform(self.network, self.config, lambda: self.expert, device)
         super().__init__(checkpoint, transform, ClassMapCoder(self.config.class_count))
-        self._expert = None if expert is None else self._checked(expert).to(self.device)
+        self._expert: Expert | None = None
+        if expert is not None:
+            self.use_expert(expert)
+
+    def use_expert(self, expert: Expert) -> None:
+        """Compress with an expert, which must be the one that the model was trained with.
+
+        Raises:
+            ExpertError: it is another one.
+        """
+        self._expert = self._checked(expert).to(self.device)
 
     def _checked(self, expert: Expert) -> Expert:
         """Return the expert if it is the one that the model was trained with."""
@@ -175,19 +188,22 @@ class GescoCodec(TrainedCodec):
 
     @property
     def expert(self) -> Expert:
-        """Expert of the sender, loaded at the first use.
+        """Expert of the sender; one of the package is loaded at the first use.
 
         Raises:
-            ExpertError: the card names no file, the file is missing, or the file has another expert.
+            ExpertError: no expert was given and the card names none of the package, or the expert is another one.
         """
         if self._expert is None:
-            source = self.card.expert.source
-            if not source:
+            named = self.card.expert
+            if not is_embedded(named.source):
                 raise ExpertError(
-                    f"{self.name!r} was trained with an expert in memory, {self.card.expert.name!r}: "
-                    "give it as GescoCodec(checkpoint, expert=...)"
+                    f"{self.name!r} compresses with the expert of its training, {named.name!r} "
+                    f"(fingerprint {named.fingerprint[:16]}), which is not part of the package: load it and give it to "
+                    "use_expert",
+                    argument="expert",
                 )
-            self._expert = self._checked(load_expert(source, plugins=False)).to(self.device)
+            self.use_expert(load_expert(named.source))
+        assert self._expert is not None
         return self._expert
 
     @property
@@ -224,3 +240,9 @@ class GescoCodec(TrainedCodec):
     def compress_map(self, classes_uint8_HW: LabelArray) -> bytes:
         """Return the stream of a class map, which is the expert's, or that of labels as in GESCO's experiments."""
         return self.encode(Latent(classes_uint8_HW.astype(np.int64), *classes_uint8_HW.shape))
+
+
+def give_expert(codec: ImageCodec, expert: Expert) -> None:
+    """Let a GESCO codec that was trained with this expert compress with it; nothing changes for another codec."""
+    if isinstance(codec, GescoCodec) and codec.card.expert.fingerprint == expert.fingerprint():
+        codec.use_expert(expert)

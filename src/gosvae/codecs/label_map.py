@@ -17,6 +17,8 @@ from gosvae.errors import BitstreamError, ConfigError, ImageError
 from gosvae.experts.base import Expert
 from gosvae.tensors import ImageArray, check_image, image_to_tensor
 
+_MODELS = (EntropyModelId.LABEL_MAP, EntropyModelId.CLASS_MAP_PASSES)
+
 
 class LabelMapCodec(ClassMapCodec):
     """Use this when one task is enough and the sender can run its expert, or when you need the bound of that task.
@@ -68,17 +70,15 @@ class LabelMapCodec(ClassMapCodec):
         if max(height, width) > bitstream.MAX_SIDE:
             raise ImageError(f"sides of at most {bitstream.MAX_SIDE} pixels can be coded, got {height}x{width}")
         class_map = self.expert.class_map(image_to_tensor(image).to(self.device))[0].cpu().numpy().astype(np.uint8)
-        payload = encode_class_map(class_map, len(self.class_names))
-        return bitstream.pack(bitstream.Header(self.fingerprint, height, width, EntropyModelId.LABEL_MAP), payload)
+        model_id, payload = encode_class_map(class_map, len(self.class_names), EntropyModelId.LABEL_MAP)
+        return bitstream.pack(bitstream.Header(self.fingerprint, height, width, model_id), payload)
 
     def class_map(self, data: bytes) -> ClassMapBytes:
         header, payload = bitstream.unpack(data)
         bitstream.check_fingerprint(header, self.fingerprint)
-        if header.entropy_model_id != EntropyModelId.LABEL_MAP:
-            raise BitstreamError(
-                f"entropy model {header.entropy_model_id} where a label map has {EntropyModelId.LABEL_MAP}"
-            )
-        return decode_class_map(payload, (header.height, header.width), len(self.class_names))
+        if header.entropy_model_id not in _MODELS:
+            raise BitstreamError(f"entropy model {header.entropy_model_id} where a label map has one of {_MODELS}")
+        return decode_class_map(header.entropy_model_id, payload, (header.height, header.width), len(self.class_names))
 
     def decompress(self, data: bytes) -> ImageArray:
         """Return the map in the colours of `datasets.palettes.class_palette`, for people and not for the expert."""

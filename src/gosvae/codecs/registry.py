@@ -13,17 +13,18 @@ from gosvae import bitstream
 from gosvae.codecs.adapter import AdapterCard, adapter_card, with_adapter
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.cards import VariableRateCard
-from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, read_json
+from gosvae.codecs.checkpoint import CodecCheckpoint, kind_of, load_codec_checkpoint, read_json
 from gosvae.codecs.classical import CLASSICAL_CODECS, load_classical
 from gosvae.codecs.fusion import Fusion, Selection, load_fusion
 from gosvae.codecs.kinds import KINDS, check_options, chosen_options
 from gosvae.codecs.label_map import LabelMapCodec
 from gosvae.codecs.layered import LayeredCodec, LayeredOptions
 from gosvae.codecs.scene import load_scene
-from gosvae.codecs.sequence.codec import SequenceCodec, SequenceOptions
+from gosvae.codecs.sequence.codec import SequenceCodec
+from gosvae.codecs.sequence.encoder import SequenceOptions
 from gosvae.codecs.sequence.format import SessionHeader
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions, xor_mark
-from gosvae.codecs.temporal_model import has_temporal_model
+from gosvae.codecs.temporal_model import has_temporal_model, load_temporal_model
 from gosvae.codecs.trained import TrainedCodec, card_of
 from gosvae.codecs.variable import VariableRateCodec, VariableRateOptions
 from gosvae.codecs.vq import VqCodec, VqOptions
@@ -55,7 +56,7 @@ def models_folder() -> Path:
 def embedded_codecs() -> list[str]:
     """Return the names of the trained codecs that ship in the package."""
     folders = models_folder().glob("*/config.json")
-    return sorted(path.parent.name for path in folders if read_json(path).get("kind") in KINDS)
+    return sorted(path.parent.name for path in folders if kind_of(read_json(path)) in KINDS)
 
 
 def build_codec(
@@ -121,7 +122,7 @@ def option_names(spec: str) -> tuple[str, ...]:
         return ()
     adapter = adapter_card(folder)
     folder = folder if adapter is None else _base_folder(folder, adapter)
-    kind = KINDS.get(read_json(folder / "config.json").get("kind", "codec"))
+    kind = KINDS.get(kind_of(read_json(folder / "config.json")))
     return () if kind is None else kind.option_names
 
 
@@ -131,6 +132,7 @@ def load_trained_codec(
     options: StreamOptions = DEFAULT_OPTIONS,
     device: str | torch.device = "cpu",
     precision: Precision = "32",
+    verify: bool = True,
 ) -> TrainedCodec:
     """Load a model of the package by name, or any checkpoint or adapter by its folder, whatever its kind.
 
@@ -142,9 +144,10 @@ def load_trained_codec(
     folder = checkpoint_folder(name)
     adapter = adapter_card(folder)
     if adapter is None:
-        checkpoint = load_codec_checkpoint(folder)
+        checkpoint = load_codec_checkpoint(folder, verify=verify)
     else:
-        checkpoint = with_adapter(load_codec_checkpoint(_base_folder(folder, adapter)), folder, adapter)
+        base = load_codec_checkpoint(_base_folder(folder, adapter), verify=verify)
+        checkpoint = with_adapter(base, folder, adapter)
     return build_codec(checkpoint, rate=rate, options=options, device=device, precision=precision)
 
 
@@ -211,6 +214,8 @@ def load_codec(
     options: StreamOptions = DEFAULT_OPTIONS,
     device: str | torch.device = "cpu",
     precision: Precision = "32",
+    trust: bool = False,
+    verify: bool = True,
 ) -> ImageCodec:
     """Load any codec: a model of the package, a checkpoint folder, a name of `CLASSICAL_CODECS`, or `label-map`.
 
@@ -218,8 +223,18 @@ def load_codec(
     as a level of 0..255 or as the KiB that an image may take: `gosvae-variable-camvid:96`,
     `gosvae-variable-camvid:1.5KiB`. `layered` is the codec of two layers; its task layer is the default model, or
     another one in `layered:NAME`, and its rate follows in the same way: `layered:4KiB`. So does the expert of the
-    label-map codec: `label-map:hf:ORGANISATION/MODEL`; `label-map` alone has the embedded expert. A `precision` is for
-    variable-rate codecs, see `VariableRateCodec`.
+    label-map codec: `label-map:hf:ORGANISATION/MODEL`; `label-map` alone has the embedded expert.
+
+    A checkpoint folder is data: reading it runs no code and follows no path or name in it, except those of experts and
+    quantizers that are installed.
+
+    Args:
+        spec: name, folder, or name with a rate.
+        options: layout of the streams.
+        device: device of the networks.
+        precision: precision of a variable-rate codec, see `VariableRateCodec`.
+        trust: whether the expert of a label map may be a program, see `load_expert`.
+        verify: whether the weights must be those that `config.json` names by their SHA-256.
 
     Raises:
         ConfigError: the name is unknown, the quality is impossible, the device is not there, or the codec cannot meet
@@ -233,7 +248,7 @@ def load_codec(
     if name == LABEL_MAP or name in CLASSICAL_CODECS:
         check_options(name, chosen_options(options, precision), ())
     if name == LABEL_MAP:
-        expert = load_expert(quality if separator else "embedded")
+        expert = load_expert(quality if separator else "embedded", trust=trust, verify=verify)
         expert.to(usable_device(device))
         return LabelMapCodec(expert)
     if name in CLASSICAL_CODECS:
@@ -246,7 +261,7 @@ def load_codec(
             check_options(name, chosen_options(options, precision), ())
             made: ImageCodec = made_by(found[0], str(spec), ImageCodec, *([found[1]] if found[1] else []))
             return made
-    return load_trained_codec(spec, options=options, device=device, precision=precision)
+    return load_trained_codec(spec, options=options, device=device, precision=precision, verify=verify)
 
 
 def split_budget(spec: str) -> tuple[str, int | None]:
@@ -315,6 +330,17 @@ def load_sequence_codec(
         raise ConfigError(f"{rate!r} is not a level of 0..255, such as {name}:64")
     codec = SequenceCodec.load(checkpoint_folder(name), options=options, device=device)
     return codec.at(int(rate)) if rate else codec
+
+
+def sequences_of(codec: ImageCodec, spec: str | Path) -> SequenceCodec | None:
+    """Return the video codec of a codec that `load_codec` returned for a name or folder; None if it has none."""
+    if not isinstance(codec, VariableRateCodec):
+        return None
+    folder = checkpoint_folder(split_rate(str(spec))[0])
+    if not has_temporal_model(folder):
+        return None
+    model = load_temporal_model(folder, codec.checkpoint.fingerprint())
+    return SequenceCodec(codec, model, SequenceOptions(level=codec.level))
 
 
 def sequence_codec_of(header: SessionHeader, *, device: str | torch.device = "cpu") -> SequenceCodec:

@@ -47,7 +47,7 @@ class TemporalModel:
     Attributes:
         card: codec and sizes.
         tensors: integers of the network by name, see `TemporalContextNetwork.freeze`.
-        counts: counts of `TemporalTables`, int32.
+        counts: counts of `TemporalTables`, uint16.
         provenance: revision, versions, data and steps; free form.
     """
 
@@ -105,6 +105,6 @@ def load_temporal_model(folder: Path, fingerprint: bytes) -> TemporalModel:
     except SafetensorError as error:
         raise CheckpointError(f"{folder / _TENSORS} is damaged: {error}") from None
     counts = tensors.pop(COUNTS_KEY, None)
-    if counts is None or counts.dtype != torch.int32:
+    if counts is None or counts.dtype != torch.uint16:
         raise CheckpointError(f"{folder / _TENSORS} has no table {COUNTS_KEY!r}: damaged")
     return TemporalModel(card, tensors, counts, provenance)

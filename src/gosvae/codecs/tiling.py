@@ -108,7 +108,7 @@ def decode_in_tiles(
     if halo is None or fits_in_one_tile(height * stride, width * stride, tile_side(stride, halo)):
         return decode(indices_Bhw, NO_MARGINS)
     tile = tile_side(stride, halo) // stride
-    x_hat_B3HW = torch.empty((len(indices_Bhw), 3, height * stride, width * stride))
+    x_hat_B3HW = torch.empty((len(indices_Bhw), 3, height * stride, width * stride), dtype=torch.float32)
     for read_y, _, put_y in _spans(height, tile, halo):
         for read_x, _, put_x in _spans(width, tile, halo):
             margins = (

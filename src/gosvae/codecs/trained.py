@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar, final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gosvae import bitstream
 from gosvae.codecs.base import Concealed, ImageCodec, LossTolerantCodec
 from gosvae.codecs.cards import Card
-from gosvae.codecs.checkpoint import CodecCheckpoint, load_weights
+from gosvae.codecs.checkpoint import CodecCheckpoint, Network, network_of
 from gosvae.codecs.concealment import concealed_pixels
 from gosvae.codecs.latent import Latent, LatentCoder, Mask, Transform
 from gosvae.codecs.slices import Slicing, decode_slices, encode_slices, slice_count, xor_mark
@@ -30,7 +30,6 @@ from gosvae.errors import CheckpointError, ForeignStreamError, ImageError
 from gosvae.tensors import ImageArray, check_image, image_to_tensor, pad_to_multiple, tensor_to_image
 
 CardType = TypeVar("CardType", bound=Card)
-Network = TypeVar("Network", bound=nn.Module)
 
 
 class TrainedCodec(ImageCodec):
@@ -220,13 +219,13 @@ def card_of(checkpoint: CodecCheckpoint, card_type: type[CardType], title: str) 
     return card
 
 
-def ready(network: Network, checkpoint: CodecCheckpoint, device: torch.device) -> Network:
-    """Return the network with the weights of a checkpoint, frozen, on its device.
+def ready(build: Callable[[], Network], checkpoint: CodecCheckpoint, device: torch.device) -> Network:
+    """Return the network that `build` makes with the weights of a checkpoint, frozen, on its device.
 
     Raises:
         CheckpointError: the weights do not fit.
     """
-    load_weights(network, checkpoint)
+    network = network_of(build, checkpoint)
     network.eval().requires_grad_(False).to(device)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 

@@ -55,11 +55,10 @@ def load_video_codec(
         return ClassicalVideoCodec(name, crf=int(rate) if rate else None, gop=gop)
     if base != spec:
         raise ConfigError(f"{spec!r}: only {', '.join(VIDEO_CODECS)} have intra frames at a distance, leave out @gop")
-    image_codec = spec.removesuffix(INTRA)
     name, rate = split_rate(spec)
-    if image_codec == spec and (rate or ":" not in spec) and temporal_folder(name) is not None:
+    if (not rate or rate.isdecimal()) and temporal_folder(name) is not None:
         return load_sequence_codec(spec, device=device)
-    return FrameByFrame(load_codec(image_codec, options=options, device=device, precision=precision))
+    return FrameByFrame(load_codec(spec.removesuffix(INTRA), options=options, device=device, precision=precision))
 
 
 def temporal_folder(name: str) -> Path | None:

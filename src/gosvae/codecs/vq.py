@@ -160,7 +160,7 @@ class VqCodec(SlicedCodec):
     ) -> None:
         card, device, options = card_of(checkpoint, VqCard, "a VQ codec"), usable_device(device), options or VqOptions()
         self.options = options
-        self.model = ready(VqAutoencoder(card.model), checkpoint, device)
+        self.model = ready(lambda: VqAutoencoder(card.model), checkpoint, device)
         size = self.model.quantizer.codebook_size
         if checkpoint.counts.shape != (size,):
             raise CheckpointError(f"the frequency table has {tuple(checkpoint.counts.shape)} entries, not {size}")

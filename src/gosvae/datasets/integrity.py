@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 
 from gosvae.errors import DatasetError, ImageError
 from gosvae.files import is_lfs_pointer
-from gosvae.images import MAX_PIXELS, read_image
+from gosvae.images import MAX_PIXELS, READ_FORMATS, read_image
 
 if TYPE_CHECKING:
     from gosvae.datasets.base import Dataset
@@ -48,7 +48,7 @@ def _size_of_sound_file(path: Path) -> tuple[int, int] | None:
             stream.seek(max(0, length - _END_BYTES))
             end = stream.read()
             stream.seek(0)
-            with Image.open(stream) as image:
+            with Image.open(stream, formats=READ_FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS or _ENDS.get(image.format or "", b"") not in end:
                     return None

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngImageFile
 from gosvae.datasets.base import Sample
 from gosvae.datasets.integrity import check_image_file
 from gosvae.errors import DatasetError
-from gosvae.images import GREY_STEPS, pixels_of_png
+from gosvae.images import GREY_STEPS, READ_FORMATS, pixels_of_png
 from gosvae.tensors import ImageArray, LabelArray
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def label_path_of_each(images: list[Path], label_path: Callable[[Path], Path]) -
 
 def _label_values(stream: BinaryIO, path: Path) -> LabelArray:
     """Return the values as they are stored; Pillow spreads those of 2 and 4 bits over 8."""
-    with Image.open(stream) as image:
+    with Image.open(stream, formats=READ_FORMATS) as image:
         if image.mode not in ("L", "P"):
             raise DatasetError(f"{path}: a label map is an 8-bit grey or palette image, this is {image.mode}")
         scale = GREY_STEPS.get(image.tile[0].args, 1) if isinstance(image, PngImageFile) and image.tile else 1

@@ -66,7 +66,7 @@ def finished_bytes(encoder: Any) -> bytes:
     return words + _last_word(lower, span)
 
 
-class _Writer:
+class BatchWriter:
     """Writer of symbols, batch by batch; a decoder uses one too, to check that it gets the same bytes."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class _Writer:
         return finished_bytes(self._encoder)
 
 
-class _Reader:
+class BatchReader:
     """Reader of the symbols of a payload, batch by batch."""
 
     def __init__(self, data: bytes) -> None:
@@ -122,7 +122,7 @@ class _Reader:
 
 def encode(symbols_N: IndexArray, tables: FrequencyTables) -> bytes:
     """Return the bytes of one or more integers in [0, K); a codebook of one index takes no bytes."""
-    writer = _Writer()
+    writer = BatchWriter()
     writer.write(symbols_N, tables)
     return writer.finish()
 
@@ -147,7 +147,7 @@ def decode(data: bytes, n_symbols: int, tables: FrequencyTables) -> IndexArray:
     if not data or _least_bits(_order(n_symbols, tables), n_symbols, tables) > _most_bits(data):
         raise _not_a_stream(data, n_symbols)
     try:
-        symbols_N = _Reader(data).read(n_symbols, tables)
+        symbols_N = BatchReader(data).read(n_symbols, tables)
     except AssertionError:  # constriction: bytes that no encoder makes
         raise _not_a_stream(data, n_symbols) from None
     # Missing, extra or changed bytes that still decode: only the bytes that `encode` makes are a stream.
@@ -178,7 +178,7 @@ def encode_indices(model: EntropyModel, indices_hw: npt.NDArray[Any]) -> bytes:
     if isinstance(model, FixedLength):
         return model.pack(symbols_N)
     height, width = indices_hw.shape
-    writer, known = _Writer(), model.known_batches(indices_hw)
+    writer, known = BatchWriter(), model.known_batches(indices_hw)
     if known is not None:
         for batch in known:
             writer.write(batch.symbols(symbols_N), batch.tables)
@@ -213,7 +213,7 @@ def decode_indices(model: EntropyModel, data: bytes, shape_hw: tuple[int, int]) 
 
 def _decode_batches(model: EntropyModel, data: bytes, shape_hw: tuple[int, int]) -> IndexArray:
     """Return the indices of a payload, encoded again to check that an encoder makes the same bytes."""
-    coding, reader, writer = model.batches(shape_hw), _Reader(data), _Writer()
+    coding, reader, writer = model.batches(shape_hw), BatchReader(data), BatchWriter()
     n_indices = math.prod(shape_hw)
     batch = next(coding)
     try:

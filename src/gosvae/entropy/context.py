@@ -9,19 +9,21 @@ Axis legend: N positions, T taps, E values of an embedding, C channels, K codes,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gosvae.config import Config
+from gosvae.config import Blocks, Channels, Config
 from gosvae.entropy.base import (
     MARK_BYTES,
+    MAX_CODEBOOK_SIZE,
     Batch,
     EntropyModel,
     IndexArray,
@@ -30,7 +32,7 @@ from gosvae.entropy.base import (
     check_shape,
     weights_digest,
 )
-from gosvae.entropy.digits import MOST_VALUES, Digits, positional
+from gosvae.entropy.digits import MOST_NUMBERS, MOST_VALUES, Digits, positional
 from gosvae.entropy.ids import EntropyModelId
 from gosvae.entropy.lattice import KINDS, passes, reach, taps
 from gosvae.entropy.logits import LOGIT_BITS, counts_of_logits
@@ -47,6 +49,7 @@ from gosvae.nn.integer import (
     quantized_relu,
     round_to_units,
 )
+from gosvae.weights import check_amount
 
 CHUNK = 1024
 """Number of positions that are evaluated and coded at once, which bounds the memory.
@@ -81,14 +84,20 @@ class ContextConfig(Config):
         "refinements": 3,
     }
 
-    codebook_size: int = Field(ge=2)
-    values: tuple[PositiveInt, ...] = Field(min_length=1)
+    codebook_size: int = Field(ge=2, le=MAX_CODEBOOK_SIZE)
+    values: tuple[PositiveInt, ...] = Field(min_length=1, max_length=16)
     embed_digits: bool = False
-    embedding_width: int = Field(default=16, ge=1)
-    width: int = Field(default=160, ge=1)
-    blocks: int = Field(default=1, ge=0)
+    embedding_width: Channels = 16
+    width: Channels = 160
+    blocks: Blocks = 1
     taps: tuple[PositiveInt, PositiveInt, PositiveInt] = (16, 24, 40)
     refinements: int = Field(default=3, ge=1, le=4)
+
+    @model_validator(mode="after")
+    def _bounded_digits(self) -> ContextConfig:
+        if math.prod(self.values) > MOST_NUMBERS:
+            raise ValueError(f"values: their product is {math.prod(self.values)}, at most {MOST_NUMBERS}")
+        return self
 
     @property
     def uses(self) -> int:
@@ -193,13 +202,14 @@ def integer_network(config: ContextConfig, tensors: dict[str, Tensor]) -> Contex
     Raises:
         CheckpointError: a tensor is missing, is not expected, or does not fit the configuration.
     """
-    pattern = ContextNetwork(config)
+    check_amount(lambda: ContextNetwork(config), tensors)
+    pattern = ContextNetwork(config).float()
     expected = {name: (value.shape, value.dtype) for name, value in pattern.freeze().items()}
     given = {name: (value.shape, value.dtype) for name, value in tensors.items()}
     if expected != given:
         wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
         raise CheckpointError(f"the context model's weights do not fit its configuration: {', '.join(wrong[:3])}")
-    network = ContextNetwork(config, integer_layers(pattern, tensors))
+    network = ContextNetwork(config, integer_layers(pattern, tensors)).float()
     with torch.no_grad():
         for name, value in network.named_parameters():
             value.copy_(tensors[name])

@@ -16,6 +16,9 @@ from gosvae.errors import BitstreamError, ConfigError
 MOST_VALUES = 1024
 """Largest number of codes of a codebook whose indices are one digit."""
 
+MOST_NUMBERS = 2**20
+"""Largest product of the numbers of values of all digits, which bounds the memory of the table of indices."""
+
 
 class Digits:
     """A one-to-one map from indices in [0, K) to D digits; digit d is in [0, values[d]).

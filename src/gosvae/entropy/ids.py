@@ -23,6 +23,7 @@ class EntropyModelId(IntEnum):
     CHANNEL_HISTOGRAMS = 16
     LABEL_MAP = 32
     CLASS_MAP = 33
+    CLASS_MAP_PASSES = 34
     AV1_STILL = 64
 
     # Messages and lists show the number, as a stream contains it.

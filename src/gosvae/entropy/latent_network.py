@@ -17,7 +17,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gosvae.config import Config
+from gosvae.config import Blocks, Channels, Config
 from gosvae.entropy.lattice import KINDS, taps
 from gosvae.entropy.logits import LOGIT_BITS
 from gosvae.errors import CheckpointError
@@ -33,6 +33,7 @@ from gosvae.nn.integer import (
     round_to_units,
     thaw_layers,
 )
+from gosvae.weights import check_amount
 
 LEVELS = 256
 """Number of levels of quality: one byte of a stream."""
@@ -72,9 +73,9 @@ class LatentContextConfig(Config):
     bound: int = Field(default=7, ge=1, le=63)
     group: int = Field(default=4, ge=1)
     anchors: int = Field(default=9, ge=2, le=LEVELS)
-    embedding_width: int = Field(default=32, ge=1)
-    width: int = Field(default=192, ge=1)
-    blocks: int = Field(default=1, ge=0)
+    embedding_width: Channels = 32
+    width: Channels = 192
+    blocks: Blocks = 1
     taps: tuple[PositiveInt, PositiveInt, PositiveInt] = (12, 16, 24)
     refinements: int = Field(default=3, ge=1, le=4)
     first_levels: tuple[Annotated[int, Field(ge=0, lt=LEVELS)], ...] = ()
@@ -274,13 +275,14 @@ def integer_network(config: LatentContextConfig, tensors: dict[str, Tensor]) -> 
     Raises:
         CheckpointError: a tensor is missing, is not expected, or does not fit the configuration.
     """
-    pattern = LatentContextNetwork(config)
+    check_amount(lambda: LatentContextNetwork(config), tensors)
+    pattern = LatentContextNetwork(config).float()
     expected = {name: (value.shape, value.dtype) for name, value in pattern.freeze().items()}
     given = {name: (value.shape, value.dtype) for name, value in tensors.items()}
     if expected != given:
         wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
         raise CheckpointError(f"the context model's weights do not fit its configuration: {', '.join(wrong[:3])}")
-    network = LatentContextNetwork(config, integer_layers(pattern, tensors))
+    network = LatentContextNetwork(config, integer_layers(pattern, tensors)).float()
     with torch.no_grad():
         for name, value in network.named_parameters():
             value.copy_(tensors[name])

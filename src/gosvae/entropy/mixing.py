@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from functools import cache
-from typing import Protocol
+from operator import mul
+from typing import Any, Protocol
 
 import constriction
 import numpy as np
@@ -26,6 +26,7 @@ _LIMIT = 255
 """Largest count of bits of a counter; the limit keeps counters learning."""
 _STEP_OF_COUNT = [2 * 65536 // (2 * count + 3) for count in range(_LIMIT + 1)]
 """Step of a counter by its count of bits, in 1/65536: about 1 / (count + 1.5)."""
+_NEXT_COUNT = [*range(1, _LIMIT + 1), _LIMIT]
 _TRUST_OF_COUNT = [0, 1, *[2] * 4, *[3] * (_LIMIT - 5)]
 """Factor of a counter's logit by its count of bits, in halves; a counter without any bits has the factor 0."""
 
@@ -45,7 +46,6 @@ def new_weights(n_counters: int) -> Weights:
     return [65536 // max(n_counters, 1)] * n_counters
 
 
-@cache
 def _probability_of_logit() -> list[int]:
     """Return 1 / (1 + exp(-logit)) in 1/65536, from 1 to 65535, for logits from -12 to 12 in steps of 1/256."""
     # exp(1 / 256) from its series in fixed point: the same integers on every machine.
@@ -61,12 +61,14 @@ def _probability_of_logit() -> list[int]:
     return [65536 - p for p in reversed(table[1:])] + table
 
 
-@cache
-def _logit_of_probability() -> list[int]:
+def _logit_of_probability(table: list[int]) -> list[int]:
     """Return the inverse of `_probability_of_logit` for probabilities in 1/4096, from 1 to 4095 (0 counts as 1)."""
-    table = _probability_of_logit()
     logits = [bisect_right(table, p << (_PROBABILITY_BITS - 12)) - 1 - _MAX_LOGIT for p in range(4096)]
     return [logits[1], *logits[1:]]
+
+
+_PROBABILITIES = _probability_of_logit()
+_LOGITS = _logit_of_probability(_PROBABILITIES)
 
 
 class SymbolCoder(Protocol):
@@ -85,33 +87,66 @@ class SymbolCoder(Protocol):
         """Code an index into `counts`, whose probability is in proportion to its count of at least 1."""
 
 
+_BITS_AT_ONCE = 64
+"""Number of bits that are written at once, since a call of the coder takes as long as many bits."""
+_BERNOULLI = constriction.stream.model.Bernoulli(perfect=False)
+"""Model of constriction that takes a probability for each bit."""
+
+
 class SymbolWriter:
-    """Writer of a stream, see `SymbolCoder`."""
+    """Writer of a stream, see `SymbolCoder`.
+
+    Attributes:
+        waiting, probabilities: bits that are not written yet, and the probabilities of a one in 1/65536.
+    """
 
     def __init__(self) -> None:
         self._encoder = constriction.stream.queue.RangeEncoder()
+        self.waiting: list[int] = []
+        self.probabilities: list[int] = []
 
     def bit(self, probability: int, value: bool) -> bool:
-        self._encoder.encode(int(value), _bernoulli(probability))
+        self.waiting.append(value)
+        self.probabilities.append(probability)
+        if len(self.waiting) == _BITS_AT_ONCE:
+            self.write_bits()
         return value
 
     def uniform(self, n_values: int, value: int) -> int:
         if n_values > 1:
-            self._encoder.encode(value, constriction.stream.model.Uniform(n_values))
+            self._write(value, constriction.stream.model.Uniform(n_values))
         return value
 
     def weighted(self, counts: Sequence[int], value: int) -> int:
         if len(counts) > 1:
-            self._encoder.encode(value, _categorical(counts))
+            self._write(value, _categorical(counts))
         return value
+
+    def _write(self, value: int, model: object) -> None:
+        self.write_bits()
+        self._encoder.encode(value, model)
+
+    def write_bits(self) -> None:
+        """Write the bits that wait. A probability is a multiple of 2**-16, so that floats are exact."""
+        if self.waiting:
+            probabilities = np.array(self.probabilities, np.float64) * 2.0**-_PROBABILITY_BITS
+            self._encoder.encode(np.array(self.waiting, np.int32), _BERNOULLI, probabilities)
+            self.waiting.clear()
+            self.probabilities.clear()
+
+    @property
+    def least_bytes(self) -> int:
+        """Number of bytes that the stream exceeds, whatever is written next."""
+        return 4 * int(self._encoder.pos()[0])
 
     def finish(self) -> bytes:
         """Return the bytes of the stream."""
+        self.write_bits()
         return finished_bytes(self._encoder)
 
 
-_CHECK_EVERY = 64
-"""Number of symbols between two checks whether the bytes are used up."""
+_MODELS: list[Any] = [None] * 2**_PROBABILITY_BITS
+"""Models of constriction by the probability of a one in 1/65536; each is made when it is first needed."""
 
 
 class SymbolReader:
@@ -124,36 +159,45 @@ class SymbolReader:
     def __init__(self, data: bytes) -> None:
         padded = data + bytes(-len(data) % 4)
         self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
-        self._encoder = constriction.stream.queue.RangeEncoder()
-        self._n_bytes, self._n_symbols = len(data), 0
+        self._writer = SymbolWriter()
+        self._bits, self._probabilities = self._writer.waiting, self._writer.probabilities
+        self._n_bytes = len(data)
 
     def bit(self, probability: int, value: bool) -> bool:
         del value
-        return bool(self._next(_bernoulli(probability)))
+        # Written out, since this is the innermost loop of a map.
+        model = _MODELS[probability]
+        if model is None:
+            model = _MODELS[probability] = constriction.stream.model.Bernoulli(probability / 65536, perfect=False)
+        bit: int = self._decoder.decode(model)
+        self._bits.append(bit)
+        self._probabilities.append(probability)
+        if len(self._bits) == _BITS_AT_ONCE:
+            self._writer.write_bits()
+            self._check()
+        return bit == 1
 
     def uniform(self, n_values: int, value: int) -> int:
         del value
-        return self._next(constriction.stream.model.Uniform(n_values)) if n_values > 1 else 0
+        if n_values == 1:
+            return 0
+        return self._writer.uniform(n_values, self._decode(constriction.stream.model.Uniform(n_values)))
 
     def weighted(self, counts: Sequence[int], value: int) -> int:
         del value
-        return self._next(_categorical(counts)) if len(counts) > 1 else 0
+        return self._writer.weighted(counts, self._decode(_categorical(counts))) if len(counts) > 1 else 0
 
-    def _next(self, model: object) -> int:
-        value = int(self._decoder.decode(model))
-        self._encoder.encode(value, model)
-        self._n_symbols += 1
-        if self._n_symbols % _CHECK_EVERY == 0 and 4 * self._encoder.pos()[0] > self._n_bytes:
+    def _decode(self, model: object) -> int:
+        self._check()
+        return int(self._decoder.decode(model))
+
+    def _check(self) -> None:
+        if self._writer.least_bytes > self._n_bytes:
             raise AssertionError  # everything further would be decoded from the zeros after the end
-        return value
 
     def finish(self) -> bytes:
         """Return the bytes that a writer makes of the symbols."""
-        return finished_bytes(self._encoder)
-
-
-def _bernoulli(probability: int) -> object:
-    return constriction.stream.model.Bernoulli(probability / 65536, perfect=False)
+        return self._writer.finish()
 
 
 def _categorical(counts: Sequence[int]) -> object:
@@ -162,20 +206,26 @@ def _categorical(counts: Sequence[int]) -> object:
 
 def code_bit(coder: SymbolCoder, counters: Sequence[Counter], weights: Weights, value: bool) -> bool:
     """Code and return one bit: mix the counters, code the bit, and let counters and weights learn from it."""
-    logit_of, total = _logit_of_probability(), 0
-    logits = []
-    for (probability, count), weight in zip(counters, weights, strict=True):
-        logit = logit_of[probability >> 4] * _TRUST_OF_COUNT[count]
-        logits.append(logit)
-        total += weight * logit
-    mixed = min(max(total >> 17, -_MAX_LOGIT), _MAX_LOGIT)  # 16 bits of the weights, 1 of the halves of trust
-    probability = _probability_of_logit()[mixed + _MAX_LOGIT]
+    logits = [_LOGITS[probability >> 4] * _TRUST_OF_COUNT[count] for probability, count in counters]
+    mixed = sum(map(mul, weights, logits)) >> 17  # 16 bits of the weights, 1 of the halves of trust
+    if mixed > _MAX_LOGIT:
+        mixed = _MAX_LOGIT
+    elif mixed < -_MAX_LOGIT:
+        mixed = -_MAX_LOGIT
+    probability = _PROBABILITIES[mixed + _MAX_LOGIT]
     bit = coder.bit(probability, value)
-    target = 65536 if bit else 0
-    error = target - probability
-    for i, counter in enumerate(counters):
-        weights[i] += (error * logits[i] + 65536) >> 17  # a learning rate of 1/256
-        counter[0] = min(counter[0] + ((target - counter[0]) * _STEP_OF_COUNT[counter[1]] >> 16), 65535)
-        if counter[1] < _LIMIT:
-            counter[1] += 1
+    if bit:
+        error = 65536 - probability
+        for counter in counters:
+            old, count = counter
+            counter[0] = old + ((65536 - old) * _STEP_OF_COUNT[count] >> 16)  # below 65536, since the step is
+            counter[1] = _NEXT_COUNT[count]
+    else:
+        error = -probability
+        for counter in counters:
+            old, count = counter
+            counter[0] = old + (-old * _STEP_OF_COUNT[count] >> 16)
+            counter[1] = _NEXT_COUNT[count]
+    # A learning rate of 1/256.
+    weights[:] = [weight + ((error * logit + 65536) >> 17) for weight, logit in zip(weights, logits, strict=True)]
     return bit

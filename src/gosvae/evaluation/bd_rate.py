@@ -60,8 +60,8 @@ def bd_rate(
     Args:
         evaluation: results.
         curve: name of a curve.
-        anchor: name of another curve, or `envelope` for the lower envelope of all rivals, see `rival_curves`: their
-            points taken together, of which those remain that no other one beats in bytes and quality.
+        anchor: name of another curve, or `envelope` for the lower envelope of all other rivals, see `rival_curves`:
+            their points taken together, of which those remain that no other one beats in bytes and quality.
         quality: key of `QUALITIES`.
         codestreams: whether bytes are counted without the boxes of containers.
 

@@ -10,6 +10,7 @@ from functools import partial
 from gosvae.evaluation.rows import FID_NETWORK, Provenance, Row
 from gosvae.evaluation.shots import COVERAGE, FEWEST_SHOTS
 from gosvae.units import kib
+from gosvae.walk import printable
 
 _EMPTY = "-"
 
@@ -28,11 +29,17 @@ def html_table(provenance: Provenance, rows: Sequence[Row], *, details: bool = F
     return f"<table><thead>{line(header, 'th')}</thead><tbody>{body}</tbody></table><p>{note}</p>"
 
 
-def caption(provenance: Provenance, rows: Sequence[Row], *, details: bool = False) -> str:
-    """Return the caption of a table in one line: images, expert, and how bytes and classes are counted."""
+def caption(
+    provenance: Provenance, rows: Sequence[Row], *, details: bool = False, shown: Callable[[str], str] = printable
+) -> str:
+    """Return the caption of a table in one line: images, expert, and how bytes and classes are counted.
+
+    Names go through `shown`, which escapes what they must not contain.
+    """
     source, reference, network = provenance, rows[0], _frechet_network(rows)
     plural = "image" if source.image_count == 1 else "images"
-    parts = [f"{source.dataset}, {source.image_count} {plural} of {source.geometry} pixels; expert: {source.expert}"]
+    images = f"{source.image_count} {plural} of {source.geometry} pixels"
+    parts = [f"{shown(source.dataset)}, {images}; expert: {shown(source.expert)}"]
     if source.clips is not None:
         parts += [
             f"clips: {source.clips}",
@@ -76,10 +83,15 @@ def caption(provenance: Provenance, rows: Sequence[Row], *, details: bool = Fals
     return "; ".join(parts) + "."
 
 
-def cells(provenance: Provenance, rows: Sequence[Row], *, details: bool = False) -> list[list[str]]:
-    """Return header and lines as text, without empty columns; `details` is that of `markdown_table`."""
+def cells(
+    provenance: Provenance, rows: Sequence[Row], *, details: bool = False, shown: Callable[[str], str] = printable
+) -> list[list[str]]:
+    """Return header and lines as text, without empty columns; `details` is that of `markdown_table`.
+
+    Names of codecs go through `shown`.
+    """
     columns: dict[str, Callable[[Row], str]] = {
-        "codec": _name,
+        "codec": lambda row: _name(row, shown(row.label)),
         **(_image_rates(rows) if provenance.clips is None else _video_rates()),
         "mIoU": lambda row: _with_interval(row.miou, row.miou_low, row.miou_high),
         "pixel accuracy": lambda row: _number(row.pixel_accuracy, 3),
@@ -158,10 +170,10 @@ def _frechet_title(rows: Sequence[Row]) -> str:
     return "FID" if _frechet_network(rows) == FID_NETWORK else "Fréchet distance"
 
 
-def _name(row: Row) -> str:
+def _name(row: Row, label: str) -> str:
     if not row.over_budget_images:
-        return row.label
-    return f"{row.label} (over budget on {row.over_budget_images} of {row.image_count} images)"
+        return label
+    return f"{label} (over budget on {row.over_budget_images} of {row.image_count} images)"
 
 
 def _kib(n_bytes: float | None) -> float | None:

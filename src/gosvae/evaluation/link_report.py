@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gosvae.evaluation.link_sweep import AXES, Sweep, SweepRow
-from gosvae.evaluation.plots import COLOURS, MARKERS
+from gosvae.evaluation.plots import COLOURS, MARKERS, in_plot
+from gosvae.evaluation.tables import in_markdown
 from gosvae.extras import needs
 from gosvae.units import kib
 
@@ -27,7 +28,8 @@ def link_tables(sweep: Sweep) -> str:
         lines = [header, ["---", *(["---:"] * (len(header) - 1))]]
         for label, rows in systems.items():
             over = rows[0].over_budget_images
-            name = f"{label} (over budget on {over} of {sweep.provenance.image_count} images)" if over else label
+            name = in_markdown(label)
+            name += f" (over budget on {over} of {sweep.provenance.image_count} images)" if over else ""
             lines.append([name, f"{kib(rows[0].air_bytes):.2f}", *(_cell(row) for row in rows)])
         table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         parts.append(f"{quality_title(sweep)}; across: {AXES[axis].title}\n\n{table}\n")
@@ -52,7 +54,7 @@ def plot_link(sweep: Sweep, axis: str, paths: Sequence[Path]) -> None:
                 color=COLOURS[number % len(COLOURS)],
                 marker=MARKERS[number % len(MARKERS)],
                 linewidth=1.6,
-                label=f"{label} ({kib(rows[0].air_bytes):.2f} KiB)",
+                label=f"{in_plot(label)} ({kib(rows[0].air_bytes):.2f} KiB)",
             )
         _finish(axes, sweep, axis)
         for path in paths:
@@ -72,7 +74,8 @@ def _finish(axes: Axes, sweep: Sweep, axis: str) -> None:
     axes.set_ylabel(quality_title(sweep))
     axes.set_ylim(bottom=0)
     axes.set_title(
-        f"{source.dataset}, images: {source.image_count} of {source.geometry}; expert: {source.expert}\n"
+        f"{in_plot(source.dataset)}, images: {source.image_count} of {source.geometry}; expert: "
+        f"{in_plot(source.expert)}\n"
         "KiB (1024 bytes): mean of an image on the air, headers and repair packets included",
         fontsize=9,
         loc="left",
@@ -99,10 +102,10 @@ def _caption(sweep: Sweep) -> str:
     source = sweep.provenance
     reference = "" if sweep.reference_miou is None else f" uncompressed: {sweep.reference_miou:.4f};"
     return (
-        f"{source.dataset}, {source.image_count} images of {source.geometry} pixels, each sent {sweep.repeats} times "
-        f"at each point; expert: {source.expert};{reference} {source.channel}; KiB (1024 bytes): mean of an image on "
-        "the air, packet headers and repair packets included (those of IP and UDP, and a radio channel's own code, "
-        "are not). In brackets: share of the images that arrived whole."
+        f"{in_markdown(source.dataset)}, {source.image_count} images of {source.geometry} pixels, each sent "
+        f"{sweep.repeats} times at each point; expert: {in_markdown(source.expert)};{reference} {source.channel}; "
+        "KiB (1024 bytes): mean of an image on the air, packet headers and repair packets included (those of IP and "
+        "UDP, and a radio channel's own code, are not). In brackets: share of the images that arrived whole."
     )
 
 

@@ -11,6 +11,7 @@ from gosvae.errors import ConfigError, unknown_name
 from gosvae.evaluation.evaluation import Evaluation
 from gosvae.evaluation.rows import Row
 from gosvae.extras import needs
+from gosvae.walk import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +30,7 @@ _AXES = {
 }
 
 
-def plot_rate_task(evaluation: Evaluation, paths: Sequence[Path], *, quality: str | None = None) -> None:
+def plot_rate_task(evaluation: Evaluation, paths: Sequence[str | Path], *, quality: str | None = None) -> None:
     """Write the plot to each path; the ending (`.png`, `.svg`, `.pdf`) chooses the format.
 
     The rate is the mean KiB of complete files, or the kbit/s of videos, on a logarithmic axis. The uncompressed
@@ -60,9 +61,14 @@ def plot_rate_task(evaluation: Evaluation, paths: Sequence[Path], *, quality: st
         _draw_curves(axes, evaluation, quality)
         _draw_reference(axes, getattr(evaluation.reference, quality))
         _label_axes(axes, evaluation, quality)
-        for path in paths:
+        for path in map(Path, paths):
             path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def in_plot(name: str) -> str:
+    """Return a name as Matplotlib draws it: without control characters, and a dollar sign begins no formula."""
+    return printable(name).replace("$", r"\$")
 
 
 def _draw_curves(axes: Axes, evaluation: Evaluation, quality: str) -> None:
@@ -75,7 +81,7 @@ def _draw_curves(axes: Axes, evaluation: Evaluation, quality: str) -> None:
         ]
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         axes.plot([p[0] for p in points], [p[1] for p in points], color=colour, linewidth=1.6)
-        axes.plot([], [], color=colour, marker=marker, linewidth=1.6 if len(points) > 1 else 0, label=name)
+        axes.plot([], [], color=colour, marker=marker, linewidth=1.6 if len(points) > 1 else 0, label=in_plot(name))
         for rate, value, row in points:
             face = "white" if row.over_budget_images else colour
             axes.plot(rate, value, marker, color=colour, markerfacecolor=face, markersize=6.5, zorder=3)
@@ -104,7 +110,8 @@ def _label_axes(axes: Axes, evaluation: Evaluation, quality: str) -> None:
     axes.set_xlabel("kbit/s" if evaluation.is_video else f"KiB per image (1 KiB = 1024 bytes, {where})")
     axes.set_ylabel(f"{source.perceptual} (lower is better)" if quality == "lpips" else _AXES[quality])
     axes.set_title(
-        f"{source.dataset}, images: {source.image_count} of {source.geometry}; expert: {source.expert}",
+        f"{in_plot(source.dataset)}, images: {source.image_count} of {source.geometry}; expert: "
+        f"{in_plot(source.expert)}",
         fontsize=10,
         loc="left",
     )

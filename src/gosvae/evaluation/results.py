@@ -41,7 +41,7 @@ class _Saved:
     images: tuple[ImageRow, ...]
 
 
-def save_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
+def save_evaluation(evaluation: Evaluation, folder: str | Path) -> list[Path]:
     """Write `evaluation.json` and one CompressAI result file for each curve; return their paths in this order.
 
     An infinite PSNR (of an exact image) is the string "Infinity" in `evaluation.json` and null in the other files.
@@ -49,6 +49,7 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
     Raises:
         WriteError: the folder cannot be written; each file is either the old or the new one.
     """
+    folder = Path(folder)
     saved = _Saved(SCHEMA, evaluation.provenance, evaluation.rows, evaluation.images)
     paths = [folder / EVALUATION_FILE]
     write_atomically(paths[0], TypeAdapter(_Saved).dump_json(saved, indent=1) + b"\n")
@@ -112,13 +113,13 @@ class ImageLog:
             self._file.close()
 
 
-def load_evaluation(path: Path) -> Evaluation:
+def load_evaluation(path: str | Path) -> Evaluation:
     """Read an evaluation that `save_evaluation` wrote, from the folder or its `evaluation.json`, without pictures.
 
     Raises:
         ConfigError: the file is missing, is not an evaluation, or has another schema version.
     """
-    file = path / EVALUATION_FILE if path.is_dir() else path
+    file = Path(path) / EVALUATION_FILE if Path(path).is_dir() else Path(path)
     try:
         saved = TypeAdapter(_Saved).validate_json(file.read_bytes())
     except OSError as error:

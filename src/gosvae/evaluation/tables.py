@@ -7,6 +7,14 @@ from collections.abc import Sequence
 
 from gosvae.evaluation.cells import caption, cells
 from gosvae.evaluation.evaluation import Evaluation
+from gosvae.walk import printable
+
+_MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\|`<>[]*"})
+
+
+def in_markdown(name: str) -> str:
+    """Return a name as Markdown shows it: marks of Markdown and of HTML are escaped, and control characters too."""
+    return printable(name).translate(_MARKDOWN)
 
 
 def markdown_table(evaluation: Evaluation, *, details: bool = False) -> str:
@@ -14,8 +22,8 @@ def markdown_table(evaluation: Evaluation, *, details: bool = False) -> str:
 
     Columns without any value are left out. `details` adds bytes without headers, the zero-order entropy and times.
     """
-    header, *lines = cells(evaluation.provenance, evaluation.rows, details=details)
-    note = caption(evaluation.provenance, evaluation.rows, details=details)
+    header, *lines = cells(evaluation.provenance, evaluation.rows, details=details, shown=in_markdown)
+    note = caption(evaluation.provenance, evaluation.rows, details=details, shown=in_markdown)
     return f"{markdown_of(header, lines)}\n{note}\n"
 
 

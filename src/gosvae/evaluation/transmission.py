@@ -41,6 +41,8 @@ GREY = 128
 RAW_MODEL_ID = 255
 """Entropy model id in packets of files that are not gosvae streams."""
 _MOST_SEARCHES = 16
+_FILLED = 0.98
+"""Share of a budget at which the search for a stream ends."""
 _TRUNCATED_LOCK = threading.Lock()
 
 Outcome = Literal["whole", "concealed", "truncated", "lost"]
@@ -207,8 +209,9 @@ def send(codec: ImageCodec, image_uint8_HW3: ImageArray, link: LinkSettings, bud
         data = codec.compress(image_uint8_HW3)
         return Sent(data, datagrams_of(codec, data, size_hw, link))
     assert isinstance(codec, RateControlledCodec)  # checked by the callers
-    # Headers and repair packets grow with the stream, so its own budget is searched from above.
-    allowed = budget_bytes
+    # Headers and repair packets grow with the stream, so its own budget is searched: from above until the datagrams
+    # fit, then between the streams on both sides of the budget until they fill it.
+    allowed, too_large, best = budget_bytes, budget_bytes + 1, None
     for _ in range(_MOST_SEARCHES):
         try:
             data = codec.compress_to_budget(image_uint8_HW3, allowed)
@@ -216,11 +219,20 @@ def send(codec: ImageCodec, image_uint8_HW3: ImageArray, link: LinkSettings, bud
             break
         sent = Sent(data, datagrams_of(codec, data, size_hw, link))
         excess = sent.air_bytes - budget_bytes
-        if excess <= 0:
-            return sent
-        allowed = len(data) - max(1, math.floor(excess / (1 + link.overhead)))
+        if excess > 0:
+            too_large = min(too_large, len(data))
+            step = too_large - math.floor(excess / (1 + link.overhead))
+            allowed = min(step, too_large - 1) if best is None else (len(best.data) + too_large) // 2
+        else:
+            best = sent if best is None or sent.air_bytes > best.air_bytes else best
+            between = (allowed + too_large) // 2
+            if best.air_bytes >= _FILLED * budget_bytes or between == allowed:
+                break
+            allowed = between
         if allowed < 1:
             break
+    if best is not None:
+        return best
     data = codec.compress_smallest(image_uint8_HW3)
     datagrams = datagrams_of(codec, data, size_hw, link)
     return Sent(data, datagrams, over_budget=sum(map(len, datagrams)) > budget_bytes)

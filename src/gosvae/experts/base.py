@@ -154,7 +154,8 @@ class TaskExpert(nn.Module, ABC):
         digest = hashlib.sha256(repr((self.info.class_names, self.info.ignore_index)).encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            flat = value.detach().cpu().clone(memory_format=torch.contiguous_format).view(-1)
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gosvae.config import Config
+from gosvae.config import Blocks, Channels, Config
 from gosvae.experts.base import ExpertInfo, NetworkExpert
 from gosvae.nn.blocks import NormalisedResidual
 from gosvae.tensors import pad_to_multiple
@@ -23,9 +23,9 @@ class CompactConfig(Config):
     """Size of a compact segmentation network; the default has 1.9 M parameters."""
 
     kind: Literal["compact"] = "compact"
-    widths: tuple[int, int, int, int] = (32, 64, 96, 128)
+    widths: tuple[Channels, Channels, Channels, Channels] = (32, 64, 96, 128)
     """Numbers of channels at strides 2, 4, 8 and 16."""
-    blocks: tuple[int, int, int] = (2, 2, 3)
+    blocks: tuple[Blocks, Blocks, Blocks] = (2, 2, 3)
     """Numbers of residual blocks at strides 4, 8 and 16."""
     class_count: int = Field(gt=1, le=255)
 

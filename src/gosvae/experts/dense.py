@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gosvae.config import Config
+from gosvae.config import Blocks, Channels, Config
 from gosvae.tensors import pad_to_multiple
 
 POOLED = (1, 2, 4)
@@ -27,9 +27,9 @@ class DenseConfig(Config):
     """Size of a densely connected network for segmentation; the default has 0.9 M parameters."""
 
     kind: Literal["dense"] = "dense"
-    widths: tuple[int, int, int, int] = (32, 48, 64, 112)
+    widths: tuple[Channels, Channels, Channels, Channels] = (32, 48, 64, 112)
     """Channels at strides 2, 4, 8 and 16 where a grid is entered and left, multiples of 4."""
-    blocks: tuple[int, int, int] = (3, 4, 4)
+    blocks: tuple[Blocks, Blocks, Blocks] = (3, 4, 4)
     """Densely connected convolutions at strides 4, 8 and 16, each of half as many channels as its grid."""
     class_count: int = Field(gt=1, le=255)
 

@@ -6,14 +6,14 @@
      "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 The network takes normalised RGB, float32 (B, 3, H, W), and returns class logits (B, m, h, w) at any scale. Both file
-formats are programs: load only those whose maker you trust. Pickles (`torch.save`) are never loaded.
+formats are programs, which can run any code while they are read or used: they are loaded only for a caller who says
+that the maker is trusted. Pickles (`torch.save`) are never loaded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from gosvae.config import Config, parse
 from gosvae.errors import ExpertError
 from gosvae.experts.base import IGNORE_INDEX, Expert, ExpertInfo
-from gosvae.files import is_lfs_pointer
+from gosvae.files import is_lfs_pointer, parse_json
 from gosvae.tensors import pad_to_multiple
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _FAULTS = (RuntimeError, AssertionError, ValueError, TypeError)
 """What networks raise for an input that they cannot take."""
 _STRIDES = (8, 16, 32, 64)
+_MOST_COMPRESSED_BYTES = 2**26
+"""Largest size of what an archive compresses, which is code."""
 SUFFIXES = (".pt", ".ts", ".pt2")
 _HOW_TO_EXPORT = (
     "save the network with torch.export.save(torch.export.export(network, (x,)), 'NAME.pt2') "
@@ -89,8 +91,8 @@ class ExportedExpert(Expert):
         self._stride = card.stride
         self._resize = card.resize
         self._batch = batch
-        self.register_buffer("mean_3", torch.tensor(card.mean))
-        self.register_buffer("std_3", torch.tensor(card.std))
+        self.register_buffer("mean_3", torch.tensor(card.mean, dtype=torch.float32))
+        self.register_buffer("std_3", torch.tensor(card.std, dtype=torch.float32))
         # A frozen TorchScript file has no parameters: the fingerprint needs the file itself.
         self.register_buffer("file_sha256", torch.tensor(list(digest), dtype=torch.uint8))
         self.freeze()
@@ -172,13 +174,18 @@ class ExportedExpert(Expert):
         return torch.cat(answers)[:count]
 
 
-def load_exported_expert(path: Path) -> ExportedExpert:
+def load_exported_expert(path: Path, *, trust: bool = False) -> ExportedExpert:
     """Load `NAME.pt`/`NAME.ts` (TorchScript) or `NAME.pt2` (`torch.export`) with the card `NAME.json` beside it.
 
     A `.pt2` whose image size is fixed gets every image resized to it; one whose batch size is fixed works in parts.
 
+    Args:
+        path: path of the network.
+        trust: whether the maker of the file is trusted, since the file is a program.
+
     Raises:
-        ExpertError: a file is missing or of another format, or the network does not return the card's classes.
+        ExpertError: a file is missing or of another format, its maker is not trusted, or the network does not return
+            the card's classes.
         ConfigError: the card has unknown keys or impossible values.
     """
     if path.suffix not in SUFFIXES:
@@ -190,6 +197,14 @@ def load_exported_expert(path: Path) -> ExportedExpert:
     program: ExportedProgram | None = None
     if is_lfs_pointer(path):
         raise ExpertError(f"{path} is a Git LFS pointer, not the network itself: run git lfs pull in {path.parent}")
+    if not trust:
+        kind = "torch.export" if path.suffix == ".pt2" else "TorchScript"
+        raise ExpertError(
+            f"{path} is a {kind} file, which is a program and can run any code: load it with trust=True if you trust "
+            "its maker, or use an expert of safetensors files",
+            argument="trust",
+        )
+    _check_unpacked(path)
     if path.suffix == ".pt2":
         program, size = _load_exported_program(path)
         network = _module_of(program)
@@ -206,7 +221,7 @@ def load_exported_expert(path: Path) -> ExportedExpert:
     digest = hashlib.sha256(path.read_bytes()).digest()
     expert = ExportedExpert(info, network, card, batch=batch, digest=digest, program=program)
     with torch.inference_mode():  # Wrong class names are found here, before hours of training.
-        expert(torch.zeros(1, 3, card.input_height, card.input_width))
+        expert(torch.zeros(1, 3, card.input_height, card.input_width, dtype=torch.float32))
     return expert
 
 
@@ -215,7 +230,7 @@ def _load_card(path: Path) -> ExportedExpertCard:
         keys = [name for name, field in ExportedExpertCard.model_fields.items() if field.is_required()]
         raise ExpertError(f"{path} is missing: write a JSON object there with the keys {', '.join(keys)}")
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = parse_json(path.read_bytes())
     except ValueError as error:
         if is_lfs_pointer(path):
             raise ExpertError(f"{path} is a Git LFS pointer: run git lfs pull in {path.parent}") from None
@@ -266,6 +281,17 @@ def _module_of(program: ExportedProgram) -> nn.Module:
     return network
 
 
+def _check_unpacked(path: Path) -> None:
+    """Raise an error for an archive that unpacks to far more than its size; both formats store tensors uncompressed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            n_bytes = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError):
+        return  # the readers of the formats say what is wrong
+    if n_bytes > path.stat().st_size + _MOST_COMPRESSED_BYTES:
+        raise ExpertError(f"{path} unpacks to {n_bytes} bytes, more than it can hold: it is not what torch writes")
+
+
 def _check_archive(path: Path) -> None:
     """Raise an error unless the file is a `torch.export` archive without pickled objects, which could run any code."""
     try:
@@ -277,8 +303,7 @@ def _check_archive(path: Path) -> None:
         raise ExpertError(f"{path} is not a torch.export archive of this generation; {_HOW_TO_EXPORT}")
     pickled = [name for name in members if name.startswith(("data/weights/", "data/constants/")) and name[-3:] == ".pt"]
     for name in ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json"):
-        entries: dict[str, Any] = json.loads(members.get(name, b"{}")).get("config", {})
-        pickled += [key for key, entry in entries.items() if entry.get("use_pickle")]
+        pickled += _pickled_entries(path, members.get(name, b"{}"))
     try:
         for name, data in members.items():
             if name.startswith("data/sample_inputs/") and data:
@@ -287,6 +312,15 @@ def _check_archive(path: Path) -> None:
         pickled.append("the sample inputs")
     if pickled:
         raise ExpertError(f"{path} holds pickled objects ({pickled[0]}), which are never loaded; {_HOW_TO_EXPORT}")
+
+
+def _pickled_entries(path: Path, data: bytes) -> list[str]:
+    """Return the names of the pickled tensors in a list of a `torch.export` archive."""
+    try:
+        entries: dict[str, Any] = parse_json(data).get("config", {})
+        return [key for key, entry in entries.items() if entry.get("use_pickle")]
+    except (ValueError, AttributeError):
+        raise ExpertError(f"{path} has a damaged list of tensors; {_HOW_TO_EXPORT}") from None
 
 
 def _is_small(member: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -19,7 +18,7 @@ from gosvae.experts.huggingface import load_huggingface_expert
 from gosvae.experts.onnx.expert import SUFFIX as ONNX_SUFFIX
 from gosvae.experts.onnx.expert import load_onnx_expert
 from gosvae.experts.trained import load_trained_expert
-from gosvae.files import is_lfs_pointer
+from gosvae.files import is_lfs_pointer, parse_json
 from gosvae.plugins import find_plugin, made_by
 
 EXPERTS: Mapping[str, str] = MappingProxyType(
@@ -29,9 +28,9 @@ EXPERTS: Mapping[str, str] = MappingProxyType(
         "hf:ID": "a transformers model of the Hugging Face hub: segmentation (OneFormer, Mask2Former, SegFormer, ...), "
         "detection (DETR, YOLOS, RT-DETR, ...) or depth (DPT, Depth Anything, ...)",
         "FOLDER": "a transformers model saved to a folder, or what gosvae train-expert wrote",
-        "FILE.pt2": "any network as a torch.export file with FILE.json beside it",
         "FILE.onnx": "any ONNX network, with FILE.json beside it where its task is not that of features",
-        "FILE.pt": "any network as a TorchScript file (also .ts) with FILE.json beside it",
+        "FILE.pt2": "any network as a torch.export file with FILE.json beside it; a program, so that it needs trust",
+        "FILE.pt": "any network as a TorchScript file (also .ts) with FILE.json beside it; a program too",
     }
 )
 """Descriptions of the kinds of experts, by the way to name them."""
@@ -46,20 +45,34 @@ def embedded_experts() -> list[str]:
     return sorted(path.parent.name for path in configs if _kind_of(path) == "expert")
 
 
-def load_expert(spec: str | Path, *, plugins: bool = True) -> Expert:
+def is_embedded(source: str) -> bool:
+    """Return whether a string names an expert of the package, and no file or package of anyone else."""
+    return source == "embedded" or source in embedded_experts()
+
+
+def is_program(spec: str) -> bool:
+    """Return whether a string names a file that is a program: a `.pt2`, a TorchScript file or `FILE.py:NAME`."""
+    return ".py:" in spec or walk.expanded(spec).suffix in exported.SUFFIXES
+
+
+def load_expert(spec: str | Path, *, trust: bool = False, verify: bool = True) -> Expert:
     """Load the segmentation expert that a string names; `EXPERTS` lists the ways.
+
+    Folders and models of the Hugging Face hub are data. A `.pt2` or TorchScript file is a program. `FILE.py:NAME` and
+    entry points of other packages are programs too, which run because they are named.
 
     Args:
         spec: name, folder or file.
-        plugins: whether `FILE.py:NAME` and entry points of other packages are run; False for a name that comes from a
-            file, such as the card of a codec, and not from the user.
+        trust: whether the maker of a `.pt2` or TorchScript file is trusted.
+        verify: whether the weights of a folder must be those that its `config.json` names by their SHA-256.
 
     Raises:
-        ExpertError: the string names no expert, what it names is not a usable one, or it is one of another task.
+        ExpertError: the string names no expert, what it names is not a usable one, is one of another task, or is a
+            program without `trust`.
         ConfigError: the configuration beside the weights has unknown keys or impossible values.
         MissingDependencyError: a package that it needs is not installed.
     """
-    expert = load_task_expert(spec, plugins=plugins)
+    expert = load_task_expert(spec, trust=trust, verify=verify)
     if not isinstance(expert, Expert):
         raise ExpertError(
             f"expert {expert.info.name!r} has the task {expert.task!r}: an expert of segmentation is needed here"
@@ -67,39 +80,41 @@ def load_expert(spec: str | Path, *, plugins: bool = True) -> Expert:
     return expert
 
 
-def load_task_expert(spec: str | Path, *, plugins: bool = True, gradients: bool = True) -> TaskExpert:
+def load_task_expert(
+    spec: str | Path, *, gradients: bool = True, trust: bool = False, verify: bool = True
+) -> TaskExpert:
     """Load the expert of any task that a string names; `EXPERTS` lists the ways.
 
     Args:
         spec: name, folder or file.
-        plugins: see `load_expert`.
         gradients: whether gradients are needed, as for training. If not, ONNX Runtime computes an ONNX network that
             cannot be imported onto PyTorch.
+        trust, verify: see `load_expert`.
 
     Raises:
         GosvaeError: as `load_expert`, except that any task will do.
     """
-    expert = _load(str(spec), plugins, gradients)
+    expert = _load(str(spec), gradients, trust, verify)
     expert.info = replace(expert.info, source=str(spec))
     return expert
 
 
-def _load(text: str, plugins: bool, gradients: bool) -> TaskExpert:
+def _load(text: str, gradients: bool, trust: bool, verify: bool) -> TaskExpert:
     """Return the expert that a string names, without its source; errors are those of `load_task_expert`."""
     if text == "embedded":
-        return load_trained_expert(_embedded_folder())
+        return load_trained_expert(_embedded_folder(), verify=verify)
     if text in embedded_experts():
-        return load_trained_expert(_models_folder() / text)
+        return load_trained_expert(_models_folder() / text, verify=verify)
     if text.startswith("hf:"):
         return load_huggingface_expert(text.removeprefix("hf:"))
     path = walk.expanded(text)
     if path.suffix == ONNX_SUFFIX:
         return load_onnx_expert(path, gradients=gradients)
     if path.suffix in exported.SUFFIXES:
-        return load_exported_expert(path)
+        return load_exported_expert(path, trust=trust)
     if text and path.is_dir():
-        return _load_folder(path)
-    found = find_plugin("experts", text) if text and plugins else None
+        return _load_folder(path, verify)
+    found = find_plugin("experts", text) if text else None
     if found is not None:
         expert: TaskExpert = made_by(found[0], text, TaskExpert, *([found[1]] if found[1] else []))
         return expert.freeze()
@@ -113,11 +128,11 @@ def _load(text: str, plugins: bool, gradients: bool) -> TaskExpert:
     raise ExpertError(f"unknown expert: {hint}; expected one of {ways}")
 
 
-def _load_folder(folder: Path) -> TaskExpert:
+def _load_folder(folder: Path, verify: bool) -> TaskExpert:
     """Return the expert in a folder: a transformers model names its `model_type`, a model of gosvae its `kind`."""
     path = folder / "config.json"
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = parse_json(path.read_bytes())
     except OSError as error:
         raise ExpertError(f"{folder} holds no expert: cannot read {path.name} ({error.strerror})") from None
     except ValueError:
@@ -127,7 +142,7 @@ def _load_folder(folder: Path) -> TaskExpert:
     if isinstance(tree, dict) and "model_type" in tree:
         return load_huggingface_expert(folder)
     if isinstance(tree, dict) and tree.get("kind") == "expert":
-        return load_trained_expert(folder)
+        return load_trained_expert(folder, verify=verify)
     raise ExpertError(
         f'{path} describes no expert: expected "kind": "expert" or the "model_type" of a transformers model'
     )
@@ -136,7 +151,7 @@ def _load_folder(folder: Path) -> TaskExpert:
 def _kind_of(config: Path) -> object:
     """Return the `kind` in a `config.json`; None if it has no kind or cannot be read."""
     try:
-        tree = json.loads(config.read_text(encoding="utf-8"))
+        tree = parse_json(config.read_bytes())
     except (OSError, ValueError):
         return None
     return tree.get("kind") if isinstance(tree, dict) else None

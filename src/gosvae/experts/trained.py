@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
-from safetensors.torch import load_file
 from torch import nn
 
 from gosvae.config import Config, parse
@@ -16,7 +14,8 @@ from gosvae.experts.base import ExpertInfo, NetworkExpert
 from gosvae.experts.compact import CompactConfig, CompactSegmenter
 from gosvae.experts.dense import DenseConfig, DenseSegmenter
 from gosvae.experts.unet import UNetConfig, UNetSegmenter
-from gosvae.files import is_lfs_pointer
+from gosvae.files import is_lfs_pointer, parse_json
+from gosvae.weights import SHA256_KEY, check_sizes, read_weights
 
 NetworkConfig = CompactConfig | UNetConfig | DenseConfig
 
@@ -59,11 +58,15 @@ def build_network(config: NetworkConfig) -> nn.Module:
             return DenseSegmenter(config)
 
 
-def load_trained_expert(folder: Path) -> NetworkExpert:
+def load_trained_expert(folder: Path, *, verify: bool = True) -> NetworkExpert:
     """Load `config.json` and `weights.safetensors` (any float precision, used in float32).
 
+    Args:
+        folder: folder of the expert.
+        verify: whether the weights must be those that `config.json` names by their SHA-256.
+
     Raises:
-        ExpertError: a file is missing or the weights do not fit the configuration.
+        ExpertError: a file is missing or damaged, or the weights do not fit the configuration.
         ConfigError: `config.json` has unknown keys or impossible values.
     """
     config_path, weights_path = folder / "config.json", folder / "weights.safetensors"
@@ -73,15 +76,17 @@ def load_trained_expert(folder: Path) -> NetworkExpert:
         if is_lfs_pointer(path):
             raise ExpertError(f"{path} is a Git LFS pointer, not the file itself: run git lfs pull in {folder}")
     try:
-        tree = json.loads(config_path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise ExpertError(f"{config_path} is not valid JSON") from None
+        tree = parse_json(config_path.read_bytes())
+    except ValueError as error:
+        raise ExpertError(f"{config_path} is not valid JSON: {error}") from None
+    sha256 = tree.pop(SHA256_KEY, None) if isinstance(tree, dict) else None
     card = parse(ExpertCard, tree, source=str(config_path))
-    network = build_network(card.network)
-    try:
-        network.load_state_dict({k: v.float() for k, v in load_file(weights_path).items()})
-    except Exception as error:
-        raise ExpertError(f"{weights_path} does not fit {config_path.name}: {str(error).splitlines()[0]}") from None
+    weights = read_weights(folder, sha256, verify=verify, error=ExpertError)
+    reason = check_sizes(lambda: build_network(card.network), weights)
+    if reason is not None:
+        raise ExpertError(f"{weights_path} does not fit {config_path.name}: {reason}")
+    network = build_network(card.network).float()
+    network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     info = ExpertInfo(card.name, card.class_names, card.input_height, card.input_width)
     return NetworkExpert(info, network)
 

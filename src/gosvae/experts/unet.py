@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gosvae.config import Config
+from gosvae.config import Blocks, Channels, Config
 from gosvae.tensors import pad_to_multiple
 
 HEADS = 4
@@ -29,9 +29,9 @@ class UNetConfig(Config):
     """Size of a U-Net for segmentation; the default has 2.0 M parameters."""
 
     kind: Literal["unet"] = "unet"
-    widths: tuple[int, int, int, int] = (32, 64, 96, 192)
+    widths: tuple[Channels, Channels, Channels, Channels] = (32, 64, 96, 192)
     """Numbers of channels at strides 2, 4, 8 and 16; the last is divided among `HEADS` heads."""
-    blocks: tuple[int, int, int] = (1, 1, 3)
+    blocks: tuple[Blocks, Blocks, Blocks] = (1, 1, 3)
     """Numbers of convolutions after each halving of the encoder, at strides 4, 8 and 16."""
     class_count: int = Field(gt=1, le=255)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from gosvae.config import Config
+from gosvae.config import MOST_CHANNELS, Blocks, Channels, Config
 
 Architecture = Literal["shallow", "residual", "compact", "vqgan"]
 UNSHUFFLE = 4
@@ -47,12 +47,12 @@ class AutoencoderConfig(Config):
 
     architecture: Architecture = "shallow"
     stride: int = 4
-    width: int = Field(default=128, ge=2)
-    decoder_width: int | None = Field(default=None, ge=2)
-    blocks: int = Field(default=2, ge=0)
-    decoder_blocks: int | None = Field(default=None, ge=0)
-    hidden_width: int = Field(default=32, ge=1)
-    multipliers: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    width: int = Field(default=128, ge=2, le=MOST_CHANNELS)
+    decoder_width: int | None = Field(default=None, ge=2, le=MOST_CHANNELS)
+    blocks: Blocks = 2
+    decoder_blocks: Blocks | None = None
+    hidden_width: Channels = 32
+    multipliers: tuple[Annotated[int, Field(ge=1, le=64)], ...] | None = None
     attention: bool = False
 
     @field_validator("stride")

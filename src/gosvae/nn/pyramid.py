@@ -16,13 +16,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gosvae.config import Config
+from gosvae.config import Blocks, Channels, Config
 from gosvae.nn.autoencoder import UNSHUFFLE
 from gosvae.nn.blocks import Residual
 from gosvae.nn.finish import Finish
 
-Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=5)]
-Depths = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=5)]
+Widths = Annotated[tuple[Channels, ...], Field(min_length=1, max_length=5)]
+Depths = Annotated[tuple[Blocks, ...], Field(min_length=1, max_length=5)]
 
 
 class PyramidConfig(Config):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from gosvae.config import Config
+from gosvae.config import MOST_BLOCKS, MOST_CHANNELS, Channels, Config
 from gosvae.nn.spade import SemanticCondition, SpadeGroupNorm, group_count
 
 IMAGE_CHANNELS = 3
@@ -58,12 +58,14 @@ class UNetConfig(Config):
     }
 
     patch: int = Field(default=1, ge=1, le=16)
-    width: int = Field(default=256, ge=4)
-    multipliers: tuple[int, ...] = Field(default=(1, 1, 2, 2, 4, 4), min_length=1, max_length=8)
-    blocks: int = Field(default=2, ge=1)
-    attention_strides: tuple[int, ...] = (8, 16, 32)
-    head_width: int = Field(default=64, ge=1)
-    spade_width: int = Field(default=128, ge=1)
+    width: int = Field(default=256, ge=4, le=MOST_CHANNELS)
+    multipliers: tuple[Annotated[int, Field(le=64)], ...] = Field(
+        default=(1, 1, 2, 2, 4, 4), min_length=1, max_length=8
+    )
+    blocks: int = Field(default=2, ge=1, le=MOST_BLOCKS)
+    attention_strides: tuple[int, ...] = Field(default=(8, 16, 32), max_length=8)
+    head_width: Channels = 64
+    spade_width: Channels = 128
     learned_variance: bool = True
     edges: bool = True
     checkpointing: bool = False
@@ -97,7 +99,7 @@ def _zeroed(convolution: nn.Conv2d) -> nn.Conv2d:
 def time_embedding(timesteps_B: Tensor, channels: int) -> Tensor:
     """Return cosines and sines (B, channels) of steps at wavelengths from 2 pi to 20000 pi (Vaswani et al. 2017)."""
     half = channels // 2
-    rates = torch.exp(-math.log(10_000.0) * torch.arange(half, device=timesteps_B.device) / half)
+    rates = torch.exp(-math.log(10_000.0) * torch.arange(half, dtype=torch.float32, device=timesteps_B.device) / half)
     angles = timesteps_B.float()[:, None] * rates[None, :]
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, channels % 2))
 

@@ -305,9 +305,11 @@ class Engine:
         """Run the networks on a batch and code the answers; called in the lane's thread."""
         frames = [ticket.frame for ticket in batch]
         began_s = self._clock()
+        long = sum(ticket.pixels for ticket in batch) > self.perception.large_pixels  # else stages are short enough
         try:
-            with interruptible(lambda: self._unwanted(batch, lane, began_s)):
-                results = self.perception([(frame.stream, frame.incomplete) for frame in frames])
+            with interruptible(lambda: self._unwanted(batch, lane, began_s), operations=long):
+                parts = [(frame.stream, frame.incomplete) for frame in frames]
+                results = self.perception(parts, [frame.sender for frame in frames])
         except InterruptionError as interruption:
             reason = Reason(str(interruption))
             return [(Dropped(reason, _WHY[reason], frame.number), None) for frame in frames]
@@ -337,7 +339,7 @@ class Engine:
     async def close(self, grace_s: float = 5.0) -> None:
         """Stop the engine: take no more frames, work on those in the queue for at most `grace_s`, and drop the rest.
 
-        Work that is under way afterwards ends at its next operation of PyTorch.
+        Work that is under way afterwards ends at its next stage or, if it is long, at its next operation of PyTorch.
         """
         self._closing = True
         self._room.set()
@@ -347,7 +349,7 @@ class Engine:
         self._stopping = True
         while any(self._turns.waiting):
             self._drop(self._turns.any(), Reason.SHUTDOWN, _WHY[Reason.SHUTDOWN])
-        while self._working:  # until the next operation of the networks
+        while self._working:  # until the next stage or operation
             await asyncio.sleep(0.01)
         for lane in self._lanes:
             worker, lane.worker = lane.worker, None
@@ -384,4 +386,5 @@ def _lower_priority() -> None:
     """Lower the priority of the calling thread, and of the threads that PyTorch starts for it."""
     if sys.platform == "linux":  # where a thread has a priority of its own
         nice = os.getpriority(os.PRIO_PROCESS, 0) + LOWER_PRIORITY
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(nice, 19))
+        with contextlib.suppress(OSError):  # where a sandbox forbids it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(nice, 19))

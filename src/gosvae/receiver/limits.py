@@ -25,6 +25,8 @@ class ServiceLimits:
         write_s: seconds that a client may take to read an answer before its stream is ended.
         farewell_s: seconds that a client may take to read why its stream was ended, before its connection is closed.
         idle_s: seconds that a connection may be open without a stream.
+        age_s: seconds after which every connection is ended, with `grace_s` for its streams; senders connect again. 0
+            means no limit.
         stale_s: seconds without a frame after which a stream may have to give way.
         keepalive_s: seconds between two checks whether an idle connection is alive.
         grace_s: seconds that streams have to end when the service is closed.
@@ -43,6 +45,7 @@ class ServiceLimits:
     write_s: float = 30.0
     farewell_s: float = 5.0
     idle_s: float = 30.0
+    age_s: float = 0.0
     stale_s: float = 60.0
     keepalive_s: float = 20.0
     grace_s: float = 5.0

@@ -6,7 +6,9 @@ Axis legend: B frames, 3 RGB channels, H and W pixels.
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,8 +21,11 @@ from gosvae.codecs.announced import announced_pixels
 from gosvae.codecs.base import ClassMapCodec, ImageCodec, LossTolerantCodec
 from gosvae.codecs.latent import Latent
 from gosvae.codecs.layered import LayeredCodec
+from gosvae.codecs.sequence.codec import SequenceCodec, is_wrapped
+from gosvae.codecs.sequence.decoder import SequenceDecoder
 from gosvae.codecs.trained import TrainedCodec
-from gosvae.errors import BitstreamError, ConfigError, ForeignStreamError, GosvaeError
+from gosvae.entropy.ids import EntropyModelId
+from gosvae.errors import BitstreamError, ConfigError, ForeignStreamError, GosvaeError, MissingReferenceError
 from gosvae.experts.base import Expert
 from gosvae.interruption import check_interruption
 from gosvae.protocol.class_maps import ClassArray
@@ -38,12 +43,21 @@ BATCH_PIXELS = 2**21
 """Greatest number of pixels that go through a network together; a larger frame goes alone. It bounds the memory."""
 
 
+MOST_SEQUENCES = 256
+"""Greatest number of senders whose references are kept; those of the sender that was silent the longest go first."""
+
+
+MOST_REFERENCE_BYTES = 2**28
+"""Greatest number of bytes of the references of all senders."""
+
+
 @dataclass
 class _Work:
     """A frame on its way through the stages."""
 
     stream: bytes
     incomplete: bool
+    sender: str = ""
     stages: StageTimes = field(default_factory=StageTimes)
     latent: Latent | None = None
     image: ImageArray | None = None
@@ -61,6 +75,7 @@ class Perception:
         device: device of the expert.
         max_pixels: greatest number of pixels of a frame; larger frames are dropped before anything is decoded. None
             means 2**21, or 4 times the size of the pictures that the expert was trained for if that is more.
+        sequences: video codec of the same model, for senders of videos; None takes single pictures only.
 
     Attributes:
         large_pixels: number of pixels above which a frame is large, so that the engine works on it with low priority:
@@ -78,7 +93,10 @@ class Perception:
         *,
         device: str | torch.device = "cpu",
         max_pixels: int | None = None,
+        sequences: SequenceCodec | None = None,
     ) -> None:
+        self._sequences, self._lock = sequences, threading.Lock()
+        self._decoders: OrderedDict[str, tuple[SequenceDecoder, threading.Lock]] = OrderedDict()
         if max_pixels is not None and max_pixels < 1:
             raise ConfigError(f"frames of at most {max_pixels} pixels: expected at least 1", argument="max_pixels")
         self.codec, self.expert, self.device = codec, expert, torch.device(device)
@@ -101,15 +119,23 @@ class Perception:
 
     def pixels(self, stream: bytes) -> int:
         """Return the number of pixels that a stream announces; 0 if its header cannot be read."""
-        return announced_pixels(stream)
+        return announced_pixels(stream, files=not isinstance(self.codec, TrainedCodec | ClassMapCodec))
 
-    def __call__(self, frames: Sequence[tuple[bytes, bool]]) -> list[Perceived | Dropped]:
+    def is_sequence(self, stream: bytes) -> bool:
+        """Return whether a stream is a frame of a video that this receiver decodes."""
+        return self._sequences is not None and len(stream) > 2 and stream[2] == EntropyModelId.TEMPORAL_CONTEXT
+
+    def __call__(
+        self, frames: Sequence[tuple[bytes, bool]], senders: Sequence[str] | None = None
+    ) -> list[Perceived | Dropped]:
         """Return the results in the order of the frames; a frame that cannot be decoded does not affect the others.
 
         Args:
             frames: pairs of a stream and whether slices of it are missing.
+            senders: name of the sender of each frame; frames of a video depend on earlier ones of the same sender.
         """
-        works = [_Work(stream, incomplete) for stream, incomplete in frames]
+        names = [""] * len(frames) if senders is None else senders
+        works = [_Work(*frame, name) for frame, name in zip(frames, names, strict=True)]
         for work in works:
             self._guarded(self._unpack, [work])
         for group in _alike((w for w in works if w.latent is not None and w.dropped is None), _shape_of_latent):
@@ -149,7 +175,7 @@ class Perception:
             work.latent = self._latent(self.codec, work)
             work.stages.entropy_ms = _ms_since(began_s)
             return
-        self._check_size(announced_pixels(work.stream))
+        self._check_size(self.pixels(work.stream))
         if work.incomplete:
             if not isinstance(self.codec, LossTolerantCodec):
                 raise _IncompleteError(f"slices are missing, and {self.codec.name} cannot do without them")
@@ -171,10 +197,31 @@ class Perception:
         self._check_size(stream.header.height * stream.header.width)
         if work.incomplete and not isinstance(codec, LossTolerantCodec):
             raise _IncompleteError(f"slices are missing, and {codec.name} cannot do without them")
+        if self._sequences is not None and is_wrapped(stream):
+            with self._lock:
+                decoder, turn = self._decoder_of(work.sender, self._sequences)
+            if not turn.acquire(blocking=False):  # a usual frame never waits for the thread of large ones
+                raise _IncompleteError("a frame of another size of this video is still worked on")
+            try:
+                return decoder.decode_latent(self._sequences.unwrapped(stream))
+            finally:
+                turn.release()
         latent = codec.decode_stream(stream)
         if latent.damaged:
             work.concealed = codec.concealed_pixels(latent)
         return latent
+
+    def _decoder_of(self, sender: str, sequences: SequenceCodec) -> tuple[SequenceDecoder, threading.Lock]:
+        """Return the decoder of a sender's video, and the lock under which it is used."""
+        found = self._decoders.get(sender) or (sequences.decoder(), threading.Lock())
+        self._decoders[sender] = found
+        self._decoders.move_to_end(sender)
+        while len(self._decoders) > MOST_SEQUENCES or (
+            len(self._decoders) > 1
+            and sum(decoder.n_bytes for decoder, _ in self._decoders.values()) > MOST_REFERENCE_BYTES
+        ):
+            self._decoders.popitem(last=False)
+        return found
 
     def _check_size(self, pixels: int) -> None:
         if pixels > self.max_pixels:
@@ -207,6 +254,8 @@ class _IncompleteError(GosvaeError):
 def _dropped(error: Exception) -> Dropped:
     """Return the reason behind an exception; a defect is logged, and its details are not sent."""
     match error:
+        case MissingReferenceError():
+            return Dropped(Reason.INCOMPLETE, str(error))
         case ForeignStreamError():
             return Dropped(Reason.FOREIGN, str(error))
         case BitstreamError():

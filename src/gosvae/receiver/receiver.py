@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import OrderedDict
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self
 
 from gosvae.errors import ConfigError, LinkError
@@ -11,7 +14,8 @@ from gosvae.packets.allowance import Allowance
 from gosvae.packets.inlet import DEFAULT_DEADLINE_MS, Inlet
 from gosvae.packets.reassembly import ReceivedFrame
 from gosvae.packets.recovery import Recovery
-from gosvae.protocol.frames import Frame
+from gosvae.protocol.feedback import Outcomes
+from gosvae.protocol.frames import Answer, Frame, Outcome
 from gosvae.protocol.security import Endpoint, ServerTls, check_exposure
 from gosvae.receiver.engine import Engine, EngineLimits
 from gosvae.receiver.limits import ServiceLimits
@@ -20,7 +24,7 @@ from gosvae.receiver.page.board import Board
 from gosvae.receiver.page.web import WebServer
 from gosvae.receiver.perception import Perception
 from gosvae.receiver.service import LinkService
-from gosvae.receiver.udp import UdpReceiver
+from gosvae.receiver.udp import MOST_PEERS, UdpReceiver
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class Receiver:
         self.web: WebServer | None = None
         self.board = Board(self.engine, self._name_of, self._connected)
         self._stack = AsyncExitStack()
+        self._outcomes: OrderedDict[int, Outcomes] = OrderedDict()
 
     async def __aenter__(self) -> Self:
         config = self.config
@@ -126,11 +131,26 @@ class Receiver:
             raise LinkError(f"cannot listen for UDP on {endpoint}: {reason}; take another port") from None
 
     async def _take(self, frame: ReceivedFrame) -> None:
-        """Give a frame that came over UDP to the engine; its outcome is only counted."""
+        """Give a frame that came over UDP to the engine; the sender of a video is told its outcome."""
         sender = f"udp:{frame.stream_id:08x}"
         self.board.packets(sender, frame)
         incomplete = bool(frame.missing)
-        await self.engine.submit(Frame(sender=sender, number=frame.frame, stream=frame.stream, incomplete=incomplete))
+        outcome = await self.engine.submit(
+            Frame(sender=sender, number=frame.frame, stream=frame.stream, incomplete=incomplete)
+        )
+        if self.engine.perception.is_sequence(frame.stream):
+            outcome.add_done_callback(partial(self._tell, frame.stream_id, frame.frame))
+
+    def _tell(self, stream_id: int, number: int, future: asyncio.Future[Outcome]) -> None:
+        """Tell the sender of a video over UDP which of its frames were decoded."""
+        if future.cancelled() or self.udp is None:
+            return
+        outcomes = self._outcomes.setdefault(stream_id, Outcomes())
+        self._outcomes.move_to_end(stream_id)
+        if len(self._outcomes) > MOST_PEERS:
+            self._outcomes.popitem(last=False)
+        outcomes.add(number, decoded=isinstance(future.result(), Answer))
+        self.udp.tell(outcomes.feedback(stream_id))
 
     def _connected(self) -> frozenset[str]:
         """Return the engine's names of the senders that are connected over gRPC."""

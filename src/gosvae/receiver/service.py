@@ -93,9 +93,18 @@ class LinkService:
             ConfigError: the files of TLS cannot be used.
         """
         grpc, limits = self._grpc, self.limits
+        age = (
+            [
+                ("grpc.max_connection_age_ms", int(1000 * limits.age_s)),
+                ("grpc.max_connection_age_grace_ms", int(1000 * limits.grace_s)),
+            ]
+            if limits.age_s
+            else []
+        )
         self._server = grpc.aio.server(
             interceptors=[_token_check(grpc, self._token, self.ledger.refuse, Backoff())] if self._token else [],
             options=[
+                *age,
                 ("grpc.max_receive_message_length", limits.max_frame_bytes + MESSAGE_OVERHEAD_BYTES),
                 ("grpc.max_concurrent_streams", limits.max_streams),
                 ("grpc.max_metadata_size", 8192),
@@ -128,17 +137,20 @@ class LinkService:
 
     def _max_connections(self) -> int:
         """Return the greatest number of connections that leaves descriptors for the rest of the process."""
-        most = descriptor_limit()
-        return (
-            max(1, min(self.limits.max_connections, most - SPARE_DESCRIPTORS)) if most else self.limits.max_connections
-        )
+        wanted, most = self.limits.max_connections, descriptor_limit()
+        return max(1, min(wanted, most - SPARE_DESCRIPTORS)) if most else wanted
 
     async def _sweep(self, watch: Watch) -> None:
         """Count the connections of each source address again and again, and end those beyond the limit."""
         while True:
             await asyncio.sleep(SWEEP_S)
             busy = {address for session in self._sessions if (address := address_of(session.peer)) is not None}
-            for host, count in (await asyncio.to_thread(watch.sweep, busy)).items():
+            try:
+                excess = await asyncio.to_thread(watch.sweep, busy)
+            except Exception:  # the next count may succeed
+                log.exception("the connections of clients could not be counted")
+                continue
+            for host, count in excess.items():
                 self.ledger.refused[CallRefusal.TOO_MANY_CONNECTIONS] += count
                 self.ledger.limited_log.refused(host, f"{count} connections beyond {watch.most}")
 

@@ -198,7 +198,7 @@ class Session:
     def give_way(self) -> None:
         """End the stream, which has had no frame for long, because another client needs its place."""
         self.ledger.refuse(CallRefusal.GAVE_WAY, self.peer)
-        self.farewell = self.grpc.StatusCode.RESOURCE_EXHAUSTED, "all streams are open, and this one had no frame"
+        self.farewell = self.grpc.StatusCode.UNAVAILABLE, "all streams are open, and this one had no frame"
         if self.reader is not None:
             self.reader.cancel()
 

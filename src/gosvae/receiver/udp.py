@@ -1,7 +1,9 @@
 """Streams over UDP, the receiver's end: datagrams in, frames out when they are complete or their time is over.
 
-Nothing is acknowledged or sent again. `docs/link.md` describes the datagrams. With a key they are encrypted and
-authenticated, see `gosvae.packets.sealed`; without one they are neither.
+Nothing is sent again. Senders of videos are told which frames were decoded, without encryption.
+
+`docs/link.md` describes the datagrams. With a key they are encrypted and authenticated, see `gosvae.packets.sealed`;
+without one they are neither.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import asyncio
 import inspect
 import logging
 import socket
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 from types import TracebackType
@@ -19,7 +21,8 @@ from typing import Any, Self
 from gosvae.errors import ConfigError
 from gosvae.packets.inlet import Inlet
 from gosvae.packets.reassembly import ReceivedFrame
-from gosvae.packets.sealed import Opener
+from gosvae.packets.sealed import Opener, Sealer
+from gosvae.protocol.feedback import Feedback
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,10 @@ QUEUED_BYTES = 2**25
 """Default of the greatest number of bytes in the queue."""
 SOCKET_BUFFER_BYTES = 2**21
 """Number of bytes that the receiver asks the operating system to buffer; it may get fewer."""
+
+
+MOST_PEERS = 256
+"""Greatest number of streams whose senders get feedback; the one that was silent the longest goes first."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +72,19 @@ class UdpReceiver(asyncio.DatagramProtocol):
     """
 
     def __init__(
-        self, on_frame: OnFrame, inlet: Inlet, *, max_frames: int, max_bytes: int, opener: Opener | None = None
+        self, on_frame: OnFrame, inlet: Inlet, *, max_frames: int, max_bytes: int, key: bytes | None = None
     ) -> None:
         if min(max_frames, max_bytes) < 1:
             raise ConfigError(f"a queue of {max_frames} frames and {max_bytes} bytes: expected at least 1 of each")
-        self.inlet, self.opener = inlet, opener
+        self.inlet, self._key = inlet, key
+        self.opener = None if key is None else Opener(key)
         self._on_frame = on_frame
         self._max_frames, self._max_bytes = max_frames, max_bytes
         self._queue: deque[ReceivedFrame] = deque()
         self._queued_bytes = 0
         self._counts: Counter[str] = Counter()
+        self._peers: OrderedDict[int, tuple[Any, ...]] = OrderedDict()
+        self._sealers: dict[int, Sealer] = {}
         self._ready = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.DatagramTransport | None = None
@@ -108,8 +118,7 @@ class UdpReceiver(asyncio.DatagramProtocol):
             ConfigError: the queue would hold nothing, or the key is too short.
             MissingDependencyError: there is a key, and cryptography is not installed.
         """
-        opener = None if key is None else Opener(key)
-        receiver = cls(on_frame, inlet or Inlet(), max_frames=max_frames, max_bytes=max_bytes, opener=opener)
+        receiver = cls(on_frame, inlet or Inlet(), max_frames=max_frames, max_bytes=max_bytes, key=key)
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
             lambda: receiver, local_addr=(host, port)
         )
@@ -132,14 +141,33 @@ class UdpReceiver(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         """Take a datagram; called by asyncio."""
-        del addr
         self._counts["datagrams"] += 1
         self._counts["octets"] += len(data)
         datagram = data if self.opener is None else self.opener.open(data)
         if datagram is None:
             return
-        self._put(self.inlet.add(datagram, asyncio.get_running_loop().time()))
+        done = self.inlet.add(datagram, asyncio.get_running_loop().time())
+        for frame in done:
+            self._peers[frame.stream_id] = addr
+            self._peers.move_to_end(frame.stream_id)
+            if len(self._peers) > MOST_PEERS:
+                silent, _ = self._peers.popitem(last=False)
+                self._sealers.pop(silent, None)
+        self._put(done)
         self._set_timer()
+
+    def tell(self, feedback: Feedback) -> None:
+        """Send feedback to where the latest complete frame of its stream came from."""
+        addr = self._peers.get(feedback.stream_id)
+        if addr is None or self._transport is None:
+            return
+        data = feedback.pack()
+        if self._key is not None:
+            sealer = self._sealers.get(feedback.stream_id)
+            if sealer is None:
+                sealer = self._sealers[feedback.stream_id] = Sealer(self._key, feedback.stream_id, feedback=True)
+            data = sealer.seal(data)
+        self._transport.sendto(data, addr)
 
     def error_received(self, exc: Exception) -> None:
         """Log an error of the operating system; called by asyncio."""

@@ -56,8 +56,8 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe
         raise ConfigError(f"{path} is not a recipe: expected keys and values")
     tree = apply_overrides(tree, overrides or [])
     kind = tree.get("kind", "codec")
-    if kind not in RECIPE_KINDS:
-        raise ConfigError(f"recipe {path.stem!r}: {unknown_name('kind', str(kind), RECIPE_KINDS)}")
+    if not isinstance(kind, str) or kind not in RECIPE_KINDS:
+        raise ConfigError(f"recipe {path.stem!r}: {unknown_name('kind', str(kind)[:80], RECIPE_KINDS)}")
     for key, reason in _FORMER_KEYS.items() if kind == "variable-rate" else ():
         if key in tree:
             raise ConfigError(f"recipe {path.stem!r}: {key}: {reason}")

@@ -27,6 +27,7 @@ def train(
     data: str,
     *,
     expert: str | Path | Sequence[str] | None = None,
+    trust: bool = False,
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
     geometry: GeometryConfig | None = None,
@@ -46,6 +47,7 @@ def train(
         expert: expert of any task, named as for `load_expert`; recipes that imitate need one. A sequence names several,
             each with a name and a weight as in `("a=seg.pt2", "b=det.onnx:0.5")`; their distances are balanced by how
             far each expert is from its own output on images at an eighth of their size.
+        trust: whether a `.pt2` or TorchScript file, which is a program, may be loaded as an expert.
         out: folder of the run and of the finished codec; `runs/NAME` by default.
         overrides: `key=value` changes of the recipe.
         geometry: size of the images, in place of the dataset's own.
@@ -67,7 +69,7 @@ def train(
     if chosen.needs_expert and expert is None:
         raise ConfigError(f"recipe {chosen.name!r} needs an expert: name one, such as 'embedded'", argument="expert")
     run = run or RunConfig()
-    frozen = load_experts(expert) if chosen.needs_expert and expert is not None else None
+    frozen = load_experts(expert, trust=trust) if chosen.needs_expert and expert is not None else None
     judged = "lpips" in chosen.wanted_terms and lpips != "none"
     name = default_perceptual(weights) if lpips == "auto" and judged else lpips
     perceptual = load_perceptual(name, weights) if judged else None
@@ -99,13 +101,14 @@ def train(
     )
 
 
-def load_experts(named: str | Path | Sequence[str]) -> TaskExpert:
+def load_experts(named: str | Path | Sequence[str], *, trust: bool = False) -> TaskExpert:
     """Return the expert that a name stands for, or a group of several."""
     texts = [str(named)] if isinstance(named, str | Path) else list(named)
     if len(texts) == 1:
-        only = load_task_expert(texts[0])
+        only = load_task_expert(texts[0], trust=trust)
         return only if isinstance(only, Expert) else ExpertGroup([(only.info.name, only, 1.0)])
-    return ExpertGroup([(each.name, load_task_expert(each.spec), each.weight) for each in parse_experts(texts)])
+    experts = [(each.name, load_task_expert(each.spec, trust=trust), each.weight) for each in parse_experts(texts)]
+    return ExpertGroup(experts)
 
 
 def description(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from gosvae.codecs.base import ImageCodec
+from gosvae.codecs.gesco import GescoCodec, give_expert
 from gosvae.codecs.registry import LABEL_MAP, load_codec
 from gosvae.config import to_tree
 from gosvae.datasets.base import Dataset
@@ -40,6 +41,7 @@ class Job:
     Attributes:
         data: images to train on, without a split; their `val` split is evaluated, or `test_data`.
         expert: name of the expert, as for `load_expert`.
+        trust: whether the expert may be a program, as for `load_expert`.
         changes: overrides, `key=value` for every recipe or `ROW:key=value` for one row.
         geometry: geometry of the images, in place of the data set's own.
         lpips, weights: perceptual distance to measure with, and the folder of its weights, as for `gosvae.train`.
@@ -58,6 +60,7 @@ class Job:
     weights: Path | None = None
     train_lpips: str | None = None
     run: RunConfig = field(default_factory=RunConfig)
+    trust: bool = False
 
     def __post_init__(self) -> None:
         if self.test_data is None and "@" in self.data.rpartition("/")[2]:
@@ -113,7 +116,7 @@ class World:
     @cached_property
     def expert(self) -> Expert:
         """Expert of the receiver, on the device."""
-        return load_expert(self.job.expert).to(self.device)
+        return load_expert(self.job.expert, trust=self.job.trust).to(self.device)
 
     @cached_property
     def expert_fingerprint(self) -> str:
@@ -265,6 +268,9 @@ class World:
         """
         if isinstance(row.source, Named):
             own = f":{self.job.expert}" if row.source.codec == LABEL_MAP else ""
-            return load_codec(row.source.codec + own, device=self.device)
+            return load_codec(row.source.codec + own, device=self.device, trust=self.job.trust)
         trained = row.source.row if isinstance(row.source, Borrowed) else row.row_id
-        return load_codec(str(folder_of(trained)), device=self.device)
+        codec = load_codec(str(folder_of(trained)), device=self.device)
+        if isinstance(codec, GescoCodec):
+            give_expert(codec, self.expert)
+        return codec

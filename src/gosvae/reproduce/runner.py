@@ -212,6 +212,7 @@ class Runner:
                 source.recipe,
                 job.data,
                 expert=job.expert,
+                trust=job.trust,
                 out=folder.checkpoint,
                 overrides=self.world.changes_of(row),
                 geometry=job.geometry,

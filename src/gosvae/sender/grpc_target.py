@@ -145,6 +145,8 @@ class GrpcTarget(Target):
         async for outcome in client.answers():
             flying = self._flying.pop(outcome.number, None)
             self._room.set()
+            if self.on_outcome is not None:
+                self.on_outcome(outcome.number, None if isinstance(outcome, Answer) else outcome.reason)
             if isinstance(outcome, Answer):
                 counters.answered += 1
                 if flying is not None:

@@ -14,6 +14,8 @@ from functools import partial
 
 import numpy as np
 
+from gosvae.protocol.feedback import FRAME_NUMBERS, MOST_TOLD, Feedback
+from gosvae.protocol.frames import Reason
 from gosvae.sender.target import SenderCounters, Target
 from gosvae.sender.transmitter import Transmitter
 from gosvae.sender.udp import UdpSender
@@ -24,11 +26,25 @@ ROOM_PAUSE_S = 0.1
 
 
 class UdpTarget(Target):
-    """Receiver over UDP, from which nothing comes back."""
+    """Receiver over UDP, from which nothing comes back but which frames of a video were decoded."""
 
     def __init__(self, sender: UdpSender) -> None:
         self.counters = SenderCounters()
         self.sender = sender
+        self._told = -1
+        sender.on_feedback = self._hear
+
+    def _hear(self, feedback: Feedback) -> None:
+        """Tell the outcomes of the latest frames."""
+        latest = self.sender.frames - 1
+        newest = latest - (self.sender.first_frame + latest - feedback.newest) % FRAME_NUMBERS
+        if newest < 0 or self.on_outcome is None:
+            return
+        for behind in range(min(MOST_TOLD, newest + 1) - 1, -1, -1):
+            decoded = bool(feedback.decoded >> behind & 1)
+            if decoded or newest - behind > self._told:
+                self.on_outcome(newest - behind, None if decoded else Reason.INCOMPLETE)
+        self._told = max(self._told, newest)
 
     async def send(self, number: int, stream: bytes, image_uint8_HW3: ImageArray) -> int:
         del number, image_uint8_HW3

@@ -64,7 +64,7 @@ def open_source(names: Sequence[str], stdin: BinaryIO) -> Iterator[ImageArray]:
             raise ImageError(f"{names[0]}: expected camera:FORMAT:DEVICE such as camera:v4l2:/dev/video0")
         return _camera(_open_video(device, form))
     if special:
-        return _frames(_open_video(names[0], None))
+        return VideoFrames(_open_video(names[0], None))
     return PictureFiles(_image_files(names))
 
 
@@ -200,7 +200,7 @@ class _Damage:
 
     def __init__(self, name: str) -> None:
         self._name = printable(name)
-        self._total = self._in_a_row = 0
+        self.total = self._in_a_row = 0
 
     def step_over(self, reason: str) -> None:
         """Count a damaged frame and tell of the 1st, 10th, 100th and so on.
@@ -208,11 +208,11 @@ class _Damage:
         Raises:
             ImageError: `MAX_DAMAGED_FRAMES` are damaged in a row.
         """
-        self._total, self._in_a_row = self._total + 1, self._in_a_row + 1
+        self.total, self._in_a_row = self.total + 1, self._in_a_row + 1
         if self._in_a_row >= MAX_DAMAGED_FRAMES:
             raise ImageError(f"{self._name} is damaged: {self._in_a_row} frames in a row, the last one: {reason}")
-        if str(self._total).strip("0") == "1":
-            log.warning("%s: damaged frame skipped (%s), %d so far", self._name, reason, self._total)
+        if str(self.total).strip("0") == "1":
+            log.warning("%s: damaged frame skipped (%s), %d so far", self._name, reason, self.total)
 
     def intact(self) -> None:
         """End a row of damaged frames."""
@@ -220,16 +220,31 @@ class _Damage:
 
     def tell(self) -> None:
         """Tell the number of damaged frames, if there are any."""
-        if self._total:
-            log.warning("%s: damaged frames skipped in all: %d", self._name, self._total)
+        if self.total:
+            log.warning("%s: damaged frames skipped in all: %d", self._name, self.total)
 
 
-def _frames(container: Any) -> Iterator[ImageArray]:
+class VideoFrames(Iterator[ImageArray]):
+    """Upright pictures of a video; damaged frames are stepped over."""
+
+    def __init__(self, container: Any) -> None:
+        self._damage = _Damage(container.name)
+        self._frames = _frames(container, self._damage)
+
+    def __next__(self) -> ImageArray:
+        return next(self._frames)
+
+    @property
+    def damaged(self) -> int:
+        """Number of damaged frames so far."""
+        return self._damage.total
+
+
+def _frames(container: Any, damage: _Damage) -> Iterator[ImageArray]:
     """Yield the upright pictures of a video or camera; damaged frames are stepped over."""
     from av import FFmpegError
 
     errors = (OSError, ValueError, FFmpegError)
-    damage = _Damage(container.name)
 
     def packets() -> Iterator[Any]:
         while True:
@@ -313,7 +328,7 @@ class _Newest:
 
 
 def _camera(container: Any) -> Iterator[ImageArray]:
-    return _Newest(_frames(container)).pictures()
+    return _Newest(_frames(container, _Damage(container.name))).pictures()
 
 
 def resized(image_uint8_HW3: ImageArray, height: int, width: int) -> ImageArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gosvae.protocol.frames import Reason
@@ -44,10 +45,20 @@ class SenderCounters:
     coding_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
 
 
+OnOutcome = Callable[[int, Reason | None], None]
+"""Function that is called with the number of a frame and the reason why it was dropped, None if it was decoded."""
+
+
 class Target(ABC):
-    """Destination of frames."""
+    """Destination of frames.
+
+    Attributes:
+        counters: numbers of frames.
+        on_outcome: function that is called when the outcome of a frame is known.
+    """
 
     counters: SenderCounters
+    on_outcome: OnOutcome | None = None
 
     @abstractmethod
     async def send(self, number: int, stream: bytes, image_uint8_HW3: ImageArray) -> int:

@@ -1,7 +1,9 @@
 """Streams over UDP, the sender's end: packets and repair packets that leave at a pace.
 
-Nothing is acknowledged or sent again. `docs/link.md` describes the datagrams. With a key they are encrypted and
-authenticated, see `gosvae.packets.sealed`; without one they are neither.
+Nothing is sent again. A receiver of videos tells which frames it has decoded.
+
+`docs/link.md` describes the datagrams. With a key they are encrypted and authenticated, see `gosvae.packets.sealed`;
+without one they are neither.
 """
 
 from __future__ import annotations
@@ -9,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from gosvae.bitstream import MAX_SLICES
-from gosvae.errors import ConfigError
+from gosvae.errors import ConfigError, PacketError
 from gosvae.packets.packet import DEFAULT_MTU_BYTES, FRAME_NUMBERS, MAX_MTU_BYTES, packetise
 from gosvae.packets.protection import REPAIR_OVERHEAD_BYTES, protect
-from gosvae.packets.sealed import SEALED_OVERHEAD_BYTES, Sealer
+from gosvae.packets.sealed import SEALED_OVERHEAD_BYTES, Opener, Sealer
+from gosvae.protocol.feedback import Feedback
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ class UdpSender(asyncio.DatagramProtocol):
         first_frame: number of its first frame.
         frames, datagrams, octets: numbers of frames, datagrams and bytes that were sent; the bytes are without the
             headers of IP and UDP (28 bytes a datagram for IPv4).
+        on_feedback: function that is called with the feedback of a receiver on this stream.
         errors: number of errors that the operating system reported, such as that nobody listens; sending goes on.
     """
 
@@ -54,7 +58,9 @@ class UdpSender(asyncio.DatagramProtocol):
         self.frames = self.datagrams = self.octets = self.errors = 0
         self._overhead, self._classes, self._mtu_bytes = overhead, classes, mtu_bytes
         self._slices_per_packet, self._kbps = slices_per_packet, kbps
+        self.on_feedback: Callable[[Feedback], None] | None = None
         self._sealer = None if key is None else Sealer(key, self.stream_id)
+        self._opener = None if key is None else Opener(key, feedback=True)
         if self._sealer is not None:
             self._mtu_bytes = mtu_bytes - SEALED_OVERHEAD_BYTES
         self._free_at_s = 0.0
@@ -120,6 +126,20 @@ class UdpSender(asyncio.DatagramProtocol):
     def resume_writing(self) -> None:
         """Resume, because the operating system takes more again; called by asyncio."""
         self._writable.set()
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        """Take the feedback of a receiver on this stream; called by asyncio."""
+        del addr
+        opened = data if self._opener is None else self._opener.open(data)
+        if opened is None:
+            return
+        try:
+            feedback = Feedback.unpack(opened)
+        except PacketError as error:
+            log.debug("UDP: %s", error)
+            return
+        if feedback.stream_id == self.stream_id and self.on_feedback is not None:
+            self.on_feedback(feedback)
 
     def error_received(self, exc: Exception) -> None:
         """Count an error of the operating system; called by asyncio."""

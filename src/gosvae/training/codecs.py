@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, load_weights, save_codec
-from gosvae.config import Config, to_tree
+from gosvae.config import Config, Name, to_tree
 from gosvae.datasets.base import Dataset
 from gosvae.errors import ConfigError
 from gosvae.experts.base import TaskExpert
@@ -43,7 +43,7 @@ class TrainableRecipe(Config, ABC):
     """
 
     kind: str
-    name: str
+    name: Name
     description: str
     reference: str | None = None
     model: Config

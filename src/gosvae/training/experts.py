@@ -8,24 +8,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gosvae.codecs.checkpoint import half_weights
-from gosvae.config import Config, parse, to_tree
+from gosvae.config import Config, Name, parse, to_tree
 from gosvae.datasets.base import IGNORE_INDEX, Dataset
 from gosvae.errors import DatasetError
 from gosvae.experts.compact import CompactConfig, balanced_class_weights
 from gosvae.experts.dense import DenseConfig
 from gosvae.experts.trained import ExpertCard, NetworkConfig, build_network
 from gosvae.experts.unet import UNetConfig
-from gosvae.files import json_bytes, write_together
+from gosvae.files import write_together
 from gosvae.training.machine.config import RunConfig, StageConfig, Stages
 from gosvae.training.machine.fit import StageResult, fit
 from gosvae.training.machine.loop import Outcome
 from gosvae.training.machine.provenance import provenance
 from gosvae.training.machine.task import TrainingTask
+from gosvae.weights import model_files
 
 
 class ExpertRecipe(Config):
@@ -40,7 +40,7 @@ class ExpertRecipe(Config):
     """
 
     kind: Literal["expert"] = "expert"
-    name: str
+    name: Name
     description: str
     architecture: Literal["compact", "unet", "dense"] = "compact"
     widths: tuple[int, int, int, int] = (32, 64, 96, 128)
@@ -157,13 +157,7 @@ def save_expert(folder: Path, card: ExpertCard, network: nn.Module, notes: dict[
     Raises:
         WriteError: no space or no permission; what was there before is intact.
     """
-    write_together(
-        {
-            folder / "provenance.json": json_bytes(notes),
-            folder / "config.json": json_bytes(to_tree(card)),
-            folder / "weights.safetensors": save(half_weights(network.state_dict())),
-        }
-    )
+    write_together(model_files(folder, to_tree(card), half_weights(network.state_dict()), notes))
 
 
 def train_expert(

@@ -39,6 +39,7 @@ LOG_BITS = "log_bits"
 """Name of the term that is trained: log2(1 + bits of a position), so that scenes that stand count like fast ones."""
 _MOST_STICKY = 0.6
 """Largest distance, beyond the half step of rounding, at which an example keeps the symbol of its reference."""
+_MOST_COUNT = 65535
 _COUNTED = 600
 """Number of batches on which the tables are counted."""
 
@@ -270,7 +271,7 @@ class TemporalTraining:
 
     @torch.no_grad()
     def counts(self) -> Tensor:
-        """Return how often each symbol follows each symbol of the reference, int32 (activity, D, V, V)."""
+        """Return how often each symbol follows each symbol of the reference, uint16 (activity, D, V, V)."""
         task, context = self.task(), self.config.context
         shape = (ACTIVITIES, context.channels, context.values, context.values)
         counts = torch.zeros(shape, dtype=torch.int32)
@@ -283,7 +284,9 @@ class TemporalTraining:
             for activity, pairs_Dhw in zip(examples.activity_B.tolist(), pairs_BDhw, strict=True):
                 found = torch.bincount(pairs_Dhw.flatten(), minlength=counts[0].numel())
                 counts[activity] += found.view(shape[1:]).to(torch.int32)
-        return counts
+        # A table with larger counts is scaled down, so that 16 bits hold it.
+        most = counts.amax(dim=3, keepdim=True).clamp_min(_MOST_COUNT).long()
+        return (counts * _MOST_COUNT // most).to(torch.uint16)
 
 
 def train_temporal(

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,7 +27,7 @@ from gosvae.entropy.latent_network import LEVELS, LatentContextNetwork
 from gosvae.entropy.lattice import reach
 from gosvae.errors import ConfigError
 from gosvae.experts.base import TaskExpert
-from gosvae.experts.registry import load_task_expert
+from gosvae.experts.registry import is_program, load_task_expert
 from gosvae.losses.perceptual import PerceptualLoss, load_perceptual
 from gosvae.seeding import torch_generator
 from gosvae.tensors import ImageArray, pad_to_multiple
@@ -39,6 +39,15 @@ from gosvae.training.passes import PassUse, drawn, pass_uses
 from gosvae.training.views import ViewConfig
 
 RATE, BITS = "rate", "bits"
+
+
+def _no_program(name: str) -> str:
+    """Return the name of an expert, unless it is a program: a recipe of a stranger must not name the code that runs."""
+    if is_program(name):
+        raise ValueError("a recipe names no program (.pt2, .pt, .ts, FILE.py:NAME): give it with the other experts")
+    return name
+
+
 _STEEPEST = 8.0
 """Largest difference in bits between two neighbouring integers that the encoder's gradient uses."""
 
@@ -262,7 +271,8 @@ class VariableRateRecipe(TrainableRecipe):
         rate: price of a bit at each level.
         erasures: slices of the latent that do not reach the decoder; none by default.
         balance_classes, feature_layers, perceptual_images, experts_asked, distances_asked: see `Judges`.
-        more_experts: experts to imitate beside the first, named as for `load_task_expert`.
+        more_experts: experts to imitate beside the first, named as for `load_task_expert`; a recipe names no program
+            (`.pt2`, TorchScript, `FILE.py:NAME`).
         more_perceptual: perceptual distances beside the first, named as for `load_perceptual`.
         views: random views of original and reconstruction that the judges are shown; by default the two as they are.
         trained: beginnings of the names of the parts that are trained; all by default. With `[decoder.]` the encoder,
@@ -276,7 +286,7 @@ class VariableRateRecipe(TrainableRecipe):
     erasures: ErasuresConfig = ErasuresConfig()
     balance_classes: bool = False
     feature_layers: tuple[str, ...] | None = None
-    more_experts: tuple[str, ...] = ()
+    more_experts: tuple[Annotated[str, AfterValidator(_no_program)], ...] = ()
     more_perceptual: tuple[str, ...] = ()
     perceptual_images: int | None = Field(default=None, ge=1)
     experts_asked: int | None = Field(default=None, ge=1)

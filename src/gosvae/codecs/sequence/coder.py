@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,13 +16,12 @@ from gosvae.bitstream import SliceLayout
 from gosvae.codecs.latent import SymbolArray
 from gosvae.codecs.sequence.format import FrameHeader, Mode, checksum, pack_slices, unpack_slices
 from gosvae.codecs.slices import GridPart, grid_parts, slice_count
-from gosvae.codecs.temporal_model import TemporalModel
 from gosvae.codecs.variable import VariableRateCodec, assigned, stacked
 from gosvae.entropy.base import EntropyModel
 from gosvae.entropy.coder import decode_indices, encode_indices
 from gosvae.entropy.latent_network import LEVELS
 from gosvae.entropy.temporal import Memory, TemporalContextModel, TemporalTables
-from gosvae.entropy.temporal_network import integer_temporal_network
+from gosvae.entropy.temporal_network import TemporalContextNetwork
 from gosvae.errors import BitstreamError
 
 STIFFNESS = (24.0, 6.0)
@@ -50,18 +50,24 @@ class FrameCoder:
 
     Args:
         codec: codec of the transforms.
-        model: temporal model of the codec.
+        network: network of its temporal model, in integers.
+        counts: counts of the tables of that model, see `TemporalTables`.
         slices: number of slices of a frame; small grids have fewer.
         layout: positions of a slice.
         grid_hw: numbers of rows and columns of latent positions.
     """
 
     def __init__(
-        self, codec: VariableRateCodec, model: TemporalModel, slices: int, layout: SliceLayout, grid_hw: tuple[int, int]
+        self,
+        codec: VariableRateCodec,
+        network: TemporalContextNetwork,
+        counts: npt.NDArray[np.uint16],
+        slices: int,
+        layout: SliceLayout,
+        grid_hw: tuple[int, int],
     ) -> None:
         self._codec, self._config = codec, codec.config.context
-        self._network = integer_temporal_network(model.card.model, model.tensors).to(codec.device)
-        self._counts = model.counts.numpy()
+        self._network, self._counts = network, counts
         self._grid_hw = grid_hw
         self._parts: list[GridPart] = grid_parts(grid_hw, slice_count(grid_hw, slices, layout), layout)
 
@@ -93,8 +99,8 @@ class FrameCoder:
     def assign(self, latent_1Dhw: Tensor, level: int, reference: Memory, searches: int, scale: float) -> SymbolArray:
         """Return the symbols (D, h, w) of a latent that the temporal model finds cheap.
 
-        The first guess keeps the symbols of the reference where they are near; then each value takes the cheaper of the
-        two integers around it, `searches` times.
+        The first guess keeps the symbols of the reference where they are near. Then each value takes the cheaper of the
+        two integers around it: by the tables with one search, by the network in each further one.
 
         Args:
             latent_1Dhw: output of the encoder network.
@@ -113,7 +119,11 @@ class FrameCoder:
             )
         low, high = STIFFNESS
         stiffness = scale * low * (high / low) ** (level / (LEVELS - 1))
-        for _ in range(searches):
+        if searches == 1:
+            bits = self._table_bits(self.activity(symbols, level, reference), reference)
+            symbols = assigned(shifted, bits, stiffness)
+            symbols[self._config.groups_at(level) * self._config.group :] = self._config.bound
+        for _ in range(searches - 1):
             activity = self.activity(symbols, level, reference)
             found = np.empty_like(symbols)
             for model, part in zip(self.models(Mode.NETWORK, level, activity, reference), self._parts, strict=True):
@@ -123,6 +133,13 @@ class FrameCoder:
                 found[:, *part] = assigned(values, bits.reshape(*values.shape, -1), stiffness)
             symbols = found
         return symbols
+
+    def _table_bits(self, activity: int, reference: Memory) -> npt.NDArray[np.float32]:
+        """Return the bits (D, h, w, V) of every value under the tables, given the reference."""
+        channels = np.arange(self._config.channels)[:, None, None]
+        counts_DVV = self._counts[activity].astype(np.float32) + 1.0
+        bits_DVV: npt.NDArray[np.float32] = np.log2(counts_DVV.sum(axis=2, keepdims=True)) - np.log2(counts_DVV)
+        return bits_DVV[channels, reference.symbols]
 
     def encode_intra(self, symbols: SymbolArray, level: int, number: int) -> CodedFrame:
         """Return a frame that depends on no other."""

@@ -19,6 +19,8 @@ NUMBERS = 128
 """Frames carry their number modulo this."""
 MOST_DISTANCE = NUMBERS // 2 - 1
 """Largest distance, in frames, from a frame to its reference."""
+KEPT_FRAMES = 32
+"""Number of frames that encoder and decoder keep as references."""
 CHECK_BYTES = 2
 """Length of the checksum at the end of a frame."""
 _SESSION = struct.Struct(f">4sB{SHORT_FINGERPRINT_BYTES}s{MARK_BYTES}sHHHBB")

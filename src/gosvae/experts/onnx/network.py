@@ -58,7 +58,8 @@ class OnnxNetwork(nn.Module):
                 continue
             if value.is_floating_point() and value.ndim:
                 self._weight_names.append(name)
-                self.weights.append(nn.Parameter(value, requires_grad=False))
+                own = value.clone(memory_format=torch.contiguous_format)  # constants may be views of others
+                self.weights.append(nn.Parameter(own, requires_grad=False))
             else:
                 self._others[name] = value
         self._last_use = {name: i for i, node in enumerate(self._nodes) for name in _names_in(node)}

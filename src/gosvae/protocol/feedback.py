@@ -1,0 +1,72 @@
+"""Feedback over UDP: 12 bytes from the receiver that tell a sender of a video which frames were decoded."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from gosvae.errors import PacketError
+
+FEEDBACK_FIRST_BYTE = 0xFB
+"""First byte of a feedback datagram."""
+FEEDBACK_VERSION = 1
+MOST_TOLD = 32
+"""Number of frames that a datagram tells of."""
+FRAME_NUMBERS = 2**16
+_FORM = struct.Struct(">BBIHI")
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """Which of the latest frames of a stream were decoded.
+
+    Attributes:
+        stream_id: number of the stream.
+        newest: number of the newest frame that arrived, modulo 2**16.
+        decoded: bit i is set if frame `newest - i` was decoded, for i of 0..31.
+    """
+
+    stream_id: int
+    newest: int
+    decoded: int
+
+    def pack(self) -> bytes:
+        """Return the bytes of the datagram."""
+        return _FORM.pack(FEEDBACK_FIRST_BYTE, FEEDBACK_VERSION, self.stream_id, self.newest, self.decoded)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Feedback:
+        """Return the feedback in a datagram.
+
+        Raises:
+            PacketError: the bytes are no feedback of this version.
+        """
+        if len(data) != _FORM.size:
+            raise PacketError(f"{len(data)} bytes are no feedback, which has {_FORM.size}")
+        first, version, stream_id, newest, decoded = _FORM.unpack(data)
+        if (first, version) != (FEEDBACK_FIRST_BYTE, FEEDBACK_VERSION):
+            raise PacketError(f"no feedback: it begins with {data[:2].hex(' ')}")
+        return cls(stream_id, newest, decoded)
+
+
+class Outcomes:
+    """Outcomes of the latest frames of one stream, as they become known."""
+
+    def __init__(self) -> None:
+        self._newest: int | None = None
+        self._decoded = 0
+
+    def add(self, number: int, *, decoded: bool) -> None:
+        """Add the outcome of a frame, given its number modulo 2**16; outcomes of old frames are left out."""
+        ahead = 0 if self._newest is None else (number - self._newest) % FRAME_NUMBERS
+        if self._newest is None or 0 < ahead < FRAME_NUMBERS // 2:
+            self._decoded = 0 if self._newest is None else (self._decoded << min(ahead, MOST_TOLD)) % 2**MOST_TOLD
+            self._newest, ahead = number, 0
+        behind = (self._newest - number) % FRAME_NUMBERS
+        if decoded and behind < MOST_TOLD:
+            self._decoded |= 1 << behind
+
+    def feedback(self, stream_id: int) -> Feedback:
+        """Return what is known; at least one outcome has been added."""
+        assert self._newest is not None
+        return Feedback(stream_id, self._newest, self._decoded)

@@ -1,0 +1,118 @@
+"""Coding of a video at the sender: frames depend on earlier ones, and what the receiver tells chooses on which."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from gosvae.codecs.sequence.codec import SequenceCodec
+from gosvae.codecs.sequence.encoder import SequenceEncoder
+from gosvae.codecs.sequence.format import is_session
+from gosvae.codecs.sequence.rate import RateControl
+from gosvae.protocol.frames import Reason
+from gosvae.sender.transmitter import Transmitter
+from gosvae.tensors import ImageArray
+
+log = logging.getLogger(__name__)
+
+SILENCE_S = 1.0
+"""Seconds without a word of the receiver after which the next frame depends on no other."""
+DEFAULT_MAX_AGE_MS = 250.0
+"""Default of the longest time between two frames that are sent."""
+_REFUSING = (Reason.DAMAGED, Reason.FOREIGN, Reason.MALFORMED)
+"""Reasons for which a receiver refuses the first frame of a video if it takes pictures only."""
+
+
+class SequenceTransmitter(Transmitter):
+    """A video codec whose frame rate and level follow the rate of the link.
+
+    A receiver that refuses the first frame is taken for one that decodes single pictures only, and gets these.
+
+    Args:
+        codec: video codec.
+        kbps: rate on the link in 1000 bits a second; None sends every picture at the codec's level.
+        fps: pictures a second, as far as they are known.
+        max_age_ms: longest time between two frames that are sent, for a rate.
+
+    Raises:
+        ConfigError: a rate, `fps` or the age is not above 0.
+    """
+
+    def __init__(
+        self,
+        codec: SequenceCodec,
+        *,
+        kbps: float | None = None,
+        fps: float = 10.0,
+        max_age_ms: float = DEFAULT_MAX_AGE_MS,
+    ) -> None:
+        super().__init__(codec.codec, kbps=kbps, fps=fps)
+        self._sequences, self._fps = codec, fps
+        self._control = None if kbps is None else RateControl(kbps, fps, max_age_ms)
+        self._encoder: SequenceEncoder | None = None
+        self._first, self._sent, self._acknowledged = 0, 0, -1
+        self._key, self._keys = False, set[int]()
+        self._heard: deque[tuple[int, Reason | None]] = deque()
+        self._heard_s: float | None = None
+        self._lock = threading.Lock()
+        self.pictures_only = False
+
+    def hear(self, number: int, reason: Reason | None) -> None:
+        """Take the outcome of a frame, counted from 0: None if it was decoded; called in any thread."""
+        with self._lock:
+            self._heard.append((number, reason))
+
+    def _code(self, image_uint8_HW3: ImageArray, now_s: float, room: Callable[[float], int]) -> bytes | None:
+        self._listen(now_s)
+        if self.pictures_only:
+            return super()._code(image_uint8_HW3, now_s, room)
+        if self._control is not None and not self._control.wants():
+            return None
+        height, width = image_uint8_HW3.shape[:2]
+        encoder = self._encoder
+        if encoder is None or (encoder.header.height, encoder.header.width) != (height, width):
+            encoder = self._encoder = self._sequences.encoder(height, width, frames_per_second=self._fps)
+            self._first = self._sent
+        if self._control is not None:
+            encoder.level = self._control.level
+        data = encoder.encode(image_uint8_HW3)
+        self._key = is_session(data)
+        if self._key:
+            self._keys.add(self._sent)
+        self._sent += 1
+        return self._sequences.wrapped(data, height, width)
+
+    def _listen(self, now_s: float) -> None:
+        """Take the outcomes that came since the last frame into account."""
+        with self._lock:
+            heard, self._heard = self._heard, deque()
+        encoder = self._encoder
+        if encoder is None:
+            return
+        if heard or self._heard_s is None:
+            self._heard_s = now_s
+        elif now_s - self._heard_s > SILENCE_S:
+            encoder.begin_again()
+            self._heard_s = now_s
+        for number, reason in heard:
+            if number < max(self._first, self._acknowledged):
+                continue
+            if reason is None:
+                self._acknowledged = number
+                encoder.acknowledge(number - self._first)
+            elif reason in _REFUSING and number in self._keys:
+                log.warning("the receiver refuses videos (%s): each frame is sent on its own", reason)
+                self.pictures_only = True
+                return
+            elif number in self._keys or encoder.is_lost(number - self._first):
+                encoder.begin_again()
+            else:
+                encoder.lost()
+
+    def spend(self, link_bytes: int) -> None:
+        """See `Transmitter.spend`."""
+        super().spend(link_bytes)
+        if self._control is not None and not self.pictures_only:
+            self._control.sent(link_bytes, key=self._key)

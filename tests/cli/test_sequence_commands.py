@@ -1,0 +1,108 @@
+"""Videos from the command line: training of the temporal model, compressing, describing and reconstructing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gosvae.cli.main import main
+from gosvae.codecs.checkpoint import save_codec
+from gosvae.codecs.temporal_model import save_temporal_model
+from gosvae.codecs.variable import VariableRateCodec
+from gosvae.images import read_image
+from gosvae.sender.sources import open_source
+from gosvae.sender.video import VideoFile
+from tiny import streets, temporal_model, variable_checkpoint
+
+
+@pytest.fixture
+def codec_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "codec"
+    save_codec(folder, variable_checkpoint())
+    codec = VariableRateCodec.load(folder)
+    save_temporal_model(folder, temporal_model(codec))
+    return folder
+
+
+def frames_folder(folder: Path, count: int = 6) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        Image.fromarray(np.roll(streets()[0].image_uint8_HW3, number, axis=1)).save(folder / f"{number}.png")
+    return folder
+
+
+def test_a_folder_of_frames_becomes_one_file_and_frames_again(
+    tmp_path: Path, codec_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames, file, back = frames_folder(tmp_path / "frames"), tmp_path / "drive.gosv", tmp_path / "back"
+    compress = ["compress", str(frames), "-o", str(file), "--codec", f"{codec_folder}:100", "--key-interval", "4"]
+    assert main([*compress, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["frames"], facts["width"], facts["height"]) == (6, 96, 64)
+    assert facts["bytes"] == file.stat().st_size
+    assert main(["info", str(file), "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert (described["frames"], described["key_frames"], described["complete"]) == (6, [0, 4], True)
+    assert main(["info", str(file)]) == 0
+    assert "not a model of this package" in capsys.readouterr().out
+    assert main(["decompress", str(file), "--codec", str(codec_folder), "-o", f"{back}/"]) == 0
+    names = sorted(path.name for path in back.iterdir())
+    assert names == [f"{number:06d}.png" for number in range(6)]
+    assert read_image(back / names[0]).shape == (64, 96, 3)
+    assert main(compress) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(["decompress", str(file), "-o", f"{back}/", "--force"]) == 2
+    assert "no model of this package" in capsys.readouterr().err
+
+
+def test_a_video_becomes_a_video(tmp_path: Path, codec_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video, file, back = tmp_path / "drive.mp4", tmp_path / "drive.gosv", tmp_path / "back.mkv"
+    moving = [np.roll(streets()[0].image_uint8_HW3, number, axis=1) for number in range(8)]
+    with video.open("w+b") as stream:
+        assert VideoFile(stream, ".mp4", 12.5).write(moving) == 8
+    assert main(["compress", str(video), "--codec", str(codec_folder), "--kbps", "40", "--resize", "32x48"]) == 0
+    assert "8 frames" in capsys.readouterr().out
+    assert main(["decompress", str(file), "--codec", str(codec_folder), "-o", str(back)]) == 0
+    assert "8 frames" in capsys.readouterr().out
+    with back.open("rb") as stream:
+        assert [picture.shape for picture in open_source([str(back)], stream)] == [(32, 48, 3)] * 8
+
+
+def test_a_file_that_was_cut_is_reconstructed_up_to_the_cut(
+    tmp_path: Path, codec_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames, file = frames_folder(tmp_path / "frames"), tmp_path / "drive.gosv"
+    assert main(["compress", str(frames), "-o", str(file), "--codec", f"{codec_folder}:0", "--fps", "5"]) == 0
+    file.write_bytes(file.read_bytes()[:-60])
+    capsys.readouterr()
+    assert main(["decompress", str(file), "--codec", str(codec_folder), "-o", str(tmp_path / "back/")]) == 0
+    assert "the file was cut" in capsys.readouterr().out
+    assert 1 <= len(list((tmp_path / "back").iterdir())) < 6
+
+
+def test_a_budget_for_every_frame(tmp_path: Path, codec_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames, file = frames_folder(tmp_path / "frames", 3), tmp_path / "drive.gosv"
+    assert main(["compress", str(frames), "-o", str(file), "--codec", str(codec_folder), "--kib", "0.2"]) == 0
+    assert file.stat().st_size < 3 * 0.2 * 1024 + 80
+    capsys.readouterr()
+    assert main(["compress", str(frames), "-o", str(tmp_path / "a.gosv"), "--kib", "1", "--kbps", "9"]) == 2
+    assert "--kbps" in capsys.readouterr().err
+    assert main(["compress", str(frames), str(frames), "-o", str(tmp_path / "a.gosv")]) == 2
+    assert "2 sources" in capsys.readouterr().err
+
+
+def test_a_temporal_model_is_trained_for_a_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    codec, run = tmp_path / "codec", tmp_path / "run"
+    save_codec(codec, variable_checkpoint())
+    train = ["train-temporal", str(codec), "--stills", "streets:2", "--steps", "2", "--quiet", "--out", str(run)]
+    small = ["--set", "size=[32, 48]", "--set", "taps=5", "--set", "stages.0.batches.batch_size=1"]
+    films = ["--films", str(frames_folder(tmp_path / "frames"))]
+    assert main([*train, *small, *films]) == 0
+    assert capsys.readouterr().out == f"finished: {run}\n"
+    assert (run / "temporal.json").is_file()
+    assert main(["train-temporal", str(codec), "--out", str(run)]) == 2
+    assert "--films" in capsys.readouterr().err

@@ -1,0 +1,211 @@
+"""Videos over gRPC and UDP: references that the receiver has, recovery from losses, and receivers of pictures only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from gosvae import bitstream
+from gosvae.codecs.sequence.codec import SequenceCodec, is_wrapped
+from gosvae.codecs.sequence.format import HEADER_BYTES, FrameHeader, is_session
+from gosvae.errors import BitstreamError, ForeignStreamError, PacketError
+from gosvae.protocol.feedback import Feedback, Outcomes
+from gosvae.protocol.frames import Dropped, Perceived, Reason
+from gosvae.protocol.security import Endpoint
+from gosvae.receiver.engine import EngineLimits
+from gosvae.receiver.perception import Perception
+from gosvae.receiver.receiver import Receiver, ReceiverConfig
+from gosvae.sender.client import LinkClient
+from gosvae.sender.grpc_target import GrpcTarget
+from gosvae.sender.sender import UdpTarget, send_pictures
+from gosvae.sender.sequence_transmitter import SequenceTransmitter
+from gosvae.sender.udp import UdpSender
+from gosvae.tensors import ImageArray
+from small_link import HOST, LOOPBACK, PATIENCE_S, perception, run, until
+from tiny import expert, sequence_codec, streets
+
+PATIENT = EngineLimits(policy="block", deadline_ms=0.0)
+
+
+def looks(codec: SequenceCodec) -> Perception:
+    return Perception(codec.codec, expert(), sequences=codec)
+
+
+def frames(count: int) -> Iterator[ImageArray]:
+    return (np.roll(streets()[0].image_uint8_HW3, 2 * number, axis=1) for number in range(count))
+
+
+def header_of(codec: SequenceCodec, stream: bytes | None) -> FrameHeader:
+    assert stream is not None
+    data = codec.unwrapped(bitstream.unpack_slices(stream))
+    return FrameHeader.unpack(data[HEADER_BYTES * is_session(data) :])[0]
+
+
+def test_a_receiver_keeps_the_references_of_each_sender() -> None:
+    codec = sequence_codec(level=100)
+    one, other = (SequenceTransmitter(codec) for _ in range(2))
+    seen = looks(codec)
+    for number, (a, b) in enumerate(zip(frames(4), [*frames(4)][::-1], strict=True)):
+        streams = [sender.code(picture, 0.1 * number) for sender, picture in ((one, a), (other, b))]
+        assert all(stream is not None and seen.is_sequence(stream) for stream in streams)
+        results = seen([(stream or b"", False) for stream in streams], ["one", "other"])
+        assert all(isinstance(result, Perceived) for result in results)
+    stream = one.code(next(frames(1)), 1.0)
+    (result,) = seen([(stream or b"", False)], ["a third"])
+    assert isinstance(result, Dropped)
+    assert result.reason is Reason.INCOMPLETE
+    assert not seen.is_sequence(codec.codec.compress(next(frames(1))))
+
+
+def test_a_video_that_is_worked_on_holds_up_no_thread() -> None:
+    """Usual and large frames have threads of their own, and a decoder is used by one of them at a time."""
+    codec = sequence_codec(level=100)
+    streams = [SequenceTransmitter(codec).code(picture, 0.0) for picture in frames(2)]
+    seen = looks(codec)
+    decoder, turn = seen._decoder_of("busy", codec)
+    with turn:
+        busy, other = seen([(stream or b"", False) for stream in streams], ["busy", "other"])
+    assert isinstance(busy, Dropped)
+    assert busy.reason is Reason.INCOMPLETE
+    assert isinstance(other, Perceived)
+    (again,) = seen([(streams[0] or b"", False)], ["busy"])
+    assert isinstance(again, Perceived)
+    assert seen._decoder_of("busy", codec)[0] is decoder
+
+
+def test_a_refusal_makes_the_next_frame_depend_on_an_acknowledged_one() -> None:
+    codec = sequence_codec(level=100)
+    sender, pictures = SequenceTransmitter(codec), frames(12)
+
+    def distance(now_s: float) -> int:
+        return header_of(codec, sender.code(next(pictures), now_s)).distance
+
+    assert [distance(0.0), distance(0.1)] == [0, 1]
+    sender.hear(0, None)
+    assert distance(0.2) == 1
+    sender.hear(1, Reason.INCOMPLETE)
+    sender.hear(2, Reason.INCOMPLETE)
+    assert distance(0.3) == 3  # on frame 0
+    assert distance(0.4) == 4
+    sender.hear(3, None)
+    assert distance(0.5) == 1
+    sender.hear(5, Reason.STALE)
+    assert distance(0.6) == 3
+    sender.hear(6, Reason.INCOMPLETE)  # the receiver has lost even what it had acknowledged
+    assert distance(0.7) == 0
+    sender.hear(7, None)
+    assert distance(0.8) == 1
+    assert distance(2.5) == 0  # after more than a second without a word
+
+
+def test_a_receiver_of_pictures_gets_pictures() -> None:
+    codec = sequence_codec(level=100)
+    sender, pictures = SequenceTransmitter(codec), frames(3)
+    first = sender.code(next(pictures), 0.0)
+    (result,) = Perception(codec.codec, expert())([(first or b"", False)])
+    assert isinstance(result, Dropped)
+    assert result.reason in (Reason.DAMAGED, Reason.FOREIGN)
+    sender.hear(0, result.reason)
+    second = sender.code(next(pictures), 0.1)
+    assert second is not None
+    assert not is_wrapped(bitstream.unpack_slices(second))
+    codec.codec.decompress(second)
+
+
+def test_a_video_over_grpc_is_answered() -> None:
+    codec = sequence_codec(level=100)
+
+    async def test() -> None:
+        config = ReceiverConfig(grpc=LOOPBACK, engine=PATIENT)
+        async with Receiver(looks(codec), config) as receiver:
+            assert receiver.service is not None
+            client = await LinkClient.open(
+                receiver.service.endpoint, name="camera", fingerprint=codec.codec.fingerprint
+            )
+            target, sender = GrpcTarget(client), SequenceTransmitter(codec)
+            target.on_outcome = sender.hear
+            try:
+                await send_pictures(frames(8), sender, target, fps=None, stop=asyncio.Event())
+            finally:
+                await target.close()
+            assert target.counters.answered == target.counters.sent == 8
+
+    run(test)
+
+
+def test_a_lost_frame_over_udp_is_told_and_recovered() -> None:
+    codec = sequence_codec(level=100)
+
+    async def test() -> None:
+        config = ReceiverConfig(udp=Endpoint(HOST, 0), engine=PATIENT, udp_deadline_ms=1000 * PATIENCE_S)
+        async with Receiver(looks(codec), config) as receiver:
+            assert receiver.udp is not None
+            async with await UdpSender.open(*receiver.udp.address, first_frame=65530) as sender:
+                target, transmitter, pictures = UdpTarget(sender), SequenceTransmitter(codec), frames(20)
+                heard: list[tuple[int, Reason | None]] = []
+
+                def hear(number: int, reason: Reason | None) -> None:
+                    heard.append((number, reason))
+                    transmitter.hear(number, reason)
+
+                target.on_outcome = hear
+
+                async def send(number: int, *, lose: bool = False) -> FrameHeader:
+                    picture = next(pictures)
+                    stream = transmitter.code(picture, 0.01 * number)
+                    assert stream is not None
+                    if lose:
+                        sender.frames += 1
+                    else:
+                        await target.send(number, stream, picture)
+                        await until(lambda: any(n == number for n, _ in heard))
+                    return header_of(codec, stream)
+
+                assert (await send(0)).distance == 0
+                for number in range(1, 8):
+                    assert (await send(number)).distance == 1
+                await send(8, lose=True)
+                assert (await send(9)).distance == 1
+                assert (9, Reason.INCOMPLETE) in heard
+                assert (await send(10)).distance == 3
+                assert (10, None) in heard
+                assert (await send(11)).distance == 1
+                assert (11, None) in heard
+
+    run(test)
+
+
+def test_feedback_tells_the_latest_frames() -> None:
+    outcomes = Outcomes()
+    for number, decoded in ((65534, True), (65535, False), (1, True), (0, True), (2, False)):
+        outcomes.add(number, decoded=decoded)
+    feedback = outcomes.feedback(7)
+    assert feedback == Feedback(7, 2, 0b10110)
+    data = feedback.pack()
+    assert len(data) == 12
+    assert Feedback.unpack(data) == feedback
+    outcomes.add(40, decoded=True)
+    outcomes.add(2, decoded=True)  # too old to be told
+    assert outcomes.feedback(7) == Feedback(7, 40, 1)
+    for bad in (b"", data[:-1], data + b"\0", b"\0" + data[1:]):
+        with pytest.raises(PacketError):
+            Feedback.unpack(bad)
+
+
+def test_frames_of_others_are_refused() -> None:
+    codec = sequence_codec(level=100)
+    stream = SequenceTransmitter(codec).code(next(frames(1)), 0.0)
+    assert stream is not None
+    header = bitstream.unpack_slices(stream).header
+    foreign = bitstream.Header(b"othr", header.height, header.width, header.entropy_model_id)
+    with pytest.raises(ForeignStreamError):
+        codec.unwrapped(bitstream.unpack_slices(bitstream.pack(foreign, b"data")))
+    data = codec.unwrapped(bitstream.unpack_slices(stream))
+    with pytest.raises(BitstreamError, match="another size"):
+        codec.unwrapped(bitstream.unpack_slices(codec.wrapped(data, header.height + 1, header.width)))
+    with pytest.raises(BitstreamError):
+        codec.unwrapped(bitstream.unpack_slices(codec.codec.compress(next(frames(1)))))
+    assert perception().is_sequence(stream) is False
