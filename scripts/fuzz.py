@@ -3,6 +3,7 @@
 
 scripts/fuzz.py --count 200000
 scripts/fuzz.py --datagrams --count 100000
+scripts/fuzz.py --guided --count 100000   # guided by coverage, with atheris (pip install atheris)
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "fuzz")]
 
-from fuzz_datagrams import run_datagram_fuzz  # noqa: E402
-from fuzzing import Report, run_fuzz  # noqa: E402
+if TYPE_CHECKING:
+    from fuzzing import Report
 
 
 def main() -> int:
@@ -25,6 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=5000, help="number of streams or datagrams to try")
     parser.add_argument("--datagrams", action="store_true", help="send datagrams to a receiver (without --first)")
+    parser.add_argument("--guided", action="store_true", help="let atheris choose the streams by what they reach")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first stream, to repeat a finding")
     parser.add_argument("--json", type=Path, help="file for the result")
@@ -33,6 +36,13 @@ def main() -> int:
     def progress(number: int) -> None:
         if sys.stderr.isatty() or number % 10_000 == 0:
             print(f"\r{number}", end="", file=sys.stderr, flush=True)
+
+    if options.guided:
+        from guided import run_guided  # atheris must see the imports of what it measures
+
+        return run_guided(options.count, seed=options.seed)
+    from fuzz_datagrams import run_datagram_fuzz
+    from fuzzing import run_fuzz
 
     if options.datagrams:
         report, counters = run_datagram_fuzz(options.count, seed=options.seed, progress=progress)
@@ -72,6 +82,9 @@ def describe(report: Report) -> str:
     seconds, slowest = report.slowest_seconds
     lines += ["", f"some slices saved: {report.salvaged}; memory: {peak}"]
     lines += [f"processor time: {report.seconds:.0f} s; slowest: {seconds:.2f} s (number {slowest})"]
+    share, worst = report.largest_share
+    lines += [f"largest share of 20 ms + 2 us a pixel until refused or decoded: {share:.2f} (number {worst})"]
+    lines += [f"streams that took more than that: {report.over}"]
     return "\n".join(lines + [f"FINDING {line}" for line in report.findings[:20]])
 
 
@@ -85,6 +98,8 @@ def as_tree(report: Report, options: argparse.Namespace) -> dict[str, object]:
         "salvaged": report.salvaged,
         "seconds": report.seconds,
         "slowest_seconds": report.slowest_seconds[0],
+        "largest_share": report.largest_share[0],
+        "over": report.over,
         "peak_bytes": report.peak_bytes,
         "findings": report.findings,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -155,12 +156,19 @@ def test_sizes_without_bound_are_refused(tmp_path: Path) -> None:
             load_codec(tmp_path)
 
 
+def peak_kib() -> int:
+    """Largest memory that the process has taken so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 @pytest.mark.parametrize("sizes", [{"width": 4096, "blocks": 64}, {"embedding_width": 4096}])
 def test_a_context_model_larger_than_its_weights_is_refused(sizes: dict[str, int], tmp_path: Path) -> None:
     save_codec(tmp_path, variable_checkpoint())
     change_config(tmp_path, lambda tree: tree["model"]["context"].update(sizes))
+    before = peak_kib()
     with pytest.raises(CheckpointError, match=r"do not (fit|belong)"):
         load_codec(tmp_path)
+    assert peak_kib() - before < 500 * 1024
 
 
 @pytest.mark.parametrize(

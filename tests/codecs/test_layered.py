@@ -197,6 +197,11 @@ def test_the_scene_decides() -> None:
     assert LayeredCodec(task(), options=options, scene=strange).purpose_of(images[0]) == "people"
     doubtful = strange.model_copy(update={"possible": 1e9})
     assert LayeredCodec(task(), options=options, scene=doubtful).purpose_of(images[0]) == "both"
+    in_doubt = LayeredCodec(task(), options=options, scene=doubtful)
+    for budget in (200, 4000):
+        assert in_doubt.compress_to_budget(images[0], budget) == layered("machine").compress_to_budget(
+            images[0], budget
+        )
     fixed = LayeredCodec(task(), options=LayeredOptions(purpose="machine"), scene=strange)
     assert fixed.purpose_of(images[0]) == "machine"
 

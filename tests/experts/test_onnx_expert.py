@@ -391,3 +391,10 @@ def test_exported_networks_answer_as_onnx_runtime_and_have_gradients(
     assert x.grad is not None
     assert x.grad.isfinite().all()
     assert x.grad.abs().sum() > 0
+
+
+def test_an_output_that_is_not_of_images_is_named(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=0)
+    path = write_onnx(tmp_path / "net.onnx", graph_model([node], {"x": [2, 3, 8, 8]}, ["mean"]))
+    with pytest.raises(ExpertError, match=r"its output 'mean' is \(\), expected 2 images first"):
+        load_task_expert(path)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from gosvae.bitstream import Stream, pack, pack_slices, unpack, unpack_slices
+from gosvae.bitstream import Header, Stream, pack, pack_slices, unpack, unpack_slices
 from gosvae.codecs.autoencoder import AutoencoderCodec
 from gosvae.codecs.checkpoint import CodecCheckpoint
 from gosvae.codecs.class_map import padded
@@ -18,9 +19,11 @@ from gosvae.codecs.class_map_scan import encode_scan
 from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.label_map import LabelMapCodec
 from gosvae.codecs.latent import Latent
+from gosvae.codecs.layered import LayeredCodec, LayeredOptions
 from gosvae.codecs.slices import encode_slices, grid_parts
 from gosvae.codecs.variable import VariableRateCodec, VariableRateOptions
 from gosvae.codecs.vq import IndexCoder, VqCodec, VqOptions
+from gosvae.datasets.streets import Streets
 from gosvae.entropy.coder import encode_indices
 from gosvae.entropy.context import ContextConfig, ContextNetwork
 from gosvae.entropy.digits import Digits, positional
@@ -158,12 +161,47 @@ def variable_target() -> Target:
     return Target("variable-rate", reader.decode, encode, reader.decompress, None, tuple(streams))
 
 
+def layered_target() -> Target:
+    """Streams of two layers, and of a picture alone."""
+    task, codec = variable_target(), LayeredCodec(VariableRateCodec(variable_checkpoint()))
+    streams = []
+    for slices in (1, 3):
+        options = VariableRateOptions(slices=slices, layout="interleaved" if slices > 1 else "bands")
+        maker = VariableRateCodec(variable_checkpoint(), options=options)
+        for purpose in ("both", "people") if slices == 1 else ("both",):
+            layered = LayeredCodec(maker, options=LayeredOptions(purpose=purpose, level=60, effort=1))  # type: ignore[arg-type]
+            streams += [layered.compress(picture) for picture in pictures()]
+
+    def decode(data: bytes) -> Latent:
+        stream = unpack_slices(data)
+        codec.decompress(data)  # no network: the picture of the detail layer is chosen
+        if stream.header.entropy_model_id != EntropyModelId.AV1_STILL:
+            return codec.task.decode(data)
+        joined = np.frombuffer(b"".join(stream.payloads), np.uint8).astype(np.int64)
+        return Latent(joined[None], stream.header.height, stream.header.width)
+
+    def encode(stream: Stream, decoded: Latent) -> bytes:
+        if stream.header.entropy_model_id == EntropyModelId.AV1_STILL:
+            return pack_slices(stream.header, stream.slices)
+        slices = unpack_slices(task.encode(stream.task, decoded)).slices
+        return pack_slices(stream.header, [*slices, *stream.detail], stream.layout, stream.detail_count)
+
+    return Target("layered", decode, encode, codec.decompress, None, tuple(streams))
+
+
 def map_payload(stream: Stream, decoded: Latent, class_count: int) -> bytes:
     """The payload of a class map in the stream's own coding: an encoder would take the other for some maps."""
     encode = encode_passes if stream.header.entropy_model_id == EntropyModelId.CLASS_MAP_PASSES else encode_scan
     payload = encode(decoded.symbols.astype(np.uint8), class_count)
     assert payload is not None
     return padded(payload, decoded.symbols.size)
+
+
+def large_map(class_count: int) -> npt.NDArray[np.uint8]:
+    """Classes of a drawn scene of 256x512 pixels."""
+    labels_HW = Streets(1, seed=5, height=256, width=512)[0].labels_uint8_HW
+    assert labels_HW is not None
+    return np.minimum(labels_HW, class_count - 1)
 
 
 def map_targets() -> list[Target]:
@@ -189,6 +227,13 @@ def map_targets() -> list[Target]:
         for classes in (noise, large, np.zeros((40, 30), np.uint8), np.tri(20, 30).astype(np.uint8))
     ]
     sent = [label_map.compress(picture) for picture in pictures()]
+    scene = large_map(n_classes)
+    for model_id, payload in (
+        (EntropyModelId.LABEL_MAP, encode_scan(scene, n_classes)),
+        (EntropyModelId.CLASS_MAP_PASSES, encode_passes(scene, n_classes)),
+    ):
+        assert payload is not None
+        sent.append(pack(Header(label_map.fingerprint, *scene.shape, model_id), payload))
     return [
         Target("label-map", label_decode, label_encode, label_map.decompress, None, tuple(sent)),
         Target("gesco", gesco.decode, gesco_encode, None, None, tuple(drawn)),
@@ -204,6 +249,7 @@ def targets() -> tuple[Target, ...]:
         vq_target("vq-certain", with_context(skewed_checkpoint(), 16, (16,))),
         autoencoder_target(),
         variable_target(),
+        layered_target(),
         *map_targets(),
     )
     for target in made:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -30,11 +30,19 @@ from gosvae.errors import BitstreamError, ForeignStreamError
 
 MOST_SECONDS = 10.0
 """Of processor time, for one stream."""
+FREE_SECONDS, SECONDS_PER_PIXEL = 0.020, 2e-6
+"""Of processor time, that a stream may take until it is refused or its symbols are known, and for each pixel announced.
+
+The networks behind the symbols are not counted. Whether a stream takes more is reported and is no finding: the figure
+depends on the processor and on what else it does.
+"""
 MOST_BYTES = 64 * 2**20
 """By which the address space of the process may grow, for one stream."""
 MOST_PIXELS = 2**19
 """Of a picture that is drawn: a valid stream of a large picture may take the memory of a large picture."""
 CASES_PER_BLOCK = 100
+TIMED_EVERY = 4
+"""One in so many streams is decoded a second time, to measure the processor time of its symbols alone."""
 PICTURE_EVERY = 20
 """So many streams that are refused by the decoder are also given to the whole codec."""
 
@@ -52,6 +60,8 @@ class Report:
         findings: one line for each stream that did what none may do.
         salvaged: streams of which some slices could still be read.
         slowest_seconds: processor time of the slowest one, and its number.
+        largest_share: largest share of the time that a stream may take until it is refused or decoded, and its number.
+        over: number of streams that take more than that.
     seconds: processor time of all.
         peak_bytes: by which the resident memory grew at most in a block of streams; None where it cannot be told.
     """
@@ -62,6 +72,8 @@ class Report:
     slowest_seconds: tuple[float, int] = (0.0, -1)
     seconds: float = 0.0
     peak_bytes: int | None = None
+    largest_share: tuple[float, int] = (0.0, -1)
+    over: int = 0
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
@@ -185,6 +197,23 @@ def run_fuzz(count: int, *, seed: int = 0, first: int = 0, progress: Callable[[i
     return report
 
 
+def announced_pixels(data: bytes) -> int:
+    """Number of pixels in the header of a stream; 0 if the header cannot be read."""
+    try:
+        header = salvage(data).header
+    except BitstreamError:
+        return 0
+    return header.height * header.width
+
+
+def share_of_time(target: Target, data: bytes) -> float:
+    """Processor time of a stream until it is refused or its symbols are known, as a share of what it may take."""
+    began = time.process_time()
+    with suppress(BitstreamError):
+        target.decode(data)
+    return (time.process_time() - began) / (FREE_SECONDS + SECONDS_PER_PIXEL * announced_pixels(data))
+
+
 def _try_one(
     number: int,
     random: Random,
@@ -200,6 +229,10 @@ def _try_one(
         with time_limit():
             outcome = _outcome(target, mutant, number % PICTURE_EVERY == 0)
             report.salvaged += _check_salvage(target, mutant, originals[target.name])
+            if number % TIMED_EVERY == 0:
+                share = share_of_time(target, mutant.data)
+                report.largest_share = max(report.largest_share, (share, number))
+                report.over += share > 1
     except (Exception, OutOfTime) as error:
         outcome = f"finding: {type(error).__name__}"
         line = str(error).splitlines()[0] if str(error) else ""

@@ -107,6 +107,7 @@ class Fields:
     payloads: tuple[bytes, ...]
     announced: int = 0
     """Added to the number of slices, or of payload bytes in version 1."""
+    detail_count: int = 0
 
 
 def _varint(value: int) -> bytes:
@@ -121,8 +122,11 @@ def fields_of(stream: Stream) -> Fields:
     """The fields of an intact stream."""
     header = stream.header
     flags = 0 if len(stream.slices) == 1 else 3 if stream.layout == "interleaved" else 1
+    flags |= 4 if stream.detail_count else 0
     return Fields(
-        stream.version, flags, header.entropy_model_id, header.fingerprint, header.height, header.width, stream.payloads
+        *(stream.version, flags, header.entropy_model_id, header.fingerprint, header.height, header.width),
+        stream.payloads,
+        detail_count=stream.detail_count,
     )
 
 
@@ -140,6 +144,7 @@ def write(fields: Fields) -> bytes:
         body += b"".join(fields.payloads)
         return body + struct.pack(">I", zlib.crc32(body))
     body += _varint(max(0, len(fields.payloads) - 2 + fields.announced))
+    body += _varint(max(0, fields.detail_count - 1)) if fields.flags & 4 else b""
     body += b"".join(_varint(len(part)) + struct.pack(">I", zlib.crc32(part)) for part in fields.payloads)
     return body + struct.pack(">I", zlib.crc32(body)) + b"".join(fields.payloads)
 

@@ -15,6 +15,7 @@ from gosvae.bitstream import Header, pack_slices
 from gosvae.errors import ConfigError, MissingDependencyError
 from gosvae.packets import packetise, protect, sealed
 from gosvae.packets.sealed import SEALED_OVERHEAD_BYTES, WINDOW, Opener, SealCounters, Sealer
+from gosvae.protocol.feedback import Feedback
 from gosvae.protocol.security import read_key
 
 KEY = b"k" * 32
@@ -42,6 +43,17 @@ def test_the_layout_to_the_byte() -> None:
     opener = Opener(KEY)
     assert opener.open(data) == datagram(1)
     assert opener.counters == SealCounters(opened=1)
+
+
+def test_feedback_has_keys_of_its_own() -> None:
+    """Both directions have the same stream id and may have the same epoch and counters."""
+    told = Feedback(ID, 7, 3).pack()
+    back, there = Sealer(KEY, ID, lambda: 1000, feedback=True).seal(told), sealer(1000).seal(told)
+    assert back[:16] == there[:16]
+    assert back[16:] != there[16:]
+    assert Opener(KEY, feedback=True).open(back) == told
+    assert Opener(KEY, feedback=True).open(there) is None
+    assert Opener(KEY).open(back) is None
 
 
 def test_repair_packets_are_sealed_too() -> None:

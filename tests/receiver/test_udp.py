@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -14,6 +15,7 @@ import pytest
 from gosvae.bitstream import Header, pack_slices, salvage, unpack_slices
 from gosvae.errors import ConfigError
 from gosvae.packets import Inlet, Reassembler, ReceivedFrame, Recovery, packetise, protect
+from gosvae.protocol.feedback import Feedback
 from gosvae.receiver.udp import UdpReceiver, serve_udp
 from gosvae.sender.udp import UdpSender
 from small_link import PATIENCE_S, forward, run, until
@@ -126,6 +128,12 @@ def test_with_a_key_only_sealed_datagrams_are_taken() -> None:
             await until(lambda: len(frames) == 1)
             assert receiver.opener is not None
             assert receiver.opener.counters.forged == plain.datagrams + stranger.datagrams
+            told: list[Feedback] = []
+            sender.on_feedback = told.append
+            forged = Feedback(sender.stream_id, 7, 0)
+            sender.datagram_received(forged.pack(), (HOST, 1))
+            receiver.tell(replace(forged, decoded=1))
+            await until(lambda: told == [replace(forged, decoded=1)])
         assert frames[0].stream == stream(0, 5000)
         assert 480 <= max(lengths) <= 500
         with pytest.raises(ConfigError, match="a key of 5 bytes"):

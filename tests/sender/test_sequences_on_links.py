@@ -60,6 +60,22 @@ def test_a_receiver_keeps_the_references_of_each_sender() -> None:
     assert not seen.is_sequence(codec.codec.compress(next(frames(1))))
 
 
+def test_a_video_that_is_worked_on_holds_up_no_thread() -> None:
+    """Usual and large frames have threads of their own, and a decoder is used by one of them at a time."""
+    codec = sequence_codec(level=100)
+    streams = [SequenceTransmitter(codec).code(picture, 0.0) for picture in frames(2)]
+    seen = looks(codec)
+    decoder, turn = seen._decoder_of("busy", codec)
+    with turn:
+        busy, other = seen([(stream or b"", False) for stream in streams], ["busy", "other"])
+    assert isinstance(busy, Dropped)
+    assert busy.reason is Reason.INCOMPLETE
+    assert isinstance(other, Perceived)
+    (again,) = seen([(streams[0] or b"", False)], ["busy"])
+    assert isinstance(again, Perceived)
+    assert seen._decoder_of("busy", codec)[0] is decoder
+
+
 def test_a_refusal_makes_the_next_frame_depend_on_an_acknowledged_one() -> None:
     codec = sequence_codec(level=100)
     sender, pictures = SequenceTransmitter(codec), frames(12)

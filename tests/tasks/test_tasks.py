@@ -14,11 +14,13 @@ from gosvae.errors import ConfigError, ExpertError
 from gosvae.experts.base import DenseBoxes, ExpertInfo, TaskExpert
 from gosvae.experts.compact import random_compact_expert
 from gosvae.losses.divergence import jensen_shannon
+from gosvae.seeding import torch_generator
 from gosvae.tasks.base import AnyTask
 from gosvae.tasks.bernoulli import bernoulli_divergence
 from gosvae.tasks.boxes import Boxes, coco_average_precision, without_duplicates
 from gosvae.tasks.group import ExpertGroup, parse_experts
 from gosvae.tasks.registry import TASKS, load_task
+from gosvae.training.judges import Judges
 
 INFO = ExpertInfo("tiny", ("person", "car", "bus"), 32, 48)
 
@@ -175,6 +177,7 @@ def test_several_experts_are_named_and_weighted() -> None:
     assert (first.name, first.spec, first.weight) == ("a", "seg.pt2", 1.0)
     assert (second.name, second.spec, second.weight) == ("b", "folder/det.onnx", 0.5)
     assert (third.name, third.spec, third.weight) == ("model", "hf:maker/model", 1.0)
+    assert parse_experts(["mine.py:Net:3"], weighted=False)[0].spec == "mine.py:Net:3"
     with pytest.raises(ConfigError, match="two experts have the name 'net'"):
         parse_experts(["one/net.onnx", "two/net.onnx"])
     with pytest.raises(ConfigError, match="expected a weight above 0"):
@@ -190,6 +193,20 @@ def test_a_group_brings_distances_to_one_scale() -> None:
     assert weighted == [pytest.approx(0.025), pytest.approx(0.075)]
     before = group.fingerprint()
     assert ExpertGroup([("boxes", group.experts()[0], 2.0), ("depth", group.experts()[1], 3.0)]).fingerprint() != before
+
+
+def test_the_judges_of_a_training_weigh_the_distances_of_a_group() -> None:
+    group = ExpertGroup([("boxes", Dense("detection"), 1.0), ("depth", Dense("depth"), 3.0)])
+    group.balance([np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)])
+    x, x_hat = torch.rand(2, 3, 32, 48), torch.rand(2, 3, 32, 48)
+    distances = [task.distance(e(x), e(x_hat)) for task, e in zip(group.tasks, group.experts(), strict=True)]
+    expected = sum(factor * float(each) for factor, each in zip(group.factors, distances, strict=True))
+    terms = Judges(group, None)(x, x_hat, frozenset({"jsd"}))
+    assert float(terms["jsd"]) == pytest.approx(expected, rel=1e-5)
+    assert float(terms["imitation depth"]) == pytest.approx(float(distances[1]), rel=1e-5)
+    one_of_two = Judges(group, None, experts_asked=1)
+    draws = [float(one_of_two(x, x_hat, frozenset({"jsd"}), torch_generator(i))["jsd"]) for i in range(64)]
+    assert min(draws) < expected < max(draws)
 
 
 def test_a_group_refuses_an_expert_that_sees_nothing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from gosvae.cli.loading import add_loading, verify_of
 from gosvae.cli.options import EXPERT_HELP
 from gosvae.cli.train import add_run_options, report, run_config, training_data
 from gosvae.codecs.registry import load_trained_codec
@@ -29,6 +30,7 @@ def add_adapt(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=1000, metavar="N", help="number of optimiser steps")
     parser.add_argument("--rank", type=int, default=4, metavar="R", help="rank of the changes of kernels, 0 to 64")
     add_run_options(parser)
+    add_loading(parser)
     parser.set_defaults(run=run_adapt)
 
 
@@ -38,11 +40,11 @@ def run_adapt(options: argparse.Namespace) -> int:
         raise ConfigError("an adapter imitates an expert: name one", argument="expert")
     if not 0 <= options.rank <= 64:
         raise ConfigError(f"a rank of {options.rank}: expected 0 to 64")
-    codec = load_trained_codec(options.codec)
+    codec = load_trained_codec(options.codec, verify=verify_of(options))
     tree = apply_overrides(to_tree(adapter_stage(options.steps)), options.overrides)
     stage = parse(StageConfig, tree, source="--set")
     folder = options.out or Path("runs") / f"adapter-of-{codec.name}"
-    expert, seen = load_experts(options.expert), training_data(options, centre_crop=False)
+    expert, seen = load_experts(options.expert, trust=options.trust), training_data(options, centre_crop=False)
     if isinstance(expert, ExpertGroup):
         balance(expert, training_data(options, centre_crop=True))
     base = Path(options.codec).resolve() if Path(options.codec).is_dir() else options.codec

@@ -165,7 +165,7 @@ def experts_of(
     """
     first: Expert | None = None
     judges: dict[str, TaskExpert] = {}
-    for named in parse_experts(options.expert or ["embedded"]):
+    for named in parse_experts(options.expert or ["embedded"], weighted=False):
         loaded = loading.load_task_expert(named.spec, gradients=False)
         loaded.to(device)
         if first is None and isinstance(loaded, Expert):

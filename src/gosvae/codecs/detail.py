@@ -21,6 +21,8 @@ from gosvae.tensors import ImageArray
 REDUCTIONS = (1, 2, 3, 4)
 """Factors by which a coded picture may be smaller than the image, on each axis."""
 _HEAD_BYTES = 2
+_FREE_PIXELS, _PIXELS_PER_BYTE = 2**21, 2**16
+"""Number of pixels of a coded picture of any length, and of further pixels for each byte of the frame."""
 _SLOPE, _USUAL_BPP = 0.06, 0.55
 """Rise of the binary logarithm of the bytes with the quality, and bits per pixel at quality 50, for first guesses."""
 _QUICK = 9
@@ -48,9 +50,11 @@ class Detail:
 
 def encode_detail(image_uint8_HW3: ImageArray, reduction: int, quality: int, *, speed: int) -> bytes:
     """Return the slice of an image; the arguments `quality` and `speed` and the errors are those of `encode_av1`."""
-    height, width = image_uint8_HW3.shape[:2]
-    frame = encode_av1(_resized(image_uint8_HW3, *_reduced(height, width, reduction)), quality, speed=speed)
-    return bytes([(reduction - 1) << 6 | frame.tools, quality]) + frame.data
+    height, width = _reduced(image_uint8_HW3.shape[0], image_uint8_HW3.shape[1], reduction)
+    frame = encode_av1(_resized(image_uint8_HW3, height, width), quality, speed=speed)
+    # AV1 allows for zeros behind the data of a tile.
+    data = frame.data.ljust(_least_bytes(height, width), b"\0")
+    return bytes([(reduction - 1) << 6 | frame.tools, quality]) + data
 
 
 def decode_detail(payload: bytes, height: int, width: int) -> Detail:
@@ -62,9 +66,16 @@ def decode_detail(payload: bytes, height: int, width: int) -> Detail:
     if len(payload) <= _HEAD_BYTES or payload[1] not in QUALITIES:
         raise BitstreamError(f"damaged: {len(payload)} bytes are no slice of a detail layer")
     reduction, quality = (payload[0] >> 6) + 1, payload[1]
-    frame = Av1Frame(payload[0] & MAX_TOOLS, payload[_HEAD_BYTES:])
-    reduced = decode_av1(frame, *_reduced(height, width, reduction))
+    frame, size_hw = Av1Frame(payload[0] & MAX_TOOLS, payload[_HEAD_BYTES:]), _reduced(height, width, reduction)
+    if len(frame.data) < _least_bytes(*size_hw):
+        raise BitstreamError(f"damaged: {len(payload)} bytes are no picture of {size_hw[0]}x{size_hw[1]} pixels")
+    reduced = decode_av1(frame, *size_hw)
     return Detail(_resized(reduced, height, width), reduction, quality, len(payload))
+
+
+def quality_of(payload: bytes) -> int:
+    """Return the quality at which a slice was coded, 1..100."""
+    return payload[1]
 
 
 class DetailSearch:
@@ -148,6 +159,11 @@ def structure(image_uint8_HW3: ImageArray, picture_uint8_HW3: ImageArray) -> flo
     c_1, c_2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     means = (2 * mean_x * mean_y + c_1) / (mean_x**2 + mean_y**2 + c_1)
     return float((means * (2 * covariance + c_2) / (variances + c_2)).mean())
+
+
+def _least_bytes(height: int, width: int) -> int:
+    """Return the least length of a frame of this size, so that a few bytes reserve little memory."""
+    return -(-max(0, height * width - _FREE_PIXELS) // _PIXELS_PER_BYTE)
 
 
 def _reduced(height: int, width: int, reduction: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from gosvae import bitstream
 from gosvae.codecs.allocation import DETAIL_QUALITY, TASK_LEVEL, Rate, layers_within, rate_of_level
 from gosvae.codecs.av1 import QUALITIES
 from gosvae.codecs.base import Concealed, LossTolerantCodec, RateControlledCodec
-from gosvae.codecs.detail import REDUCTIONS, Detail, DetailSearch, decode_detail, encode_detail, structure
+from gosvae.codecs.detail import REDUCTIONS, Detail, DetailSearch, decode_detail, encode_detail, quality_of, structure
 from gosvae.codecs.fusion import Fusion, Selection
 from gosvae.codecs.rate_search import check_smallest
 from gosvae.codecs.scene import SceneStatistics, channel_means, reduced
@@ -32,8 +32,8 @@ _SPEEDS = (10, 9, 6, 4, 2, 0)
 """Speed of the AV1 encoder at each effort; larger efforts have the last one."""
 _TRIES = (2, 3, 8)
 """Number of qualities that the search for a budget tries at each effort; larger efforts have the last one."""
-_GOOD_ENOUGH = 30
-"""Quality at full size from which a smaller size is not tried."""
+_GOOD_ENOUGH = (0, 12, 30)
+"""Quality at full size from which a smaller size is not tried, at each effort; larger efforts have the last one."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class LayeredOptions(VariableRateOptions):
     Attributes:
         purpose: `machine` spends the bytes where perception models gain most, `people` on a faithful picture alone,
             `both` on a task layer and a faithful picture. `auto` is `machine` for pictures like those that the task
-            layer was trained for, `people` for others, and `both` in doubt (`SceneStatistics`).
+            layer was trained for, `people` for others, and `both` in doubt (`SceneStatistics`), or with a budget
+            `machine`.
 
     Raises:
         ConfigError: as `VariableRateOptions`; or the purpose does not exist.
@@ -86,6 +87,7 @@ class LayeredCodec(RateControlledCodec, LossTolerantCodec):
         self.fusion, self.scene = fusion or Selection(), scene
         self.fingerprint, self.device = task.fingerprint, task.device
         effort = self.options.effort
+        self.good_enough = _GOOD_ENOUGH[min(effort, len(_GOOD_ENOUGH) - 1)]
         self.speed, self.tries = _SPEEDS[min(effort, len(_SPEEDS) - 1)], _TRIES[min(effort, len(_TRIES) - 1)]
 
     @property
@@ -231,7 +233,10 @@ class _Encoding:
 
     def within(self, budget_bytes: int) -> bytes:
         """Return the best stream within a budget; see `LayeredCodec.compress_to_budget`."""
-        layers = layers_within(budget_bytes, self._height * self._width, self.purpose)
+        purpose = self.purpose
+        if purpose == "both" and self._codec.options.purpose == "auto":
+            purpose = "machine"  # in doubt the budget decides: a large one is a faithful picture's
+        layers = layers_within(budget_bytes, self._height * self._width, purpose)
         if layers != "task":
             task_stream = self._at_level(TASK_LEVEL) if layers == "both" else b""
             room = max(1, budget_bytes)
@@ -276,9 +281,9 @@ class _Encoding:
             payload = search.within(reduction, budget_bytes, tries=self._codec.tries)
             if payload is None:
                 continue
-            shown = decode_detail(payload, self._height, self._width)
-            if reduction == 1 and shown.quality >= _GOOD_ENOUGH:
+            if reduction == 1 and quality_of(payload) >= self._codec.good_enough:
                 return payload
+            shown = decode_detail(payload, self._height, self._width)
             error = mean_squared_error(self._image, shown.image_uint8_HW3)
             alike = structure(self._image, shown.image_uint8_HW3)
             if best is not None and (error > best[0] or alike < best[1]):

@@ -211,9 +211,10 @@ class VariableRateCodec(SlicedCodec, RateControlledCodec):
         self.options, device = options or VariableRateOptions(), usable_device(device)
         self.level = self.config.level if self.options.level is None else self.options.level
         self.budget_bytes = self.options.budget_bytes
-        self.model = ready(self._without_context, checkpoint, device)
         context = self.config.context
+        # First, as it refuses a false size of the context model, with which the networks would be built below.
         network = integer_network(context, checkpoint.context).to(device)
+        self.model = ready(self._without_context, checkpoint, device)
         super().__init__(
             checkpoint,
             PyramidTransform(self.model, device, self.options.precision),

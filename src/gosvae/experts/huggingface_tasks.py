@@ -11,7 +11,7 @@ from gosvae.experts.base import DenseBoxes
 from gosvae.experts.boxes import query_boxes
 from gosvae.experts.huggingface_network import HuggingFaceNetwork
 
-_SOFTMAX_MODELS = ("conditional_detr_softmax", "detr", "table-transformer", "yolos")
+_SOFTMAX_MODELS = ("detr", "table-transformer", "yolos")
 """Model types whose last class is "no object"; all others have classes that are independent of each other."""
 
 

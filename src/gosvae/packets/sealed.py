@@ -32,8 +32,8 @@ SEALED_OVERHEAD_BYTES = _HEADER.size + _TAG_BYTES
 """Number of bytes by which a sealed datagram is longer than what it seals."""
 
 
-def _cipher(key: bytes, stream_id: int, epoch_ms: int) -> Any:
-    """Return the cipher of a session.
+def _cipher(key: bytes, stream_id: int, epoch_ms: int, what: str) -> Any:
+    """Return the cipher of a session of datagrams or, from the receiver to the sender, of feedback.
 
     Raises:
         MissingDependencyError: cryptography is not installed.
@@ -46,7 +46,7 @@ def _cipher(key: bytes, stream_id: int, epoch_ms: int) -> Any:
         raise MissingDependencyError(
             f"sealed datagrams need cryptography ({error}): pip install 'gosvae[serve]'"
         ) from None
-    info = b"gosvae sealed datagram 1" + struct.pack(">IQ", stream_id, epoch_ms)
+    info = f"gosvae sealed {what} 1".encode() + struct.pack(">IQ", stream_id, epoch_ms)
     return ChaCha20Poly1305(HKDF(SHA256(), 32, salt=None, info=info).derive(key))
 
 
@@ -65,6 +65,7 @@ class Sealer:
     Args:
         key: key that both ends know, of at least 32 bytes.
         stream_id: number of the stream.
+        feedback: whether the datagrams are feedback of the receiver of the stream, which has keys of its own.
         now_ms: clock of the epoch, in milliseconds since 1970. A session has to begin later than the one before it.
 
     Raises:
@@ -72,14 +73,17 @@ class Sealer:
         MissingDependencyError: cryptography is not installed.
     """
 
-    def __init__(self, key: bytes, stream_id: int, now_ms: Callable[[], int] = _now_ms) -> None:
+    def __init__(
+        self, key: bytes, stream_id: int, now_ms: Callable[[], int] = _now_ms, *, feedback: bool = False
+    ) -> None:
         _check_key(key)
         self._key, self._stream_id, self._now_ms = key, stream_id, now_ms
+        self._what = "feedback" if feedback else "datagram"
         self._begin(now_ms())
 
     def _begin(self, epoch_ms: int) -> None:
         self._epoch_ms, self._counter = epoch_ms, 0
-        self._cipher = _cipher(self._key, self._stream_id, epoch_ms)
+        self._cipher = _cipher(self._key, self._stream_id, epoch_ms, self._what)
 
     def seal(self, datagram: bytes) -> bytes:
         """Return a sealed datagram."""
@@ -131,16 +135,17 @@ class Opener:
         key: key that both ends know, of at least 32 bytes.
         max_streams: greatest number of streams whose sessions are remembered. A session of a stream that was forgotten,
             or of the time before this object was made, can be begun once more by someone who recorded it.
+        feedback: whether the datagrams are feedback, as in `Sealer`.
 
     Raises:
         ConfigError: the key is too short.
         MissingDependencyError: cryptography is not installed.
     """
 
-    def __init__(self, key: bytes, max_streams: int = 4096) -> None:
+    def __init__(self, key: bytes, max_streams: int = 4096, *, feedback: bool = False) -> None:
         _check_key(key)
-        _cipher(key, 0, 0)
-        self._key, self._max_streams = key, max_streams
+        self._key, self._max_streams, self._what = key, max_streams, "feedback" if feedback else "datagram"
+        _cipher(key, 0, 0, self._what)
         self._sessions: OrderedDict[int, _Session] = OrderedDict()
         self._counts: Counter[str] = Counter()
 
@@ -162,12 +167,12 @@ class Opener:
             self._counts["replayed"] += 1
             return None
         if session is None or epoch_ms > session.epoch_ms:
-            session = _Session(epoch_ms, _cipher(self._key, stream_id, epoch_ms))
+            session = _Session(epoch_ms, _cipher(self._key, stream_id, epoch_ms, self._what))
         elif _is_old(session, counter):
             self._counts["replayed"] += 1
             return None
         datagram = _decrypted(session.cipher, header, data[_HEADER.size :])
-        if datagram is None or datagram[2:6] != header[2:6]:  # packets and repair packets have the stream id there too
+        if datagram is None or datagram[2:6] != header[2:6]:  # all kinds of datagrams have the stream id there too
             self._counts["forged"] += 1
             return None
         self._sessions[stream_id] = session

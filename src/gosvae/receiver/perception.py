@@ -96,7 +96,7 @@ class Perception:
         sequences: SequenceCodec | None = None,
     ) -> None:
         self._sequences, self._lock = sequences, threading.Lock()
-        self._decoders: OrderedDict[str, SequenceDecoder] = OrderedDict()
+        self._decoders: OrderedDict[str, tuple[SequenceDecoder, threading.Lock]] = OrderedDict()
         if max_pixels is not None and max_pixels < 1:
             raise ConfigError(f"frames of at most {max_pixels} pixels: expected at least 1", argument="max_pixels")
         self.codec, self.expert, self.device = codec, expert, torch.device(device)
@@ -199,22 +199,29 @@ class Perception:
             raise _IncompleteError(f"slices are missing, and {codec.name} cannot do without them")
         if self._sequences is not None and is_wrapped(stream):
             with self._lock:
-                return self._decoder_of(work.sender, self._sequences).decode_latent(self._sequences.unwrapped(stream))
+                decoder, turn = self._decoder_of(work.sender, self._sequences)
+            if not turn.acquire(blocking=False):  # a usual frame never waits for the thread of large ones
+                raise _IncompleteError("a frame of another size of this video is still worked on")
+            try:
+                return decoder.decode_latent(self._sequences.unwrapped(stream))
+            finally:
+                turn.release()
         latent = codec.decode_stream(stream)
         if latent.damaged:
             work.concealed = codec.concealed_pixels(latent)
         return latent
 
-    def _decoder_of(self, sender: str, sequences: SequenceCodec) -> SequenceDecoder:
-        """Return the decoder of a sender's video."""
-        decoder = self._decoders.get(sender) or sequences.decoder()
-        self._decoders[sender] = decoder
+    def _decoder_of(self, sender: str, sequences: SequenceCodec) -> tuple[SequenceDecoder, threading.Lock]:
+        """Return the decoder of a sender's video, and the lock under which it is used."""
+        found = self._decoders.get(sender) or (sequences.decoder(), threading.Lock())
+        self._decoders[sender] = found
         self._decoders.move_to_end(sender)
         while len(self._decoders) > MOST_SEQUENCES or (
-            len(self._decoders) > 1 and sum(each.n_bytes for each in self._decoders.values()) > MOST_REFERENCE_BYTES
+            len(self._decoders) > 1
+            and sum(decoder.n_bytes for decoder, _ in self._decoders.values()) > MOST_REFERENCE_BYTES
         ):
             self._decoders.popitem(last=False)
-        return decoder
+        return found
 
     def _check_size(self, pixels: int) -> None:
         if pixels > self.max_pixels:

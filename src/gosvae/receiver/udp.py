@@ -21,7 +21,7 @@ from typing import Any, Self
 from gosvae.errors import ConfigError
 from gosvae.packets.inlet import Inlet
 from gosvae.packets.reassembly import ReceivedFrame
-from gosvae.packets.sealed import Opener
+from gosvae.packets.sealed import Opener, Sealer
 from gosvae.protocol.feedback import Feedback
 
 log = logging.getLogger(__name__)
@@ -72,17 +72,19 @@ class UdpReceiver(asyncio.DatagramProtocol):
     """
 
     def __init__(
-        self, on_frame: OnFrame, inlet: Inlet, *, max_frames: int, max_bytes: int, opener: Opener | None = None
+        self, on_frame: OnFrame, inlet: Inlet, *, max_frames: int, max_bytes: int, key: bytes | None = None
     ) -> None:
         if min(max_frames, max_bytes) < 1:
             raise ConfigError(f"a queue of {max_frames} frames and {max_bytes} bytes: expected at least 1 of each")
-        self.inlet, self.opener = inlet, opener
+        self.inlet, self._key = inlet, key
+        self.opener = None if key is None else Opener(key)
         self._on_frame = on_frame
         self._max_frames, self._max_bytes = max_frames, max_bytes
         self._queue: deque[ReceivedFrame] = deque()
         self._queued_bytes = 0
         self._counts: Counter[str] = Counter()
         self._peers: OrderedDict[int, tuple[Any, ...]] = OrderedDict()
+        self._sealers: dict[int, Sealer] = {}
         self._ready = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.DatagramTransport | None = None
@@ -116,8 +118,7 @@ class UdpReceiver(asyncio.DatagramProtocol):
             ConfigError: the queue would hold nothing, or the key is too short.
             MissingDependencyError: there is a key, and cryptography is not installed.
         """
-        opener = None if key is None else Opener(key)
-        receiver = cls(on_frame, inlet or Inlet(), max_frames=max_frames, max_bytes=max_bytes, opener=opener)
+        receiver = cls(on_frame, inlet or Inlet(), max_frames=max_frames, max_bytes=max_bytes, key=key)
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
             lambda: receiver, local_addr=(host, port)
         )
@@ -150,15 +151,23 @@ class UdpReceiver(asyncio.DatagramProtocol):
             self._peers[frame.stream_id] = addr
             self._peers.move_to_end(frame.stream_id)
             if len(self._peers) > MOST_PEERS:
-                self._peers.popitem(last=False)
+                silent, _ = self._peers.popitem(last=False)
+                self._sealers.pop(silent, None)
         self._put(done)
         self._set_timer()
 
     def tell(self, feedback: Feedback) -> None:
         """Send feedback to where the latest complete frame of its stream came from."""
         addr = self._peers.get(feedback.stream_id)
-        if addr is not None and self._transport is not None:
-            self._transport.sendto(feedback.pack(), addr)
+        if addr is None or self._transport is None:
+            return
+        data = feedback.pack()
+        if self._key is not None:
+            sealer = self._sealers.get(feedback.stream_id)
+            if sealer is None:
+                sealer = self._sealers[feedback.stream_id] = Sealer(self._key, feedback.stream_id, feedback=True)
+            data = sealer.seal(data)
+        self._transport.sendto(data, addr)
 
     def error_received(self, exc: Exception) -> None:
         """Log an error of the operating system; called by asyncio."""

@@ -19,7 +19,7 @@ from gosvae.bitstream import MAX_SLICES
 from gosvae.errors import ConfigError, PacketError
 from gosvae.packets.packet import DEFAULT_MTU_BYTES, FRAME_NUMBERS, MAX_MTU_BYTES, packetise
 from gosvae.packets.protection import REPAIR_OVERHEAD_BYTES, protect
-from gosvae.packets.sealed import SEALED_OVERHEAD_BYTES, Sealer
+from gosvae.packets.sealed import SEALED_OVERHEAD_BYTES, Opener, Sealer
 from gosvae.protocol.feedback import Feedback
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ class UdpSender(asyncio.DatagramProtocol):
         self._slices_per_packet, self._kbps = slices_per_packet, kbps
         self.on_feedback: Callable[[Feedback], None] | None = None
         self._sealer = None if key is None else Sealer(key, self.stream_id)
+        self._opener = None if key is None else Opener(key, feedback=True)
         if self._sealer is not None:
             self._mtu_bytes = mtu_bytes - SEALED_OVERHEAD_BYTES
         self._free_at_s = 0.0
@@ -129,8 +130,11 @@ class UdpSender(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         """Take the feedback of a receiver on this stream; called by asyncio."""
         del addr
+        opened = data if self._opener is None else self._opener.open(data)
+        if opened is None:
+            return
         try:
-            feedback = Feedback.unpack(data)
+            feedback = Feedback.unpack(opened)
         except PacketError as error:
             log.debug("UDP: %s", error)
             return

@@ -41,17 +41,19 @@ class NamedExpert:
     weight: float
 
 
-def parse_experts(texts: Sequence[str]) -> list[NamedExpert]:
+def parse_experts(texts: Sequence[str], *, weighted: bool = True) -> list[NamedExpert]:
     """Return the experts that texts name: `SPEC`, `NAME=SPEC`, `SPEC:WEIGHT` or `NAME=SPEC:WEIGHT`.
 
-    The name is by default what stands behind the last slash of the source, without its ending; the weight is 1.
+    The name is by default what stands behind the last slash of the source, without its ending; the weight is 1. Without
+    `weighted`, a number at the end belongs to the source.
 
     Raises:
         ConfigError: a weight is not above 0, or two experts have one name.
     """
     found: list[NamedExpert] = []
     for text in texts:
-        named = re.fullmatch(r"(?:([A-Za-z][\w-]*)=)?(.+?)(?::(\d+(?:\.\d+)?))?", text)
+        weight_of = r"(?::(\d+(?:\.\d+)?))?" if weighted else "()"
+        named = re.fullmatch(r"(?:([A-Za-z][\w-]*)=)?(.+?)" + weight_of, text)
         if named is None:
             raise ConfigError(f"expert {text!r}: expected SOURCE, or NAME=SOURCE:WEIGHT for one of several")
         spec, weight = named[2], float(named[3] or 1.0)

@@ -144,9 +144,11 @@ class Judges(nn.Module):
                 self._imitation(expert, task, layers if FEATURES in wanted else (), kinds, *view(x_B3HW, x_hat_B3HW))
                 for expert, task, layers in (experts[i] for i in asked)
             ]
-            factors = x_hat_B3HW.new_tensor([self._factors[i] for i in asked])
+            # Factors of a group hold the scales of its experts, so that they are not divided by their sum: in the mean
+            # over all draws each expert has its own factor.
+            factors = x_hat_B3HW.new_tensor([self._factors[i] * len(experts) / len(asked) for i in asked])
             for name in [*kinds, *([FEATURES] if FEATURES in wanted else [])] if of_each else []:
-                terms[name] = (factors * torch.stack([some[name] for some in of_each])).sum() / factors.sum()
+                terms[name] = (factors * torch.stack([some[name] for some in of_each])).sum()
             for i, some in zip(asked, of_each, strict=True):
                 if self._names[i] and kinds:
                     terms[f"imitation {self._names[i]}"] = some[kinds[0]].detach()

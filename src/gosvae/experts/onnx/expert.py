@@ -93,11 +93,12 @@ class OnnxModel(nn.Module):
         part = self.batch or count
         missing = -count % part
         x = torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) if missing else x
-        answers = [self.network(piece, *others) for piece in torch.split(x, part)]
-        found = tuple(torch.cat(each)[:count] if len(answers) > 1 or missing else each[0] for each in zip(*answers))  # noqa: B905
-        for name, value in zip(self.network.output_names, found, strict=True):
-            if value.ndim == 0 or len(value) != count:
-                raise ExpertError(f"its output {name!r} is {tuple(value.shape)}, expected {count} images first")
+        answers = zip(*(self.network(piece, *others) for piece in torch.split(x, part)), strict=True)
+        found = []
+        for name, pieces in zip(self.network.output_names, answers, strict=True):
+            if pieces[0].ndim == 0 or len(pieces[0]) != part:
+                raise ExpertError(f"its output {name!r} is {tuple(pieces[0].shape)}, expected {part} images first")
+            found.append(torch.cat(pieces)[:count])
         return tuple(value.float() for value in found), placement
 
     def check(self, model: Any, source: str) -> Comparison:
