@@ -35,4 +35,6 @@ judged=(--data "$seen" --expert expert-camvid "${lpips[@]}" --set 'more_perceptu
 "$gosvae" train gosvae-streets --init runs/streets-3 "${judged[@]}" --seed 3 --out runs/streets-4 \
     --set 'stages.0.weights={mse: 1.0, lpips: 4.0, jsd: 30.0, features: 6.0, lattice: 150.0, pattern: 2000.0}' \
     --set stages.0.steps=600 --set stages.0.learning_rate=5e-4 --set stages.0.final_rate=0.02
-"$gosvae" export runs/streets-4 "$models/gosvae-streets" --name gosvae-streets --eight-bit-decoder
+# A quarter of the way back to the weights at the start serves networks on a drive that was kept out better.
+"${PYTHON:-.venv/bin/python}" scripts/blend.py gosvae-variable-camvid runs/streets-4 --share 0.75 --out runs/streets-75
+"$gosvae" export runs/streets-75 "$models/gosvae-streets" --name gosvae-streets --eight-bit-decoder
