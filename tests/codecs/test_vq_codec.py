@@ -270,7 +270,7 @@ def test_incomplete_and_damaged_checkpoints_are_refused(folder: Path, tmp_path: 
     data = weights.read_bytes()
     for part in (data[: len(data) // 2], data[:3], b"", b"\xff" * 100):
         weights.write_bytes(part)
-        assert "weights.safetensors is damaged" in refusal(folder)
+        assert "weights.safetensors is not the file that config.json names by its SHA-256" in refusal(folder)
     weights.write_bytes(data)
     (folder / "config.json").write_text("{")
     assert "not valid JSON" in refusal(folder)

@@ -176,3 +176,18 @@ def test_what_does_not_fit_is_refused() -> None:
             encode_indices(model, stacked(latent(4, 5)))
     with pytest.raises(ConfigError, match="counts"):
         TemporalTables(CONTEXT, np.ones((1, 2), np.int32), 100, reference(4, 4), 0)
+
+
+@pytest.mark.parametrize(("threads", "dtype"), [(1, torch.float32), (3, torch.float32), (2, torch.float64)])
+def test_bytes_do_not_depend_on_threads_or_precision(threads: int, dtype: torch.dtype) -> None:
+    symbols = stacked(latent(16, 24))
+    expected = encode_indices(models(16, 24)[0], symbols)
+    network, before = integer_temporal_network(CONFIG, trainable().freeze()).to(dtype), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            model = TemporalContextModel(network, 100, reference(16, 24), 3)
+            assert encode_indices(model, symbols) == expected
+            np.testing.assert_array_equal(decode_indices(model, expected, symbols.shape), symbols)
+    finally:
+        torch.set_num_threads(before)

@@ -70,7 +70,7 @@ def run_compress_sequence(options: argparse.Namespace) -> int:
     target = Path(options.out or Path(source).with_suffix(SUFFIX))
     fps = options.fps or (video_fps(source) if is_video(source) else None) or _DEFAULT_FPS
     chosen = SequenceOptions(
-        effort=min(options.effort, 1), key_interval=options.key_interval, slices=options.slices,
+        effort=max(0, options.effort - 1), key_interval=options.key_interval, slices=options.slices,
         layout=options.slice_layout,
     )  # fmt: skip
     codec = load_sequence_codec(options.codec, options=chosen)

@@ -25,8 +25,6 @@ MAX_SIDE = 32768
 """Largest height or width of an AV1 picture that Pillow's libraries take, in pixels."""
 QUALITIES = range(1, 101)
 """Qualities of the encoder, as in `PIL.Image.Image.save`."""
-STEPS = tuple(sorted({((100 - quality) * 63 + 50) // 100: quality for quality in QUALITIES}.values()))
-"""Qualities that differ: the highest one for each quantizer of libavif."""
 MAX_TOOLS = 63
 """Largest value of `Av1Frame.tools`."""
 

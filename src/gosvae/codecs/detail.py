@@ -7,14 +7,13 @@ A slice of the layer is a whole picture. Its first byte holds the reduction less
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gosvae.codecs.av1 import MAX_TOOLS, QUALITIES, STEPS, Av1Frame, decode_av1, encode_av1
+from gosvae.codecs.av1 import MAX_TOOLS, QUALITIES, Av1Frame, decode_av1, encode_av1
 from gosvae.errors import BitstreamError
 from gosvae.tensors import ImageArray
 
@@ -108,18 +107,17 @@ class DetailSearch:
             budget_bytes: largest length of the slice.
             tries: number of qualities that are tried.
         """
-        fits, exceeds, best = -1, len(STEPS), b""
+        fits, exceeds, best = QUALITIES.start - 1, QUALITIES.stop, b""
         target = math.log2(max(budget_bytes, 1))
         tried = 0
         while exceeds - fits > 1 and (tried < tries or len(best) < _ENOUGH * budget_bytes):
-            guess = bisect_right(STEPS, self._guess(reduction, target)) - 1
-            step = min(max(guess, fits + 1), exceeds - 1)
-            payload = self.slice_of(reduction, STEPS[step])
+            quality = min(max(math.floor(self._guess(reduction, target)), fits + 1), exceeds - 1)
+            payload = self.slice_of(reduction, quality)
             tried += 1
             if len(payload) <= budget_bytes:
-                fits, best = step, payload
+                fits, best = quality, payload
             else:
-                exceeds = step
+                exceeds = quality
         return best or None
 
     def _guess(self, reduction: int, target: float) -> float:
