@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import groupby, islice
@@ -93,11 +92,10 @@ def load_footage(
             argument="frames_per_second",
         )
     if video:
-        with closing(open_source([str(path)], BytesIO())) as frames:  # type: ignore[type-var]
-            samples = [
-                prepare(Sample(frame, None, f"{number:06d}"), geometry or GeometryConfig())
-                for number, frame in enumerate(islice(frames, limit))
-            ]
+        samples = [
+            prepare(Sample(frame, None, f"{number:06d}"), geometry or GeometryConfig())
+            for number, frame in enumerate(islice(open_source([str(path)], BytesIO()), limit))
+        ]
         return Footage(path.stem, (), (_clip(path.stem, samples, rate),))
     dataset = in_classes(load_prepared(spec, default_split="val", geometry=geometry), expert_classes)
     clips = tuple(
