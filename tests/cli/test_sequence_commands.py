@@ -59,6 +59,14 @@ def test_a_folder_of_frames_becomes_one_file_and_frames_again(
     assert "no model of this package" in capsys.readouterr().err
 
 
+def test_no_codec_needs_to_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames, file = frames_folder(tmp_path / "frames", 2), tmp_path / "drive.gosv"
+    assert main(["compress", str(frames), "-o", str(file)]) == 0
+    assert "2 of 2 frames" in capsys.readouterr().out
+    assert main(["decompress", str(file), "-o", str(tmp_path / "back/")]) == 0
+    assert main(["info", str(file)]) == 0
+
+
 def test_a_video_becomes_a_video(tmp_path: Path, codec_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     video, file, back = tmp_path / "drive.mp4", tmp_path / "drive.gosv", tmp_path / "back.mkv"
     moving = [np.roll(streets()[0].image_uint8_HW3, number, axis=1) for number in range(8)]

@@ -321,11 +321,14 @@ def load_sequence_codec(
 ) -> SequenceCodec:
     """Load the trained video codec of a model of the package, or of a checkpoint folder; `NAME:LEVEL` sets its level.
 
+    For a codec of two layers, such as `layered:NAME`, it is the video codec of its task layer.
+
     Raises:
         ConfigError: neither a known name nor a folder, or a rate that is no level.
         CheckpointError: the folder is not a finished variable-rate codec with a temporal model.
     """
-    name, rate = split_rate(str(spec))
+    layered = str(spec).partition(":")[0] == LAYERED
+    name, rate = split_layered(str(spec)) if layered else split_rate(str(spec))
     if rate and not rate.isdecimal():
         raise ConfigError(f"{rate!r} is not a level of 0..255, such as {name}:64")
     codec = SequenceCodec.load(checkpoint_folder(name), options=options, device=device)
