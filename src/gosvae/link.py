@@ -1,4 +1,4 @@
-"""Modules of version 0.1's `gosvae.link` under their old names, until version 0.3.
+"""Modules of version 0.1's `gosvae.link` under their old names, until version 0.4.
 
 `gosvae.link.sources` stands for `gosvae.sender.sources`, and so on. The use of a name warns; the import of an old
 module alone does not.
@@ -46,7 +46,7 @@ def _find(old: str, name: str) -> Any:
         for place in MOVED[old]:
             module = import_module(f"gosvae.{place}")
             if hasattr(module, name):
-                text = f"{own}.{name} is in {module.__name__}; the old name ends with gosvae 0.3"
+                text = f"{own}.{name} is in {module.__name__}; the old name ends with gosvae 0.4"
                 warnings.warn(text, DeprecationWarning, stacklevel=3)
                 return getattr(module, name)
     raise AttributeError(f"module {own!r} has no attribute {name!r}")

@@ -50,8 +50,7 @@ _MAX_REMEMBERED = 1 << 14
 _FREE_EFFORT, _EFFORT_OF_PIXEL = 6400, 1.0
 """Effort that a map may take, and additional effort for each pixel.
 
-The unit is a bit, which takes about 2 microseconds of a processor. A map of more effort, such as noise, is coded in
-passes.
+The unit is the work for one bit. A map of more effort, such as noise, is coded in passes.
 """
 _ROW_EFFORT, _CANDIDATE_EFFORT, _CONTEXT_EFFORT, _CLASS_EFFORT = 1, 3, 1, 18
 """Effort of a row, of a candidate in a neighbourhood that is not remembered, of a new context of such a candidate, and
