@@ -16,7 +16,7 @@ from gosvae.sender.sources import open_source
 def test_an_old_module_warns_and_gives_what_the_new_one_has() -> None:
     old = import_module("gosvae.link.sources")
     with pytest.warns(
-        DeprecationWarning, match=r"open_source is in gosvae\.sender\.sources; .* ends with gosvae 0\.3"
+        DeprecationWarning, match=r"open_source is in gosvae\.sender\.sources; .* ends with gosvae 0\.4"
     ) as seen:
         assert old.open_source is open_source
     assert seen[0].filename == __file__
