@@ -48,7 +48,7 @@ def gather(runner: Runner, rows: Sequence[RowPlan]) -> dict[str, Result]:
     keys, paper_set = runner.keys(), runner.world.paper_set
     found = {}
     for row in rows:
-        folder, paper = runner.folder_of(row.row_id), paper_numbers(row.row_id, paper_set)
+        folder, paper = runner.folder_of(row.row_id), paper_numbers(row.plain_id, paper_set)
         record, evaluation, reason = folder.record(), folder.evaluation(), folder.failure()
         if record is not None and evaluation is not None:
             same = record.key == keys.get(row.row_id)
