@@ -84,6 +84,7 @@ class RowPlan:
         stride, curve: r and curve of a point of Fig. 4.
         note: clause for the table's caption.
         repeats: id of the row of seed 0 of which it is a repetition with another seed; None for all other rows.
+        seed: seed of the row, or of the row whose bytes it takes.
     """
 
     row_id: str
@@ -97,6 +98,7 @@ class RowPlan:
     curve: str | None = None
     note: str = ""
     repeats: str | None = None
+    seed: int = 0
     needs: tuple[str, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
@@ -209,8 +211,8 @@ def _sweep_rows(seeds: Iterable[int]) -> list[RowPlan]:
                 source = Trained(recipe, length, changes, init=init, seed=seed, sweep=True)
                 title = f"{curve}, r={stride}, seed {seed}"
                 rows.append(
-                    RowPlan(f"fig4-{short}-{tail}", title, source, ("fig4",), stride=stride, curve=curve)
-                )  # fmt: skip
+                    RowPlan(f"fig4-{short}-{tail}", title, source, ("fig4",), stride=stride, curve=curve, seed=seed)
+                )
     return rows
 
 
@@ -242,6 +244,7 @@ def _with_seeds(rows: Iterable[RowPlan], seeds: int) -> list[RowPlan]:
                     experiments=tuple(name for name in row.experiments if name not in _SHOWN_ONCE),
                     match=None if row.match is None else f"{row.match}-s{seed}",
                     repeats=row.row_id,
+                    seed=seed,
                 )
             )
     return found
