@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from gosvae.bitstream import SliceLayout
+from gosvae.codecs.latent import SymbolArray
 from gosvae.codecs.rate_search import bisect_setting
+from gosvae.codecs.sequence.choice import shortest
 from gosvae.codecs.sequence.coder import CodedFrame, FrameCoder
-from gosvae.codecs.sequence.format import KEPT_FRAMES, NUMBERS, Mode, SessionHeader
+from gosvae.codecs.sequence.format import KEPT_FRAMES, NUMBERS, SessionHeader
 from gosvae.codecs.slices import check_effort
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.codecs.video import VideoEncoder
@@ -26,11 +28,6 @@ _FULL = 0.7
 """Share of a budget below which a frame makes the encoder try a higher level."""
 _PATIENCE = 4
 """Number of such frames in a row before it does: a change of level costs bytes of its own."""
-_RECENT = 8
-"""Number of frames for which the size of an intra frame is believed to tell that of the next ones."""
-_CALM, _FAR_SHORTER = 5, 0.6
-"""Greatest activity and greatest share of that size at which a frame is sent without another try as an intra frame."""
-
 
 @dataclass(frozen=True)
 class SequenceOptions:
@@ -96,7 +93,6 @@ class SequenceEncoder(VideoEncoder):
         self._lost_until: int | None = None
         self.level = codec.level if options.level is None else options.level
         self._spare = 0
-        self._intra = (-1, 0, 0)
 
     last: CodedFrame | None
 
@@ -156,28 +152,15 @@ class SequenceEncoder(VideoEncoder):
     def _at_level(self, latent_1Dhw: Tensor, level: int, found: tuple[int, Memory] | None) -> CodedFrame:
         """Return the frame at a level: the shortest of intra, network and tables."""
         number, effort = self._number % NUMBERS, self._options.effort
+
+        def alone() -> SymbolArray:
+            return self._codec.coder.quantise(latent_1Dhw, level)
+
         if found is None:
-            symbols = self._codec.coder.quantise(latent_1Dhw, level)
-            return self._frames.encode_intra(symbols, level, number)
+            return self._frames.encode_intra(alone(), level, number)
         distance, reference = found
         symbols = self._frames.assign(latent_1Dhw, level, reference, effort, self._options.stiffness)
-        best = self._frames.encode(symbols, level, number, reference, distance, tables=False)
-        if best.header.mode is Mode.UNCHANGED:
-            return best
-        tables = self._frames.encode(symbols, level, number, reference, distance, tables=True)
-        best = min(best, tables, key=lambda coded: len(coded.data))
-        if self._is_certainly_shorter(best):
-            return best
-        alone = self._codec.coder.quantise(latent_1Dhw, level)
-        intra = self._frames.encode_intra(alone, level, number)
-        self._intra = level, self._number, len(intra.data)
-        return min(best, intra, key=lambda coded: len(coded.data))
-
-    def _is_certainly_shorter(self, coded: CodedFrame) -> bool:
-        """Return whether few symbols have changed, and the frame is far shorter than a recent intra frame."""
-        level, number, n_bytes = self._intra
-        recent = level == coded.memory.level and self._number - number < _RECENT
-        return recent and coded.header.activity <= _CALM and len(coded.data) < _FAR_SHORTER * n_bytes
+        return shortest(self._frames, symbols, level, number, reference, distance, alone)
 
     def _within(self, latent_1Dhw: Tensor, budget_bytes: int, found: tuple[int, Memory] | None) -> CodedFrame:
         """Return the frame within a budget: at the level of the frames before it, if it fits.
