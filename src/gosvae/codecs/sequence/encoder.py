@@ -29,6 +29,7 @@ _FULL = 0.7
 _PATIENCE = 4
 """Number of such frames in a row before it does: a change of level costs bytes of its own."""
 
+
 @dataclass(frozen=True)
 class SequenceOptions:
     """Options of the trained video codec for writing sequences.
