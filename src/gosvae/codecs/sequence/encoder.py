@@ -5,6 +5,7 @@ Axis legend: D latent channels, h and w latent positions.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,10 @@ _FULL = 0.7
 """Share of a budget below which a frame makes the encoder try a higher level."""
 _PATIENCE = 4
 """Number of such frames in a row before it does: a change of level costs bytes of its own."""
+_HEARD = 64
+"""Number of latest outcomes that tell whether the link loses frames."""
+_LOSSY = 2
+"""Number of losses among them from which on only acknowledged frames are references."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,9 @@ class SequenceEncoder(VideoEncoder):
     """Encoder of one sequence, see `SequenceCodec`.
 
     A key frame begins with the session header and depends on nothing. The reference of another frame is the newest one
-    that was sent, as long as no loss is known, and otherwise the newest one that the receiver has acknowledged.
+    that was sent, as long as no loss is known, and otherwise the newest one that the receiver has acknowledged. On a
+    link that loses frames again and again (`is_lossy`) it is always an acknowledged one: a frame that arrives can then
+    be decoded, whatever was lost before it, at the price of a reference that is older by the round trip.
 
     Args:
         codec: codec of the transforms.
@@ -92,6 +99,7 @@ class SequenceEncoder(VideoEncoder):
         self._sent: dict[int, Memory] = {}
         self._acknowledged: int | None = None
         self._lost_until: int | None = None
+        self._losses: deque[bool] = deque(maxlen=_HEARD)
         self.level = codec.level if options.level is None else options.level
         self._spare = 0
 
@@ -99,8 +107,9 @@ class SequenceEncoder(VideoEncoder):
 
     def acknowledge(self, frame_number: int) -> None:
         """See `VideoEncoder.acknowledge`; numbers of frames that were not sent are ignored."""
-        if frame_number not in self._sent or frame_number < (self._acknowledged or 0):
+        if frame_number not in self._sent or (self._acknowledged is not None and frame_number <= self._acknowledged):
             return
+        self._losses.append(False)
         self._acknowledged = frame_number
         self._sent = {number: memory for number, memory in self._sent.items() if number >= frame_number}
         if self._lost_until is not None and frame_number >= self._lost_until:
@@ -108,8 +117,15 @@ class SequenceEncoder(VideoEncoder):
 
     def lost(self) -> None:
         """See `VideoEncoder.lost`: until the next frame is acknowledged, only acknowledged frames are references."""
+        if self._lost_until is None or self.is_lossy:  # frames that depend on a lost one are no further losses
+            self._losses.append(True)
         if self._lost_until is None:
             self._lost_until = self._number
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether several of the latest frames were lost."""
+        return sum(self._losses) >= _LOSSY
 
     def is_lost(self, frame_number: int) -> bool:
         """Return whether a frame was coded after a loss was told, and before a frame that was coded then is known.
@@ -145,7 +161,8 @@ class SequenceEncoder(VideoEncoder):
         interval = self._options.key_interval
         if interval is not None and self._number - self._key_number >= interval:
             return None
-        number = self._acknowledged if self._lost_until is not None else max(self._sent, default=None)
+        careful = self._lost_until is not None or self.is_lossy
+        number = self._acknowledged if careful else max(self._sent, default=None)
         if number is None or number not in self._sent or self._number - number >= KEPT_FRAMES:
             return None
         return self._number - number, self._sent[number]
