@@ -13,6 +13,7 @@ from gosvae.errors import ConfigError
 from gosvae.extras import require
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES
 from gosvae.reproduce.job import ADE20K, CITYSCAPES, Job, World
+from gosvae.reproduce.keep import Keep
 from gosvae.reproduce.outline import print_outline
 from gosvae.reproduce.parts import PAPERS_EXPERIMENTS, Part, Progress, run_parts
 from gosvae.reproduce.plan import EXPERIMENTS, rows_of
@@ -69,6 +70,10 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N",
         help="number of seeds of each learned row of the tables, which then show mean and spread; default 1",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER",
+        help="folder that gets a small file of each finished row; rows whose files it has are not made again",
     )  # fmt: skip
     parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="make only these rows and what they need")
     parser.add_argument(
@@ -175,7 +180,8 @@ def _part(
     options: argparse.Namespace, world: World, experiments: tuple[str, ...], folder: Path, name: str = ""
 ) -> Part:
     rows = world.share_trainings(rows_of(experiments, options.rows, options.seeds))
-    return Part(world, experiments, rows, folder, name)
+    keep = None if options.keep is None else Keep(options.keep / name)
+    return Part(world, experiments, rows, folder, name, keep)
 
 
 def run_reproduce(options: argparse.Namespace) -> int:
