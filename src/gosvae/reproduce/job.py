@@ -31,7 +31,8 @@ from gosvae.reproduce.scales import Scale, changes_of, planned_steps, recipe_of,
 from gosvae.training.codecs import TrainableRecipe
 from gosvae.training.machine.config import RunConfig
 
-ADE20K = "ade20k"
+CITYSCAPES, ADE20K = "cityscapes", "ade20k"
+"""Names of the paper's data sets."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Job:
         data: images to train on, without a split; their `val` split is evaluated, or `test_data`.
         expert: name of the expert, as for `load_expert`.
         trust: whether the expert may be a program, as for `load_expert`.
-        changes: overrides, `key=value` for every recipe or `ROW:key=value` for one row.
+        changes: overrides, `key=value` for every recipe or `ROW:key=value` for one row and its repetitions.
         geometry: geometry of the images, in place of the data set's own.
         lpips, weights: perceptual distance to measure with, and the folder of its weights, as for `gosvae.train`.
         train_lpips: perceptual distance to train with; None takes the one that rows of the folder were trained with, or
@@ -78,7 +79,7 @@ class Job:
             name, separator, _ = key.partition(":")
             if not separator:
                 chosen.append(change)
-            elif name == row.row_id:
+            elif name in (row.row_id, row.plain_id):
                 chosen.append(change[len(name) + 1 :])
         return tuple(chosen)
 
