@@ -7,7 +7,16 @@ import sys
 from pathlib import Path
 
 from gosvae.cli.loading import add_trust
-from gosvae.cli.options import DATA_HELP, EXPERT_HELP, add_geometry, add_perceptual, add_run, geometry_of
+from gosvae.cli.options import (
+    DATA_HELP,
+    EXPERT_HELP,
+    JUDGING,
+    add_geometry,
+    add_judging,
+    add_perceptual,
+    add_run,
+    geometry_of,
+)
 from gosvae.config import parse
 from gosvae.errors import ConfigError
 from gosvae.extras import require
@@ -86,6 +95,7 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan with estimated hours, and stop")
     add_run(parser, seed=False)
+    add_judging(parser)
     parser.add_argument("--quiet", action="store_true", help="print no lines of progress")
     add_geometry(parser)
     add_perceptual(parser, default="auto")
@@ -109,7 +119,8 @@ def _add_paper(parser: argparse.ArgumentParser) -> None:
 
 def job_of(options: argparse.Namespace, data: str, expert: str) -> Job:
     """Return the job that the options ask for, on one data set with its expert."""
-    run = {name: getattr(options, name) for name in ("accelerator", "devices", "precision", "workers", "cache_mib")}
+    names = ("accelerator", "devices", "precision", "workers", "cache_mib", *JUDGING)
+    run = {name: getattr(options, name) for name in names}
     return Job(
         data=data,
         expert=expert,
