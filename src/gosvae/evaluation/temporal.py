@@ -24,13 +24,13 @@ from gosvae.evaluation.clips import Clip, Footage
 from gosvae.evaluation.evaluation import ClassMapArray, Evaluation, KeptImage, Reconstruction
 from gosvae.evaluation.fitting import check_classes
 from gosvae.evaluation.flicker import FlickerMeter
-from gosvae.evaluation.judges import device_of
 from gosvae.evaluation.results import gather_provenance
 from gosvae.evaluation.rows import UNCOMPRESSED, ImageRow, Provenance, Row, mean_of
 from gosvae.evaluation.shots import ShotResamples, TaskCounts
 from gosvae.experts.base import Expert
 from gosvae.metrics import mean_squared_error
 from gosvae.seeding import numpy_generator
+from gosvae.tasks.judges import device_of
 from gosvae.tensors import ImageArray, image_to_tensor
 from gosvae.units import psnr_db, rate_bpp
 
