@@ -77,7 +77,7 @@ class Features(Task[tuple[Tensor, ...], Vectors]):
         return FeatureMeter()
 
     def draw(self, image_uint8_HW3: ImageArray, result: Vectors) -> ImageArray:
-        """Return the image with the values as bars over its lower part, each the mean of neighbours if there are many."""
+        """Return the image with the values as bars over its lower third; of many values, each bar is a mean."""
         height, width = image_uint8_HW3.shape[:2]
         values = np.concatenate(result)
         means = np.array([part.mean() for part in np.array_split(values, min(len(values), max(1, width // 4)))])
