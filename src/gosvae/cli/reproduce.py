@@ -55,6 +55,10 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", type=Path, metavar="FOLDER", help="folder for the report and its figures; default: OUT/report"
     )
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N",
+        help="number of seeds of each learned row of the tables, which then show mean and spread; default 1",
+    )  # fmt: skip
     parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="make only these rows and what they need")
     parser.add_argument(
         "--set", action="append", default=[], metavar="[ROW:]KEY=VALUE", dest="overrides",
@@ -115,9 +119,11 @@ def run_reproduce(options: argparse.Namespace) -> int:
     """Make the rows, then the report; return 0 if all rows are done, 1 if some failed, 3 if some are left."""
     if options.pictures < 1:
         raise ConfigError(f"--pictures must be at least 1, got {options.pictures}")
+    if options.seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1, got {options.seeds}")
     world = World(job_of(options), trained_with(options.out))
     experiments = experiments_of(options, world)
-    rows = world.share_trainings(rows_of(experiments, options.rows))
+    rows = world.share_trainings(rows_of(experiments, options.rows, options.seeds))
     if options.dry_run:
         print_outline(world, rows, experiments)
         return 0

@@ -159,7 +159,7 @@ def changes_of(row: RowPlan, scale: Scale, steps: int, more: tuple[str, ...] = (
     """
     source = row.source
     assert isinstance(source, Trained)
-    own = [*source.changes, *scale.changes.get(row.row_id, scale.changes.get(source.recipe, ()))]
+    own = [*source.changes, *scale.changes.get(row.plain_id, scale.changes.get(source.recipe, ()))]
     recipe = load_recipe(source.recipe, own)
     # A change that sets a whole quantizer would undo an earlier change inside it: the order is plan, scale, user.
     lengths = _shares([stage.steps for stage in recipe.stages], steps)
