@@ -184,7 +184,7 @@ class _Saver:
         if answer.results:
             arrays = {f"{each.expert}.{name}": v for each in answer.results for name, v in each.arrays().items()}
             file = BytesIO()
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # keys hold a point: none is an option
             write_atomically(self.folder / f"{stem}.npz", file.getvalue())
 
 

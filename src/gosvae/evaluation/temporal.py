@@ -306,8 +306,10 @@ class _Tally:
             shown = link.send(clip.frames[index])
             self.encode_ms.append(1000.0 * (time.perf_counter() - start))
             seen = shown.perceived
-            classes = None if seen is None else (seen.image_uint8_HW3, seen.classes_uint8_HW.astype(np.int16))
-            yield shown.link_bytes, classes
+            if seen is None or seen.classes_uint8_HW is None:
+                yield shown.link_bytes, None
+            else:
+                yield shown.link_bytes, (seen.image_uint8_HW3, seen.classes_uint8_HW.astype(np.int16))
 
     def _count(
         self,
