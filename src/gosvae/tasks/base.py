@@ -46,6 +46,9 @@ class Task(ABC, Generic[O, R]):
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
     """Names of the measures in tables. The first one is the task's own: 1 is best and 0 is worst."""
+    mean_of_images: ClassVar[bool] = False
+    """Whether the distance of a batch is the mean of the distances of its images. A training then computes its gradient
+    image by image without a further forward pass of the expert."""
 
     def __init__(self, info: ExpertInfo) -> None:
         self.info = info

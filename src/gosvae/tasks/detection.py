@@ -34,6 +34,7 @@ class Detection(Task[DenseBoxes, Boxes]):
 
     name = "detection"
     columns: ClassVar[tuple[str, ...]] = ("AP50", "AP50:95")
+    mean_of_images = True
 
     def distance(self, original: DenseBoxes, reconstruction: DenseBoxes) -> Tensor:
         objectness_BN, classes_BNm, corners_BN4 = (values.detach() for values in original)

@@ -51,6 +51,7 @@ class Features(Task[tuple[Tensor, ...], Vectors]):
 
     name = "features"
     columns: ClassVar[tuple[str, ...]] = ("cosine", "relative distance")
+    mean_of_images = True
 
     def distance(self, original: tuple[Tensor, ...], reconstruction: tuple[Tensor, ...]) -> Tensor:
         parts = []

@@ -58,6 +58,7 @@ class Depth(Task[Tensor, Maps]):
 
     name = "depth"
     columns: ClassVar[tuple[str, ...]] = ("delta 1.25", "abs rel")
+    mean_of_images = True
 
     def distance(self, original: Tensor, reconstruction: Tensor) -> Tensor:
         y = original.detach().float()
@@ -173,6 +174,7 @@ class Lanes(Task[Tensor, Maps]):
 
     name = "lanes"
     columns: ClassVar[tuple[str, ...]] = ("IoU", "F1")
+    mean_of_images = True
 
     def distance(self, original: Tensor, reconstruction: Tensor) -> Tensor:
         return bernoulli_divergence(original.detach().sigmoid(), reconstruction.sigmoid()).mean()

@@ -86,7 +86,8 @@ class AdapterTask(TrainingTask):
         weights = {f"codec.{name}": value for name, value in changed.items()}
         padded = pad_to_multiple(x_B3HW, self._stride)
         x_hat_B3HW = torch.func.functional_call(self.receiver, weights, (padded, level_B))
-        terms: dict[str, Tensor] = self.judges(x_B3HW, x_hat_B3HW[..., :height, :width].float(), wanted)
+        cut_B3HW = x_hat_B3HW[..., :height, :width].float()
+        terms: dict[str, Tensor] = self.judges(x_B3HW, cut_B3HW, wanted, judging=self.judging)
         return terms
 
 
