@@ -7,11 +7,20 @@ import sys
 from pathlib import Path
 
 from gosvae.cli.loading import add_trust
-from gosvae.cli.options import DATA_HELP, EXPERT_HELP, add_geometry, add_perceptual, add_run, geometry_of
+from gosvae.cli.options import (
+    DATA_HELP,
+    EXPERT_HELP,
+    add_any_inception,
+    add_geometry,
+    add_perceptual,
+    add_run,
+    geometry_of,
+)
 from gosvae.config import parse
 from gosvae.errors import ConfigError
 from gosvae.extras import require
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES
+from gosvae.reproduce.checks import check_job
 from gosvae.reproduce.job import Job, World
 from gosvae.reproduce.outline import print_outline
 from gosvae.reproduce.plan import EXPERIMENTS, rows_of
@@ -19,7 +28,11 @@ from gosvae.reproduce.records import trained_with
 from gosvae.reproduce.report import write_report
 from gosvae.reproduce.runner import Runner, Summary
 from gosvae.reproduce.scales import SCALES, load_scale
+from gosvae.reproduce.trial import print_trials
 from gosvae.training.machine.config import RunConfig
+
+DEFAULT_EXPERT = "embedded"
+"""Expert of scales below the paper's."""
 
 EXAMPLE = """examples:
   gosvae reproduce all --scale small --data camvid:PATH --expert embedded --out runs/reproduction
@@ -43,7 +56,10 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", required=True, metavar="DATA", help=f"{DATA_HELP}; without a split")
     parser.add_argument("--test-data", metavar="DATA", help="images to measure on; default: the val split of --data")
-    parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
+    parser.add_argument(
+        "--expert", metavar="EXPERT",
+        help=f"{EXPERT_HELP}; default: {DEFAULT_EXPERT}, but at the scale paper it must be named",
+    )  # fmt: skip
     add_trust(parser)
     parser.add_argument(
         "--out",
@@ -65,6 +81,12 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
         "--pictures", type=int, default=3, metavar="N", help="number of images of Fig. 2, evenly spaced"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan with estimated hours, and stop")
+    parser.add_argument(
+        "--check", action="store_true",
+        help="take a step and measure two images of every row at full size, print memory, batch and hours, and stop",
+    )  # fmt: skip
+    parser.add_argument("--no-fid", action="store_true", help="measure no FID; at the scale paper it is measured")
+    add_any_inception(parser)
     add_run(parser, seed=False)
     parser.add_argument("--quiet", action="store_true", help="print no lines of progress")
     add_geometry(parser)
@@ -79,11 +101,20 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
 def job_of(options: argparse.Namespace) -> Job:
     """Return the job that the options ask for."""
     run = {name: getattr(options, name) for name in ("accelerator", "devices", "precision", "workers", "cache_mib")}
+    scale = load_scale(options.scale)
+    if options.expert is None and scale.is_papers:
+        raise ConfigError(
+            f"the scale {scale.name} has no default expert: name it, such as "
+            "hf:shi-labs/oneformer_cityscapes_swin_large for Cityscapes",
+            argument="expert",
+        )
     return Job(
         data=options.data,
-        expert=options.expert,
+        expert=options.expert or DEFAULT_EXPERT,
         trust=options.trust,
-        scale=load_scale(options.scale),
+        scale=scale,
+        fid=not options.no_fid,
+        any_inception=options.any_inception,
         test_data=options.test_data,
         changes=tuple(options.overrides),
         geometry=geometry_of(options),
@@ -117,18 +148,26 @@ def run_reproduce(options: argparse.Namespace) -> int:
         raise ConfigError(f"--pictures must be at least 1, got {options.pictures}")
     world = World(job_of(options), trained_with(options.out))
     experiments = experiments_of(options, world)
-    rows = world.share_trainings(rows_of(experiments, options.rows))
+    planned = rows_of(experiments, options.rows)
+    rows = world.share_trainings([row for row in planned if world.can_make(row)])
     if options.dry_run:
         print_outline(world, rows, experiments)
         return 0
     require("train", "the training of the rows")
     require("plot", "the report")
+    if options.check:
+        return print_trials(world, rows)
+    if options.max_minutes != 0:  # with 0, only the report is written
+        check_job(world, rows)
     on_terminal = sys.stderr.isatty() and not options.quiet
 
     def say(line: str) -> None:
         if not options.quiet:
             print(line, flush=True)
 
+    for row in planned:
+        if not world.can_make(row):
+            say(f"{row.row_id} is left out: it is trained on labels, and {world.train_images.name} has none")
     if "all" in options.experiments and not world.is_ade20k:
         say("table2 is left out: it is the comparison of table1 on ADE20K; give --data ade20k:PATH to make it")
     runner = Runner(world, rows, options.out, say=say, show_bars=on_terminal)
