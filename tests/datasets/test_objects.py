@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_cityscapes import CAR, PERSON, instance_map, make_cityscapes
 from PIL import Image
 
 from gosvae.codecs.gesco import map_of_symbols
@@ -21,6 +20,7 @@ from gosvae.datasets.registry import load_dataset
 from gosvae.datasets.subset import EvenlySpaced, WithoutLabels
 from gosvae.diffusion import DiffusionConfig
 from gosvae.errors import DatasetError
+from made_cityscapes import CAR, PERSON, instance_map, make_cityscapes
 
 
 def test_cityscapes_has_35_labels_and_instances(tmp_path: Path) -> None:
