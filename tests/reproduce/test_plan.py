@@ -74,6 +74,31 @@ def test_every_row_of_the_paper_is_planned_and_none_is_invented() -> None:
     assert len([row for row in all_rows() if row.curve is not None]) == 3 * len(STRIDES) * len(SWEEP_SEEDS)
 
 
+def test_each_seed_has_rows_of_its_own() -> None:
+    rows = {row.row_id: row for row in all_rows(3)}
+    order = list(rows)
+    assert {name for name in rows if name in ROWS} == set(ROWS)
+    assert all(rows[name] == row for name, row in ROWS.items())  # the rows of seed 0 are what they are alone
+    learned = {row.row_id for row in TRAINED if row.curve is None}
+    assert {row.plain_id for row in rows.values() if row.repeats} == learned | {"jpeg", "avif"}
+    for row in rows.values():
+        assert all(order.index(name) < order.index(row.row_id) for name in row.needs)
+        if row.repeats:
+            seed = row.row_id.rpartition("-s")[2]
+            assert all(name.endswith(f"-s{seed}") for name in row.needs), "seeds share nothing but the data"
+            assert not isinstance(row.source, Trained) or row.source.seed == int(seed)
+    assert [row.row_id for row in rows_of(["table1"], ["jpeg-s2"], 3)] == ["vqvae-s2", "gosvae-s2", "jpeg-s2"]
+    assert [row.row_id for row in rows_of(["table1"], ["vqvae"], 3)] == ["vqvae", "vqvae-s1", "vqvae-s2"]
+    assert sum(row.curve is not None for row in rows.values()) == 3 * len(STRIDES) * 3
+
+
+def test_repetitions_have_the_recipe_of_their_row() -> None:
+    rows = {row.row_id: row for row in all_rows(2)}
+    for name in ("vqgan", "gosvae-residual"):
+        trees = [recipe_tree(row, changes_of(row, SCALES["small"], 600)) for row in (rows[name], rows[f"{name}-s1"])]
+        assert trees[0] == trees[1]
+
+
 def test_rows_that_are_asked_for_come_with_what_they_need() -> None:
     assert [row.row_id for row in rows_of(["table1"], ["jpeg"])] == ["vqvae", "gosvae", "jpeg"]
     assert [row.row_id for row in rows_of(["fig3"])] == ["gosvae-scratch"]

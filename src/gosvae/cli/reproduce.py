@@ -71,6 +71,10 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", type=Path, metavar="FOLDER", help="folder for the report and its figures; default: OUT/report"
     )
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N",
+        help="number of seeds of each learned row of the tables, which then show mean and spread; default 1",
+    )  # fmt: skip
     parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="make only these rows and what they need")
     parser.add_argument(
         "--set", action="append", default=[], metavar="[ROW:]KEY=VALUE", dest="overrides",
@@ -146,9 +150,11 @@ def run_reproduce(options: argparse.Namespace) -> int:
     """Make the rows, then the report; return 0 if all rows are done, 1 if some failed, 3 if some are left."""
     if options.pictures < 1:
         raise ConfigError(f"--pictures must be at least 1, got {options.pictures}")
+    if options.seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1, got {options.seeds}")
     world = World(job_of(options), trained_with(options.out))
     experiments = experiments_of(options, world)
-    planned = rows_of(experiments, options.rows)
+    planned = rows_of(experiments, options.rows, options.seeds)
     rows = world.share_trainings([row for row in planned if world.can_make(row)])
     if options.dry_run:
         print_outline(world, rows, experiments)

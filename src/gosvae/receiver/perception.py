@@ -23,6 +23,7 @@ from gosvae.codecs.latent import Latent
 from gosvae.codecs.layered import LayeredCodec
 from gosvae.codecs.sequence.codec import SequenceCodec, is_wrapped
 from gosvae.codecs.sequence.decoder import SequenceDecoder
+from gosvae.codecs.sequence.format import is_session
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import BitstreamError, ConfigError, ForeignStreamError, GosvaeError, MissingReferenceError
@@ -203,7 +204,11 @@ class Perception:
             if not turn.acquire(blocking=False):  # a usual frame never waits for the thread of large ones
                 raise _IncompleteError("a frame of another size of this video is still worked on")
             try:
-                return decoder.decode_latent(self._sequences.unwrapped(stream))
+                data, header = self._sequences.unwrapped(stream), stream.header
+                known = None if is_session(data) else decoder.header
+                if known is not None and (known.height, known.width) != (header.height, header.width):
+                    raise BitstreamError("damaged: a frame of a video has another size than its key frame")
+                return decoder.decode_latent(data)
             finally:
                 turn.release()
         latent = codec.decode_stream(stream)

@@ -61,9 +61,9 @@ OVERHEAD_SECONDS = 15.0
 def estimated_seconds(row: RowPlan, scale: Scale, steps: int, images: int) -> float:
     """Return the seconds of a row's own training (`steps`) and of its evaluation on `images` images."""
     table, source = SECONDS_PER_STEP[scale.name], row.source
-    evaluation = images * (SECONDS_PER_IMAGE[scale.name] + SLOW_IMAGES.get(row.row_id, 0.0))
+    evaluation = images * (SECONDS_PER_IMAGE[scale.name] + SLOW_IMAGES.get(row.plain_id, 0.0))
     if isinstance(source, Named | Borrowed):
         return evaluation
     assert isinstance(source, Trained)
-    per_step = table.get(row.row_id, table.get(source.recipe, table.get("", 0.35)))
+    per_step = table.get(row.plain_id, table.get(source.recipe, table.get("", 0.35)))
     return steps * per_step * STRIDE_FACTOR.get(row.stride or 4, 1.0) + OVERHEAD_SECONDS + evaluation

@@ -42,7 +42,7 @@ class Job:
         data: images to train on, without a split; their `val` split is evaluated, or `test_data`.
         expert: name of the expert, as for `load_expert`.
         trust: whether the expert may be a program, as for `load_expert`.
-        changes: overrides, `key=value` for every recipe or `ROW:key=value` for one row.
+        changes: overrides, `key=value` for every recipe or `ROW:key=value` for one row and its repetitions.
         geometry: geometry of the images, in place of the data set's own.
         lpips, weights: perceptual distance to measure with, and the folder of its weights, as for `gosvae.train`.
         train_lpips: perceptual distance to train with; None takes the one that rows of the folder were trained with, or
@@ -83,7 +83,7 @@ class Job:
             name, separator, _ = key.partition(":")
             if not separator:
                 chosen.append(change)
-            elif name == row.row_id:
+            elif name in (row.row_id, row.plain_id):
                 chosen.append(change[len(name) + 1 :])
         return tuple(chosen)
 

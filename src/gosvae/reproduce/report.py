@@ -11,11 +11,12 @@ from typing import Any
 from gosvae.files import write_atomically, write_json
 from gosvae.quantizers import VqConfig
 from gosvae.reproduce import captions, effort
+from gosvae.reproduce.claims import claims_table
 from gosvae.reproduce.figures import plot_ratios, plot_training
 from gosvae.reproduce.grid import draw_grid
 from gosvae.reproduce.paper import FIG3_CORRELATION, FIG4_WORST_MIOU
 from gosvae.reproduce.pictures import make_pictures
-from gosvae.reproduce.plan import CURVES, SWEEP_SEEDS, RowPlan
+from gosvae.reproduce.plan import CURVES, RowPlan
 from gosvae.reproduce.render import Picture, Section, html_page, markdown_report
 from gosvae.reproduce.results import Result, gather, task_quality
 from gosvae.reproduce.runner import Runner
@@ -56,7 +57,8 @@ def write_report(
         _section(name, runner, results, folder, picture_data=picture_data, picture_count=picture_count)
         for name in experiments
     ]
-    flat = [part for parts in sections for part in parts]
+    claims = claims_table(results, runner.world.paper_set)
+    flat = [*([] if claims is None else [claims]), *(part for parts in sections for part in parts)]
     introduction = [*_introduction(results), *captions.fairness(runner.world, results)]
     write_atomically(folder / "report.md", markdown_report(TITLE, introduction, flat).encode())
     write_json(folder / "rows.json", [_compact(results[row.row_id]) for row in runner.rows])
@@ -173,11 +175,11 @@ def _ratios(
     measured = [row for row in sweep if results[row.row_id].row is not None]
     if not measured or not plot_ratios(sweep, results, folder / "fig4.png", _sweep_title(runner, measured)):
         return [Picture("fig4", title, None, alternative)]
-    images = len(runner.world.images_of(sweep[0]))
+    images, seeds = len(runner.world.images_of(sweep[0])), len({row.seed for row in measured})
     qualities = [(task_quality(found)[0], row) for row in measured if (found := results[row.row_id].row) is not None]
     worst = min(((value, row.title) for value, row in qualities if value is not None), default=None)
     own = [
-        f"A point is one training with one seed ({len(SWEEP_SEEDS)} seeds), and a line goes through their means, on "
+        f"A point is one training with one seed ({seeds} seeds), and a line goes through their means, on "
         f"{images} images. Compare the points with rows of the tables at equal steps only.",
         f"The paper reports unstable training from scratch at high r, mIoU down to {FIG4_WORST_MIOU} % on Cityscapes."
         + ("" if worst is None else f" Our lowest: {worst[0]:.1f} % ({worst[1]})."),

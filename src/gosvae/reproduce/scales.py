@@ -173,7 +173,7 @@ def changes_of(
     """
     source = row.source
     assert isinstance(source, Trained)
-    own = [*source.changes, *scale.changes.get(row.row_id, scale.changes.get(source.recipe, ()))]
+    own = [*source.changes, *scale.changes.get(row.plain_id, scale.changes.get(source.recipe, ()))]
     own += source.on_ade20k if ade20k else ()
     batch_size = planned_batch(row, scale, ade20k=ade20k)
     recipe = load_recipe(source.recipe, own)
