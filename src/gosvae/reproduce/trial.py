@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -108,14 +108,17 @@ def try_rows(
     frechet_seconds = _frechet_seconds(world)
     trials: list[RowTrial] = []
     alike: dict[str, RowTrial] = {}
-    with TemporaryDirectory() as folder:
+    folders: dict[str, Path] = {}
+    with TemporaryDirectory() as made:
         for row in rows:
             key = _kind(world, row)
-            if key in alike:
-                trial = replace(alike[key], row_id=row.row_id)
-            else:
-                trial = _try_row(world, row, Path(folder), frechet_seconds if judges_looks(row) else 0.0)
+            first = alike.get(key)
+            folders[row.row_id] = Path(made) / row.row_id if first is None else folders[first.row_id]
+            if first is None:
+                trial = _try_row(world, row, folders, frechet_seconds if judges_looks(row) else 0.0)
                 alike[key] = trial
+            else:
+                trial = replace(first, row_id=row.row_id)
             trials.append(trial)
             on_row(trial)
     return trials
@@ -124,10 +127,9 @@ def try_rows(
 def _kind(world: World, row: RowPlan) -> str:
     """Return a text that is the same for rows of one recipe, whatever their seed."""
     if not isinstance(row.source, Trained):
-        return row.row_id
-    return json.dumps(
-        [recipe_tree(row, world.changes_of(row)), row.match, len(world.images_of(row)), judges_looks(row)]
-    )
+        return row.plain_id
+    recipe, images = recipe_tree(row, world.changes_of(row)), len(world.images_of(row))
+    return json.dumps([recipe, row.match is None, images, judges_looks(row)])
 
 
 def _frechet_seconds(world: World) -> float:
@@ -144,14 +146,14 @@ def _frechet_seconds(world: World) -> float:
     return seconds
 
 
-def _try_row(world: World, row: RowPlan, folder: Path, frechet_seconds: float) -> RowTrial:
+def _try_row(world: World, row: RowPlan, folders: Mapping[str, Path], frechet_seconds: float) -> RowTrial:
     """Return the trial of one row; an error of it is its trouble."""
     stages: list[StepTrial] = []
     try:
         training_seconds = 0.0
         if isinstance(row.source, Trained):
-            training_seconds = _train(world, row, folder / row.row_id, stages)
-        image_seconds = _evaluate(world, row, folder) + frechet_seconds
+            training_seconds = _train(world, row, folders[row.row_id], stages)
+        image_seconds = _evaluate(world, row, folders) + frechet_seconds
     except GosvaeError as error:
         return RowTrial(row.row_id, tuple(stages), trouble=str(error))
     except (MemoryError, torch.OutOfMemoryError):
@@ -226,9 +228,9 @@ def _try_stage(world: World, training: CodecTraining, task: torch.nn.Module, sta
     return StepTrial(planned, tried, seconds, peak, fits)
 
 
-def _evaluate(world: World, row: RowPlan, folder: Path) -> float:
+def _evaluate(world: World, row: RowPlan, folders: Mapping[str, Path]) -> float:
     """Measure two images with the untrained codec of a row and return the seconds of the second one."""
-    codec = world.codec(row, lambda row_id: folder / row_id)
+    codec = world.codec(row, folders.__getitem__)
     budget = row.budget_kib
     if row.match is not None:
         budget = CITYSCAPES[row.match].kib if row.match in CITYSCAPES else _BUDGET_KIB
