@@ -122,7 +122,8 @@ class Cityscapes(Dataset):
         classes = np.where(labels < _PLATE, labels, _PLATE)
         # Parts of a group have no number of their own, and the first instance has the number 0.
         numbers = np.where(instances < _FIRST_INSTANCE, 0, instances % _FIRST_INSTANCE + 1)
-        return (classes + INSTANCE_STEP * numbers).astype(np.int32)
+        objects_HW: ObjectArray = (classes + INSTANCE_STEP * numbers).astype(np.int32)
+        return objects_HW
 
     def __getitem__(self, index: int) -> Sample:
         image = self._images[index]

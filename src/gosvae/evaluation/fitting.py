@@ -33,7 +33,7 @@ def check_objects(codecs: Iterable[ImageCodec], dataset: Dataset) -> None:
     for codec in codecs:
         if isinstance(codec, SendsObjects) and codec.object_names not in ((), dataset.object_names):
             raise ConfigError(
-                f"{codec.name!r} sends labelled objects of {len(codec.object_names)} classes, and the objects of "  # type: ignore[attr-defined]
+                f"{codec.name!r} sends labelled objects of {len(codec.object_names)} classes, and the objects of "
                 f"{dataset.name!r} have {len(dataset.object_names)}: take the data set that it was trained on"
             )
 

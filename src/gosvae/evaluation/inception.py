@@ -255,7 +255,8 @@ class Inception(nn.Module):
         x = self.Mixed_6a(self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(x))))
         x = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(x))))
         x = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x)))
-        return x.mean(dim=(2, 3))
+        features_BD: Tensor = x.mean(dim=(2, 3))
+        return features_BD
 
 
 def resized(x_BCHW: Tensor) -> Tensor:

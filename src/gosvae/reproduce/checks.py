@@ -88,13 +88,12 @@ def _check_distances(world: World, rows: Sequence[RowPlan]) -> None:
                 "the folder of its weights, or choose other rows",
                 argument="lpips",
             )
+    loaded = None
     if any(judges_looks(row) for row in rows):
-        assert world.perceptual is None or world.perceptual.name
-        assert world.features is None or world.features.name
-    if world.training_distance is not None and (
-        world.perceptual is None or world.perceptual.name != world.training_distance
-    ):
-        load_perceptual(world.training_distance, world.job.weights)
+        loaded, _ = world.perceptual, world.features
+    name = world.training_distance
+    if name is not None and (loaded is None or loaded.name != name):
+        load_perceptual(name, world.job.weights)
 
 
 def _read_one(images: Dataset, split: str) -> None:

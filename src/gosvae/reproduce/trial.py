@@ -100,11 +100,7 @@ def try_rows(
 
     Args:
         on_row: function that is called with the trial of each row.
-
-    Raises:
-        GosvaeError: as `check_job`, which is called first.
     """
-    check_job(world, rows)
     frechet_seconds = _frechet_seconds(world)
     trials: list[RowTrial] = []
     alike: dict[str, RowTrial] = {}
@@ -247,7 +243,12 @@ def _evaluate(world: World, row: RowPlan, folders: Mapping[str, Path]) -> float:
 
 
 def print_trials(world: World, rows: Sequence[RowPlan]) -> int:
-    """Print the trial of every row and the hours of all; return 0 if every row can be made as planned, else 1."""
+    """Print the trial of every row and the hours of all; return 0 if every row can be made as planned, else 1.
+
+    Raises:
+        GosvaeError: as `check_job`, which comes first.
+    """
+    check_job(world, rows)
     device = world.device.type
     kind = "the GPU" if device == "cuda" else "the process"
     print(f"trial of {len(rows)} rows at scale {world.job.scale.name} on {device}; memory is the peak of {kind}")
