@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from gosvae.errors import ConfigError, GosvaeError
 from gosvae.evaluation.protocol import CodecEntry, evaluate
@@ -94,7 +95,13 @@ class Runner:
                 continue
         return found
 
-    def run(self, *, max_minutes: float | None = None, on_row: Callable[[Summary], None] = lambda _: None) -> Summary:
+    def run(
+        self,
+        *,
+        max_minutes: float | None = None,
+        on_row: Callable[[Summary], None] = lambda _: None,
+        given_up: Mapping[str, str] = MappingProxyType({}),
+    ) -> Summary:
         """Make every row that is not done.
 
         A row that fails is reported, and all others that do not need it are made.
@@ -102,6 +109,7 @@ class Runner:
         Args:
             max_minutes: number of minutes after which the run ends cleanly; the same call continues it.
             on_row: function that is called with the summary so far after each row that was made or failed.
+            given_up: reasons why rows failed just before, by id, which are not tried again.
 
         Raises:
             KeyboardInterrupt: Ctrl-C outside a training; finished rows are kept.
@@ -110,11 +118,15 @@ class Runner:
         self._deadline = math.inf if max_minutes is None else time.monotonic() + 60.0 * max_minutes
         keys, summary = self.keys(), Summary()
         todo = [row for row in self._rows if not self._is_done(row, keys)]
-        for row in todo:  # rows that failed before are tried again
-            self.folder_of(row.row_id).forget_failure()
+        for row in todo:  # rows that failed in an earlier call are tried again
+            if row.row_id not in given_up:
+                self.folder_of(row.row_id).forget_failure()
         for number, row in enumerate(self._rows, start=1):
             if row not in todo:
                 summary.done.append(row.row_id)
+                continue
+            if row.row_id in given_up:
+                summary.failed[row.row_id] = given_up[row.row_id]
                 continue
             head = f"row {number} of {len(self._rows)}, {row.row_id}"
             missing = [name for name in row.needs if name in summary.failed]
