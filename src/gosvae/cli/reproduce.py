@@ -41,6 +41,12 @@ PAPERS_EXPERTS = {
 }
 """Experts that an error proposes."""
 
+NOT_CHECKED = (
+    "Not checked: the expert, files of weights, single images, memory and the time of a step on this machine. "
+    "--check does that."
+)
+"""Sentence of a dry run, which loads the lists of images alone."""
+
 EXAMPLE = """examples:
   gosvae reproduce all --scale small --data camvid:PATH --expert embedded --out runs/reproduction
   gosvae reproduce table1 --scale paper --data cityscapes:PATH --expert hf:shi-labs/oneformer_cityscapes_swin_large
@@ -239,6 +245,7 @@ def run_reproduce(options: argparse.Namespace) -> int:
     if options.dry_run:
         for part in parts:
             print_outline(part.world, part.rows, part.experiments)
+        print(NOT_CHECKED)
         return 0
     require("train", "the training of the rows")
     require("plot", "the report")

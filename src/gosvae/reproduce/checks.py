@@ -18,12 +18,6 @@ from gosvae.reproduce.plan import RowPlan, Trained
 from gosvae.reproduce.scales import recipe_of
 from gosvae.training.codecs import TrainableRecipe
 
-NOT_CHECKED = (
-    "Not checked: the expert, files of weights, single images, memory and the time of a step on this machine. "
-    "--check does that."
-)
-"""Sentence of a dry run, which loads the lists of images alone."""
-
 
 def check_job(world: World, rows: Sequence[RowPlan]) -> None:
     """Load all that the rows need, apart from what they train, and refuse what does not fit together.

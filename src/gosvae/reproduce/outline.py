@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gosvae.errors import ConfigError
-from gosvae.reproduce.checks import NOT_CHECKED
 from gosvae.reproduce.estimate import estimated_seconds
 from gosvae.reproduce.job import World
 from gosvae.reproduce.plan import RowPlan, Trained
@@ -39,4 +38,3 @@ def print_outline(world: World, rows: Sequence[RowPlan], experiments: Sequence[s
         total += hours
         print(f"{row.row_id:<24}{steps or '-':>9}{images:>8}{hours:>8.2f}  {note}".rstrip())
     print(f"about {total:.1f} hours altogether ({_BASIS[scale.name]})")
-    print(NOT_CHECKED)
