@@ -10,8 +10,10 @@ from gosvae.cli.loading import add_trust
 from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
+    JUDGING,
     add_any_inception,
     add_geometry,
+    add_judging,
     add_perceptual,
     add_run,
     geometry_of,
@@ -22,6 +24,7 @@ from gosvae.extras import require
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES
 from gosvae.reproduce.checks import check_job
 from gosvae.reproduce.job import ADE20K, CITYSCAPES, Job, World
+from gosvae.reproduce.keep import Keep
 from gosvae.reproduce.outline import print_outline
 from gosvae.reproduce.parts import PAPERS_EXPERIMENTS, Part, Progress, run_parts
 from gosvae.reproduce.plan import EXPERIMENTS, rows_of
@@ -91,6 +94,10 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=int, default=1, metavar="N",
         help="number of seeds of each learned row of the tables, which then show mean and spread; default 1",
     )  # fmt: skip
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER",
+        help="folder that gets a small file of each finished row; rows whose files it has are not made again",
+    )  # fmt: skip
     parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="make only these rows and what they need")
     parser.add_argument(
         "--set", action="append", default=[], metavar="[ROW:]KEY=VALUE", dest="overrides",
@@ -108,6 +115,7 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-fid", action="store_true", help="measure no FID; at the scale paper it is measured")
     add_any_inception(parser)
     add_run(parser, seed=False)
+    add_judging(parser)
     parser.add_argument("--quiet", action="store_true", help="print no lines of progress")
     add_geometry(parser)
     add_perceptual(parser, default="auto")
@@ -152,7 +160,8 @@ def expert_of(options: argparse.Namespace) -> str:
 
 def job_of(options: argparse.Namespace, data: str, expert: str) -> Job:
     """Return the job that the options ask for, on one data set with its expert."""
-    run = {name: getattr(options, name) for name in ("accelerator", "devices", "precision", "workers", "cache_mib")}
+    names = ("accelerator", "devices", "precision", "workers", "cache_mib", *JUDGING)
+    run = {name: getattr(options, name) for name in names}
     return Job(
         data=data,
         expert=expert,
@@ -226,7 +235,8 @@ def _part(
 ) -> Part:
     planned = rows_of(experiments, options.rows, options.seeds)
     rows = world.share_trainings([row for row in planned if world.can_make(row)])
-    return Part(world, experiments, rows, folder, name)
+    keep = None if options.keep is None else Keep(options.keep / name)
+    return Part(world, experiments, rows, folder, name, keep)
 
 
 def _left_out(options: argparse.Namespace, part: Part) -> list[str]:
