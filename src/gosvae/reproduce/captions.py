@@ -52,10 +52,11 @@ def _distances(world: World, measured: str | None) -> str:
 
 def fairness(world: World, results: Mapping[str, Result]) -> list[str]:
     """Return sentences on the differences between the learned rows."""
-    evaluation = next((found.evaluation for found in results.values() if found.evaluation is not None), None)
+    evaluations = [found.evaluation for found in results.values() if found.evaluation is not None]
     sentences = [f"{effort.equal_steps(results)} {world.job.scale.sentence}"]
-    if evaluation is not None:
-        sentences.append(f"Made on: {evaluation.provenance.hardware}.")
+    if evaluations:
+        machines = dict.fromkeys(evaluation.provenance.hardware for evaluation in evaluations)
+        sentences.append(f"Measured on: {'; '.join(machines)}.")
     return sentences
 
 
@@ -82,6 +83,14 @@ def gesco(world: World, rows: Sequence[RowPlan]) -> list[str]:
             "classes."
         )
     return sentences
+
+
+def seeds(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[str]:
+    """Return a sentence on the spread over seeds, if there are rows with several seeds."""
+    repeated = [row for row in rows if row.repeats is not None and results[row.row_id].row is not None]
+    if not repeated:
+        return []
+    return ["A row with several seeds shows their mean and, after ±, their standard deviation as a sample."]
 
 
 def troubles(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[str]:
