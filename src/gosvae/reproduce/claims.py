@@ -79,7 +79,7 @@ _CLAIMS = (
 
 _ORDERS = {
     "order of Tables I, II": (
-        "jpeg", "autoencoder", "vqgan", "gesco", "vqvae", "vqvae-residual", "gosvae-scratch", "gosvae",
+        "jpeg", "autoencoder", "vqgan", "gesco-labels", "vqvae", "vqvae-residual", "gosvae-scratch", "gosvae",
         "gosvae-residual",
     ),
     "order of Table IV": (

@@ -157,7 +157,12 @@ def _section(
     """Return a table or figure of the paper with its caption."""
     rows = [row for row in runner.rows if name in row.experiments]
     world = runner.world
-    notes = [*captions.seeds(results, rows), *captions.setting(world, results, rows), *captions.troubles(results, rows)]
+    notes = [
+        *captions.seeds(results, rows),
+        *captions.setting(world, results, rows),
+        *captions.gesco(world, rows),
+        *captions.troubles(results, rows),
+    ]
     if name in ("table1", "table2"):
         where = "Table II (ADE20K)" if name == "table2" else "Table I"
         notes += [captions.RATES, *([captions.PAPER_RATES] if name == "table1" else []), captions.LABEL_MAP]
@@ -194,7 +199,7 @@ def _pictures(
         "objects in frames of matching colours, which a rule finds in the map of the original. The bytes are those of "
         f"the shown image. {made.remark}".strip(),
     )
-    return Picture("fig2", title, "fig2.webp", alternative, notes)
+    return Picture("fig2", title, "fig2.webp", alternative, (*notes, *captions.gesco(runner.world, rows)))
 
 
 def _training_curves(runner: Runner, results: Mapping[str, Result], folder: Path) -> Picture:
