@@ -116,7 +116,11 @@ class Comparison:
         tree = apply_overrides(to_tree(adapter_stage(steps)), list(way.overrides))
         stage = parse(StageConfig, tree, source=way.name)
         run = RunConfig(accelerator="cpu", tensorboard=False, save_minutes=1e6)
-        adapt_codec(self.codec, self.name, self.expert, self.seen, stage, run, folder, rank=way.rank, progress=False)
+        outcome = adapt_codec(
+            self.codec, self.name, self.expert, self.seen, stage, run, folder, rank=way.rank, progress=False
+        )
+        if not outcome.complete:
+            raise KeyboardInterrupt
         return time.process_time() - began_s
 
 

@@ -25,7 +25,7 @@ SUFFIX = ".tflite"
 class TfliteNetwork(nn.Module):
     """Network that LiteRT computes on the CPU; quantised inputs and outputs are converted from and to floats.
 
-    If the images are given as (B, H, W, 3), outputs of four axes are (B, H, W, C) too, and are returned as (B, C, H, W).
+    If the images are given as (B, H, W, 3), outputs of four axes are (B, H, W, C), too; (B, C, H, W) is returned.
 
     Args:
         data: content of the file.
