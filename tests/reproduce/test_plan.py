@@ -149,6 +149,14 @@ def test_paper_lengths(row: str, cityscapes: int, ade20k: int) -> None:
     assert planned_steps(ROWS[row], SCALES["paper"], 20_210, ade20k=True) == ade20k
 
 
+def test_a_smaller_batch_keeps_the_papers_epochs() -> None:
+    for batch, steps in ((8, 185_938), (1, 1_487_500), (3, 495_834)):
+        assert planned_steps(ROWS["vqvae"], SCALES["paper"], 2975, ade20k=False, batch_size=batch) == steps
+        assert planned_steps(ROWS["vqvae"], SCALES["small"], 2975, ade20k=False, batch_size=batch) == 500
+    hours = [estimated_seconds(ROWS["vqvae"], SCALES["paper"], n, 0, batch) for n, batch in ((800, 8), (6400, 1))]
+    assert hours[0] == pytest.approx(hours[1])
+
+
 def test_the_start_and_what_starts_from_it_have_one_model() -> None:
     for scale in SCALES.values():
         for row in ONCE:

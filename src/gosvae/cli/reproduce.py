@@ -25,9 +25,9 @@ from gosvae.reproduce.job import ADE20K, CITYSCAPES, Job, World
 from gosvae.reproduce.outline import print_outline
 from gosvae.reproduce.parts import PAPERS_EXPERIMENTS, Part, Progress, run_parts
 from gosvae.reproduce.plan import EXPERIMENTS, rows_of
+from gosvae.reproduce.processes import Summary
 from gosvae.reproduce.records import trained_with
 from gosvae.reproduce.report import Shown, write_joint_report
-from gosvae.reproduce.runner import Summary
 from gosvae.reproduce.scales import SCALES, load_scale
 from gosvae.training.machine.config import RunConfig
 

@@ -56,12 +56,17 @@ OVERHEAD_SECONDS = 15.0
 """Seconds a training takes besides its steps: loading, the first step, the histogram of the indices."""
 
 
-def estimated_seconds(row: RowPlan, scale: Scale, steps: int, images: int) -> float:
-    """Return the seconds of a row's own training (`steps`) and of its evaluation on `images` images."""
+def estimated_seconds(row: RowPlan, scale: Scale, steps: int, images: int, batch_size: int | None = None) -> float:
+    """Return the seconds of a row's own training (`steps`) and of its evaluation on `images` images.
+
+    A step takes the time of its images: micro-batches do not change it, and a smaller batch has shorter steps.
+    `batch_size` is by default that of the scale.
+    """
     table, source = SECONDS_PER_STEP[scale.name], row.source
     evaluation = images * (SECONDS_PER_IMAGE[scale.name] + SLOW_IMAGES.get(row.plain_id, 0.0))
     if isinstance(source, Named | Borrowed):
         return evaluation
     assert isinstance(source, Trained)
     per_step = table.get(row.plain_id, table.get(source.recipe, table.get("", 0.35)))
+    per_step *= (batch_size or scale.batch_size) / scale.batch_size
     return steps * per_step * STRIDE_FACTOR.get(row.stride or 4, 1.0) + OVERHEAD_SECONDS + evaluation
