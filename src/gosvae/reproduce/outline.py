@@ -11,6 +11,7 @@ from gosvae.reproduce.plan import RowPlan, Trained
 
 _BASIS = {
     "small": "measured on two busy CPU cores with the embedded expert",
+    "cpu-long": "from the scale small, measured on two busy CPU cores with the embedded expert",
     "gpu": "assumed for one GPU of the class of an RTX 4090 with the embedded expert, not measured",
     "paper": "assumed for one GPU of the class of an RTX 4090 with OneFormer (Swin-L), not measured",
 }
@@ -37,4 +38,6 @@ def print_outline(world: World, rows: Sequence[RowPlan], experiments: Sequence[s
         hours = estimated_seconds(row, scale, steps, images, batch) / 3600.0
         total += hours
         print(f"{row.row_id:<24}{steps or '-':>9}{images:>8}{hours:>8.2f}  {note}".rstrip())
-    print(f"about {total:.1f} hours altogether ({_BASIS[scale.name]})")
+    devices = world.job.run.devices
+    shared = f", at least {total / devices:.1f} on {devices} devices" if devices > 1 else ""
+    print(f"about {total:.1f} hours altogether{shared} ({_BASIS[scale.name]})")

@@ -17,7 +17,8 @@ from gosvae.files import write_atomically
 from gosvae.recipes.run import train
 from gosvae.reproduce.estimate import estimated_seconds
 from gosvae.reproduce.job import World, judges_looks
-from gosvae.reproduce.plan import RowPlan, Trained
+from gosvae.reproduce.keep import Keep
+from gosvae.reproduce.plan import Borrowed, RowPlan, Trained
 from gosvae.reproduce.processes import RowStarter, Summary, make_rows
 from gosvae.reproduce.progress import TrainingNews
 from gosvae.reproduce.records import ROWS_FOLDER, SCHEMA, TRACE_FILE, RowFolder, RowRecord, key_of
@@ -33,6 +34,7 @@ class Runner:
         folder: folder of the whole reproduction; a row's folder is `rows/ID` in it.
         say: function that takes each line of progress.
         show_bars: whether to show progress bars in place of lines.
+        keep: folder of small files of finished rows; rows that it has are not made again.
     """
 
     def __init__(
@@ -43,10 +45,11 @@ class Runner:
         *,
         say: Callable[[str], None] = print,
         show_bars: bool = False,
+        keep: Keep | None = None,
     ) -> None:
         self.world, self._rows = world, tuple(rows)
         self._by_id = {row.row_id: row for row in self._rows}
-        self._folder, self._say, self._bars = folder, say, show_bars
+        self._folder, self._say, self._bars, self._keep = folder, say, show_bars, keep
         self._deadline = math.inf
         self._pace = 1.0
         """Ratio of measured to estimated seconds of the rows so far."""
@@ -97,7 +100,8 @@ class Runner:
         """
         self._deadline = math.inf if max_minutes is None else time.monotonic() + 60.0 * max_minutes
         keys, summary = self.keys(), Summary()
-        todo = [row for row in self._rows if not self._is_done(row, keys)]
+        self._exchange_kept(keys)
+        todo = self._to_make(keys)
         for row in todo:  # rows that failed in an earlier call are tried again
             if row.row_id not in given_up:
                 self.folder_of(row.row_id).forget_failure()
@@ -151,6 +155,8 @@ class Runner:
         def after(row: RowPlan) -> None:
             if row.row_id in summary.failed:
                 self._say(f"{self._head(row)}: FAILED: {summary.failed[row.row_id]}")
+            elif self._keep is not None and row.row_id in summary.done:
+                self._keep.put(self.folder_of(row.row_id))
             on_row(summary)
 
         devices = world.job.run.devices
@@ -166,7 +172,30 @@ class Runner:
         self.folder_of(row.row_id).path.mkdir(parents=True, exist_ok=True)
         self.folder_of(row.row_id).fail(reason)
 
-    def _is_done(self, row: RowPlan, keys: dict[str, str]) -> bool:
+    def _exchange_kept(self, keys: Mapping[str, str]) -> None:
+        """Take finished rows from the kept ones, and keep those that are finished here."""
+        if self._keep is None:
+            return
+        for row in self._rows:
+            folder = self.folder_of(row.row_id)
+            if row.row_id not in keys:
+                continue
+            if folder.is_done(keys[row.row_id]):
+                self._keep.put(folder)
+            elif self._keep.restore(folder, row.row_id, keys[row.row_id]):
+                self._say(f"{row.row_id} is taken from {self._keep.path(row.row_id)}")
+
+    def _to_make(self, keys: Mapping[str, str]) -> list[RowPlan]:
+        """Return rows that are not done, and those that a row to be made starts from and that have no checkpoint."""
+        wanted = {row.row_id for row in self._rows if not self._is_done(row, keys)}
+        for row in reversed(self._rows):  # each row comes after those it needs
+            source = row.source
+            start = source.init if isinstance(source, Trained) else source.row if isinstance(source, Borrowed) else None
+            if row.row_id in wanted and start is not None and not self.folder_of(start).checkpoint.exists():
+                wanted.add(start)
+        return [row for row in self._rows if row.row_id in wanted]
+
+    def _is_done(self, row: RowPlan, keys: Mapping[str, str]) -> bool:
         return row.row_id in keys and self.folder_of(row.row_id).is_done(keys[row.row_id])
 
     def _attempt(self, row: RowPlan, head: str, todo: Sequence[RowPlan], summary: Summary) -> None:
@@ -175,6 +204,8 @@ class Runner:
         try:
             if self._make(row, head, self._time_left(row, todo)):
                 summary.done.append(row.row_id)
+                if self._keep is not None:
+                    self._keep.put(folder)
                 self._learn_pace(row, time.monotonic() - started)
             else:
                 summary.left.append(row.row_id)
