@@ -23,7 +23,7 @@ from gosvae.reproduce import processes
 from gosvae.reproduce.job import World
 from gosvae.reproduce.plan import RowPlan, all_rows
 from gosvae.reproduce.processes import RowStarter, Summary, make_rows
-from gosvae.reproduce.runner import Runner
+from gosvae.reproduce.runner import Runner, make_row
 from gosvae.training.machine.config import RunConfig
 
 ROWS = {row.row_id: row for row in all_rows()}
@@ -154,7 +154,7 @@ def test_more_gpus_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     asked = replace(job(), run=parse(RunConfig, {"accelerator": "cuda", "devices": 2}))
     with pytest.raises(ConfigError, match="2 devices of 'cuda' are asked for, and this machine has 1"):
-        RowStarter(asked, None, (), Path(), 0.0).check()
+        RowStarter(make_row, asked, None, (), Path(), 0.0).check()
 
 
 def test_a_job_can_be_sent_to_another_process() -> None:

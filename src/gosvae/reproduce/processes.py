@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +21,7 @@ from typing import Protocol
 import torch
 
 from gosvae.errors import ConfigError
-from gosvae.reproduce.job import Job, World
+from gosvae.reproduce.job import Job
 from gosvae.reproduce.plan import RowPlan
 from gosvae.training.machine.loop import device_type
 
@@ -63,11 +64,27 @@ Start = Callable[[RowPlan, int], tuple[Process, Connection]]
 the summary of the row as its last message."""
 
 
+class Make(Protocol):
+    """Function at the level of a module that makes one row in this process and returns its summary."""
+
+    def __call__(
+        self,
+        job: Job,
+        trained_with: str | None,
+        rows: tuple[RowPlan, ...],
+        folder: Path,
+        row_id: str,
+        minutes: float,
+        say: Callable[[str], None],
+    ) -> Summary: ...
+
+
 @dataclass(frozen=True)
 class RowStarter:
     """Starter of processes that make rows.
 
     Attributes:
+        make: function that makes a row.
         job: choices of the reproduction.
         trained_with: see `World`.
         rows: all rows of the plan.
@@ -75,6 +92,7 @@ class RowStarter:
         deadline: time of `time.monotonic` at which processes end cleanly.
     """
 
+    make: Make
     job: Job
     trained_with: str | None
     rows: tuple[RowPlan, ...]
@@ -96,8 +114,8 @@ class RowStarter:
         one = replace(self.job, run=run.model_copy(update={"devices": 1}))
         threads = None if device_type(run.accelerator) != "cpu" else max(1, torch.get_num_threads() // run.devices)
         minutes = max(0.0, self.deadline - time.monotonic()) / 60.0
-        given = (there, one, self.trained_with, self.rows, self.folder, row.row_id, minutes, threads)
-        process = context.Process(target=_make_row, args=given, name=row.row_id, daemon=True)
+        what = partial(self.make, one, self.trained_with, self.rows, self.folder, row.row_id, minutes)
+        process = context.Process(target=_make_row, args=(there, what, threads), name=row.row_id, daemon=True)
         with _visible(device if device_type(run.accelerator) == "cuda" else None):
             process.start()
         there.close()
@@ -122,27 +140,14 @@ def _visible(device: int | None) -> Iterator[None]:
             os.environ[name] = before
 
 
-def _make_row(
-    there: Connection,
-    job: Job,
-    trained_with: str | None,
-    rows: tuple[RowPlan, ...],
-    folder: Path,
-    row_id: str,
-    minutes: float,
-    threads: int | None,
-) -> None:
+def _make_row(there: Connection, make: Callable[[Callable[[str], None]], Summary], threads: int | None) -> None:
     """Make one row in this process, and send lines of progress and the row's summary."""
-    from gosvae.reproduce.runner import Runner  # it imports this module
-
     with contextlib.suppress(AttributeError, OSError):
         os.setsid()  # Ctrl-C reaches the first process alone, which ends the others once
     _end_with_parent()
     if threads is not None:
         torch.set_num_threads(threads)
-    runner = Runner(World(job, trained_with), rows, folder, say=there.send)
-    summary = runner.make_one(row_id, max_minutes=minutes)
-    there.send(summary)
+    there.send(make(there.send))
     there.close()
 
 

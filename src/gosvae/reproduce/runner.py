@@ -16,13 +16,26 @@ from gosvae.evaluation.results import save_evaluation
 from gosvae.files import write_atomically
 from gosvae.recipes.run import train
 from gosvae.reproduce.estimate import estimated_seconds
-from gosvae.reproduce.job import World, judges_looks
+from gosvae.reproduce.job import Job, World, judges_looks
 from gosvae.reproduce.keep import Keep
 from gosvae.reproduce.plan import Borrowed, RowPlan, Trained
 from gosvae.reproduce.processes import RowStarter, Summary, make_rows
 from gosvae.reproduce.progress import TrainingNews
 from gosvae.reproduce.records import ROWS_FOLDER, SCHEMA, TRACE_FILE, RowFolder, RowRecord, key_of
 from gosvae.units import bytes_from_kib
+
+
+def make_row(
+    job: Job,
+    trained_with: str | None,
+    rows: tuple[RowPlan, ...],
+    folder: Path,
+    row_id: str,
+    minutes: float,
+    say: Callable[[str], None],
+) -> Summary:
+    """Make one row in this process; see `Runner.make_one`."""
+    return Runner(World(job, trained_with), rows, folder, say=say).make_one(row_id, max_minutes=minutes)
 
 
 class Runner:
@@ -149,7 +162,7 @@ class Runner:
         world = self.world
         summary.done += [row.row_id for row in self._rows if row not in todo]
         summary.failed |= {row.row_id: given_up[row.row_id] for row in todo if row.row_id in given_up}
-        start = RowStarter(world.job, world.trained_with, self._rows, self._folder, self._deadline)
+        start = RowStarter(make_row, world.job, world.trained_with, self._rows, self._folder, self._deadline)
         start.check()
 
         def after(row: RowPlan) -> None:
