@@ -49,6 +49,8 @@ class Frame:
         original: the picture as an image file, for people; empty if none was sent.
         patient: whether the sender waits for the answer however long it takes; the same for all frames of a sender.
         arrived_s: time of arrival on the clock of `time.monotonic`.
+        carried_bytes: number of bytes of the stream on the link, if the receiver has put a container around them; 0
+            means all bytes of the stream.
     """
 
     sender: str
@@ -60,6 +62,12 @@ class Frame:
     original: bytes = b""
     patient: bool = False
     arrived_s: float = field(default_factory=time.monotonic)
+    carried_bytes: int = 0
+
+    @property
+    def stream_bytes(self) -> int:
+        """Number of bytes of the stream as it was sent."""
+        return self.carried_bytes or len(self.stream)
 
     @property
     def n_bytes(self) -> int:
@@ -91,6 +99,19 @@ class StageTimes:
 
 
 @dataclass(frozen=True)
+class ReferenceFacts:
+    """What a frame of a video takes from an earlier one.
+
+    Attributes:
+        distance: number of frames from the reference to this one; 0 for a frame without a reference.
+        unchanged: share, 0..1, of the latent positions whose integers are those of the reference.
+    """
+
+    distance: int
+    unchanged: float
+
+
+@dataclass(frozen=True)
 class Perceived:
     """A frame after the networks of the receiver, before its answer is coded.
 
@@ -99,12 +120,14 @@ class Perceived:
         classes_uint8_HW: class of every pixel.
         concealed_HW: mask, bool (H, W), of the pixels whose part of the stream was lost; None if nothing was lost.
         stages: times of the stages.
+        reference: what a frame of a video takes from an earlier one; None for other pictures.
     """
 
     image_uint8_HW3: ImageArray
     classes_uint8_HW: ClassArray
     concealed_HW: npt.NDArray[np.bool_] | None
     stages: StageTimes
+    reference: ReferenceFacts | None = None
 
 
 @dataclass(frozen=True)

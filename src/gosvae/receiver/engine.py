@@ -377,7 +377,7 @@ def _answer(frame: Frame, perceived: Perceived) -> Answer:
         class_map=class_map,
         class_pixels=tuple(class_pixels),
         stages=stages,
-        stream_bytes=len(frame.stream),
+        stream_bytes=frame.stream_bytes,
         concealed_pixels=0 if perceived.concealed_HW is None else int(perceived.concealed_HW.sum()),
     )
 
