@@ -139,7 +139,7 @@ def test_a_video_over_grpc_is_answered() -> None:
                 await target.close()
             counters, (state,) = target.counters, receiver.board.state(None)["senders"]
             assert counters.answered == counters.sent == 8
-            # Streams are counted with their containers of 13 bytes, which stay at home; a message has up to 15 of its own.
+            # Streams are counted with their containers of 13 bytes, which stay at home; messages have up to 15 more.
             assert counters.link_bytes <= counters.stream_bytes + 8 * (CALL_OVERHEAD_BYTES + 15 - 13)
             assert 0 <= state["unchanged"] <= 1
             assert state["distance"] == 0.88  # 7 of 8 frames depend on the one before
