@@ -22,7 +22,7 @@ SILENCE_S = 1.0
 DEFAULT_MAX_AGE_MS = 250.0
 """Default of the longest time between two frames that are sent."""
 _MOST_FAILURES = 4
-"""Number of frames in a row, on a link that may lose some, after which the receiver is taken to lack their references."""
+"""Number of frames in a row, on a lossy link, after which the receiver is taken to lack their references."""
 _REFUSING = (Reason.DAMAGED, Reason.FOREIGN, Reason.MALFORMED)
 """Reasons for which a receiver refuses the first frame of a video if it takes pictures only."""
 
