@@ -20,7 +20,7 @@ from gosvae.codecs.pyav import PictureDecoder
 from gosvae.codecs.shortcuts import decompress
 from gosvae.errors import BitstreamError, ImageError
 from gosvae.tensors import ImageArray
-from tiny import has_vvc
+from tiny import has_vvc, streets
 
 NAMES = [
     *("jpeg", "jpeg-half", "jpeg-quarter", "webp", "avif", "avif-half", "avif-third", "jpegxl", "hevc"),
@@ -145,6 +145,15 @@ def test_a_jpeg_of_many_scans_is_refused() -> None:
         repeated = many + data[:-2] + data[last:-2] * 100 + data[-2:]
         with pytest.raises(BitstreamError, match="scans, at most 100 are decoded"):
             load_classical(name).decompress(repeated)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size_hw", [(5, 3), (64, 72), (96, 64), (136, 200)])
+def test_limits_of_decoders_let_pictures_of_their_own_size_pass(name: str, size_hw: tuple[int, int]) -> None:
+    image = streets()[0].image_uint8_HW3
+    image = np.resize(image, (*size_hw, 3))
+    codec = load_classical(name)
+    assert decompress(codec.compress(image), codec).shape == (*size_hw, 3)
 
 
 def small_head(data: bytes) -> bytes:

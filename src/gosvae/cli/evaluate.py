@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from gosvae.channels import load_channel
-from gosvae.cli.loading import DEFAULT_LOADING, Loading, add_loading, loading_of
+from gosvae.cli.loading import DEFAULT_LOADING, Loading, add_loading, experts_of, loading_of
 from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
@@ -45,10 +45,9 @@ from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.evaluation.results import ImageLog, save_evaluation
 from gosvae.evaluation.tables import markdown_table, terminal_table
 from gosvae.evaluation.transmission import LinkSettings
-from gosvae.experts.base import Expert, TaskExpert
+from gosvae.experts.base import Expert
 from gosvae.extras import require
 from gosvae.files import write_atomically
-from gosvae.tasks.group import parse_experts
 
 EXAMPLE = """examples:
   gosvae evaluate gosvae-camvid --data camvid:PATH --baselines jpeg avif --out results
@@ -153,26 +152,6 @@ def link_of(options: argparse.Namespace) -> LinkSettings | None:
             raise ConfigError("--fec needs a channel: add --channel 'packet-loss p=0.1'")
         return None
     return LinkSettings(load_channel(options.channel), options.fec, options.packets, options.mtu, options.seed)
-
-
-def experts_of(
-    options: argparse.Namespace, device: torch.device, loading: Loading = DEFAULT_LOADING
-) -> tuple[Expert | None, dict[str, TaskExpert]]:
-    """Return the first segmentation network of `--expert`, None without one, and all other experts by name.
-
-    Raises:
-        GosvaeError: an expert cannot be loaded, or two have one name.
-    """
-    first: Expert | None = None
-    judges: dict[str, TaskExpert] = {}
-    for named in parse_experts(options.expert or ["embedded"], weighted=False):
-        loaded = loading.load_task_expert(named.spec, gradients=False)
-        loaded.to(device)
-        if first is None and isinstance(loaded, Expert):
-            first = loaded
-        else:
-            judges[named.name] = loaded
-    return first, judges
 
 
 def entries_of(

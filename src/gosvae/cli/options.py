@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, get_args
+from typing import BinaryIO, Literal, get_args
 
 import torch
 
@@ -67,6 +67,15 @@ def parse_kib(text: str) -> float:
     return size
 
 
+def micro_batch_of(text: str) -> int | Literal["auto"]:
+    """Return a number of images from 1, or `auto`, for argparse."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of images from 1, or auto, got {text!r}")
+    return int(text)
+
+
 def standard_input() -> BinaryIO:
     """Return the bytes of standard input, which commands read for the source `-` alone.
 
@@ -122,6 +131,19 @@ def add_run(parser: argparse.ArgumentParser, *, seed: bool = True, precision: bo
         )
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="number of processes that decode images")
     parser.add_argument("--cache-mib", type=int, default=1024, metavar="MIB", help="memory for decoded images")
+
+
+JUDGING = ("micro_batch",)
+"""Names of the options of `add_judging`, which are also those of `RunConfig`."""
+
+
+def add_judging(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how frozen networks judge in a training."""
+    parser.add_argument(
+        "--micro-batch", type=micro_batch_of, default="auto", metavar="N",
+        help="images that the expert takes at once, which bounds memory; gradients stay those of the batch; default: "
+        "auto, as many as fit into a quarter of the GPU's memory",
+    )  # fmt: skip
 
 
 def add_packets(parser: argparse.ArgumentParser) -> None:

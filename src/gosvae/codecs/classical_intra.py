@@ -89,7 +89,7 @@ class HevcIntra(_IntraPicture):
         return b"".join([*encoder.encode(image_uint8_HW3), *encoder.flush()])
 
     def _decode_padded(self, stream: bytes, size_hw: tuple[int, int]) -> ImageArray:
-        decoder = PictureDecoder(_X265, max_pixels=size_hw[0] * size_hw[1])
+        decoder = PictureDecoder(_X265, max_pixels=_pixels_in_memory(size_hw))
         return _of_size(decoder.decode(stream), size_hw)
 
 
@@ -138,6 +138,11 @@ class VvcIntra(_IntraPicture):
 def _coded_side(side: int) -> int:
     """Return a side, rounded up to a multiple of 8 and to the smallest side that encoders take."""
     return max(_SMALLEST_SIDE, -(-side // 8) * 8)
+
+
+def _pixels_in_memory(size_hw: tuple[int, int]) -> int:
+    """Return the number of pixels of a picture as FFmpeg counts it: in memory its rows are multiples of 64 pixels."""
+    return size_hw[0] * -(-size_hw[1] // 64) * 64
 
 
 def _of_size(image: ImageArray, size_hw: tuple[int, int]) -> ImageArray:

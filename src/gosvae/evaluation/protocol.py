@@ -26,7 +26,7 @@ from gosvae.errors import ConfigError, DatasetError, ImageError, RateError, unkn
 from gosvae.evaluation.evaluation import ClassMapArray, Evaluation, KeptImage, Reconstruction
 from gosvae.evaluation.features import FeatureExtractor
 from gosvae.evaluation.fitting import check_classes, check_indices
-from gosvae.evaluation.judges import Judges, Results, Verdicts
+from gosvae.evaluation.judges import Verdicts
 from gosvae.evaluation.results import gather_provenance
 from gosvae.evaluation.rows import UNCOMPRESSED, ImageRow, Row, mean_of
 from gosvae.evaluation.shots import ShotResamples, TaskCounts
@@ -34,6 +34,7 @@ from gosvae.evaluation.transmission import LinkSettings, Received, Sent, receive
 from gosvae.experts.base import Expert, TaskExpert
 from gosvae.metrics import PerceptualMetric, frechet_distance, mean_squared_error
 from gosvae.seeding import numpy_generator, torch_generator
+from gosvae.tasks.judges import Judges, Results
 from gosvae.tensors import ImageArray, image_to_tensor
 from gosvae.units import psnr_db, rate_bpp
 from gosvae.walk import printable

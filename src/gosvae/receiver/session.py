@@ -134,6 +134,7 @@ class Session:
         peer: address of the sender, as gRPC writes it.
         coding: coding of the class maps that the client asked for.
         patient: whether the client waits for the answer to every frame.
+        results: whether the client asked for the results of experts of other tasks.
         outbox: messages that wait to be written.
         pending: futures of the frames without an outcome.
         changed: event that is set if the writer may have something to do.
@@ -157,6 +158,7 @@ class Session:
     peer: str
     coding: Any = "zlib"
     patient: bool = False
+    results: bool = False
     outbox: deque[bytes] = field(default_factory=deque)
     pending: set[asyncio.Future[Outcome]] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -241,7 +243,7 @@ class Session:
             given = hello.codec_fingerprint[:8].hex()
             text = f"the sender's codec has the fingerprint {given}, this receiver's {own.hex()} ({self._codec_name})"
             await self.context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{text}: send with that one")
-        self.coding, self.patient = coding, hello.patient
+        self.coding, self.patient, self.results = coding, hello.patient, hello.results
         self.state = SenderState(self.sender, printable(hello.name), self.peer)
         self.ledger.senders[self.sender] = self.state
         log.info("%s is %r from %s", self.sender, self.state.name, self.peer)
@@ -261,6 +263,10 @@ class Session:
                 policy=self.engine.limits.policy,
                 deadline_ms=int(self.engine.limits.deadline_ms),
                 video=VIDEO_VERSION if perception.takes_videos else 0,
+                experts=[
+                    pb().Expert(name=name, task=task.name, class_names=task.info.class_names)
+                    for name, task in perception.judges.tasks.items()
+                ],
             )
         )
         data: bytes = message.SerializeToString()
@@ -313,6 +319,7 @@ class Session:
             original=frame.original,
             patient=self.patient,
             carried_bytes=carried_bytes,
+            results=self.results,
         )
         if arrived.n_bytes > limits.max_frame_bytes:
             text = f"a frame of {arrived.n_bytes} bytes or more: this receiver takes {limits.max_frame_bytes}"

@@ -31,7 +31,8 @@ from gosvae.reproduce.scales import Scale, changes_of, planned_steps, recipe_of,
 from gosvae.training.codecs import TrainableRecipe
 from gosvae.training.machine.config import RunConfig
 
-ADE20K = "ade20k"
+CITYSCAPES, ADE20K = "cityscapes", "ade20k"
+"""Names of the paper's data sets."""
 
 
 @dataclass(frozen=True)

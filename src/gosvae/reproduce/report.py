@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from gosvae.reproduce.figures import plot_ratios, plot_training
 from gosvae.reproduce.grid import draw_grid
 from gosvae.reproduce.paper import FIG3_CORRELATION, FIG4_WORST_MIOU
 from gosvae.reproduce.pictures import make_pictures
-from gosvae.reproduce.plan import CURVES, RowPlan
+from gosvae.reproduce.plan import CURVES, EXPERIMENTS, RowPlan
 from gosvae.reproduce.render import Picture, Section, html_page, markdown_report
 from gosvae.reproduce.results import Result, gather, task_quality
 from gosvae.reproduce.runner import Runner
@@ -32,6 +32,21 @@ from gosvae.reproduce.tables import (
 from gosvae.training.vq import VqRecipe
 
 TITLE = "Reproduction of the paper's comparison"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Tables and figures of one data set in a report.
+
+    Attributes:
+        runner: runner of their rows.
+        experiments: names of the tables and figures.
+        name: name of the data set in `rows.json` and in headings that another data set has too; empty if there is none.
+    """
+
+    runner: Runner
+    experiments: tuple[str, ...]
+    name: str = ""
 
 
 def write_report(
@@ -51,24 +66,49 @@ def write_report(
     Raises:
         WriteError: no space or no permission.
     """
-    results = gather(runner, runner.rows)
+    shown = (Shown(runner, tuple(experiments)),)
+    return write_joint_report(shown, folder, picture_data=picture_data, picture_count=picture_count)
+
+
+def write_joint_report(
+    shown: Sequence[Shown], folder: Path, *, picture_data: str | None = None, picture_count: int = 3
+) -> Path:
+    """Write one report of several data sets, in the paper's order; otherwise as `write_report`."""
+    results = {part.name: gather(part.runner, part.runner.rows) for part in shown}
     folder.mkdir(parents=True, exist_ok=True)
-    sections = [
-        _section(name, runner, results, folder, picture_data=picture_data, picture_count=picture_count)
-        for name in experiments
+    claims = [(part, claims_table(results[part.name], part.runner.world.paper_set)) for part in shown]
+    sections: list[Section] = [_named(table, part.name) for part, table in claims if table is not None]
+    for name in EXPERIMENTS:
+        parts = [part for part in shown if name in part.experiments]
+        for part in parts:
+            made = _section(name, part.runner, results[part.name], folder, picture_data, picture_count)
+            sections += [_named(section, part.name if len(parts) > 1 else "") for section in made]
+    introduction = _introduction([result for found in results.values() for result in found.values()])
+    for part in shown:
+        told = captions.fairness(part.runner.world, results[part.name])
+        introduction += [f"{part.name}: {line}" if part.name else line for line in told]
+    write_atomically(folder / "report.md", markdown_report(TITLE, introduction, sections).encode())
+    rows = [
+        {**({"data": part.name} if part.name else {}), **_compact(results[part.name][row.row_id])}
+        for part in shown
+        for row in part.runner.rows
     ]
-    claims = claims_table(results, runner.world.paper_set)
-    flat = [*([] if claims is None else [claims]), *(part for parts in sections for part in parts)]
-    introduction = [*_introduction(results), *captions.fairness(runner.world, results)]
-    write_atomically(folder / "report.md", markdown_report(TITLE, introduction, flat).encode())
-    write_json(folder / "rows.json", [_compact(results[row.row_id]) for row in runner.rows])
+    write_json(folder / "rows.json", rows)
     page = folder / "report.html"
-    write_atomically(page, html_page(TITLE, introduction, flat, folder).encode())
+    write_atomically(page, html_page(TITLE, introduction, sections, folder).encode())
     return page
 
 
-def _introduction(results: Mapping[str, Result]) -> list[str]:
-    done = [result for result in results.values() if result.record is not None]
+def _named(section: Section, data: str) -> Section:
+    """Return a section with the name of its data set in the heading, if it needs one."""
+    if not data:
+        return section
+    head, colon, rest = section.title.partition(":")
+    return replace(section, name=f"{section.name}-{data}", title=f"{head} ({data}){colon}{rest}")
+
+
+def _introduction(results: Sequence[Result]) -> list[str]:
+    done = [result for result in results if result.record is not None]
     minutes = sum(r.record.training_minutes + r.record.evaluation_minutes for r in done if r.record is not None)
     lines = [
         "Chao et al., Task-Driven Semantic Quantization and Imitation Learning for Goal-Oriented Communications "
@@ -98,7 +138,6 @@ def _section(
     runner: Runner,
     results: Mapping[str, Result],
     folder: Path,
-    *,
     picture_data: str | None,
     picture_count: int,
 ) -> list[Section]:

@@ -1,4 +1,4 @@
-"""Scales of the plan: `small` for two CPU cores, `gpu` for one GPU, `paper` for the sizes of the paper."""
+"""Scales of the plan: `small` and the longer `cpu-long` for a CPU, `gpu` for one GPU, `paper` for the paper's sizes."""
 
 from __future__ import annotations
 
@@ -60,6 +60,18 @@ _SMALL_GESCO = (
     "stages.0.weights={denoising: 1.0}",
     "stages.0.learning_rate=1.0e-3",
 )
+_SMALL_CHANGES = MappingProxyType(
+    {
+        "vqvae-residual": _SMALL_RESIDUAL,
+        "gosvae-residual": _SMALL_RESIDUAL,
+        "vqgan": _SMALL_VQGAN,
+        "gesco": _SMALL_GESCO,
+    }
+)
+_SMALL_SENTENCE = (
+    "At this scale the residual models, VQ-GAN and GESCO are smaller than the paper's, and GESCO samples "
+    "in 15 steps (guidance 1.5) where the paper takes 100."
+)
 _NO_REVIVAL = ("model.quantizer.revive_below=0",)
 _REVIVING = (
     "vqvae vqvae-residual vqvae-kld vqvae-lpips vqgan "
@@ -77,18 +89,20 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
             crop_width=256,
             sweep_images=34,
             histogram_pixels=16_000_000,
-            changes=MappingProxyType(
-                {
-                    "vqvae-residual": _SMALL_RESIDUAL,
-                    "gosvae-residual": _SMALL_RESIDUAL,
-                    "vqgan": _SMALL_VQGAN,
-                    "gesco": _SMALL_GESCO,
-                }
-            ),
-            sentence=(
-                "At this scale the residual models, VQ-GAN and GESCO are smaller than the paper's, and GESCO samples "
-                "in 15 steps (guidance 1.5) where the paper takes 100."
-            ),
+            changes=_SMALL_CHANGES,
+            sentence=_SMALL_SENTENCE,
+        ),
+        "cpu-long": Scale(
+            name="cpu-long",
+            table_steps=10_000,
+            sweep_steps=2_000,
+            batch_size=4,
+            crop_height=128,
+            crop_width=256,
+            sweep_images=34,
+            histogram_pixels=16_000_000,
+            changes=_SMALL_CHANGES,
+            sentence=_SMALL_SENTENCE,
         ),
         "gpu": Scale(
             name="gpu",

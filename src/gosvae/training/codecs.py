@@ -17,7 +17,7 @@ from gosvae.errors import ConfigError
 from gosvae.experts.base import TaskExpert
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.tensors import ImageArray
-from gosvae.training.judges import FEATURES, IMITATION
+from gosvae.training.imitation import FEATURES, IMITATION
 from gosvae.training.machine.config import RunConfig, StageConfig, Stages
 from gosvae.training.machine.fit import StageResult, fit
 from gosvae.training.machine.loop import Outcome
