@@ -17,6 +17,8 @@ from gosvae.codecs.registry import option_names
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.datasets.geometry import GeometryConfig
 from gosvae.errors import ConfigError, MissingDependencyError
+from gosvae.evaluation.features import FeatureExtractor, load_features
+from gosvae.experts.base import Expert
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES, PerceptualLoss, default_perceptual, load_perceptual
 from gosvae.packets import DEFAULT_MTU_BYTES
 from gosvae.precision import Precision
@@ -111,6 +113,25 @@ def perceptual_of(options: argparse.Namespace, device: str | torch.device = "cpu
         return None
     name = default_perceptual(options.weights) if options.lpips == "auto" else options.lpips
     return load_perceptual(name, options.weights).to(device)
+
+
+def add_any_inception(parser: argparse.ArgumentParser) -> None:
+    """Add `--any-inception`."""
+    parser.add_argument(
+        "--any-inception",
+        action="store_true",
+        help="take a file of Inception that is none of the published ones; tables then name it and do not say FID",
+    )
+
+
+def features_of(
+    options: argparse.Namespace, expert: Expert | None, device: str | torch.device
+) -> FeatureExtractor | None:
+    """Return the network of the Fréchet distance that the options ask for, on a device; errors as `load_features`."""
+    if options.frechet == "none":
+        return None
+    found = load_features(options.frechet, expert, options.weights, any_inception=options.any_inception)
+    return found.to(device)
 
 
 def add_run(parser: argparse.ArgumentParser, *, seed: bool = True, precision: bool = True) -> None:

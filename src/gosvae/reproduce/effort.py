@@ -64,7 +64,7 @@ def _by_title(found: Sequence[_Training], value_of: Callable[[_Training], object
     values: dict[str, dict[str, None]] = {}
     for one in found:
         values.setdefault(one.title, {})[str(value_of(one))] = None
-    return {title: " and ".join(of_seeds) for title, of_seeds in values.items()}
+    return {title: ", ".join(of_seeds) for title, of_seeds in values.items()}
 
 
 def training(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[str]:
