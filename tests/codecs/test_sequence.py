@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gosvae.codecs.checkpoint import save_codec
+from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
+from gosvae.codecs.registry import models_folder
 from gosvae.codecs.sequence.codec import SequenceCodec
 from gosvae.codecs.sequence.encoder import SequenceEncoder, SequenceOptions
 from gosvae.codecs.sequence.format import HEADER_BYTES, FrameHeader, Mode, SessionHeader, is_session
@@ -364,3 +366,25 @@ def test_on_a_link_that_loses_frames_only_acknowledged_ones_are_references() -> 
         distance()
     assert not encoder.is_lossy
     assert [distance() for _ in range(3)] == [1, 1, 1]
+
+
+def test_a_codec_may_share_the_temporal_model_of_one_of_the_package(tmp_path: Path) -> None:
+    folder = models_folder() / "gosvae-streets"
+    fingerprint = load_codec_checkpoint(folder).fingerprint()
+    own = load_codec_checkpoint(models_folder() / "gosvae-variable-camvid").fingerprint()
+    model = load_temporal_model(folder, fingerprint)
+    assert model.card.codec == fingerprint.hex()
+    assert model.mark == load_temporal_model(models_folder() / "gosvae-variable-camvid", own).mark
+    with pytest.raises(CheckpointError, match="another codec"):
+        load_temporal_model(folder, own)
+    card = json.loads((folder / "temporal.json").read_text())
+    for change, match in (
+        ({"sha256": "0" * 64}, "another temporal model"),
+        ({"shared": "gosvae-streets"}, "no temporal model in this package"),
+        ({"shared": "gosvae-camvid"}, "no temporal model in this package"),
+        ({"shared": "../gosvae-variable-camvid"}, "no temporal model in this package"),
+        ({"shared": str(tmp_path)}, "no temporal model in this package"),
+    ):
+        (tmp_path / "temporal.json").write_text(json.dumps({**card, **change}))
+        with pytest.raises(CheckpointError, match=match):
+            load_temporal_model(tmp_path, fingerprint)
