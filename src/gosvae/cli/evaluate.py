@@ -14,12 +14,14 @@ from gosvae.cli.loading import DEFAULT_LOADING, Loading, add_loading, experts_of
 from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
+    add_any_inception,
     add_device,
     add_geometry,
     add_packets,
     add_perceptual,
     add_precision,
     device_of,
+    features_of,
     geometry_of,
     perceptual_of,
     plot_or_note,
@@ -38,7 +40,7 @@ from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import ConfigError
 from gosvae.evaluation.bd_rate import ENVELOPE
 from gosvae.evaluation.evaluation import Evaluation
-from gosvae.evaluation.features import FRECHET_NAMES, load_features
+from gosvae.evaluation.features import FRECHET_NAMES
 from gosvae.evaluation.pictures import draw_pictures
 from gosvae.evaluation.plots import plot_rate_task
 from gosvae.evaluation.protocol import CodecEntry, evaluate
@@ -110,6 +112,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="network for a Frechet distance between the sets of images: inception (FID), squeezenet, expert, or auto "
         "(the first of them that is available)",
     )  # fmt: skip
+    add_any_inception(parser)
     parser.add_argument(
         "--effort",
         type=int,
@@ -239,7 +242,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     expert, judges = experts_of(options, device, loading)
     if expert is not None:
         dataset = in_classes(dataset, expert.info.class_names)
-    features = None if options.frechet == "none" else load_features(options.frechet, expert, options.weights).to(device)
+    features = features_of(options, expert, device)
     entries, perceptual = entries_of(options, device, expert, loading), perceptual_of(options, device)
     if expert is not None:
         for entry in entries:

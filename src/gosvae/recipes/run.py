@@ -8,6 +8,7 @@ from pathlib import Path
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.geometry import GeometryConfig
 from gosvae.datasets.mixture import load_prepared
+from gosvae.datasets.objects import ObjectsAsLabels
 from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert, TaskExpert
 from gosvae.experts.registry import load_task_expert
@@ -76,6 +77,8 @@ def train(
     cache_bytes = run.cache_mib * 2**20
     seen = load_prepared(data, default_split="train", geometry=geometry, centre_crop=False, cache_bytes=cache_bytes)
     used = load_prepared(data, default_split="train", geometry=geometry)
+    if chosen.needs_objects:
+        seen, used = ObjectsAsLabels(seen), ObjectsAsLabels(used)
     scales: dict[str, float] = {}
     if isinstance(frozen, ExpertGroup):
         scales = balance(frozen, used)

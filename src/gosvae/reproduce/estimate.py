@@ -46,7 +46,9 @@ SECONDS_PER_STEP: Mapping[str, Mapping[str, float]] = MappingProxyType(
 SECONDS_PER_IMAGE: Mapping[str, float] = MappingProxyType({"small": 0.4, "gpu": 0.08, "paper": 0.6})
 """Seconds an image takes in an evaluation, by scale: compress, decompress, expert twice, perceptual distance."""
 
-SLOW_IMAGES: Mapping[str, float] = MappingProxyType({"gesco": 2.6, "avif": 0.5, "jpegxl": 0.4, "label-map": 0.7})
+SLOW_IMAGES: Mapping[str, float] = MappingProxyType(
+    {"gesco": 2.6, "gesco-labels": 2.6, "avif": 0.5, "jpegxl": 0.4, "label-map": 0.7}
+)
 """Further seconds an image takes, by codec: for many denoising steps, or for a search for the quality."""
 
 _MEASURED_AT: Mapping[str, str] = MappingProxyType({"cpu-long": "small"})
@@ -59,8 +61,12 @@ OVERHEAD_SECONDS = 15.0
 """Seconds a training takes besides its steps: loading, the first step, the histogram of the indices."""
 
 
-def estimated_seconds(row: RowPlan, scale: Scale, steps: int, images: int) -> float:
-    """Return the seconds of a row's own training (`steps`) and of its evaluation on `images` images."""
+def estimated_seconds(row: RowPlan, scale: Scale, steps: int, images: int, batch_size: int | None = None) -> float:
+    """Return the seconds of a row's own training (`steps`) and of its evaluation on `images` images.
+
+    A step takes the time of its images: micro-batches do not change it, and a smaller batch has shorter steps.
+    `batch_size` is by default that of the scale.
+    """
     table, source = SECONDS_PER_STEP[_MEASURED_AT.get(scale.name, scale.name)], row.source
     evaluation = images * (
         SECONDS_PER_IMAGE[_MEASURED_AT.get(scale.name, scale.name)] + SLOW_IMAGES.get(row.plain_id, 0.0)
@@ -69,4 +75,5 @@ def estimated_seconds(row: RowPlan, scale: Scale, steps: int, images: int) -> fl
         return evaluation
     assert isinstance(source, Trained)
     per_step = table.get(row.plain_id, table.get(source.recipe, table.get("", 0.35)))
+    per_step *= (batch_size or scale.batch_size) / scale.batch_size
     return steps * per_step * STRIDE_FACTOR.get(row.stride or 4, 1.0) + OVERHEAD_SECONDS + evaluation

@@ -26,16 +26,18 @@ def print_outline(world: World, rows: Sequence[RowPlan], experiments: Sequence[s
     total = 0.0
     for row in rows:
         note = ", ".join(row.needs)
-        steps, images = 0, len(world.images_of(row))
+        steps, batch, images = 0, None, len(world.images_of(row))
         if isinstance(row.source, Trained):
             steps = world.steps_of(row)
             try:
                 changes = world.changes_of(row)
-                steps = world.real_steps(row, changes)
+                steps, batch = world.real_steps(row, changes), world.batch_size_of(row)
             except ConfigError as error:
                 print(f"{row.row_id:<24}{'-':>9}{'-':>8}{'-':>8}  {error}")
                 continue
-        hours = estimated_seconds(row, scale, steps, images) / 3600.0
+        hours = estimated_seconds(row, scale, steps, images, batch) / 3600.0
         total += hours
         print(f"{row.row_id:<24}{steps or '-':>9}{images:>8}{hours:>8.2f}  {note}".rstrip())
-    print(f"about {total:.1f} hours altogether ({_BASIS[scale.name]})")
+    devices = world.job.run.devices
+    shared = f", at least {total / devices:.1f} on {devices} devices" if devices > 1 else ""
+    print(f"about {total:.1f} hours altogether{shared} ({_BASIS[scale.name]})")

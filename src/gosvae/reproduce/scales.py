@@ -42,6 +42,15 @@ class Scale:
     changes: Mapping[str, tuple[str, ...]]
     sentence: str
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return a state that another process can read."""
+        return {**self.__dict__, "changes": dict(self.changes)}
+
+    @property
+    def is_papers(self) -> bool:
+        """Whether it is the paper's own, where nothing takes the place of what the paper has without being named."""
+        return self.name == "paper"
+
 
 _SMALL_RESIDUAL = (
     "model.autoencoder={architecture: residual, stride: 4, width: 80, blocks: 1}",
@@ -143,12 +152,14 @@ def load_scale(name: str) -> Scale:
     return SCALES[name]
 
 
-def planned_steps(row: RowPlan, scale: Scale, image_count: int, *, ade20k: bool) -> int:
+def planned_steps(row: RowPlan, scale: Scale, image_count: int, *, ade20k: bool, batch_size: int | None = None) -> int:
     """Return the number of optimiser steps of a row's own training, over all stages; 0 if it trains nothing.
 
     Args:
         image_count: number of training images, from which the steps of the paper's epochs follow.
         ade20k: whether to take the paper's lengths for ADE20K instead of those for Cityscapes.
+        batch_size: number of images of a step, from which the steps of the paper's epochs follow too; None takes that
+            of the scale.
     """
     if not isinstance(row.source, Trained):
         return 0
@@ -159,14 +170,23 @@ def planned_steps(row: RowPlan, scale: Scale, image_count: int, *, ade20k: bool)
     if length.steps is not None:
         return length.steps[ade20k]
     assert length.epochs is not None
-    return -(-length.epochs[ade20k] * image_count // scale.batch_size)
+    return -(-length.epochs[ade20k] * image_count // (batch_size or planned_batch(row, scale, ade20k=ade20k)))
 
 
-def changes_of(row: RowPlan, scale: Scale, steps: int, more: tuple[str, ...] = ()) -> list[str]:
+def planned_batch(row: RowPlan, scale: Scale, *, ade20k: bool) -> int:
+    """Return the number of images in a batch of a trained row, before the user's overrides."""
+    own = row.source.batch if isinstance(row.source, Trained) and scale.is_papers else None
+    return scale.batch_size if own is None else own[ade20k]
+
+
+def changes_of(
+    row: RowPlan, scale: Scale, steps: int, more: tuple[str, ...] = (), *, ade20k: bool = False
+) -> list[str]:
     """Return all overrides `key=value` of a row's recipe; stages have the same shares of the steps as in the recipe.
 
     Args:
         more: overrides of the user, which win.
+        ade20k: whether the row is trained as the paper does on ADE20K.
 
     Raises:
         ConfigError: the recipe is not in this version of the package, or a key or value is impossible.
@@ -174,12 +194,14 @@ def changes_of(row: RowPlan, scale: Scale, steps: int, more: tuple[str, ...] = (
     source = row.source
     assert isinstance(source, Trained)
     own = [*source.changes, *scale.changes.get(row.plain_id, scale.changes.get(source.recipe, ()))]
+    own += source.on_ade20k if ade20k else ()
+    batch_size = planned_batch(row, scale, ade20k=ade20k)
     recipe = load_recipe(source.recipe, own)
     # A change that sets a whole quantizer would undo an earlier change inside it: the order is plan, scale, user.
     lengths = _shares([stage.steps for stage in recipe.stages], steps)
     for number, (stage, length) in enumerate(zip(recipe.stages, lengths, strict=True)):
         own.append(f"stages.{number}.steps={length}")
-        for key, value in (("batch_size", scale.batch_size), *_crop(scale)):
+        for key, value in (("batch_size", batch_size), *_crop(scale)):
             own.append(f"stages.{number}.batches.{key}={value}")
         own += [f"stages.{number}.{key}={value}" for key, value in _schedule(stage, length).items()]
         adversary = to_tree(stage).get("adversary")
