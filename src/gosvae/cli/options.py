@@ -29,8 +29,8 @@ DATA_HELP = (
 )
 EXPERT_HELP = (
     "perception model: embedded, the name of another one of the package, hf:ORGANISATION/MODEL, a folder "
-    "(transformers, or gosvae train-expert), or a .onnx, .pt2 or .pt file with a .json beside it; .pt2 and .pt need "
-    "--trust"
+    "(transformers, or gosvae train-expert), or a .onnx, .tflite, .pt2 or .pt file with a .json beside it; .pt2 and "
+    ".pt need --trust"
 )
 
 

@@ -18,6 +18,8 @@ from gosvae.experts.exported import load_exported_expert
 from gosvae.experts.huggingface import huggingface_class_names, load_huggingface_expert
 from gosvae.experts.onnx.expert import SUFFIX as ONNX_SUFFIX
 from gosvae.experts.onnx.expert import load_onnx_expert
+from gosvae.experts.tflite import SUFFIX as TFLITE_SUFFIX
+from gosvae.experts.tflite import load_tflite_expert
 from gosvae.experts.trained import load_trained_expert
 from gosvae.files import is_lfs_pointer, parse_json
 from gosvae.plugins import find_plugin, made_by
@@ -32,6 +34,7 @@ EXPERTS: Mapping[str, str] = MappingProxyType(
         "hf:ID?short=N": "a transformers model (FOLDER?short=N too) whose input has a short side of N pixels, in place "
         "of the size of its image processor",
         "FILE.onnx": "any ONNX network, with FILE.json beside it where its task is not that of features",
+        "FILE.tflite": "any TensorFlow Lite network, with FILE.json beside it; it judges, and cannot be trained with",
         "FILE.pt2": "any network as a torch.export file with FILE.json beside it; a program, so that it needs trust",
         "FILE.pt": "any network as a TorchScript file (also .ts) with FILE.json beside it; a program too",
     }
@@ -137,6 +140,8 @@ def _load(text: str, gradients: bool, trust: bool, verify: bool) -> TaskExpert:
         raise ExpertError(f"{text} is no transformers model: ?short=N sets the input size of those alone, leave it out")
     if path.suffix == ONNX_SUFFIX:
         return load_onnx_expert(path, gradients=gradients)
+    if path.suffix == TFLITE_SUFFIX:
+        return load_tflite_expert(path, gradients=gradients)
     if path.suffix in exported.SUFFIXES:
         return load_exported_expert(path, trust=trust)
     if text and path.is_dir():
