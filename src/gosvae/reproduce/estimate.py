@@ -62,8 +62,8 @@ OVERHEAD_SECONDS = 15.0
 
 
 SWIN_L_GIB = 1.43
-"""GiB that autograd keeps of OneFormer (Swin-L) for one image that it sees in 256x512 pixels, in float32, as
-`python benchmarks/memory.py --precision 32` measures it."""
+"""GiB that autograd keeps of OneFormer (Swin-L) for one image that it sees in 256x512 pixels, measured in float32 by
+`benchmarks/memory.py`."""
 _MEASURED_PIXELS = 256 * 512
 
 
