@@ -13,7 +13,7 @@ from gosvae.datasets.cityscapes import CITYSCAPES_OBJECTS
 from gosvae.datasets.objects import ObjectsAsLabels
 from gosvae.errors import ConfigError
 from gosvae.recipes import load_recipe, recipe_names
-from gosvae.reproduce.estimate import estimated_seconds
+from gosvae.reproduce.estimate import estimated_seconds, swin_l_gib
 from gosvae.reproduce.paper import ADE20K, CITYSCAPES, paper_numbers
 from gosvae.reproduce.plan import (
     EXPERIMENTS,
@@ -238,6 +238,11 @@ def test_estimates_grow_with_steps_and_images() -> None:
         for row in all_rows():
             once, twice = (estimated_seconds(row, scale, n, 10 * n) for n in (100, 200))
             assert 0 < once < twice
+
+
+def test_memory_grows_with_the_images_of_a_micro_batch_and_the_input() -> None:
+    assert swin_l_gib(8, 256, 512) == pytest.approx(8 * swin_l_gib(1, 256, 512))
+    assert swin_l_gib(1, 1024, 2048) == pytest.approx(16 * swin_l_gib(1, 256, 512))
 
 
 def test_lengths_say_epochs_or_steps() -> None:

@@ -61,6 +61,22 @@ OVERHEAD_SECONDS = 15.0
 """Seconds a training takes besides its steps: loading, the first step, the histogram of the indices."""
 
 
+SWIN_L_GIB = 1.43
+"""GiB that autograd keeps of OneFormer (Swin-L) for one image that it sees in 256x512 pixels, measured in float32 by
+`benchmarks/memory.py`."""
+_MEASURED_PIXELS = 256 * 512
+
+
+def swin_l_gib(images: int, height: int, width: int) -> float:
+    """Return the GiB that autograd keeps of OneFormer (Swin-L) for a micro-batch, extrapolated by the pixels.
+
+    Args:
+        images: number of images in a micro-batch.
+        height, width: size of the expert's input.
+    """
+    return SWIN_L_GIB * images * height * width / _MEASURED_PIXELS
+
+
 def estimated_seconds(row: RowPlan, scale: Scale, steps: int, images: int, batch_size: int | None = None) -> float:
     """Return the seconds of a row's own training (`steps`) and of its evaluation on `images` images.
 

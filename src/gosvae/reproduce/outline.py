@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gosvae.errors import ConfigError
-from gosvae.reproduce.estimate import estimated_seconds
+from gosvae.reproduce.estimate import estimated_seconds, swin_l_gib
 from gosvae.reproduce.job import World
 from gosvae.reproduce.plan import RowPlan, Trained
 
@@ -38,6 +38,12 @@ def print_outline(world: World, rows: Sequence[RowPlan], experiments: Sequence[s
         hours = estimated_seconds(row, scale, steps, images, batch) / 3600.0
         total += hours
         print(f"{row.row_id:<24}{steps or '-':>9}{images:>8}{hours:>8.2f}  {note}".rstrip())
+    if scale.name == "paper":
+        small, large, whole = swin_l_gib(1, 256, 512), swin_l_gib(1, 1024, 2048), swin_l_gib(scale.batch_size, 256, 512)
+        print(
+            f"memory of OneFormer (Swin-L) in float32, extrapolated: {small:.1f} GiB in a micro-batch of one image of "
+            f"256x512 pixels, {large:.1f} of 1024x2048; {whole:.1f} for a whole batch of {scale.batch_size} at 256x512"
+        )
     devices = world.job.run.devices
     shared = f", at least {total / devices:.1f} on {devices} devices" if devices > 1 else ""
     print(f"about {total:.1f} hours altogether{shared} ({_BASIS[scale.name]})")
