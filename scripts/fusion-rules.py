@@ -16,11 +16,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import get_args
 
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
+from gosvae.codecs.av1 import Tuning
 from gosvae.codecs.detail import decode_detail, encode_detail
 from gosvae.codecs.fusion import LearnedFusion, load_fusion
 from gosvae.codecs.registry import load_trained_codec
@@ -60,6 +62,7 @@ def pictures(
     sizes_kib: Sequence[float],
     frames: Sequence[tuple[int, int]],
     speed: int,
+    tuning: Tuning,
     fusion: LearnedFusion | None,
 ) -> Pictures:
     """Yield all pictures that a receiver could show."""
@@ -69,7 +72,7 @@ def pictures(
         of_kib[kib] = fmean(map(len, streams)) / 1024, [task.decompress(stream) for stream in streams]
         yield "task layer", *of_kib[kib]
     for reduction, quality in frames:
-        slices = [encode_detail(image, reduction, quality, speed=speed) for image in images]
+        slices = [encode_detail(image, reduction, quality, speed=speed, tuning=tuning) for image in images]
         details = [decode_detail(s, *i.shape[:2]) for s, i in zip(slices, images, strict=True)]
         name = f"AV1{f' at 1/{reduction}' if reduction > 1 else ''}, quality {quality}"
         detail_kib = fmean(map(len, slices)) / 1024
@@ -105,6 +108,7 @@ def main() -> int:
         help="reductions and qualities of the detail layer",
     )  # fmt: skip
     parser.add_argument("--speed", type=int, default=8, help="speed of the AV1 encoder")
+    parser.add_argument("--tuning", default="faithful", choices=get_args(Tuning), help="whom the AV1 encoder serves")
     parser.add_argument("--fusion", type=Path, help="folder of a trained network")
     parser.add_argument("--every", type=int, default=1, help="every such image of the data")
     parser.add_argument("--expert", nargs="+", default=["embedded"])
@@ -123,7 +127,7 @@ def main() -> int:
     maps = [[expert.class_map(image_to_tensor(image))[0].numpy() for image in images] for expert in experts]
     print("| picture | KiB | PSNR, dB |" + "".join(f" {name}: agreement | mIoU |" for name in options.expert))
     print("|---|--:|--:|" + "--:|--:|" * len(experts))
-    for name, kib, shown in pictures(images, task, options.kib, options.frames, options.speed, fusion):
+    for name, kib, shown in pictures(images, task, options.kib, options.frames, options.speed, options.tuning, fusion):
         cells = f" {fmean(psnr_db(mean_squared_error(*pair)) for pair in zip(images, shown, strict=True)):.1f} |"
         for expert, data, own in zip(experts, fitting, maps, strict=True):
             agreement, accuracy = (ConfusionMatrix(len(expert.info.class_names)) for _ in range(2))

@@ -5,7 +5,7 @@
     scripts/train-fusion.py train --examples runs/examples --minutes 60 --out runs/fusion
 
 `make` writes one file for each image: the image, the picture of the task layer at a random level, those of the detail
-layer at random sizes and qualities, and the logits of the experts. Every tenth image of `--data` is left out, so that
+layer at random sizes and qualities. Every tenth image of `--data` is left out, so that
 settings can be chosen on images that no training saw. `train` reads random crops of these files, and takes up files
 that `make` adds meanwhile. In a part of the crops the network has no task layer. The loss is the divergence of an
 expert's classes from those on the original, the squared error, its excess over that of the detail layer alone, and a
@@ -15,6 +15,7 @@ perceptual distance. It needs no labels.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import sys
@@ -40,7 +41,6 @@ from gosvae.losses.perceptual import load_perceptual
 from gosvae.nn.fusion import FusionConfig, FusionNetwork, conditions
 from gosvae.provenance import hardware, revision, versions
 from gosvae.seeding import seed_everything, torch_generator
-from gosvae.tensors import image_to_tensor
 from gosvae.training.judges import rarity
 
 LEVELS = (16, 110)
@@ -60,9 +60,7 @@ NO_BASE = 0.3
 
 def file_bytes(array: np.ndarray) -> bytes:
     """Return the contents of an `.npy` file."""
-    from io import BytesIO
-
-    file = BytesIO()
+    file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
 
@@ -72,7 +70,6 @@ def make(options: argparse.Namespace) -> int:
     """Write the files of `--images` images, from number `--first` on in a random order."""
     task = load_trained_codec(options.task)
     assert isinstance(task, VariableRateCodec)
-    experts = [load_expert(name) for name in options.expert]
     dataset = load_prepared(options.data, default_split="train")
     seen = [n for n in range(len(dataset)) if n % KEPT_OUT]
     order = torch.randperm(len(seen), generator=torch_generator(options.seed, "examples")).tolist()
@@ -84,24 +81,24 @@ def make(options: argparse.Namespace) -> int:
         pictures, described = [image, base], []
         for n, (reduction, low, high) in enumerate(FRAMES):
             speed = SPEEDS[draws[2 * n] < 0.3]
-            payload = encode_detail(image, reduction, round(low + draws[2 * n + 1] * (high - low)), speed=speed)
+            quality = round(low + draws[2 * n + 1] * (high - low))
+            payload = encode_detail(image, reduction, quality, speed=speed, tuning="machine")
             detail = decode_detail(payload, *image.shape[:2])
             pictures.append(detail.image_uint8_HW3)
             described.append([detail.payload_bytes, detail.quality, detail.reduction])
-        logits = [expert(image_to_tensor(image))[0].half().numpy() for expert in experts]
-        files = {f"{number:05}.{options.expert[n]}.npy": file_bytes(each) for n, each in enumerate(logits)}
-        files[f"{number:05}.pictures.npy"] = file_bytes(np.stack(pictures))
-        files[f"{number:05}.json"] = json_bytes({"details": described, "experts": options.expert})
+        files = {
+            f"{number:05}.pictures.npy": file_bytes(np.stack(pictures)),
+            f"{number:05}.json": json_bytes({"details": described}),
+        }
         write_together({options.out / name: data for name, data in files.items()})
     return 0
 
 
 @dataclass(frozen=True)
 class Example:
-    """Files of an image, read on demand: image, base and details uint8 (2 + n, H, W, 3), logits (m, H, W)."""
+    """Files of an image, read on demand: image, base and details uint8 (2 + n, H, W, 3)."""
 
     pictures: np.ndarray
-    logits: dict[str, np.ndarray]
     details: list[list[int]]
 
 
@@ -110,25 +107,23 @@ def add_examples(folder: Path, known: dict[Path, Example]) -> None:
     for path in sorted(folder.glob("*.json")):
         if path not in known:
             tree = json.loads(path.read_text(encoding="utf-8"))
-            logits = {name: np.load(path.with_suffix(f".{name}.npy"), mmap_mode="r") for name in tree["experts"]}
             pictures = np.load(path.with_suffix(".pictures.npy"), mmap_mode="r")
-            known[path] = Example(pictures, logits, tree["details"])
+            known[path] = Example(pictures, tree["details"])
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Random crops; see `FusionNetwork.forward`. `logits_BmHW` are those of one expert."""
+    """Random crops; see `FusionNetwork.forward`."""
 
     image_B3HW: Tensor
     base_B3HW: Tensor
     detail_B3HW: Tensor
     condition_BP: Tensor
-    logits_BmHW: Tensor
 
 
-def batch_of(folders: list[list[Example]], expert: str, count: int, generator: torch.Generator) -> Batch:
+def batch_of(folders: list[list[Example]], count: int, generator: torch.Generator) -> Batch:
     """Return random crops; half of them are mirrored, and `FIRST_FOLDER` of them come from the first folder."""
-    columns: list[list[Tensor]] = [[], [], [], [], []]
+    columns: list[list[Tensor]] = [[], [], [], []]
     for _ in range(count):
         y, x, mirrored, chosen, without, place, image = torch.rand(7, generator=generator).tolist()
         rest = math.ceil((place - FIRST_FOLDER) / (1 - FIRST_FOLDER) * (len(folders) - 1))
@@ -143,11 +138,10 @@ def batch_of(folders: list[list[Example]], expert: str, count: int, generator: t
         crops = [part.permute(2, 0, 1).float() / 255 for part in parts]
         if without < NO_BASE:
             crops[1] = crops[2]
-        crops.append(torch.from_numpy(example.logits[expert][:, window[0], window[1]].astype(np.float32)))
         if mirrored < 0.5:
             crops = [crop.flip(-1) for crop in crops]
         condition = conditions(8 * payload_bytes / (height * width), quality, reduction, with_base=without >= NO_BASE)
-        for column, value in zip(columns, [*crops[:3], torch.tensor(condition), crops[3]], strict=True):
+        for column, value in zip(columns, [*crops, torch.tensor(condition)], strict=True):
             column.append(value)
     return Batch(*(torch.stack(column) for column in columns))
 
@@ -155,14 +149,15 @@ def batch_of(folders: list[list[Example]], expert: str, count: int, generator: t
 def imitation(expert: Expert, batch: Batch, fused_B3HW: Tensor, generator: torch.Generator) -> Tensor:
     """Return the divergence of the expert's classes on the fused crops, each class with a weight by its rarity.
 
-    The expert sees a window at a random place, so that no position of its grid is preferred. The edges of a window do
-    not count, because the logits on the original are those of the whole picture.
+    The expert sees a window at a random place, so that no position of its grid is preferred.
     """
     down, right = (4 * int(4 * draw) for draw in torch.rand(2, generator=generator).tolist())
     height, width = CROP_HW[0] - SHIFT, CROP_HW[1] - SHIFT
     window = (..., slice(down, down + height), slice(right, right + width))
-    inner = (..., slice(12, height - 12, 2), slice(12, width - 12, 2))
-    own_BmHW, seen_BmHW = batch.logits_BmHW[window][inner], expert(fused_B3HW[window])[inner]
+    inner = (..., slice(0, None, 2), slice(0, None, 2))
+    with torch.no_grad():
+        own_BmHW = expert(batch.image_B3HW[window])[inner]
+    seen_BmHW = expert(fused_B3HW[window])[inner]
     return imitation_loss("jsd", own_BmHW, seen_BmHW, rarity(own_BmHW).sqrt())
 
 
@@ -218,7 +213,7 @@ def train(options: argparse.Namespace) -> int:
             return 0
         generator = torch_generator(options.seed, "step", step)
         name = options.expert[0 if step % 3 else (step // 3) % len(options.expert)]
-        batch = batch_of(folders, name, options.batch, generator)
+        batch = batch_of(folders, options.batch, generator)
         fused = network(batch.base_B3HW, batch.detail_B3HW, batch.condition_BP)
         terms = {
             "jsd": options.jsd * imitation(experts[name], batch, fused, generator),
@@ -270,8 +265,8 @@ def main() -> int:
     training.add_argument("--learning-rate", type=float, default=1e-3)
     training.add_argument("--name", default="fusion")
     training.set_defaults(run=train)
+    training.add_argument("--expert", nargs="+", default=["expert-camvid"], help="experts to imitate, the first most")
     for each in (making, training):
-        each.add_argument("--expert", nargs="+", default=["expert-camvid"], help="experts to imitate, the first most")
         each.add_argument("--seed", type=int, default=0)
         each.add_argument("--out", type=Path, required=True, help="folder of the results")
     options = parser.parse_args()

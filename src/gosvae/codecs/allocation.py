@@ -16,6 +16,8 @@ TASK_LEVEL, LEAST_KIB = 48, 1.6
 """Level of the task layer of a stream of two layers, about 0.6 KiB, and the smallest budget of such a stream."""
 DETAIL_QUALITY = 60
 """Quality of the detail layer, where neither a budget nor a level is given."""
+QUALITY_STEP = 20
+"""Difference of quality between slices of the detail layer, where no budget is given; it doubles the bytes."""
 _FIRST_QUALITY, _LAST_QUALITY = 32, 85
 """Qualities of the detail layer at the first level that has one, and at the last level."""
 

@@ -56,8 +56,8 @@ class Selection(Fusion):
 class LearnedFusion(Fusion):
     """Use this for perception models: a network that was trained by imitation puts the two pictures together.
 
-    Compared with `Selection`, it keeps what the task layer shows and the detail layer blurs. Where the task layer did
-    not arrive, the picture is that of the detail layer.
+    Compared with `Selection`, it keeps what the task layer shows and the detail layer blurs, and restores the picture
+    of the detail layer, also where the task layer did not arrive.
 
     Args:
         network: trained network.

@@ -27,6 +27,10 @@ UNSHUFFLE = 8
 """Pixels for each position of the coarse grid on each axis."""
 _FINE = 4
 """Pixels for each position of the fine grid on each axis."""
+_GAIN = 0.1
+"""Factor of the change of the picture, so that a step of training changes it little."""
+_SLOPE = 0.2
+"""Slope of the activations below 0; with 0, all channels of a short training can fall silent."""
 CONDITIONS = 4
 """Number of values that describe the layers: bits per pixel, quality, reduction, whether there is a task layer."""
 
@@ -101,11 +105,12 @@ class FusionNetwork(nn.Module):
         fine_BCHW = F.pixel_unshuffle(both_B6HW - 0.5, _FINE)
         planes_BPHW = condition_BP[..., None, None].expand(len(both_BChw), -1, *fine_BCHW.shape[-2:])
         x_BCHW = self.first(torch.cat([fine_BCHW, planes_BPHW], dim=1))
-        coarse_BChw = self.coarse_body(self.down(F.relu(x_BCHW)))
-        x_BCHW = x_BCHW + F.pixel_shuffle(self.up(F.relu(coarse_BChw)), 2)
-        x_BCHW = F.relu(self.body(x_BCHW))
-        picture_B3HW = both_B6HW[:, 3:] + F.pixel_shuffle(self.to_image(x_BCHW), _FINE)
-        fused_B3HW: Tensor = self.finish(picture_B3HW, x_BCHW)
+        coarse_BChw = self.coarse_body(self.down(F.leaky_relu(x_BCHW, _SLOPE)))
+        x_BCHW = x_BCHW + F.pixel_shuffle(self.up(F.leaky_relu(coarse_BChw, _SLOPE)), 2)
+        x_BCHW = F.leaky_relu(self.body(x_BCHW), _SLOPE)
+        picture_B3HW = both_B6HW[:, 3:] + F.pixel_shuffle(_GAIN * self.to_image(x_BCHW), _FINE)
+        finished_B3HW: Tensor = self.finish(picture_B3HW, x_BCHW)
+        fused_B3HW = picture_B3HW + _GAIN * (finished_B3HW - picture_B3HW)
         return fused_B3HW.float()
 
 
