@@ -131,6 +131,8 @@ def test_a_difference_needs_the_picture_before() -> None:
         with pytest.raises(BitstreamError, match="none of the pictures"):
             codec.decompress_damaged(pack_slices(header, slices))
     assert second is not None
+    with pytest.raises(BitstreamError, match="more than 8 slices"):
+        codec.decompress(pack_slices(stream.header, [first, *[second] * 8]))
     with pytest.raises(BitstreamError, match="the picture that a difference belongs to is missing"):
         decode_detail(second, *picture().shape[:2])
     with pytest.raises(ConfigError, match=r"expected 1\.\.8") as caught:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from gosvae.codecs.av1 import MAX_TOOLS, QUALITIES, Av1Frame, Tuning, decode_av1, encode_av1
 from gosvae.codecs.chroma import GAINS, greatest_gain, strengthened, weakened
+from gosvae.codecs.slices import MOST_DETAIL_SLICES
 from gosvae.errors import BitstreamError
 from gosvae.tensors import ImageArray
 
@@ -129,6 +130,9 @@ def last_chain(slices: Sequence[bytes | None]) -> list[bytes]:
 
     Args:
         slices: slices of the detail layer; None for one that is damaged or missing.
+
+    Raises:
+        BitstreamError: a picture needs more slices than an encoder makes.
     """
     for end in range(len(slices), 0, -1):
         chain: list[bytes] = []
@@ -136,6 +140,8 @@ def last_chain(slices: Sequence[bytes | None]) -> list[bytes]:
             if payload is None:
                 break
             chain.insert(0, payload)
+            if len(chain) > MOST_DETAIL_SLICES:
+                raise BitstreamError(f"damaged: a picture of more than {MOST_DETAIL_SLICES} slices")
             if not is_difference(payload):
                 return chain
     return []
