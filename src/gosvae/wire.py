@@ -36,6 +36,9 @@ CLASS_MAP_CODINGS: Mapping[str, int] = MappingProxyType({"zlib": 4, "none": 3})
 1 (PNG) and 2 (run lengths) are reserved: version 0.1 wrote them.
 """
 
+ARRAY_TYPES: Mapping[str, int] = MappingProxyType({"uint8": 1, "uint16": 2, "float16": 3, "float32": 4})
+"""Numbers of the types of values in arrays, as in `ArrayType` of link.proto."""
+
 REASONS: Mapping[str, int] = MappingProxyType(
     {
         "malformed": 1,

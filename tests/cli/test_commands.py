@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from gosvae.bitstream import Header, pack
 from gosvae.cli.main import main
 from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.images import read_image, write_image
@@ -201,6 +202,11 @@ def test_streams_are_refused_in_one_line(refuse: Run, codec: Path, photos: Path,
     for size in ("0", "-1", "nan", "much"):
         assert f"expected a size in KiB above 0 such as 0.5, got '{size}'" in refuse("compress", picture, "--kib", size)
     assert f"is {photos} a checkpoint folder?" in refuse("info", photos)
+    huge = tmp_path / "huge.gos"
+    huge.write_bytes(pack(Header(b"mark", 2**14, 2**14, 1), b"few"))
+    said = refuse("decompress", huge)
+    assert f"{huge}: a picture of 268435456 pixels, at most 67108864 are decoded" in said
+    assert "--max-pixels" in said
 
 
 def test_info_knows_the_embedded_expert_by_both_names(run: Run) -> None:

@@ -57,6 +57,8 @@ def test_a_folder_of_frames_becomes_one_file_and_frames_again(
     assert "is there already" in capsys.readouterr().err
     assert main(["decompress", str(file), "-o", f"{back}/", "--force"]) == 2
     assert "no model of this package" in capsys.readouterr().err
+    assert main(["decompress", str(file), "--codec", str(codec_folder), "--max-pixels", "6143"]) == 2
+    assert "a picture of 6144 pixels, at most 6143 are decoded" in capsys.readouterr().err
 
 
 def test_no_codec_needs_to_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

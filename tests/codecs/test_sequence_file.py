@@ -13,6 +13,7 @@ from gosvae.codecs.sequence.codec import SequenceCodec
 from gosvae.codecs.sequence.file import SequenceFile, SequenceWriter, frame_modes
 from gosvae.codecs.sequence.format import HEADER_BYTES, is_session
 from gosvae.errors import BitstreamError, ForeignStreamError
+from gosvae.fields import varint
 from gosvae.tensors import ImageArray
 from tiny import sequence_codec, streets
 
@@ -96,3 +97,15 @@ def test_a_newer_version_is_told() -> None:
     body = data[:4] + b"\x09" + data[5 : HEADER_BYTES - 4]
     with pytest.raises(ForeignStreamError, match="upgrade"):
         SequenceFile(body + zlib.crc32(body).to_bytes(4, "big"))
+
+
+def test_a_second_session_in_a_file_is_refused() -> None:
+    """Only the first session header says how large the frames are."""
+    codec = sequence_codec(level=100)
+    _, coded = written(codec, 1)
+    first, record = coded[0], coded[0][HEADER_BYTES:]
+    data = first[:HEADER_BYTES] + varint(2 * len(record) + 1) + record + varint(2 * len(first)) + first
+    found = SequenceFile(data).frames()
+    assert next(found) == (0, first)
+    with pytest.raises(BitstreamError, match="a second session"):
+        next(found)

@@ -16,7 +16,7 @@ from gosvae.protocol.messages import METHOD, SERVICE, pb
 
 FIELDS = {
     "FromSender": {"hello": 1, "frame": 2},
-    "Hello": {"name": 1, "coding": 2, "codec_fingerprint": 3, "patient": 4},
+    "Hello": {"name": 1, "coding": 2, "codec_fingerprint": 3, "patient": 4, "results": 5},
     "Frame": {"number": 1, "stream": 2, "deadline_ms": 3, "round_trip_ms": 4, "original": 5},
     "FromReceiver": {"welcome": 1, "result": 2, "refusal": 3},
     "Welcome": {
@@ -28,7 +28,11 @@ FIELDS = {
         "max_pending_frames": 6,
         "policy": 7,
         "deadline_ms": 8,
+        "experts": 9,
     },
+    "Expert": {"name": 1, "task": 2, "class_names": 3},
+    "TaskResult": {"expert": 1, "arrays": 2},
+    "Array": {"name": 1, "shape": 2, "type": 3, "data": 4},
     "Result": {
         "number": 1,
         "height": 2,
@@ -39,6 +43,7 @@ FIELDS = {
         "stages": 7,
         "stream_bytes": 8,
         "concealed_pixels": 9,
+        "results": 10,
     },
     "Stages": {
         "queue_ms": 1,
@@ -62,6 +67,7 @@ def test_numbers_of_packets() -> None:
 
 def test_numbers_of_messages() -> None:
     assert dict(wire.CLASS_MAP_CODINGS) == {"zlib": 4, "none": 3}
+    assert dict(wire.ARRAY_TYPES) == {"uint8": 1, "uint16": 2, "float16": 3, "float32": 4}
     assert dict(wire.REASONS) == {
         "malformed": 1,
         "damaged": 2,

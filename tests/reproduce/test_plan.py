@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from gosvae.datasets.base import Dataset, Sample
+from gosvae.datasets.cityscapes import CITYSCAPES_OBJECTS
+from gosvae.datasets.objects import ObjectsAsLabels
 from gosvae.errors import ConfigError
-from gosvae.experts.compact import random_compact_expert
 from gosvae.recipes import load_recipe, recipe_names
 from gosvae.reproduce.estimate import estimated_seconds
 from gosvae.reproduce.paper import ADE20K, CITYSCAPES, paper_numbers
@@ -28,6 +30,7 @@ from gosvae.reproduce.scales import (
     SCALES,
     changes_of,
     load_scale,
+    planned_batch,
     planned_steps,
     recipe_of,
     recipe_tree,
@@ -35,6 +38,20 @@ from gosvae.reproduce.scales import (
 )
 from gosvae.training.codecs import TrainableRecipe
 from gosvae.training.vq import VqRecipe
+
+
+class Labelled(Dataset):
+    """Images whose object maps are those of Cityscapes."""
+
+    name, class_names = "cityscapes", CITYSCAPES_OBJECTS[:-1]
+    has_instances = True
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Sample:
+        raise IndexError(index)
+
 
 ROWS = {row.row_id: row for row in all_rows()}
 TRAINED = [row for row in ROWS.values() if isinstance(row.source, Trained)]
@@ -55,6 +72,31 @@ def test_every_row_of_the_paper_is_planned_and_none_is_invented() -> None:
     table1 = [row.row_id for row in rows_of(["table1"]) if row.role == "paper"]
     assert set(ADE20K) == set(table1)
     assert len([row for row in all_rows() if row.curve is not None]) == 3 * len(STRIDES) * len(SWEEP_SEEDS)
+
+
+def test_each_seed_has_rows_of_its_own() -> None:
+    rows = {row.row_id: row for row in all_rows(3)}
+    order = list(rows)
+    assert {name for name in rows if name in ROWS} == set(ROWS)
+    assert all(rows[name] == row for name, row in ROWS.items())  # the rows of seed 0 are what they are alone
+    learned = {row.row_id for row in TRAINED if row.curve is None}
+    assert {row.plain_id for row in rows.values() if row.repeats} == learned | {"jpeg", "avif"}
+    for row in rows.values():
+        assert all(order.index(name) < order.index(row.row_id) for name in row.needs)
+        if row.repeats:
+            seed = row.row_id.rpartition("-s")[2]
+            assert all(name.endswith(f"-s{seed}") for name in row.needs), "seeds share nothing but the data"
+            assert not isinstance(row.source, Trained) or row.source.seed == int(seed)
+    assert [row.row_id for row in rows_of(["table1"], ["jpeg-s2"], 3)] == ["vqvae-s2", "gosvae-s2", "jpeg-s2"]
+    assert [row.row_id for row in rows_of(["table1"], ["vqvae"], 3)] == ["vqvae", "vqvae-s1", "vqvae-s2"]
+    assert sum(row.curve is not None for row in rows.values()) == 3 * len(STRIDES) * 3
+
+
+def test_repetitions_have_the_recipe_of_their_row() -> None:
+    rows = {row.row_id: row for row in all_rows(2)}
+    for name in ("vqgan", "gosvae-residual"):
+        trees = [recipe_tree(row, changes_of(row, SCALES["small"], 600)) for row in (rows[name], rows[f"{name}-s1"])]
+        assert trees[0] == trees[1]
 
 
 def test_rows_that_are_asked_for_come_with_what_they_need() -> None:
@@ -100,7 +142,9 @@ def test_every_recipe_is_there_and_takes_its_changes(row: RowPlan, scale: str) -
     steps = planned_steps(row, SCALES[scale], 2975, ade20k=False)
     recipe = recipe_of(row, changes_of(row, SCALES[scale], steps))
     assert sum(stage.steps for stage in recipe.stages) == steps
-    assert all(stage.batches.batch_size == SCALES[scale].batch_size for stage in recipe.stages)
+    batch_size = planned_batch(row, SCALES[scale], ade20k=False)
+    assert batch_size == (2 if scale == "paper" and row.source.recipe == "gesco" else SCALES[scale].batch_size)
+    assert all(stage.batches.batch_size == batch_size for stage in recipe.stages)
     for stage in recipe.stages:
         assert 1 / (1 - stage.ema_decay) <= max(1.0, stage.steps / 9), "the average would remember the start"
         assert stage.warmup_steps <= stage.steps / 10
@@ -117,7 +161,12 @@ def test_learned_rows_of_the_tables_have_equal_steps_below_the_papers_scale() ->
 
 @pytest.mark.parametrize(
     ("row", "cityscapes", "ade20k"),
-    [("vqvae", 185_938, 252_625), ("gosvae", 37_188, 101_050), ("vqgan", 101_150, 80_840), ("gesco", 250_000, 300_000)],
+    [
+        ("vqvae", 185_938, 252_625),
+        ("gosvae", 37_188, 101_050),
+        ("vqgan", 101_150, 80_840),
+        ("gesco-labels", 185_938, 303_150),
+    ],
 )
 def test_paper_lengths(row: str, cityscapes: int, ade20k: int) -> None:
     assert planned_steps(ROWS[row], SCALES["paper"], 2975, ade20k=False) == cityscapes
@@ -155,7 +204,7 @@ def test_texts_and_defaults_do_not_decide_what_a_row_is() -> None:
 @pytest.mark.parametrize(
     ("row", "expected"),
     [("autoencoder", 0.13), ("vqvae", 0.70), ("gosvae", 0.70), ("gosvae-scratch", 0.70), ("vqvae-residual", 7.32),
-     ("gosvae-residual", 7.32), ("vqgan", 24.00), ("gesco", 674.71)],
+     ("gosvae-residual", 7.32), ("vqgan", 24.00), ("gesco-labels", 674.71)],
 )  # fmt: skip
 def test_parameters_at_the_papers_scale(row: str, expected: float) -> None:
     """Within 2 % of what the paper prints for Cityscapes.
@@ -166,12 +215,12 @@ def test_parameters_at_the_papers_scale(row: str, expected: float) -> None:
     scale = SCALES["paper"]
     recipe = recipe_of(ROWS[row], changes_of(ROWS[row], scale, planned_steps(ROWS[row], scale, 2975, ade20k=False)))
     assert isinstance(recipe, TrainableRecipe)
-    if row == "gesco":
-        recipe = recipe.for_expert(random_compact_expert([f"class {i}" for i in range(35)], height=32, width=32))
+    if row == "gesco-labels":
+        recipe = recipe.for_data(ObjectsAsLabels(Labelled()))
     with torch.device("meta"):
         network = recipe.network()
     count = sum(p.numel() for p in network.parameters()) / 1e6
-    count += 20.72 if row == "gesco" else 0.0
+    count += 20.72 if row == "gesco-labels" else 0.0
     # Two decimals are printed: 0.13 may stand for 0.135, which is 4 % more.
     assert abs(count - expected) <= max(0.02 * expected, 0.005), f"{count:.3f} M"
 

@@ -23,6 +23,7 @@ from gosvae.reproduce.job import World
 from gosvae.reproduce.report import write_report
 from gosvae.reproduce.results import gather
 from gosvae.reproduce.runner import Runner
+from gosvae.reproduce.spread import Spread
 from gosvae.reproduce.tables import compared, number
 
 ROWS = ("vqvae", "gosvae-scratch", "gosvae", "jpeg", "label-map", "gosvae-ce", "fig4-vqvae-r8-s0", "fig4-start-r8-s0")
@@ -58,7 +59,7 @@ def test_table_1_has_ours_the_papers_and_the_difference(made: tuple[Runner, Path
     assert cells[:3] == [f"{row.total_kib:.2f}", "8.32", f"{row.total_kib - 8.321:+.2f}"]
     assert cells[4] == "0.70"
     assert cells[5:8] == [f"{100 * row.miou:.2f}", "57.34", f"{100 * row.miou - 57.342:+.2f}"]
-    assert lines["GOS-VAE (r=4), pre-trained start"][-2] == "8 after 8"
+    assert lines["GOS-VAE (r=4), pre-trained start"][-3] == "8 after 8"
     assert lines["Uncompressed (the expert on the originals)"][5] != "-"
     assert lines["Label map of the expert (bound)"][0] == f"{0.0 + _kib(runs, 'label-map'):.2f}"
     text = (report / "report.md").read_text()
@@ -195,8 +196,10 @@ def test_what_titles_share() -> None:
 
 
 def test_numbers_as_text() -> None:
-    assert compared((1.234, 2.0, 2)) == ("1.23", "2.00", "-0.77")
-    assert compared((None, 2.0, 1)) == ("-", "2.0", "-")
+    assert compared((Spread((1.234,)), 2.0, 2)) == ("1.23", "2.00", "-0.77")
+    assert compared((Spread((1.0, 2.0)), 2.0, 2)) == ("1.50 ± 0.71", "2.00", "-0.50")
+    assert compared((Spread((1.0, float("inf"))), None, 1)) == ("inf", "-", "-")
+    assert compared((Spread(()), 2.0, 1)) == ("-", "2.0", "-")
     assert number(float("inf"), 2) == "inf"
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from small_job import ROWS, STEPS, job, runner
+from small_job import CHANGES, ROWS, STEPS, job, runner
 
 from gosvae.codecs.registry import load_codec
 from gosvae.errors import ConfigError
@@ -18,7 +18,7 @@ from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.evaluation.results import load_evaluation
 from gosvae.reproduce import runner as runner_module
 from gosvae.reproduce.job import Job, World
-from gosvae.reproduce.plan import Trained, all_rows
+from gosvae.reproduce.plan import Trained, all_rows, rows_of
 from gosvae.reproduce.progress import TrainingNews
 from gosvae.reproduce.records import FAILURE_FILE, ROW_FILE, TRACE_FILE, RowFolder, trained_with
 from gosvae.reproduce.runner import Runner
@@ -69,6 +69,19 @@ def test_the_rate_of_a_knob_is_that_of_the_reference_image_by_image(done: Path) 
     for image, other in zip(reference, jpeg, strict=True):
         assert image.image == other.image
         assert other.over_budget == (other.total_bytes > image.total_bytes)
+
+
+def test_a_users_change_of_a_row_is_one_of_its_repetitions() -> None:
+    choices = job("vqvae:stages.0.learning_rate=0.1", "vqvae-s1:stages.0.weight_decay=0.1")
+    rows = {row.row_id: choices.changes_for(row) for row in rows_of(["table1"], ["vqvae"], 3)}
+    assert rows["vqvae-s2"] == rows["vqvae"] == (*CHANGES[:5], "stages.0.learning_rate=0.1")
+    assert rows["vqvae-s1"] == (*rows["vqvae"], "stages.0.weight_decay=0.1")
+
+
+def test_further_seeds_leave_the_keys_of_the_first() -> None:
+    alone, among = (Runner(World(job()), rows_of(["table1"], ROWS, n), Path()).keys() for n in (1, 3))
+    assert {name: among[name] for name in alone} == alone
+    assert len(set(among.values())) == len(among) > len(alone)
 
 
 def test_budgets_are_one_for_each_image() -> None:

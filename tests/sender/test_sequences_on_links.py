@@ -209,3 +209,17 @@ def test_frames_of_others_are_refused() -> None:
     with pytest.raises(BitstreamError):
         codec.unwrapped(bitstream.unpack_slices(codec.codec.compress(next(frames(1)))))
     assert perception().is_sequence(stream) is False
+
+
+def test_a_frame_that_announces_another_size_than_its_video_is_dropped() -> None:
+    """A receiver limits and shares its time by the size in the stream around a frame."""
+    codec = sequence_codec(level=100)
+    sender, seen = SequenceTransmitter(codec), looks(codec)
+    key, later = (sender.code(picture, 0.1 * number) or b"" for number, picture in enumerate(frames(2)))
+    assert isinstance(seen([(key, False)], ["one"])[0], Perceived)
+    smaller = codec.wrapped(codec.unwrapped(bitstream.unpack_slices(later)), 1, 1)
+    (dropped,) = seen([(smaller, False)], ["one"])
+    assert isinstance(dropped, Dropped)
+    assert dropped.reason is Reason.DAMAGED
+    assert "another size than its key frame" in dropped.text
+    assert isinstance(seen([(later, False)], ["one"])[0], Perceived)

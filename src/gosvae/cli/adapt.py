@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from gosvae.cli.loading import add_loading, verify_of
-from gosvae.cli.options import EXPERT_HELP
+from gosvae.cli.options import EXPERT_HELP, add_judging
 from gosvae.cli.train import add_run_options, report, run_config, training_data
 from gosvae.codecs.registry import load_trained_codec
 from gosvae.config import apply_overrides, parse, to_tree
@@ -30,6 +30,7 @@ def add_adapt(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=1000, metavar="N", help="number of optimiser steps")
     parser.add_argument("--rank", type=int, default=4, metavar="R", help="rank of the changes of kernels, 0 to 64")
     add_run_options(parser)
+    add_judging(parser)
     add_loading(parser)
     parser.set_defaults(run=run_adapt)
 

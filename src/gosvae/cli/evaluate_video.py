@@ -34,6 +34,7 @@ from gosvae.evaluation.equal_quality import equal_quality_table
 from gosvae.evaluation.results import load_evaluation
 from gosvae.evaluation.tables import terminal_table
 from gosvae.evaluation.temporal import VideoEntry, evaluate_video
+from gosvae.evaluation.video_link import LinkConditions
 from gosvae.extras import require
 
 EXAMPLE = """examples:
@@ -89,6 +90,16 @@ def add_evaluate_video(parser: argparse.ArgumentParser) -> None:
         "--at", nargs="*", type=float, default=[], metavar="AGREEMENT",
         help="show the kbit/s of every curve at these agreements, in [0, 1]",
     )  # fmt: skip
+    parser.add_argument(
+        "--loss", type=float, metavar="SHARE",
+        help="send codecs with a temporal model over a simulated link over UDP that loses this share of the datagrams",
+    )  # fmt: skip
+    parser.add_argument(
+        "--round-trip-ms", type=float, default=100.0, metavar="MS", help="with --loss: round trip of the link"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=1, metavar="N", help="with --loss: number of times that every clip is sent"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="measure the first N frames of every clip only")
     parser.add_argument("--no-labels", action="store_true", help="measure the agreement with the expert only")
     parser.add_argument(
@@ -161,6 +172,9 @@ def run_evaluate_video(options: argparse.Namespace) -> int:
         raise ConfigError(f"--limit must be at least 1, got {options.limit}")
     if options.anchor or options.at:
         require("plot", "a BD-rate")
+    link = None
+    if options.loss is not None:
+        link = LinkConditions(options.loss, options.round_trip_ms, repeats=options.repeats)
     device, expert = device_of(options), loading_of(options).load_expert(options.expert)
     expert.to(device)
     entries = video_entries(options, device)
@@ -179,6 +193,7 @@ def run_evaluate_video(options: argparse.Namespace) -> int:
         keep_frames=options.pictures if options.out else (),
         known=[load_evaluation(folder) for folder in options.reuse],
         progress=False if options.quiet else None,
+        link=link,
     )
     print(terminal_table(evaluation, details=options.details), end="")
     equal = equal_quality_table(evaluation, options.at) if options.at else ""

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, get_args
+from typing import BinaryIO, Literal, get_args
 
 import torch
 
@@ -17,6 +17,8 @@ from gosvae.codecs.registry import option_names
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.datasets.geometry import GeometryConfig
 from gosvae.errors import ConfigError, MissingDependencyError
+from gosvae.evaluation.features import FeatureExtractor, load_features
+from gosvae.experts.base import Expert
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES, PerceptualLoss, default_perceptual, load_perceptual
 from gosvae.packets import DEFAULT_MTU_BYTES
 from gosvae.precision import Precision
@@ -67,6 +69,15 @@ def parse_kib(text: str) -> float:
     return size
 
 
+def micro_batch_of(text: str) -> int | Literal["auto"]:
+    """Return a number of images from 1, or `auto`, for argparse."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of images from 1, or auto, got {text!r}")
+    return int(text)
+
+
 def standard_input() -> BinaryIO:
     """Return the bytes of standard input, which commands read for the source `-` alone.
 
@@ -104,6 +115,25 @@ def perceptual_of(options: argparse.Namespace, device: str | torch.device = "cpu
     return load_perceptual(name, options.weights).to(device)
 
 
+def add_any_inception(parser: argparse.ArgumentParser) -> None:
+    """Add `--any-inception`."""
+    parser.add_argument(
+        "--any-inception",
+        action="store_true",
+        help="take a file of Inception that is none of the published ones; tables then name it and do not say FID",
+    )
+
+
+def features_of(
+    options: argparse.Namespace, expert: Expert | None, device: str | torch.device
+) -> FeatureExtractor | None:
+    """Return the network of the Fréchet distance that the options ask for, on a device; errors as `load_features`."""
+    if options.frechet == "none":
+        return None
+    found = load_features(options.frechet, expert, options.weights, any_inception=options.any_inception)
+    return found.to(device)
+
+
 def add_run(parser: argparse.ArgumentParser, *, seed: bool = True, precision: bool = True) -> None:
     """Add `--max-minutes`, `--accelerator` and the other options of a training."""
     parser.add_argument(
@@ -122,6 +152,19 @@ def add_run(parser: argparse.ArgumentParser, *, seed: bool = True, precision: bo
         )
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="number of processes that decode images")
     parser.add_argument("--cache-mib", type=int, default=1024, metavar="MIB", help="memory for decoded images")
+
+
+JUDGING = ("micro_batch",)
+"""Names of the options of `add_judging`, which are also those of `RunConfig`."""
+
+
+def add_judging(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how frozen networks judge in a training."""
+    parser.add_argument(
+        "--micro-batch", type=micro_batch_of, default="auto", metavar="N",
+        help="images that the expert takes at once, which bounds memory; gradients stay those of the batch; default: "
+        "auto, as many as fit into a quarter of the GPU's memory",
+    )  # fmt: skip
 
 
 def add_packets(parser: argparse.ArgumentParser) -> None:

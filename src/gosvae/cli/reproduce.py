@@ -7,24 +7,54 @@ import sys
 from pathlib import Path
 
 from gosvae.cli.loading import add_trust
-from gosvae.cli.options import DATA_HELP, EXPERT_HELP, add_geometry, add_perceptual, add_run, geometry_of
+from gosvae.cli.options import (
+    DATA_HELP,
+    EXPERT_HELP,
+    JUDGING,
+    add_any_inception,
+    add_geometry,
+    add_judging,
+    add_perceptual,
+    add_run,
+    geometry_of,
+)
 from gosvae.config import parse
 from gosvae.errors import ConfigError
 from gosvae.extras import require
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES
-from gosvae.reproduce.job import Job, World
+from gosvae.reproduce.checks import check_job
+from gosvae.reproduce.job import ADE20K, CITYSCAPES, Job, World
+from gosvae.reproduce.keep import Keep
 from gosvae.reproduce.outline import print_outline
+from gosvae.reproduce.parts import PAPERS_EXPERIMENTS, Part, Progress, run_parts
 from gosvae.reproduce.plan import EXPERIMENTS, rows_of
 from gosvae.reproduce.records import trained_with
-from gosvae.reproduce.report import write_report
-from gosvae.reproduce.runner import Runner, Summary
-from gosvae.reproduce.scales import SCALES, load_scale
+from gosvae.reproduce.report import Shown, write_joint_report
+from gosvae.reproduce.runner import Summary
+from gosvae.reproduce.scales import SCALES, Scale, load_scale
+from gosvae.reproduce.trial import print_trials
 from gosvae.training.machine.config import RunConfig
+
+DEFAULT_EXPERT = "embedded"
+"""Expert of scales below the paper's."""
+
+PAPERS_EXPERTS = {
+    CITYSCAPES: "hf:shi-labs/oneformer_cityscapes_swin_large",
+    ADE20K: "hf:shi-labs/oneformer_ade20k_swin_large",
+}
+"""Experts that an error proposes."""
+
+NOT_CHECKED = (
+    "Not checked: the expert, files of weights, single images, memory and the time of a step on this machine. "
+    "--check does that."
+)
+"""Sentence of a dry run, which loads the lists of images alone."""
 
 EXAMPLE = """examples:
   gosvae reproduce all --scale small --data camvid:PATH --expert embedded --out runs/reproduction
   gosvae reproduce table1 --scale paper --data cityscapes:PATH --expert hf:shi-labs/oneformer_cityscapes_swin_large
   gosvae reproduce fig4 --scale gpu --data camvid:PATH --dry-run
+  gosvae reproduce --paper --cityscapes PATH --cityscapes-expert hf:ID --ade20k PATH --ade20k-expert hf:ID
 
 Stop it at any moment; the same command continues, without repeating finished rows. --max-minutes 0 only writes the
 report of the rows that are finished.
@@ -35,15 +65,20 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae reproduce`."""
     parser.epilog = EXAMPLE
     parser.add_argument(
-        "experiments", nargs="+", choices=(*EXPERIMENTS, "all"), metavar="EXPERIMENT",
-        help=f"tables and figures of the paper: {', '.join(EXPERIMENTS)}, or all",
+        "experiments", nargs="*", choices=(*EXPERIMENTS, "all"), default="all", metavar="EXPERIMENT",
+        help=f"tables and figures of the paper: {', '.join(EXPERIMENTS)}; default: all that the data allow",
     )  # fmt: skip
     parser.add_argument(
-        "--scale", choices=list(SCALES), default="small", help="size of the networks and length of the training"
-    )
-    parser.add_argument("--data", required=True, metavar="DATA", help=f"{DATA_HELP}; without a split")
+        "--scale", choices=list(SCALES),
+        help="size of the networks and length of the training; default: small, or paper with --paper",
+    )  # fmt: skip
+    parser.add_argument("--data", metavar="DATA", help=f"{DATA_HELP}; without a split")
     parser.add_argument("--test-data", metavar="DATA", help="images to measure on; default: the val split of --data")
-    parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
+    parser.add_argument(
+        "--expert", metavar="EXPERT",
+        help=f"{EXPERT_HELP}; default: {DEFAULT_EXPERT}, but at the scale paper it must be named",
+    )  # fmt: skip
+    _add_paper(parser)
     add_trust(parser)
     parser.add_argument(
         "--out",
@@ -55,6 +90,14 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", type=Path, metavar="FOLDER", help="folder for the report and its figures; default: OUT/report"
     )
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N",
+        help="number of seeds of each learned row of the tables, which then show mean and spread; default 1",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER",
+        help="folder that gets a small file of each finished row; rows whose files it has are not made again",
+    )  # fmt: skip
     parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="make only these rows and what they need")
     parser.add_argument(
         "--set", action="append", default=[], metavar="[ROW:]KEY=VALUE", dest="overrides",
@@ -65,7 +108,14 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
         "--pictures", type=int, default=3, metavar="N", help="number of images of Fig. 2, evenly spaced"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan with estimated hours, and stop")
+    parser.add_argument(
+        "--check", action="store_true",
+        help="take a step and measure two images of every row at full size, print memory, batch and hours, and stop",
+    )  # fmt: skip
+    parser.add_argument("--no-fid", action="store_true", help="measure no FID; at the scale paper it is measured")
+    add_any_inception(parser)
     add_run(parser, seed=False)
+    add_judging(parser)
     parser.add_argument("--quiet", action="store_true", help="print no lines of progress")
     add_geometry(parser)
     add_perceptual(parser, default="auto")
@@ -76,14 +126,49 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_reproduce)
 
 
-def job_of(options: argparse.Namespace) -> Job:
-    """Return the job that the options ask for."""
-    run = {name: getattr(options, name) for name in ("accelerator", "devices", "precision", "workers", "cache_mib")}
+def _add_paper(parser: argparse.ArgumentParser) -> None:
+    """Add the options that make the paper's own tables and figures on its two data sets."""
+    parser.add_argument(
+        "--paper", action="store_true",
+        help="make the paper's own set of tables and figures on Cityscapes and ADE20K, in one report",
+    )  # fmt: skip
+    for name in PAPERS_EXPERTS:
+        parser.add_argument(f"--{name}", metavar="FOLDER", help=f"folder of {name}, with --paper")
+        parser.add_argument(f"--{name}-expert", metavar="EXPERT", help=f"expert on {name}, with --paper")
+
+
+def scale_of(options: argparse.Namespace) -> Scale:
+    """Return the scale that the options ask for."""
+    return load_scale(options.scale or ("paper" if options.paper else "small"))
+
+
+def expert_of(options: argparse.Namespace) -> str:
+    """Return the name of the expert on the data of `--data`.
+
+    Raises:
+        ConfigError: none is named, and the scale is the paper's.
+    """
+    scale = scale_of(options)
+    if options.expert is None and scale.is_papers:
+        raise ConfigError(
+            f"the scale {scale.name} has no default expert: name it, such as {PAPERS_EXPERTS[CITYSCAPES]} for "
+            "Cityscapes",
+            argument="expert",
+        )
+    return options.expert or DEFAULT_EXPERT
+
+
+def job_of(options: argparse.Namespace, data: str, expert: str) -> Job:
+    """Return the job that the options ask for, on one data set with its expert."""
+    names = ("accelerator", "devices", "precision", "workers", "cache_mib", *JUDGING)
+    run = {name: getattr(options, name) for name in names}
     return Job(
-        data=options.data,
-        expert=options.expert,
+        data=data,
+        expert=expert,
         trust=options.trust,
-        scale=load_scale(options.scale),
+        scale=scale_of(options),
+        fid=not options.no_fid,
+        any_inception=options.any_inception,
         test_data=options.test_data,
         changes=tuple(options.overrides),
         geometry=geometry_of(options),
@@ -111,54 +196,101 @@ def experiments_of(options: argparse.Namespace, world: World) -> tuple[str, ...]
     return tuple(name for name in EXPERIMENTS if name in options.experiments)
 
 
+def parts_of(options: argparse.Namespace) -> list[Part]:
+    """Return what is made: one part on the data that are named, or with --paper one on each of the paper's data sets.
+
+    Raises:
+        ConfigError: options that are missing or do not go together.
+    """
+    if options.paper:
+        return _papers_parts(options)
+    given = [f"--{name}" for name in PAPERS_EXPERTS if getattr(options, name) or getattr(options, f"{name}_expert")]
+    if given:
+        raise ConfigError(f"{given[0]} goes with --paper; without it, name the data with --data")
+    if options.data is None:
+        raise ConfigError("name the images with --data, or give --paper for the paper's set")
+    world = World(job_of(options, options.data, expert_of(options)), trained_with(options.out))
+    return [_part(options, world, experiments_of(options, world), options.out)]
+
+
+def _papers_parts(options: argparse.Namespace) -> list[Part]:
+    given = (("tables and figures", options.experiments != "all"), ("--data", options.data),
+             ("--test-data", options.test_data), ("--expert", options.expert))  # fmt: skip
+    for name, value in given:
+        if value:
+            raise ConfigError(f"--paper makes the paper's set on Cityscapes and ADE20K: leave out {name}")
+    for name, proposed in PAPERS_EXPERTS.items():
+        if getattr(options, name) is None or getattr(options, f"{name}_expert") is None:
+            raise ConfigError(f"--paper needs --{name} FOLDER and --{name}-expert EXPERT, such as {proposed}")
+    parts = []
+    for name, experiments in PAPERS_EXPERIMENTS.items():
+        folder = options.out / name
+        job = job_of(options, f"{name}:{getattr(options, name)}", getattr(options, f"{name}_expert"))
+        parts.append(_part(options, World(job, trained_with(folder)), experiments, folder, name))
+    return parts
+
+
+def _part(
+    options: argparse.Namespace, world: World, experiments: tuple[str, ...], folder: Path, name: str = ""
+) -> Part:
+    planned = rows_of(experiments, options.rows, options.seeds)
+    rows = world.share_trainings([row for row in planned if world.can_make(row)])
+    keep = None if options.keep is None else Keep(options.keep / name)
+    return Part(world, experiments, rows, folder, name, keep)
+
+
+def _left_out(options: argparse.Namespace, part: Part) -> list[str]:
+    """Return the ids of the rows that the data of a part cannot make."""
+    planned = rows_of(part.experiments, options.rows, options.seeds)
+    return [row.row_id for row in planned if not part.world.can_make(row)]
+
+
 def run_reproduce(options: argparse.Namespace) -> int:
     """Make the rows, then the report; return 0 if all rows are done, 1 if some failed, 3 if some are left."""
     if options.pictures < 1:
         raise ConfigError(f"--pictures must be at least 1, got {options.pictures}")
-    world = World(job_of(options), trained_with(options.out))
-    experiments = experiments_of(options, world)
-    rows = world.share_trainings(rows_of(experiments, options.rows))
+    if options.seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1, got {options.seeds}")
+    parts = parts_of(options)
     if options.dry_run:
-        print_outline(world, rows, experiments)
+        for part in parts:
+            print_outline(part.world, part.rows, part.experiments)
+        print(NOT_CHECKED)
         return 0
     require("train", "the training of the rows")
     require("plot", "the report")
+    if options.check:
+        return max([print_trials(part.world, part.rows) for part in parts])
+    if options.max_minutes != 0:  # with 0, only the report is written
+        for part in parts:
+            check_job(part.world, part.rows)
     on_terminal = sys.stderr.isatty() and not options.quiet
 
     def say(line: str) -> None:
         if not options.quiet:
             print(line, flush=True)
 
-    if "all" in options.experiments and not world.is_ade20k:
+    for part in parts:
+        for row in _left_out(options, part):
+            say(f"{row} is left out: it is trained on labels, and {part.world.train_images.name} has none")
+    if "all" in options.experiments and not parts[0].world.is_ade20k:
         say("table2 is left out: it is the comparison of table1 on ADE20K; give --data ade20k:PATH to make it")
-    runner = Runner(world, rows, options.out, say=say, show_bars=on_terminal)
+    shown = [Shown(part.runner(say), part.experiments, part.name) for part in parts]
 
     def report() -> None:
-        path = write_report(
-            runner,
-            experiments,
+        path = write_joint_report(
+            shown,
             options.report or options.out / "report",
             picture_data=options.picture_data,
             picture_count=options.pictures,
         )
         say(f"written: {path}")
 
-    complete: set[str] = set()
-    rows_in = {name: [row.row_id for row in rows if name in row.experiments] for name in experiments}
-
-    def on_row(so_far: Summary) -> None:
-        """Write the report when a further table or figure is complete; the end of the run writes the last one."""
-        over = {*so_far.done, *so_far.failed}
-        ready = {name for name, ids in rows_in.items() if ids and over.issuperset(ids)}
-        if ready > complete and len(over) < len(rows):
-            report()
-        complete.update(ready)
-
-    summary = Summary()
+    progress, summary = Progress(parts, report), Summary()
     try:
-        summary = runner.run(max_minutes=options.max_minutes, on_row=on_row)
+        summary = run_parts(parts, progress, say, show_bars=on_terminal, max_minutes=options.max_minutes)
     finally:  # after Ctrl-C too: the report shows the rows that are done
-        report()
+        progress.end()
     return report_status(summary)
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from gosvae.cli.options import parse_size
 from gosvae.cli.targets import STANDARD
+from gosvae.codecs.announced import check_count
 from gosvae.codecs.registry import load_sequence_codec, sequence_codec_of
 from gosvae.codecs.sequence.encoder import SequenceOptions
 from gosvae.codecs.sequence.file import SUFFIX, SequenceFile, SequenceWriter, frame_modes
@@ -152,6 +153,7 @@ def run_decompress_sequence(options: argparse.Namespace) -> int:
         raise ConfigError(f"{len(options.sources)} sources: one sequence at a time becomes a video")
     source = options.sources[0]
     file = SequenceFile.read(Path(source))
+    check_count(file.header.height * file.header.width, options.max_pixels)
     codec = load_sequence_codec(options.codec) if options.codec else sequence_codec_of(file.header)
     target = Path(options.out or f"{source}.mp4")
     decoder = codec.decoder()

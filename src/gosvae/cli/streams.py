@@ -24,6 +24,7 @@ from gosvae.cli.sequences import (
     run_decompress_sequence,
 )
 from gosvae.cli.targets import Existing, Job, Naming, Plan, files_below, plan
+from gosvae.codecs.announced import DEFAULT_MAX_PIXELS, check_pixels
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.layered import LayeredCodec, layers_of
 from gosvae.codecs.registry import LAYERED, codec_of_stream
@@ -31,7 +32,7 @@ from gosvae.codecs.shortcuts import compress
 from gosvae.codecs.slices import DEFAULT_OPTIONS, ENTROPY_MODELS, Purpose, StreamOptions
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.datasets.registry import contents
-from gosvae.errors import BitstreamError, RateError
+from gosvae.errors import BitstreamError, ImageError, RateError
 from gosvae.images import read_image, write_image
 from gosvae.units import kib, rate_bpp
 from gosvae.walk import IMAGE_SUFFIXES, find_images
@@ -117,6 +118,10 @@ def add_decompress(parser: argparse.ArgumentParser) -> None:
         "--codec",
         help="checkpoint folder of the codec that made the files; default: the model of the package that made them",
     )
+    parser.add_argument(
+        "--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N",
+        help="refuse pictures and frames of more pixels, whose size a few bytes may announce; default: %(default)s",
+    )  # fmt: skip
     add_loading(parser)
     add_batch(parser)
     parser.set_defaults(run=run_decompress)
@@ -238,6 +243,7 @@ class _Decompressing(Work):
 
     spec: str | None
     loading: Loading
+    max_pixels: int
     codec: ImageCodec | None = None
 
     def prepare(self) -> None:
@@ -246,9 +252,10 @@ class _Decompressing(Work):
     def __call__(self, job: Job) -> Result:
         data = read_stream(job.source)
         try:
+            check_pixels(data, self.max_pixels)
             maker = self.codec or codec_of_stream(data)
             image = maker.decompress(data)
-        except BitstreamError as error:
+        except (BitstreamError, ImageError) as error:
             raise type(error)(f"{job.shown}: {error}", argument=error.argument) from None
         if job.target is None:
             stream = BytesIO()
@@ -273,4 +280,6 @@ def run_decompress(options: argparse.Namespace) -> int:
         beside=lambda source: source.with_name(source.name + ".png"),  # never the name of the original
         find=lambda folder: files_below(folder, ending),
     )
-    return run_all(_Decompressing(options.codec, loading_of(options)), plan_of(options, naming), options)
+    return run_all(
+        _Decompressing(options.codec, loading_of(options), options.max_pixels), plan_of(options, naming), options
+    )

@@ -9,7 +9,16 @@ from functools import partial
 from pathlib import Path
 
 from gosvae.cli.loading import add_no_verify, add_trust, verify_of
-from gosvae.cli.options import DATA_HELP, EXPERT_HELP, add_geometry, add_perceptual, add_run, geometry_of
+from gosvae.cli.options import (
+    DATA_HELP,
+    EXPERT_HELP,
+    JUDGING,
+    add_geometry,
+    add_judging,
+    add_perceptual,
+    add_run,
+    geometry_of,
+)
 from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.codecs.registry import checkpoint_folder, load_trained_codec
 from gosvae.config import apply_overrides, parse, to_tree
@@ -47,6 +56,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     add_trust(parser)
     parser.add_argument("--init", metavar="CHECKPOINT", help="start from the weights of this codec: a name or a folder")
     add_perceptual(parser, default="auto")
+    add_judging(parser)
     parser.set_defaults(run=run_train)
 
 
@@ -103,6 +113,7 @@ def run_config(options: argparse.Namespace) -> RunConfig:
     tree = {
         name: getattr(options, name) for name in ("seed", "accelerator", "devices", "precision", "workers", "cache_mib")
     }
+    tree |= {name: getattr(options, name) for name in JUDGING if name in options}
     tree["changed_data"] = options.changed_data
     return parse(RunConfig, tree, source="options")
 

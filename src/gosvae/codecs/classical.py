@@ -15,11 +15,15 @@ from PIL import Image
 
 from gosvae.codecs.classical_base import ClassicalCodec
 from gosvae.codecs.classical_intra import HevcIntra, VvcIntra
+from gosvae.codecs.file_sizes import avif_pixels
 from gosvae.errors import ConfigError, unknown_name
 from gosvae.extras import needs
 from gosvae.tensors import ImageArray
 
 _JPEG_BEGINS = b"\xff\xd8\xff"
+_JPEG_SCAN = b"\xff\xda"
+_MOST_SCANS = 100
+"""Largest number of scans of a JPEG file; a scan of a few bytes takes as long as all pixels do. Encoders write 10."""
 
 
 def _pillow_encode(image_uint8_HW3: ImageArray, file_format: str, **options: object) -> bytes:
@@ -31,6 +35,13 @@ def _pillow_encode(image_uint8_HW3: ImageArray, file_format: str, **options: obj
 def _pillow_decode(data: bytes, file_format: str) -> ImageArray:
     with Image.open(io.BytesIO(data), formats=[file_format]) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def _jpeg_decode(data: bytes) -> ImageArray:
+    scans = data.count(_JPEG_SCAN)
+    if scans > _MOST_SCANS:
+        raise ValueError(f"{scans} scans, at most {_MOST_SCANS} are decoded")
+    return _pillow_decode(data, "JPEG")
 
 
 def _smaller_jpeg(image_uint8_HW3: ImageArray, quality: int) -> bytes:
@@ -54,7 +65,7 @@ class Jpeg(ClassicalCodec):
         return _smaller_jpeg(image_uint8_HW3, quality)
 
     def _decode(self, data: bytes) -> ImageArray:
-        return _pillow_decode(data, "JPEG")
+        return _jpeg_decode(data)
 
     def _begins_right(self, data: bytes) -> bool:
         return data.startswith(_JPEG_BEGINS)
@@ -97,7 +108,7 @@ class _ShrunkJpeg(ClassicalCodec):
         return bytes([first]) + _smaller_jpeg(shrunk, quality)
 
     def _decode(self, data: bytes) -> ImageArray:
-        return _enlarged(_pillow_decode(data[1:], "JPEG"), data[0], self.factor, Image.Resampling.LANCZOS)
+        return _enlarged(_jpeg_decode(data[1:]), data[0], self.factor, Image.Resampling.LANCZOS)
 
     def _begins_right(self, data: bytes) -> bool:
         return _first_byte_is_right(data, self.factor) and data.startswith(_JPEG_BEGINS, 1)
@@ -155,6 +166,7 @@ class Avif(ClassicalCodec):
         )
 
     def _decode(self, data: bytes) -> ImageArray:
+        avif_pixels(data)  # refuses files whose coded pictures cannot be found, so that they were not counted before
         return _pillow_decode(data, "AVIF")
 
     def _begins_right(self, data: bytes) -> bool:

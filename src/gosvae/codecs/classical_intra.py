@@ -89,7 +89,8 @@ class HevcIntra(_IntraPicture):
         return b"".join([*encoder.encode(image_uint8_HW3), *encoder.flush()])
 
     def _decode_padded(self, stream: bytes, size_hw: tuple[int, int]) -> ImageArray:
-        return _of_size(PictureDecoder(_X265).decode(stream), size_hw)
+        decoder = PictureDecoder(_X265, max_pixels=_pixels_in_memory(size_hw))
+        return _of_size(decoder.decode(stream), size_hw)
 
 
 class VvcIntra(_IntraPicture):
@@ -113,7 +114,22 @@ class VvcIntra(_IntraPicture):
         return _run([*source, *target, "-threads", "1", "-f", "vvc", "-"], image_uint8_HW3.tobytes())
 
     def _decode_padded(self, stream: bytes, size_hw: tuple[int, int]) -> ImageArray:
-        pixels = _run(["-f", "vvc", "-i", "-", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], stream)
+        pixels = _run(
+            [
+                "-max_pixels",
+                str(size_hw[0] * size_hw[1]),
+                "-f",
+                "vvc",
+                "-i",
+                "-",
+                "-f",
+                "rawvideo",
+                "-pix_fmt",
+                "rgb24",
+                "-",
+            ],
+            stream,
+        )
         if len(pixels) != 3 * size_hw[0] * size_hw[1]:
             raise BitstreamError(f"{len(pixels)} bytes of pixels came out")
         return np.frombuffer(pixels, np.uint8).reshape(*size_hw, 3)
@@ -122,6 +138,11 @@ class VvcIntra(_IntraPicture):
 def _coded_side(side: int) -> int:
     """Return a side, rounded up to a multiple of 8 and to the smallest side that encoders take."""
     return max(_SMALLEST_SIDE, -(-side // 8) * 8)
+
+
+def _pixels_in_memory(size_hw: tuple[int, int]) -> int:
+    """Return the number of pixels of a picture as FFmpeg counts it: in memory its rows are multiples of 64 pixels."""
+    return size_hw[0] * -(-size_hw[1] // 64) * 64
 
 
 def _of_size(image: ImageArray, size_hw: tuple[int, int]) -> ImageArray:

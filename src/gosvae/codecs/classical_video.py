@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from gosvae.codecs.announced import DEFAULT_MAX_PIXELS
 from gosvae.codecs.pyav import H264_SEI, Format, PictureDecoder, PictureEncoder, pyav, without_units
 from gosvae.codecs.video import VideoCodec, VideoDecoder, VideoEncoder
 from gosvae.errors import BitstreamError, ConfigError, ShapeError, unknown_name
@@ -164,7 +165,7 @@ class _Decoder(VideoDecoder):
 
     def __init__(self, kind: SizedFormat) -> None:
         self._kind = kind
-        self._pictures = PictureDecoder(kind.form)
+        self._pictures = PictureDecoder(kind.form, max_pixels=DEFAULT_MAX_PIXELS)
         self._missing_hw: tuple[int, int] | None = None
 
     def decode(self, data: bytes) -> ImageArray:

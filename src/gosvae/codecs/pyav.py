@@ -114,14 +114,19 @@ class PictureEncoder:
 class PictureDecoder:
     """Decoder of one sequence of pictures that each depend on earlier ones only.
 
+    Args:
+        form: format.
+        max_pixels: greatest number of pixels of a coded picture; larger ones are refused before they take memory.
+
     Raises:
         MissingDependencyError: PyAV is not installed.
     """
 
-    def __init__(self, form: Format) -> None:
+    def __init__(self, form: Format, *, max_pixels: int) -> None:
         av = pyav()
         self._form = form
         self._context = av.CodecContext.create(form.decoder, "r")
+        self._context.options = {"max_pixels": str(max_pixels)}
         self._context.thread_count = 1  # with more threads a decoder keeps pictures back
         self._context.flags |= av.codec.context.Flags.low_delay
 

@@ -208,9 +208,12 @@ class EntropyModel(ABC):
             BitstreamError: the symbols do not stand for indices, so no encoder wrote them.
         """
 
-    def known_batches(self, indices_hw: npt.NDArray[Any]) -> Iterator[Batch] | None:
-        """Return the batches of `batches` for indices that are all known, or None if there is no quicker way."""
-        del indices_hw
+    def known_batches(self, indices_hw: npt.NDArray[Any], *, parts: int = 1) -> Iterator[Batch] | None:
+        """Return the batches of `batches` for indices that are all known, or None if there is no quicker way.
+
+        They are computed in about `parts` steps, each when its first batch is taken.
+        """
+        del indices_hw, parts
         return None
 
     @abstractmethod

@@ -28,6 +28,8 @@ from gosvae.entropy.base import (
 from gosvae.entropy.fixed import FixedLength
 from gosvae.errors import BitstreamError, ShapeError
 
+_STEPS = 4
+"""Number of steps in which an image is coded that may turn out to be too long."""
 _FAMILY = constriction.stream.model.Categorical(perfect=False)
 """Model of constriction that takes a row of weights for each symbol, see `SymbolTables.coder_weights_NK`."""
 
@@ -192,6 +194,25 @@ def encode_indices(model: EntropyModel, indices_hw: npt.NDArray[Any]) -> bytes:
             batch = coding.send(symbols)
     except StopIteration:
         return writer.finish()
+
+
+def encode_within(model: EntropyModel, indices_hw: npt.NDArray[Any], most_bytes: int) -> bytes | None:
+    """Return the payload of one image; None as soon as it is certain to take more than `most_bytes`.
+
+    Args:
+        model: entropy model that has `known_batches`.
+        indices_hw: indices (h, w).
+        most_bytes: largest number of bytes of the payload.
+    """
+    symbols_N = check_indices(indices_hw, model.codebook_size)
+    batches, writer = model.known_batches(indices_hw, parts=_STEPS), BatchWriter()
+    assert batches is not None
+    for batch in batches:
+        writer.write(batch.symbols(symbols_N), batch.tables)
+        if writer.least_bytes > most_bytes:
+            return None
+    payload = writer.finish()
+    return payload if len(payload) <= most_bytes else None
 
 
 def decode_indices(model: EntropyModel, data: bytes, shape_hw: tuple[int, int]) -> IndexArray:

@@ -141,7 +141,8 @@ class LatentContextModel(EntropyModel):
         for parts in passes(self.config.refinements):
             for part in parts:
                 for where in _chunks(part, plane_hw):
-                    symbols_ND[where] = yield from self._groups(where, len(symbols_ND), grid.look(part, where))
+                    h_NC = self._features(grid.look(part, where))
+                    symbols_ND[where] = yield from self._groups(where, len(symbols_ND), h_NC)
             done = np.concatenate([part.positions(plane_hw) for part in parts])
             grid.know(done, symbols_ND[done])
         return symbols_ND.T.reshape(-1)
@@ -159,10 +160,10 @@ class LatentContextModel(EntropyModel):
         silent = self.config.channels - self._groups_coded * self.config.group
         return np.pad(np.concatenate(found, axis=1), ((0, 0), (0, silent)), constant_values=self.config.bound)
 
-    def known_batches(self, indices_hw: npt.NDArray[Any]) -> Iterator[Batch]:
+    def known_batches(self, indices_hw: npt.NDArray[Any], *, parts: int = 1) -> Iterator[Batch]:
         """See `EntropyModel.known_batches`: the passes are evaluated together."""
         symbols_ND, plane_hw = self._unstacked(indices_hw)
-        for runs, logits in self._known_logits(symbols_ND, plane_hw):
+        for runs, logits in self._known_logits(symbols_ND, plane_hw, -(-len(symbols_ND) // parts)):
             # One table for all chunks: many small ones would take most of the time.
             tables = [self._tables(logits_NGV) for logits_NGV in logits]
             first = 0
@@ -172,8 +173,10 @@ class LatentContextModel(EntropyModel):
                     yield Batch(self._symbol_places(where, len(symbols_ND), g), table.part(slice(first, last)))
                 first = last
 
-    def _known_logits(self, symbols_ND: IndexArray, plane_hw: tuple[int, int]) -> Iterator[tuple[_Runs, list[Tensor]]]:
-        """Yield chunks in the order of coding, several at a time, with the logits (N, G, V) of every group."""
+    def _known_logits(
+        self, symbols_ND: IndexArray, plane_hw: tuple[int, int], most: int = CHUNK
+    ) -> Iterator[tuple[_Runs, list[Tensor]]]:
+        """Yield chunks in the order of coding, up to `most` positions at a time, with logits (N, G, V) of groups."""
         config = self.config
         grid = _Grid(self._conditions, self.level, plane_hw)
         grid.know(np.arange(len(symbols_ND)), symbols_ND)
@@ -181,9 +184,9 @@ class LatentContextModel(EntropyModel):
         waiting = [(part, where) for part in parts for where in _chunks(part, plane_hw)]
         while waiting:
             runs = [waiting.pop(0)]
-            while waiting and sum(len(where) for _, where in runs) + len(waiting[0][1]) <= CHUNK:
+            while waiting and sum(len(where) for _, where in runs) + len(waiting[0][1]) <= min(most, CHUNK):
                 runs.append(waiting.pop(0))
-            h_NC = torch.cat([grid.look(part, where, all_known=True) for part, where in runs])
+            h_NC = self._features(torch.cat([grid.look(part, where, all_known=True) for part, where in runs]))
             order_N = np.concatenate([where for _, where in runs])
             known_ND = torch.from_numpy(symbols_ND[order_N]).to(self.device)
             logits = []
@@ -194,6 +197,10 @@ class LatentContextModel(EntropyModel):
                     if g + 1 < self._groups_coded:
                         h_NC = self.network.with_group(h_NC, g, known_ND[:, g * config.group : (g + 1) * config.group])
             yield runs, logits
+
+    def _features(self, h_NC: Tensor) -> Tensor:
+        with exact_arithmetic(self.device):
+            return self.network.features(h_NC)
 
     def _tables(self, logits_NGV: Tensor) -> SymbolTables:
         """Return the tables of a group of channels, position by position."""
@@ -241,7 +248,7 @@ class _Grid:
             self._known_NE[self._places(where)] = self._network.embed(rows_ND)
 
     def look(self, part: Part, where: IndexArray, *, all_known: bool = False) -> Tensor:
-        """Return the features (N, C) of positions of a part of a pass.
+        """Return the output (N, C) of the first layer at positions of a part of a pass.
 
         Args:
             part: part of a pass.
@@ -259,7 +266,7 @@ class _Grid:
             known = [x_NTE.flatten(1), self._level_E.expand(len(where), -1)]
             more_NI, added_NC = self._conditions.inputs(where) or (None, None)
             x_NI = torch.cat(known if more_NI is None else [*known, more_NI], dim=1)
-            return self._network.features(self._network.look(x_NI, part.kind, part.level, added_NC))
+            return self._network.look(x_NI, part.kind, part.level, added_NC)
 
     def _places(self, where: IndexArray) -> Tensor:
         """Return the positions (N,) in the flattened grid with its margin."""

@@ -11,6 +11,7 @@ Axis legend: N positions of a pass, T taps (neighbours that a position sees), h 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,7 @@ class Part:
         return (rows[:, None] * width + columns).reshape(-1)
 
 
+@cache
 def taps(kind: int, most: int) -> tuple[tuple[int, int], ...]:
     """Return the offsets (dy, dx), in spacings, of the nearest known positions (at most `most`) that a part sees.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import NoReturn
@@ -18,21 +18,26 @@ import torch
 from tqdm import tqdm
 
 from gosvae.codecs.frame_by_frame import FrameByFrame
+from gosvae.codecs.sequence.codec import SequenceCodec
 from gosvae.codecs.video import VideoCodec, encode_sequence
 from gosvae.errors import ConfigError
 from gosvae.evaluation.clips import Clip, Footage
 from gosvae.evaluation.evaluation import ClassMapArray, Evaluation, KeptImage, Reconstruction
 from gosvae.evaluation.fitting import check_classes
 from gosvae.evaluation.flicker import FlickerMeter
-from gosvae.evaluation.judges import device_of
 from gosvae.evaluation.results import gather_provenance
 from gosvae.evaluation.rows import UNCOMPRESSED, ImageRow, Provenance, Row, mean_of
 from gosvae.evaluation.shots import ShotResamples, TaskCounts
+from gosvae.evaluation.video_link import LinkConditions, SimulatedLink
 from gosvae.experts.base import Expert
 from gosvae.metrics import mean_squared_error
 from gosvae.seeding import numpy_generator
+from gosvae.tasks.judges import device_of
 from gosvae.tensors import ImageArray, image_to_tensor
 from gosvae.units import psnr_db, rate_bpp
+
+_Seen = tuple[ImageArray, ClassMapArray]
+"""A picture and its class map."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ def evaluate_video(
     known: Sequence[Evaluation] = (),
     progress: bool | None = None,
     generator: np.random.Generator | None = None,
+    link: LinkConditions | None = None,
 ) -> Evaluation:
     """Measure video codecs on clips. Each clip is a sequence of its own, and a shot for the intervals.
 
@@ -79,12 +85,18 @@ def evaluate_video(
             measured again, unless frames are kept.
         progress: whether to show a bar on stderr; None shows it on a terminal only.
         generator: as `evaluate`.
+        link: link that the frames are sent over, for codecs with a temporal model; None delivers everything. Bytes are
+            then those of the datagrams, and a frame that does not arrive leaves the map before it.
 
     Raises:
         ConfigError: two entries have the same label, a rate is not positive, a frame cannot be kept, the classes of
             labels and expert differ, or a known evaluation is of other clips or by another expert.
     """
     _check(codecs, footage, keep_frames)
+    if link is not None and (foreign := [e.label for e in codecs if not isinstance(e.codec, SequenceCodec)]):
+        raise ConfigError(f"{foreign[0]!r} has no way to hear of losses: only codecs with a temporal model have one")
+    if link is not None and known:
+        raise ConfigError("known evaluations are of links that lose nothing: measure again without them")
     if use_labels and footage.class_names:
         check_classes(footage, expert)
     if not use_labels:
@@ -93,7 +105,8 @@ def evaluate_video(
     rows, images = ({}, ()) if keep_frames else _known(known, provenance)
     wanted = [UNCOMPRESSED, *(entry.label for entry in codecs)]
     if missing := [entry for entry in codecs if entry.label not in rows]:
-        measured = _measured(missing, footage, expert, keep_frames, progress, generator)
+        tallies = [_Tally(entry, expert, link) for entry in missing]
+        measured = _measured(tallies, footage, expert, keep_frames, progress, generator)
         rows |= {row.label: row for row in measured.rows}
         images, kept = (*images, *measured.images), measured.kept
     else:
@@ -130,7 +143,7 @@ def _known(known: Sequence[Evaluation], provenance: Provenance) -> tuple[dict[st
 
 
 def _measured(
-    codecs: Sequence[VideoEntry],
+    tallies: Sequence[_Tally],
     footage: Footage,
     expert: Expert,
     keep_frames: Sequence[int],
@@ -139,9 +152,8 @@ def _measured(
 ) -> Evaluation:
     """Measure codecs, and the expert on the originals."""
     reference, own_flicker = TaskCounts(len(expert.info.class_names)), FlickerMeter()
-    tallies = [_Tally(entry, expert) for entry in codecs]
     kept_maps: list[ClassMapArray] = []
-    steps = sum(len(clip.frames) for clip in footage.clips) * (1 + len(codecs))
+    steps = sum(len(clip.frames) for clip in footage.clips) * (1 + sum(tally.repeats for tally in tallies))
     hidden = None if progress is None else not progress
     with tqdm(total=steps, desc="evaluate", unit="frame", disable=hidden, file=sys.stderr) as bar:
         for number, clip in enumerate(footage.clips):
@@ -221,8 +233,9 @@ def _seen(expert: Expert, image_uint8_HW3: ImageArray) -> ClassMapArray:
 class _Tally:
     """One codec entry and its results so far."""
 
-    def __init__(self, entry: VideoEntry, expert: Expert) -> None:
-        self.entry, self.expert = entry, expert
+    def __init__(self, entry: VideoEntry, expert: Expert, link: LinkConditions | None) -> None:
+        self.entry, self.expert, self.link = entry, expert, link
+        self.repeats = 1 if link is None else link.repeats
         self.counts, self.flicker = TaskCounts(len(expert.info.class_names)), FlickerMeter()
         self.rows: list[ImageRow] = []
         self.kept: list[Reconstruction] = []
@@ -235,32 +248,74 @@ class _Tally:
         self, clip: Clip, maps: Sequence[ClassMapArray], keep_frames: Sequence[int], bar: tqdm[NoReturn]
     ) -> None:
         """Compress and decompress a clip, and count every frame; `maps` are those of the originals."""
+        for repeat in range(self.repeats):
+            self._measure_once(clip, maps, keep_frames if repeat == 0 else (), bar, repeat)
+
+    def _measure_once(
+        self,
+        clip: Clip,
+        maps: Sequence[ClassMapArray],
+        keep_frames: Sequence[int],
+        bar: tqdm[NoReturn],
+        repeat: int,
+    ) -> None:
         sent = sent_frames(len(clip.frames), clip.frames_per_second, self.entry.frames_per_second)
         rate = min(clip.frames_per_second, self.entry.frames_per_second or clip.frames_per_second)
-        start = time.perf_counter()
-        coded = encode_sequence(self.entry.codec, [clip.frames[index] for index in sent], frames_per_second=rate)
-        self.encode_ms += [1000.0 * (time.perf_counter() - start) / len(sent)]
-        data_of, decoder = dict(zip(sent, coded, strict=True)), self.entry.codec.decoder()
-        newest, picture, class_map_HW = 0, clip.frames[0], maps[0]  # replaced at once: frame 0 is always sent
+        shown = self._delivered(clip, sent, rate)
+        if self.link is not None:
+            shown = self._over_link(clip, sent, rate, numpy_generator("link", clip.name, self.link.seed, repeat))
+        again = f" ({repeat + 1})" if repeat else ""
+        newest, picture, class_map_HW = 0, np.full_like(clip.frames[0], 128), np.zeros_like(maps[0])
         kept = {}
         self.flicker.cut()
         for index in range(len(clip.frames)):
-            if index in data_of:
-                start = time.perf_counter()
-                picture, newest = decoder.decode(data_of[index]), index
-                self.decode_ms.append(1000.0 * (time.perf_counter() - start))
-                class_map_HW = _seen(self.expert, picture)
+            n_bytes = 0
+            if index in sent:
+                n_bytes, seen = next(shown)
+                if seen is not None:
+                    newest, (picture, class_map_HW) = index, seen
             self.ages_ms.append(1000.0 * (index - newest) / clip.frames_per_second)
-            row = self._count(clip, index, maps[index], class_map_HW, picture, len(data_of.get(index, b"")))
+            name = f"{clip.name} {index}{again}"
+            row = self._count(clip, index, name, maps[index], class_map_HW, picture, n_bytes)
             if index in keep_frames:
                 kept[index] = Reconstruction(self.entry.label, picture, class_map_HW, row)
             bar.update()
         self.kept += [kept[index] for index in keep_frames]
 
+    def _delivered(self, clip: Clip, sent: Sequence[int], rate: float) -> Iterator[tuple[int, _Seen | None]]:
+        """Yield the bytes of each frame that is sent, and its picture and class map."""
+        start = time.perf_counter()
+        coded = encode_sequence(self.entry.codec, [clip.frames[index] for index in sent], frames_per_second=rate)
+        self.encode_ms += [1000.0 * (time.perf_counter() - start) / len(sent)]
+        decoder = self.entry.codec.decoder()
+        for data in coded:
+            start = time.perf_counter()
+            picture = decoder.decode(data)
+            self.decode_ms.append(1000.0 * (time.perf_counter() - start))
+            yield len(data), (picture, _seen(self.expert, picture))
+
+    def _over_link(
+        self, clip: Clip, sent: Sequence[int], rate: float, generator: np.random.Generator
+    ) -> Iterator[tuple[int, _Seen | None]]:
+        """Yield the same of a link that loses datagrams; None where the receiver keeps an earlier picture."""
+        assert self.link is not None
+        assert isinstance(self.entry.codec, SequenceCodec)
+        link = SimulatedLink(self.entry.codec, self.expert, self.link, rate, generator)
+        for index in sent:
+            start = time.perf_counter()
+            shown = link.send(clip.frames[index])
+            self.encode_ms.append(1000.0 * (time.perf_counter() - start))
+            seen = shown.perceived
+            if seen is None or seen.classes_uint8_HW is None:
+                yield shown.link_bytes, None
+            else:
+                yield shown.link_bytes, (seen.image_uint8_HW3, seen.classes_uint8_HW.astype(np.int16))
+
     def _count(
         self,
         clip: Clip,
         index: int,
+        name: str,
         original_HW: ClassMapArray,
         class_map_HW: ClassMapArray,
         picture_uint8_HW3: ImageArray,
@@ -273,7 +328,7 @@ class _Tally:
         assert miou is not None  # the map of the original has no ignored pixels
         row = ImageRow(
             label=self.entry.label,
-            image=f"{clip.name} {index}",
+            image=name,
             height=picture_uint8_HW3.shape[0],
             width=picture_uint8_HW3.shape[1],
             total_bytes=n_bytes,
@@ -304,8 +359,8 @@ class _Tally:
             psnr_db=mean_of(row.psnr_db for row in rows),
             parameters=codec.codec.parameter_count if isinstance(codec, FrameByFrame) else None,
             encode_ms=median(self.encode_ms),
-            decode_ms=median(self.decode_ms),
-            kbit_per_second=8e-3 * total_bytes / sum(clip.seconds for clip in footage.clips),
+            decode_ms=median(self.decode_ms) if self.decode_ms else None,
+            kbit_per_second=8e-3 * total_bytes / (self.repeats * sum(clip.seconds for clip in footage.clips)),
             largest_frame_bytes=max(row.total_bytes for row in rows),
             flicker=self.flicker.share,
             flicker_at_rest=self.flicker.share_at_rest,

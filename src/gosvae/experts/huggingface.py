@@ -109,6 +109,17 @@ def load_huggingface_expert(source: str | Path) -> TaskExpert:
         return _load(place, name, {"local_files_only": local, "trust_remote_code": False})
 
 
+def huggingface_class_names(source: str | Path) -> tuple[str, ...]:
+    """Return the class names in the configuration of a model, without its weights; errors as those of the load."""
+    _require_transformers()
+    from transformers import AutoConfig
+
+    local = walk.expanded(source).is_dir()
+    place = str(walk.expanded(source).resolve()) if local else str(source)
+    with _quiet(), _explained(place, local=local):
+        return _class_names(AutoConfig.from_pretrained(place, local_files_only=local, trust_remote_code=False))
+
+
 def _load(place: str, name: str, options: dict[str, Any]) -> TaskExpert:
     from transformers import (
         AutoConfig,

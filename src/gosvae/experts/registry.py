@@ -14,7 +14,7 @@ from gosvae.errors import ExpertError
 from gosvae.experts import exported
 from gosvae.experts.base import Expert, TaskExpert
 from gosvae.experts.exported import load_exported_expert
-from gosvae.experts.huggingface import load_huggingface_expert
+from gosvae.experts.huggingface import huggingface_class_names, load_huggingface_expert
 from gosvae.experts.onnx.expert import SUFFIX as ONNX_SUFFIX
 from gosvae.experts.onnx.expert import load_onnx_expert
 from gosvae.experts.trained import load_trained_expert
@@ -53,6 +53,26 @@ def is_embedded(source: str) -> bool:
 def is_program(spec: str) -> bool:
     """Return whether a string names a file that is a program: a `.pt2`, a TorchScript file or `FILE.py:NAME`."""
     return ".py:" in spec or walk.expanded(spec).suffix in exported.SUFFIXES
+
+
+def known_classes(spec: str) -> tuple[str, ...] | None:
+    """Return the class names of a transformers model, which a small file beside its weights holds.
+
+    None means that only loading the expert tells its classes.
+
+    Raises:
+        ExpertError: there is no such model.
+        MissingDependencyError: a package that it needs is not installed.
+    """
+    if spec.startswith("hf:"):
+        return huggingface_class_names(spec.removeprefix("hf:"))
+    try:
+        tree = parse_json((walk.expanded(spec) / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(tree, dict) or "model_type" not in tree:
+        return None
+    return huggingface_class_names(walk.expanded(spec))
 
 
 def load_expert(spec: str | Path, *, trust: bool = False, verify: bool = True) -> Expert:

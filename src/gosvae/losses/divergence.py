@@ -25,12 +25,12 @@ LOG_FLOOR = -104.0  # exp(-104) is 0 in float32: the logarithm of an impossible 
 
 
 class _ClosedForm(torch.autograd.Function):
-    """Function whose value and gradient with respect to `logits_hat` are given."""
+    """Function whose value and gradient are given."""
 
     @staticmethod
-    def forward(ctx: Any, logits_hat: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
-        ctx.dtype = logits_hat.dtype
+        ctx.dtype = x.dtype
         return value
 
     @staticmethod
@@ -38,6 +38,12 @@ class _ClosedForm(torch.autograd.Function):
     def backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return (gradient * grad_value).to(ctx.dtype), None, None
+
+
+def with_gradient(x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+    """Return a scalar `value` whose gradient with respect to `x` is `gradient`, a tensor of the shape of `x`."""
+    result: Tensor = _ClosedForm.apply(x, value, gradient)  # type: ignore[no-untyped-call]
+    return result
 
 
 def _log_probabilities(logits_BmHW: Tensor) -> Tensor:
@@ -116,8 +122,7 @@ def _sum(x_BmHW: Tensor, weights_BHW: Tensor | None) -> Tensor:
 def _attach(logits_hat_BmHW: Tensor, value: Tensor, gradient_BmHW: Tensor, weights_BHW: Tensor | None) -> Tensor:
     if weights_BHW is not None:
         gradient_BmHW = gradient_BmHW * weights_BHW.unsqueeze(1)
-    result: Tensor = _ClosedForm.apply(logits_hat_BmHW, value, gradient_BmHW)  # type: ignore[no-untyped-call]
-    return result
+    return with_gradient(logits_hat_BmHW, value, gradient_BmHW)
 
 
 def imitation_loss(

@@ -132,6 +132,7 @@ class Session:
         peer: address of the sender, as gRPC writes it.
         coding: coding of the class maps that the client asked for.
         patient: whether the client waits for the answer to every frame.
+        results: whether the client asked for the results of experts of other tasks.
         outbox: messages that wait to be written.
         pending: futures of the frames without an outcome.
         changed: event that is set if the writer may have something to do.
@@ -154,6 +155,7 @@ class Session:
     peer: str
     coding: Any = "zlib"
     patient: bool = False
+    results: bool = False
     outbox: deque[bytes] = field(default_factory=deque)
     pending: set[asyncio.Future[Outcome]] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -237,7 +239,7 @@ class Session:
             given = hello.codec_fingerprint[:8].hex()
             text = f"the sender's codec has the fingerprint {given}, this receiver's {own.hex()} ({self._codec_name})"
             await self.context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{text}: send with that one")
-        self.coding, self.patient = coding, hello.patient
+        self.coding, self.patient, self.results = coding, hello.patient, hello.results
         self.state = SenderState(self.sender, printable(hello.name), self.peer)
         self.ledger.senders[self.sender] = self.state
         log.info("%s is %r from %s", self.sender, self.state.name, self.peer)
@@ -256,6 +258,10 @@ class Session:
                 max_pending_frames=self.limits.max_pending_frames,
                 policy=self.engine.limits.policy,
                 deadline_ms=int(self.engine.limits.deadline_ms),
+                experts=[
+                    pb().Expert(name=name, task=task.name, class_names=task.info.class_names)
+                    for name, task in perception.judges.tasks.items()
+                ],
             )
         )
         data: bytes = message.SerializeToString()
@@ -305,6 +311,7 @@ class Session:
             deadline_ms=frame.deadline_ms,
             original=frame.original,
             patient=self.patient,
+            results=self.results,
         )
         if arrived.n_bytes > limits.max_frame_bytes:
             text = f"a frame of {arrived.n_bytes} bytes or more: this receiver takes {limits.max_frame_bytes}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gosvae.precision import mixes
@@ -41,7 +41,8 @@ def _trainings(world: World, results: Mapping[str, Result], rows: Sequence[RowPl
             continue
         recipe = recipe_of(row, world.changes_of(row))
         assert isinstance(recipe, TrainableRecipe)
-        found.append(_Training(row.title, result.record, recipe))
+        plain = results.get(row.plain_id, result)  # repetitions with other seeds stand under one title
+        found.append(_Training(plain.plan.title, result.record, recipe))
     return found
 
 
@@ -58,6 +59,14 @@ def shared(values: Mapping[str, str]) -> str:
     return f"{usual} ({told})" if told else usual
 
 
+def _by_title(found: Sequence[_Training], value_of: Callable[[_Training], object]) -> dict[str, str]:
+    """Return a fact of each row; that of a row with several seeds lists what differs between them."""
+    values: dict[str, dict[str, None]] = {}
+    for one in found:
+        values.setdefault(one.title, {})[str(value_of(one))] = None
+    return {title: ", ".join(of_seeds) for title, of_seeds in values.items()}
+
+
 def training(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[str]:
     """Return sentences on the trainings of those rows that are done with the plan's settings."""
     found = _trainings(world, results, rows)
@@ -65,24 +74,24 @@ def training(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan
         return []
     images, devices = len(world.train_images), world.job.run.devices
 
-    def of_each(number: Mapping[str, object]) -> str:
-        return shared({title: str(value) for title, value in number.items()})
+    def of_each(value_of: Callable[[_Training], object]) -> str:
+        return shared(_by_title(found, value_of))
 
     def batch(one: _Training) -> int:
         return devices * (one.record.batch_size or 1)
 
-    facts: dict[str, Mapping[str, object]] = {
-        "optimiser steps": {one.title: f"{one.record.own_steps:,}" for one in found},
-        "images a step": {one.title: batch(one) for one in found},
-        "epochs": {one.title: f"{one.record.own_steps * batch(one) / images:.1f}" for one in found},
-        "learning rate of AdamW": {one.title: f"{one.stage.learning_rate:g}" for one in found},
-        "weight decay": {one.title: f"{one.stage.weight_decay:g}" for one in found},
-        "largest gradient norm": {one.title: f"{one.stage.clip_norm:g}" for one in found},
-        "decay of the averaged weights": {one.title: f"{one.stage.ema_decay:g}" for one in found},
-        "seed": {one.title: one.record.seed for one in found},
+    facts: dict[str, Callable[[_Training], object]] = {
+        "optimiser steps": lambda one: f"{one.record.own_steps:,}",
+        "images a step": batch,
+        "epochs": lambda one: f"{one.record.own_steps * batch(one) / images:.1f}",
+        "learning rate of AdamW": lambda one: f"{one.stage.learning_rate:g}",
+        "weight decay": lambda one: f"{one.stage.weight_decay:g}",
+        "largest gradient norm": lambda one: f"{one.stage.clip_norm:g}",
+        "decay of the averaged weights": lambda one: f"{one.stage.ema_decay:g}",
+        "seed": lambda one: one.record.seed,
     }
     precision = "bf16" if mixes(world.device.type, world.job.run.precision) else "32 bits"
-    told = "; ".join(f"{name} {of_each(values)}" for name, values in facts.items())
+    told = "; ".join(f"{name} {of_each(value_of)}" for name, value_of in facts.items())
     sentences = [f"Learned rows: {told}; {precision}."]
     if world.job.changes:
         sentences.append(f"Changes of the user, which this includes: {', '.join(world.job.changes)}.")

@@ -1,4 +1,4 @@
-"""Estimated time of a row: measured on two busy CPU cores for the scale `small`, assumed for the others."""
+"""Estimated time of a row: measured on two busy CPU cores for `small` and `cpu-long`, assumed for the other scales."""
 
 from __future__ import annotations
 
@@ -46,8 +46,13 @@ SECONDS_PER_STEP: Mapping[str, Mapping[str, float]] = MappingProxyType(
 SECONDS_PER_IMAGE: Mapping[str, float] = MappingProxyType({"small": 0.4, "gpu": 0.08, "paper": 0.6})
 """Seconds an image takes in an evaluation, by scale: compress, decompress, expert twice, perceptual distance."""
 
-SLOW_IMAGES: Mapping[str, float] = MappingProxyType({"gesco": 2.6, "avif": 0.5, "jpegxl": 0.4, "label-map": 0.7})
+SLOW_IMAGES: Mapping[str, float] = MappingProxyType(
+    {"gesco": 2.6, "gesco-labels": 2.6, "avif": 0.5, "jpegxl": 0.4, "label-map": 0.7}
+)
 """Further seconds an image takes, by codec: for many denoising steps, or for a search for the quality."""
+
+_MEASURED_AT: Mapping[str, str] = MappingProxyType({"cpu-long": "small"})
+"""Scale with the same networks and crops, by scale."""
 
 STRIDE_FACTOR: Mapping[int, float] = MappingProxyType({2: 1.3, 4: 1.0, 8: 0.95, 16: 0.95, 32: 0.95})
 """Duration of a training step, relative to that at r = 4, by r."""
@@ -58,10 +63,12 @@ OVERHEAD_SECONDS = 15.0
 
 def estimated_seconds(row: RowPlan, scale: Scale, steps: int, images: int) -> float:
     """Return the seconds of a row's own training (`steps`) and of its evaluation on `images` images."""
-    table, source = SECONDS_PER_STEP[scale.name], row.source
-    evaluation = images * (SECONDS_PER_IMAGE[scale.name] + SLOW_IMAGES.get(row.row_id, 0.0))
+    table, source = SECONDS_PER_STEP[_MEASURED_AT.get(scale.name, scale.name)], row.source
+    evaluation = images * (
+        SECONDS_PER_IMAGE[_MEASURED_AT.get(scale.name, scale.name)] + SLOW_IMAGES.get(row.plain_id, 0.0)
+    )
     if isinstance(source, Named | Borrowed):
         return evaluation
     assert isinstance(source, Trained)
-    per_step = table.get(row.row_id, table.get(source.recipe, table.get("", 0.35)))
+    per_step = table.get(row.plain_id, table.get(source.recipe, table.get("", 0.35)))
     return steps * per_step * STRIDE_FACTOR.get(row.stride or 4, 1.0) + OVERHEAD_SECONDS + evaluation

@@ -23,7 +23,7 @@ from gosvae.errors import ConfigError, MissingDependencyError
 from gosvae.evaluation.features import FeatureExtractor, load_features
 from gosvae.experts.base import Expert
 from gosvae.experts.registry import load_expert
-from gosvae.losses.perceptual import PerceptualLoss, default_perceptual, load_perceptual
+from gosvae.losses.perceptual import PERCEPTUAL_NAMES, PerceptualLoss, default_perceptual, load_perceptual
 from gosvae.reproduce.paper import PaperSet
 from gosvae.reproduce.plan import Borrowed, Named, RowPlan, Trained
 from gosvae.reproduce.records import key_of
@@ -31,7 +31,8 @@ from gosvae.reproduce.scales import Scale, changes_of, planned_steps, recipe_of,
 from gosvae.training.codecs import TrainableRecipe
 from gosvae.training.machine.config import RunConfig
 
-ADE20K = "ade20k"
+CITYSCAPES, ADE20K = "cityscapes", "ade20k"
+"""Names of the paper's data sets."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,14 @@ class Job:
         data: images to train on, without a split; their `val` split is evaluated, or `test_data`.
         expert: name of the expert, as for `load_expert`.
         trust: whether the expert may be a program, as for `load_expert`.
-        changes: overrides, `key=value` for every recipe or `ROW:key=value` for one row.
+        changes: overrides, `key=value` for every recipe or `ROW:key=value` for one row and its repetitions.
         geometry: geometry of the images, in place of the data set's own.
         lpips, weights: perceptual distance to measure with, and the folder of its weights, as for `gosvae.train`.
         train_lpips: perceptual distance to train with; None takes the one that rows of the folder were trained with, or
             that of `lpips` for the first of them.
+        fid: whether a Fréchet distance is measured. At the scale `paper` it is the FID, at others it may be in the
+            features of another network.
+        any_inception: whether a file of Inception that is none of the published ones is taken, see `load_features`.
         run: devices, precision and workers; the plan sets the seeds.
     """
 
@@ -61,6 +65,8 @@ class Job:
     train_lpips: str | None = None
     run: RunConfig = field(default_factory=RunConfig)
     trust: bool = False
+    fid: bool = True
+    any_inception: bool = False
 
     def __post_init__(self) -> None:
         if self.test_data is None and "@" in self.data.rpartition("/")[2]:
@@ -78,7 +84,7 @@ class Job:
             name, separator, _ = key.partition(":")
             if not separator:
                 chosen.append(change)
-            elif name == row.row_id:
+            elif name in (row.row_id, row.plain_id):
                 chosen.append(change[len(name) + 1 :])
         return tuple(chosen)
 
@@ -108,6 +114,11 @@ class World:
         return load_prepared(self.job.data, default_split="train", geometry=self.job.geometry)
 
     @cached_property
+    def train_frames(self) -> Dataset:
+        """The same images without a crop of their centre, which crops for training are cut from."""
+        return load_prepared(self.job.data, default_split="train", geometry=self.job.geometry, centre_crop=False)
+
+    @cached_property
     def test_images(self) -> Dataset:
         """Images that rows are measured on."""
         spec = self.job.test_data or self.job.data
@@ -135,18 +146,27 @@ class World:
         return self._distance(self.job.train_lpips or self._trained_with or self.job.lpips)
 
     def _distance(self, name: str) -> str | None:
-        """Return the name of a perceptual distance; that of `auto` is None if no weights are found."""
+        """Return the name of a perceptual distance; that of `auto` is None if no weights are found.
+
+        At the paper's scale `auto` is the paper's distance, and no other one takes its place.
+        """
         if name == "none":
             return None
+        if name == "auto" and self.job.scale.is_papers:
+            return PERCEPTUAL_NAMES[0]
         try:
             return default_perceptual(self.job.weights) if name == "auto" else name
         except MissingDependencyError:
             return None
 
     @cached_property
-    def features(self) -> FeatureExtractor:
-        """Network of the Fréchet distance, the best of those that are found, on the device."""
-        return load_features("auto", self.expert, self.job.weights).to(self.device)
+    def features(self) -> FeatureExtractor | None:
+        """Network of the Fréchet distance, on the device; None if it is not wanted."""
+        job = self.job
+        if not job.fid:
+            return None
+        name, expert = ("inception", None) if job.scale.is_papers else ("auto", self.expert)
+        return load_features(name, expert, job.weights, any_inception=job.any_inception).to(self.device)
 
     @property
     def is_ade20k(self) -> bool:
@@ -157,6 +177,10 @@ class World:
     def paper_set(self) -> PaperSet:
         """Data set of the paper whose numbers are shown beside ours."""
         return "ade20k" if self.is_ade20k else "cityscapes"
+
+    def can_make(self, row: RowPlan) -> bool:
+        """Return whether the data have what a row is made of: labels, for a row that is trained on them."""
+        return not (isinstance(row.source, Trained) and row.source.labels) or bool(self.train_images.object_names)
 
     def images_of(self, row: RowPlan) -> Dataset:
         """Return the images that a row is measured on; points of Fig. 4 may have fewer."""
@@ -169,7 +193,8 @@ class World:
 
     def changes_of(self, row: RowPlan) -> list[str]:
         """Return all overrides of a trained row; errors are those of `scales.changes_of`."""
-        return changes_of(row, self.job.scale, self.steps_of(row), self.job.changes_for(row))
+        more = self.job.changes_for(row)
+        return changes_of(row, self.job.scale, self.steps_of(row), more, ade20k=self.is_ade20k)
 
     def batch_size_of(self, row: RowPlan) -> int:
         """Return the number of images in a batch of the last stage."""
@@ -216,7 +241,7 @@ class World:
             "geometry": None if self.job.geometry is None else to_tree(self.job.geometry),
             "expert": self.expert_fingerprint,
             "perceptual": None if self.perceptual is None else self.perceptual.name,
-            "frechet": self.features.name if judges_looks(row) else None,
+            "frechet": self.features.name if judges_looks(row) and self.features is not None else None,
             "budget_kib": row.budget_kib,
             "needs": {name: self.settings(rows[name], rows) for name in row.needs},
         }

@@ -11,6 +11,7 @@ from gosvae.reproduce.plan import RowPlan, Trained
 
 _BASIS = {
     "small": "measured on two busy CPU cores with the embedded expert",
+    "cpu-long": "from the scale small, measured on two busy CPU cores with the embedded expert",
     "gpu": "assumed for one GPU of the class of an RTX 4090 with the embedded expert, not measured",
     "paper": "assumed for one GPU of the class of an RTX 4090 with OneFormer (Swin-L), not measured",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from gosvae.codecs.registry import LABEL_MAP
@@ -15,6 +15,7 @@ EXPERIMENTS = ("table1", "table2", "table3", "table4", "fig2", "fig3", "fig4")
 STRIDES = (2, 4, 8, 16, 32)
 """Values of r in Fig. 4."""
 SWEEP_SEEDS = (0, 1)
+"""Seeds of Fig. 4, if the tables have no more."""
 
 MainRole = Literal["paper", "added"]
 
@@ -30,7 +31,12 @@ class Length:
 FULL = Length(epochs=(500, 100))
 MORE = Length(epochs=(100, 40))
 VQGAN = Length(epochs=(272, 32))
-GESCO = Length(steps=(250_000, 300_000))
+GESCO = Length(epochs=(125, 15))
+"""The paper says: 250,000 and 300,000 steps, "equivalent to approximately" so many epochs."""
+GESCO_BATCH = (2, 1)
+"""Number of images a step, from the paper's steps and epochs of GESCO: 1.5 on Cityscapes and 1.0 on ADE20K."""
+GESCO_ON_ADE20K = ("model.edges=false", "model.guidance=2.5")
+"""Settings of GESCO's publication for ADE20K, which has no instances."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,9 @@ class Trained:
         init: id of the row whose codec it starts from.
         seed: seed of initial weights, order and augmentation.
         sweep: whether it is one of the many short trainings of Fig. 4.
+        on_ade20k: further overrides on ADE20K, which come after those of the scale.
+        batch: number of images in a batch at the paper's scale, for Cityscapes and ADE20K; None takes the scale's.
+        labels: whether it is trained on labels, which no other row needs.
     """
 
     recipe: str
@@ -52,6 +61,9 @@ class Trained:
     init: str | None = None
     seed: int = 0
     sweep: bool = False
+    on_ade20k: tuple[str, ...] = ()
+    batch: tuple[int, int] | None = None
+    labels: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,8 @@ class RowPlan:
         role: `paper` if the paper has the row, else `added`.
         stride, curve: r and curve of a point of Fig. 4.
         note: clause for the table's caption.
+        repeats: id of the row of seed 0 of which it is a repetition with another seed; None for all other rows.
+        seed: seed of the row, or of the row whose bytes it takes.
     """
 
     row_id: str
@@ -94,12 +108,19 @@ class RowPlan:
     stride: int | None = None
     curve: str | None = None
     note: str = ""
+    repeats: str | None = None
+    seed: int = 0
     needs: tuple[str, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
         source = self.source
         start = source.init if isinstance(source, Trained) else source.row if isinstance(source, Borrowed) else None
         object.__setattr__(self, "needs", tuple(row for row in (start, self.match) if row is not None))
+
+    @property
+    def plain_id(self) -> str:
+        """Id of the row without its seed."""
+        return self.repeats or self.row_id
 
 
 _RESIDUAL = (
@@ -113,6 +134,10 @@ _MAIN = ("table1", "table2", "fig2")
 _VISUAL = (*_MAIN, "table3")
 _AT = "gosvae"
 """Id of the row whose files are the budget of rows whose rate can be set."""
+
+
+def _gesco(*changes: str, labels: bool = False) -> Trained:
+    return Trained("gesco", GESCO, changes, on_ade20k=GESCO_ON_ADE20K, batch=GESCO_BATCH, labels=labels)
 
 
 def _main_rows() -> list[RowPlan]:
@@ -151,7 +176,8 @@ def _main_rows() -> list[RowPlan]:
             note="Eq. 5 from the residual VQ-VAE of this table",
         ),
         RowPlan("vqgan", "VQ-GAN (r=4)", Trained("vqgan", VQGAN), _VISUAL),
-        RowPlan("gesco", "GESCO", Trained("gesco", GESCO), _VISUAL),
+        RowPlan("gesco-labels", "GESCO", _gesco("map=labels", labels=True), _VISUAL, note="labels of the data set"),
+        RowPlan("gesco", "GESCO with the expert's map", _gesco(), _VISUAL, role="added", note="no labels"),
     ]
 
 
@@ -185,14 +211,14 @@ CURVES = ("VQ-VAE", "GOS-VAE from scratch", "GOS-VAE, pre-trained start")
 """Names of the curves of Fig. 4."""
 
 
-def _sweep_rows() -> list[RowPlan]:
+def _sweep_rows(seeds: Iterable[int]) -> list[RowPlan]:
     """Return the points of Fig. 4: three methods at five strides with several seeds.
 
     A pre-trained start is the VQ-VAE of the same stride and seed.
     """
     rows = []
     methods = (("vqvae", "vqvae", FULL), ("scratch", "gosvae-scratch", FULL), ("start", "gosvae-finetune", MORE))
-    for seed in SWEEP_SEEDS:
+    for seed in seeds:
         for stride in STRIDES:
             tail = f"r{stride}-s{seed}"
             for curve, (short, recipe, length) in zip(CURVES, methods, strict=True):
@@ -201,26 +227,66 @@ def _sweep_rows() -> list[RowPlan]:
                 source = Trained(recipe, length, changes, init=init, seed=seed, sweep=True)
                 title = f"{curve}, r={stride}, seed {seed}"
                 rows.append(
-                    RowPlan(f"fig4-{short}-{tail}", title, source, ("fig4",), stride=stride, curve=curve)
-                )  # fmt: skip
+                    RowPlan(f"fig4-{short}-{tail}", title, source, ("fig4",), stride=stride, curve=curve, seed=seed)
+                )
     return rows
 
 
-def all_rows() -> tuple[RowPlan, ...]:
-    """Return all rows in the order in which they are made: each comes after those it needs."""
-    return (*_main_rows(), *_classical_rows(), *_ablation_rows(), *_sweep_rows())
+_REPEATED_CODECS = ("jpeg", "avif")
+"""Codecs without a training that are measured at the bytes of GOS-VAE of every seed."""
+_SHOWN_ONCE = ("fig2", "fig3")
 
 
-def rows_of(experiments: Iterable[str], only: Sequence[str] = ()) -> tuple[RowPlan, ...]:
+def _with_seeds(rows: Iterable[RowPlan], seeds: int) -> list[RowPlan]:
+    """Return the rows of the tables, each followed by its repetitions with seeds 1 to `seeds` - 1.
+
+    A repetition shares nothing but the data with the row of another seed: what it starts from and whose bytes it takes
+    has its own seed.
+    """
+    rows, found = list(rows), list[RowPlan]()
+    repeated = {row.row_id for row in rows if isinstance(row.source, Trained) or row.row_id in _REPEATED_CODECS}
+    for row in rows:
+        found.append(row)
+        for seed in range(1, seeds if row.row_id in repeated else 1):
+            source = row.source
+            if isinstance(source, Trained):
+                source = replace(source, seed=seed, init=None if source.init is None else f"{source.init}-s{seed}")
+            found.append(
+                replace(
+                    row,
+                    row_id=f"{row.row_id}-s{seed}",
+                    title=f"{row.title}, seed {seed}",
+                    source=source,
+                    experiments=tuple(name for name in row.experiments if name not in _SHOWN_ONCE),
+                    match=None if row.match is None else f"{row.match}-s{seed}",
+                    repeats=row.row_id,
+                    seed=seed,
+                )
+            )
+    return found
+
+
+def all_rows(seeds: int = 1) -> tuple[RowPlan, ...]:
+    """Return all rows in the order in which they are made: each comes after those it needs.
+
+    Args:
+        seeds: number of seeds of the learned rows of the tables; Fig. 4 has at least those of `SWEEP_SEEDS`.
+    """
+    tables = _with_seeds([*_main_rows(), *_classical_rows(), *_ablation_rows()], seeds)
+    return (*tables, *_sweep_rows(range(max(seeds, len(SWEEP_SEEDS)))))
+
+
+def rows_of(experiments: Iterable[str], only: Sequence[str] = (), seeds: int = 1) -> tuple[RowPlan, ...]:
     """Return the rows of tables and figures and those they need, in the order in which they are made.
 
     Args:
-        only: ids of rows, in place of all rows of the experiments.
+        only: ids of rows, in place of all rows of the experiments; a row comes with its repetitions.
+        seeds: number of seeds, as for `all_rows`.
 
     Raises:
         ConfigError: an unknown experiment or row.
     """
-    rows = {row.row_id: row for row in all_rows()}
+    rows = {row.row_id: row for row in all_rows(seeds)}
     chosen = set(experiments)
     for name in chosen:
         if name not in EXPERIMENTS:
@@ -228,7 +294,10 @@ def rows_of(experiments: Iterable[str], only: Sequence[str] = ()) -> tuple[RowPl
     for row_id in only:
         if row_id not in rows:
             raise ConfigError(unknown_name("row", row_id, rows))
-    wanted = list(only) if only else [row.row_id for row in rows.values() if chosen & set(row.experiments)]
+    if only:
+        wanted = [row.row_id for row in rows.values() if {row.row_id, row.plain_id} & set(only)]
+    else:
+        wanted = [row.row_id for row in rows.values() if chosen & set(row.experiments)]
     needed: set[str] = set()
     while wanted:
         row_id = wanted.pop()

@@ -33,11 +33,11 @@ _PAGE = Template("""<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --line: #d0d7de; --paper: #fff; --band: #f3f5f7; }
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --line: #d0d7de; --sheet: #fff; --band: #f3f5f7; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e6edf3; --soft: #9aa4af; --line: #3d444d; --paper: #0f1318; --band: #181e25; }
+  :root { --ink: #e6edf3; --soft: #9aa4af; --line: #3d444d; --sheet: #0f1318; --band: #181e25; }
 }
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto;
+body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--sheet); margin: 0 auto;
   padding: 2rem 1.2rem 4rem; max-width: 82rem; }
 h1 { font-size: 1.7rem; line-height: 1.25; } h2 { font-size: 1.25rem; margin-top: 3rem; }
 p, li { max-width: 52rem; } .note { color: var(--soft); font-size: 0.88rem; }

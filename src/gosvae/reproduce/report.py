@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gosvae.evaluation.rows import Provenance
 from gosvae.files import write_atomically, write_json
 from gosvae.quantizers import VqConfig
 from gosvae.reproduce import captions, effort
+from gosvae.reproduce.claims import claims_table
 from gosvae.reproduce.figures import plot_ratios, plot_training
 from gosvae.reproduce.grid import draw_grid
 from gosvae.reproduce.paper import FIG3_CORRELATION, FIG4_WORST_MIOU
 from gosvae.reproduce.pictures import make_pictures
-from gosvae.reproduce.plan import CURVES, SWEEP_SEEDS, RowPlan
+from gosvae.reproduce.plan import CURVES, EXPERIMENTS, RowPlan
 from gosvae.reproduce.render import Picture, Section, html_page, markdown_report
 from gosvae.reproduce.results import Result, gather, task_quality
 from gosvae.reproduce.runner import Runner
@@ -31,6 +33,21 @@ from gosvae.reproduce.tables import (
 from gosvae.training.vq import VqRecipe
 
 TITLE = "Reproduction of the paper's comparison"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Tables and figures of one data set in a report.
+
+    Attributes:
+        runner: runner of their rows.
+        experiments: names of the tables and figures.
+        name: name of the data set in `rows.json` and in headings that another data set has too; empty if there is none.
+    """
+
+    runner: Runner
+    experiments: tuple[str, ...]
+    name: str = ""
 
 
 def write_report(
@@ -50,36 +67,74 @@ def write_report(
     Raises:
         WriteError: no space or no permission.
     """
-    results = gather(runner, runner.rows)
+    shown = (Shown(runner, tuple(experiments)),)
+    return write_joint_report(shown, folder, picture_data=picture_data, picture_count=picture_count)
+
+
+def write_joint_report(
+    shown: Sequence[Shown], folder: Path, *, picture_data: str | None = None, picture_count: int = 3
+) -> Path:
+    """Write one report of several data sets, in the paper's order; otherwise as `write_report`."""
+    results = {part.name: gather(part.runner, part.runner.rows) for part in shown}
     folder.mkdir(parents=True, exist_ok=True)
-    sections = [
-        _section(name, runner, results, folder, picture_data=picture_data, picture_count=picture_count)
-        for name in experiments
+    claims = [(part, claims_table(results[part.name], part.runner.world.paper_set)) for part in shown]
+    sections: list[Section] = [_named(table, part.name) for part, table in claims if table is not None]
+    for name in EXPERIMENTS:
+        parts = [part for part in shown if name in part.experiments]
+        for part in parts:
+            made = _section(name, part.runner, results[part.name], folder, picture_data, picture_count)
+            sections += [_named(section, part.name if len(parts) > 1 else "") for section in made]
+    introduction = _introduction([result for found in results.values() for result in found.values()])
+    for part in shown:
+        told = captions.fairness(part.runner.world, results[part.name])
+        introduction += [f"{part.name}: {line}" if part.name else line for line in told]
+    write_atomically(folder / "report.md", markdown_report(TITLE, introduction, sections).encode())
+    rows = [
+        {**({"data": part.name} if part.name else {}), **_compact(results[part.name][row.row_id])}
+        for part in shown
+        for row in part.runner.rows
     ]
-    flat = [part for parts in sections for part in parts]
-    introduction = [*_introduction(results), *captions.fairness(runner.world, results)]
-    write_atomically(folder / "report.md", markdown_report(TITLE, introduction, flat).encode())
-    write_json(folder / "rows.json", [_compact(results[row.row_id]) for row in runner.rows])
+    write_json(folder / "rows.json", rows)
     page = folder / "report.html"
-    write_atomically(page, html_page(TITLE, introduction, flat, folder).encode())
+    write_atomically(page, html_page(TITLE, introduction, sections, folder).encode())
     return page
 
 
-def _introduction(results: Mapping[str, Result]) -> list[str]:
-    done = [result for result in results.values() if result.record is not None]
+def _named(section: Section, data: str) -> Section:
+    """Return a section with the name of its data set in the heading, if it needs one."""
+    if not data:
+        return section
+    head, colon, rest = section.title.partition(":")
+    return replace(section, name=f"{section.name}-{data}", title=f"{head} ({data}){colon}{rest}")
+
+
+def _introduction(results: Sequence[Result]) -> list[str]:
+    done = [result for result in results if result.record is not None]
     minutes = sum(r.record.training_minutes + r.record.evaluation_minutes for r in done if r.record is not None)
     lines = [
         "Chao et al., Task-Driven Semantic Quantization and Imitation Learning for Goal-Oriented Communications "
         "(arXiv:2502.17842): our numbers, the paper's numbers, and the differences. Data, expert and length of "
-        "training differ as each caption says, so a difference does not show that either side is better; the order of "
-        "the rows within one column can be compared.",
+        "training differ as each caption says, so a difference from the paper does not show that either side is "
+        "better. Rows of one column can be compared with each other as far as their spread over the seeds allows.",
         f"{len(done)} of {len(results)} rows are done, in {minutes / 60.0:.1f} hours of training and measuring.",
     ]
-    source = next((result.evaluation.provenance for result in done if result.evaluation is not None), None)
-    if source is not None:
-        versions = ", ".join(f"{name} {value}" for name, value in sorted(source.versions.items()))
-        lines.append(f"{_revisions(done)}; {versions}; made at {source.date_utc[:10]}.")
+    sources = [result.evaluation.provenance for result in done if result.evaluation is not None]
+    if sources:
+        dates = sorted({source.date_utc[:10] for source in sources})
+        lines.append(
+            f"{_revisions(done)}; {_versions(sources)}; measured "
+            + (f"on {dates[0]}." if len(dates) == 1 else f"from {dates[0]} to {dates[-1]}.")
+        )
     return lines
+
+
+def _versions(sources: Sequence[Provenance]) -> str:
+    """Return the versions of all packages; of one that changed between rows, each version."""
+    found: dict[str, dict[str, None]] = {}
+    for source in sources:
+        for name, value in source.versions.items():
+            found.setdefault(name, {})[value] = None
+    return ", ".join(f"{name} {' and '.join(values)}" for name, values in sorted(found.items()))
 
 
 def _revisions(done: Sequence[Result]) -> str:
@@ -96,14 +151,18 @@ def _section(
     runner: Runner,
     results: Mapping[str, Result],
     folder: Path,
-    *,
     picture_data: str | None,
     picture_count: int,
 ) -> list[Section]:
     """Return a table or figure of the paper with its caption."""
     rows = [row for row in runner.rows if name in row.experiments]
     world = runner.world
-    notes = [*captions.setting(world, results, rows), *captions.troubles(results, rows)]
+    notes = [
+        *captions.seeds(results, rows),
+        *captions.setting(world, results, rows),
+        *captions.gesco(world, rows),
+        *captions.troubles(results, rows),
+    ]
     if name in ("table1", "table2"):
         where = "Table II (ADE20K)" if name == "table2" else "Table I"
         notes += [captions.RATES, *([captions.PAPER_RATES] if name == "table1" else []), captions.LABEL_MAP]
@@ -140,7 +199,7 @@ def _pictures(
         "objects in frames of matching colours, which a rule finds in the map of the original. The bytes are those of "
         f"the shown image. {made.remark}".strip(),
     )
-    return Picture("fig2", title, "fig2.webp", alternative, notes)
+    return Picture("fig2", title, "fig2.webp", alternative, (*notes, *captions.gesco(runner.world, rows)))
 
 
 def _training_curves(runner: Runner, results: Mapping[str, Result], folder: Path) -> Picture:
@@ -169,11 +228,11 @@ def _ratios(
     measured = [row for row in sweep if results[row.row_id].row is not None]
     if not measured or not plot_ratios(sweep, results, folder / "fig4.png", _sweep_title(runner, measured)):
         return [Picture("fig4", title, None, alternative)]
-    images = len(runner.world.images_of(sweep[0]))
+    images, seeds = len(runner.world.images_of(sweep[0])), len({row.seed for row in measured})
     qualities = [(task_quality(found)[0], row) for row in measured if (found := results[row.row_id].row) is not None]
     worst = min(((value, row.title) for value, row in qualities if value is not None), default=None)
     own = [
-        f"A point is one training with one seed ({len(SWEEP_SEEDS)} seeds), and a line goes through their means, on "
+        f"A point is one training with one seed ({seeds} seeds), and a line goes through their means, on "
         f"{images} images. Compare the points with rows of the tables at equal steps only.",
         f"The paper reports unstable training from scratch at high r, mIoU down to {FIG4_WORST_MIOU} % on Cityscapes."
         + ("" if worst is None else f" Our lowest: {worst[0]:.1f} % ({worst[1]})."),

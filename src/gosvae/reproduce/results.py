@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from gosvae.evaluation.evaluation import Evaluation
 from gosvae.evaluation.rows import Row
@@ -11,6 +12,7 @@ from gosvae.reproduce.paper import PaperNumbers, paper_numbers
 from gosvae.reproduce.plan import RowPlan
 from gosvae.reproduce.records import RowRecord
 from gosvae.reproduce.runner import Runner
+from gosvae.reproduce.spread import Spread
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,64 @@ class Result:
         return None if self.evaluation is None else self.evaluation.reference
 
 
+@dataclass(frozen=True)
+class Group:
+    """Row of the plan with the results of all its seeds.
+
+    Attributes:
+        first: result of the row itself, which has the seed 0.
+        seeds: results that count, by seed; those that were made with the plan's settings, or else the first alone.
+    """
+
+    first: Result
+    seeds: Mapping[int, Result]
+
+    @property
+    def plan(self) -> RowPlan:
+        """Row of the plan."""
+        return self.first.plan
+
+    @property
+    def paper(self) -> PaperNumbers:
+        """Numbers of the paper."""
+        return self.first.paper
+
+    @property
+    def shown(self) -> Result:
+        """Result of the first seed that is done, or of the row itself if none is."""
+        return next(iter(self.seeds.values()), self.first)
+
+    def by_seed(self, quantity: Callable[[Row], float | None]) -> dict[int, float]:
+        """Return a quantity of each seed that has it."""
+        values = {seed: quantity(result.row) for seed, result in self.seeds.items() if result.row is not None}
+        return {seed: value for seed, value in values.items() if value is not None}
+
+    def spread(self, quantity: Callable[[Row], float | None]) -> Spread:
+        """Return a quantity of all seeds."""
+        return Spread(tuple(self.by_seed(quantity).values()))
+
+    def minutes(self) -> float | None:
+        """Return the mean minutes of a training; None without a training."""
+        records = [result.record for result in self.seeds.values()]
+        minutes = [record.training_minutes for record in records if record is not None and record.steps]
+        return fmean(minutes) if minutes else None
+
+
+def group(results: Mapping[str, Result], row: RowPlan) -> Group:
+    """Return a row of the plan with its repetitions."""
+    members = [result for result in results.values() if result.plan.plain_id == row.row_id]
+    members.sort(key=lambda result: result.plan.seed)
+    counted = {member.plan.seed: member for member in members if member.row is not None and not member.trouble}
+    first = results[row.row_id]
+    return Group(first, counted or ({first.plan.seed: first} if first.row is not None else {}))
+
+
 def gather(runner: Runner, rows: Sequence[RowPlan]) -> dict[str, Result]:
     """Return the results of rows by id; rows that were made with other settings than the plan's are marked."""
     keys, paper_set = runner.keys(), runner.world.paper_set
     found = {}
     for row in rows:
-        folder, paper = runner.folder_of(row.row_id), paper_numbers(row.row_id, paper_set)
+        folder, paper = runner.folder_of(row.row_id), paper_numbers(row.plain_id, paper_set)
         record, evaluation, reason = folder.record(), folder.evaluation(), folder.failure()
         if record is not None and evaluation is not None:
             same = record.key == keys.get(row.row_id)
@@ -67,3 +121,13 @@ def task_quality(row: Row) -> tuple[float | None, float | None]:
     miou = row.miou if labelled else row.agreement_miou
     accuracy = row.pixel_accuracy if labelled else row.agreement_accuracy
     return (None if miou is None else 100.0 * miou, None if accuracy is None else 100.0 * accuracy)
+
+
+def miou_of(row: Row) -> float | None:
+    """Return the mIoU in per cent, as `task_quality`."""
+    return task_quality(row)[0]
+
+
+def accuracy_of(row: Row) -> float | None:
+    """Return the pixel accuracy in per cent, as `task_quality`."""
+    return task_quality(row)[1]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from gosvae.errors import ConfigError, GosvaeError
 from gosvae.evaluation.protocol import CodecEntry, evaluate
@@ -17,7 +18,8 @@ from gosvae.files import write_atomically
 from gosvae.recipes.run import train
 from gosvae.reproduce.estimate import estimated_seconds
 from gosvae.reproduce.job import World, judges_looks
-from gosvae.reproduce.plan import RowPlan, Trained
+from gosvae.reproduce.keep import Keep
+from gosvae.reproduce.plan import Borrowed, RowPlan, Trained
 from gosvae.reproduce.progress import TrainingNews
 from gosvae.reproduce.records import ROWS_FOLDER, SCHEMA, TRACE_FILE, RowFolder, RowRecord, key_of
 from gosvae.units import bytes_from_kib
@@ -52,6 +54,7 @@ class Runner:
         folder: folder of the whole reproduction; a row's folder is `rows/ID` in it.
         say: function that takes each line of progress.
         show_bars: whether to show progress bars in place of lines.
+        keep: folder of small files of finished rows; rows that it has are not made again.
     """
 
     def __init__(
@@ -62,10 +65,11 @@ class Runner:
         *,
         say: Callable[[str], None] = print,
         show_bars: bool = False,
+        keep: Keep | None = None,
     ) -> None:
         self.world, self._rows = world, tuple(rows)
         self._by_id = {row.row_id: row for row in self._rows}
-        self._folder, self._say, self._bars = folder, say, show_bars
+        self._folder, self._say, self._bars, self._keep = folder, say, show_bars, keep
         self._deadline = math.inf
         self._pace = 1.0
         """Ratio of measured to estimated seconds of the rows so far."""
@@ -94,7 +98,13 @@ class Runner:
                 continue
         return found
 
-    def run(self, *, max_minutes: float | None = None, on_row: Callable[[Summary], None] = lambda _: None) -> Summary:
+    def run(
+        self,
+        *,
+        max_minutes: float | None = None,
+        on_row: Callable[[Summary], None] = lambda _: None,
+        given_up: Mapping[str, str] = MappingProxyType({}),
+    ) -> Summary:
         """Make every row that is not done.
 
         A row that fails is reported, and all others that do not need it are made.
@@ -102,6 +112,7 @@ class Runner:
         Args:
             max_minutes: number of minutes after which the run ends cleanly; the same call continues it.
             on_row: function that is called with the summary so far after each row that was made or failed.
+            given_up: reasons why rows failed just before, by id, which are not tried again.
 
         Raises:
             KeyboardInterrupt: Ctrl-C outside a training; finished rows are kept.
@@ -109,12 +120,17 @@ class Runner:
         """
         self._deadline = math.inf if max_minutes is None else time.monotonic() + 60.0 * max_minutes
         keys, summary = self.keys(), Summary()
-        todo = [row for row in self._rows if not self._is_done(row, keys)]
-        for row in todo:  # rows that failed before are tried again
-            self.folder_of(row.row_id).forget_failure()
+        self._exchange_kept(keys)
+        todo = self._to_make(keys)
+        for row in todo:  # rows that failed in an earlier call are tried again
+            if row.row_id not in given_up:
+                self.folder_of(row.row_id).forget_failure()
         for number, row in enumerate(self._rows, start=1):
             if row not in todo:
                 summary.done.append(row.row_id)
+                continue
+            if row.row_id in given_up:
+                summary.failed[row.row_id] = given_up[row.row_id]
                 continue
             head = f"row {number} of {len(self._rows)}, {row.row_id}"
             missing = [name for name in row.needs if name in summary.failed]
@@ -132,7 +148,30 @@ class Runner:
             on_row(summary)
         return summary
 
-    def _is_done(self, row: RowPlan, keys: dict[str, str]) -> bool:
+    def _exchange_kept(self, keys: Mapping[str, str]) -> None:
+        """Take finished rows from the kept ones, and keep those that are finished here."""
+        if self._keep is None:
+            return
+        for row in self._rows:
+            folder = self.folder_of(row.row_id)
+            if row.row_id not in keys:
+                continue
+            if folder.is_done(keys[row.row_id]):
+                self._keep.put(folder)
+            elif self._keep.restore(folder, row.row_id, keys[row.row_id]):
+                self._say(f"{row.row_id} is taken from {self._keep.path(row.row_id)}")
+
+    def _to_make(self, keys: Mapping[str, str]) -> list[RowPlan]:
+        """Return rows that are not done, and those that a row to be made starts from and that have no checkpoint."""
+        wanted = {row.row_id for row in self._rows if not self._is_done(row, keys)}
+        for row in reversed(self._rows):  # each row comes after those it needs
+            source = row.source
+            start = source.init if isinstance(source, Trained) else source.row if isinstance(source, Borrowed) else None
+            if row.row_id in wanted and start is not None and not self.folder_of(start).checkpoint.exists():
+                wanted.add(start)
+        return [row for row in self._rows if row.row_id in wanted]
+
+    def _is_done(self, row: RowPlan, keys: Mapping[str, str]) -> bool:
         return row.row_id in keys and self.folder_of(row.row_id).is_done(keys[row.row_id])
 
     def _attempt(self, row: RowPlan, head: str, todo: Sequence[RowPlan], summary: Summary) -> None:
@@ -141,6 +180,8 @@ class Runner:
         try:
             if self._make(row, head, self._time_left(row, todo)):
                 summary.done.append(row.row_id)
+                if self._keep is not None:
+                    self._keep.put(folder)
                 self._learn_pace(row, time.monotonic() - started)
             else:
                 summary.left.append(row.row_id)

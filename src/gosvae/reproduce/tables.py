@@ -6,15 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gosvae.evaluation.rows import UNCOMPRESSED, Row
+from gosvae.evaluation.rows import UNCOMPRESSED, Row, frechet_title
 from gosvae.reproduce.plan import RowPlan
-from gosvae.reproduce.results import Result, task_quality
+from gosvae.reproduce.results import Group, Result, accuracy_of, group, miou_of, task_quality
+from gosvae.reproduce.spread import Spread
 
 DASH = "-"
 OURS, PAPER, DIFFERENCE = "ours", "paper", "difference"
 
-Quantity = tuple[float | None, float | None, int]
-"""Our value, the paper's value, and the number of digits after the point."""
+Quantity = tuple[Spread, float | None, int]
+"""Our values, the paper's value, and the number of digits after the point."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,21 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{digits}f}"
 
 
+def with_spread(spread: Spread, digits: int, *, sign: bool = False) -> str:
+    """Return the mean of several seeds and, if there are at least two, their standard deviation as text."""
+    deviation = spread.deviation
+    return number(spread.mean, digits, sign=sign) + ("" if deviation is None else f" ± {deviation:.{digits}f}")
+
+
 def compared(quantity: Quantity) -> tuple[str, str, str]:
-    """Return our value, the paper's value and the difference as text."""
+    """Return our mean with its spread, the paper's value and the difference as text."""
     ours, paper, digits = quantity
-    difference = None if ours is None or paper is None else ours - paper
-    return number(ours, digits), number(paper, digits), number(difference, digits, sign=True)
+    difference = None if ours.mean is None or paper is None else ours.mean - paper
+    return with_spread(ours, digits), number(paper, digits), number(difference, digits, sign=True)
 
 
-def _name(result: Result) -> str:
-    name = result.plan.title
+def _name(line: Group) -> str:
+    name, result = line.plan.title, line.shown
     if result.record is not None and result.trouble:
         name += " (other settings)"
     if result.row is not None and result.row.over_budget_images:
@@ -63,18 +70,25 @@ def _name(result: Result) -> str:
     return name if not result.missing else f"{name} ({result.missing})"
 
 
-def _effort(result: Result) -> tuple[str, str]:
-    """Return the steps, with those of a pre-trained start, and the minutes of the row's own training as text."""
-    record = result.record
+def _effort(line: Group) -> tuple[str, str]:
+    """Return the steps, with those of a pre-trained start, and the mean minutes of the row's own training as text."""
+    record = line.shown.record
     if record is None or not record.steps:
         return DASH, DASH
     steps = f"{record.own_steps:,}" + (f" after {record.start_steps:,}" if record.start_steps else "")
-    return steps, number(record.training_minutes, 1)
+    return steps, number(line.minutes(), 1)
 
 
-def _task(row: Row | None, result: Result) -> tuple[Quantity, Quantity]:
-    miou, accuracy = (None, None) if row is None else task_quality(row)
-    return (miou, result.paper.miou, 2), (accuracy, result.paper.accuracy, 2)
+def _seeds(line: Group) -> str:
+    """Return the number of seeds that are done, for a row that has a seed."""
+    has_seed = line.shown.record is not None and line.shown.record.seed is not None
+    return str(len(line.seeds)) if has_seed or len(line.seeds) > 1 else DASH
+
+
+def _task(line: Group) -> list[str]:
+    paper = line.paper
+    quantities = ((line.spread(miou_of), paper.miou, 2), (line.spread(accuracy_of), paper.accuracy, 2))
+    return [cell for quantity in quantities for cell in compared(quantity)]
 
 
 def _millions(row: Row | None) -> float | None:
@@ -91,7 +105,12 @@ def _triple(group: str) -> list[tuple[str, str]]:
 
 
 _TASK_COLUMNS = [*_triple("mIoU (%)"), *_triple("accuracy (%)")]
-_EFFORT_COLUMNS = [("training", "steps"), ("training", "minutes")]
+_EFFORT_COLUMNS = [("training", "steps"), ("training", "minutes"), ("", "seeds")]
+
+
+def _lines(rows: Sequence[RowPlan], results: Mapping[str, Result], *, last: str | None = None) -> list[Group]:
+    """Return the lines of a table: rows of the plan in the paper's order, each with its repetitions."""
+    return [group(results, row) for row in in_paper_order([row for row in rows if row.repeats is None], last=last)]
 
 
 def rate_task_table(
@@ -103,17 +122,15 @@ def rate_task_table(
     lines, added = [], []
     reference = reference_row(results, rows)
     if reference is not None:
-        miou, accuracy = task_quality(reference)
-        task = [*compared((miou, None, 2)), *compared((accuracy, None, 2))]
-        lines.append((f"{UNCOMPRESSED.capitalize()} (the expert on the originals)", *[DASH] * 5, *task, DASH, DASH))
+        quantities = [(Spread(() if value is None else (value,)), None, 2) for value in task_quality(reference)]
+        task = [cell for quantity in quantities for cell in compared(quantity)]
+        lines.append((f"{UNCOMPRESSED.capitalize()} (the expert on the originals)", *[DASH] * 5, *task, *[DASH] * 3))
         added.append(True)
-    for row in in_paper_order(rows):
-        result = results[row.row_id]
-        size = number(_millions(result.row), 2), number(result.paper.parameters_m, 2)
-        task = [cell for quantity in _task(result.row, result) for cell in compared(quantity)]
-        rate = compared((None if result.row is None else result.row.total_kib, result.paper.kib, 2))
-        lines.append((_name(result), *rate, *size, *task, *_effort(result)))
-        added.append(row.role == "added")
+    for line in _lines(rows, results):
+        size = number(_millions(line.shown.row), 2), number(line.paper.parameters_m, 2)
+        rate = compared((line.spread(lambda row: row.total_kib), line.paper.kib, 2))
+        lines.append((_name(line), *rate, *size, *_task(line), *_effort(line), _seeds(line)))
+        added.append(line.plan.role == "added")
     return Table(name, title, tuple(columns), tuple(lines), tuple(added), tuple(notes))
 
 
@@ -121,14 +138,12 @@ def ablation_table(rows: Sequence[RowPlan], results: Mapping[str, Result], notes
     """Return Table IV: mIoU and accuracy by objective."""
     columns = [("", "system"), ("", "KiB"), *_TASK_COLUMNS, *_EFFORT_COLUMNS]
     lines = []
-    for row in in_paper_order(rows, last="gosvae-scratch"):
-        result = results[row.row_id]
-        task = [cell for quantity in _task(result.row, result) for cell in compared(quantity)]
-        rate = number(None if result.row is None else result.row.total_kib, 2)
-        name = _name(result)
-        if row.row_id == "gosvae-scratch":
-            name = name.replace(row.title, "GOS-VAE (JSD + LPIPS)")
-        lines.append((name, rate, *task, *_effort(result)))
+    for line in _lines(rows, results, last="gosvae-scratch"):
+        rate = with_spread(line.spread(lambda row: row.total_kib), 2)
+        name = _name(line)
+        if line.plan.row_id == "gosvae-scratch":
+            name = name.replace(line.plan.title, "GOS-VAE (JSD + LPIPS)")
+        lines.append((name, rate, *_task(line), *_effort(line), _seeds(line)))
     title = "Table IV: objective functions"
     return Table("table4", title, tuple(columns), tuple(lines), (False,) * len(lines), tuple(notes))
 
@@ -137,26 +152,23 @@ def visual_table(rows: Sequence[RowPlan], results: Mapping[str, Result], notes: 
     """Return Table III: MSE, Fréchet distance, LPIPS."""
     found = [results[row.row_id].row for row in rows]
     fid = any(measured is not None and measured.fid is not None for measured in found)
-    triples = [_triple("MSE"), _triple("FID" if fid else "Fréchet distance"), _triple("LPIPS")]
+    network = next((row.frechet_network for row in found if row is not None and row.frechet_network), None)
+    triples = [_triple("MSE"), _triple(frechet_title(network)), _triple("LPIPS")]
     columns = [("", "system"), *(column for triple in triples for column in triple), *_EFFORT_COLUMNS]
     lines, added = [], []
-    for row in in_paper_order(rows):
-        result, measured = results[row.row_id], results[row.row_id].row
-        mse = None if measured is None else measured.mse
-        lpips = None if measured is None else measured.lpips
-        frechet = None if measured is None else measured.frechet_distance
-        distance = compared((frechet, result.paper.fid, 2))
+    for line in _lines(rows, results):
+        distance = compared((line.spread(lambda row: row.frechet_distance), line.paper.fid, 2))
         # A difference between features of different networks has no meaning.
-        cells = [*compared((mse, result.paper.mse, 4)), *distance[:2], distance[2] if fid else DASH]
-        cells += compared((lpips, result.paper.lpips, 3))
-        lines.append((_name(result), *cells, *_effort(result)))
-        added.append(row.role == "added" or result.paper.fid is None)
+        cells = [*compared((line.spread(lambda row: row.mse), line.paper.mse, 4)), *distance[:2]]
+        cells += [distance[2] if fid else DASH, *compared((line.spread(lambda row: row.lpips), line.paper.lpips, 3))]
+        lines.append((_name(line), *cells, *_effort(line), _seeds(line)))
+        added.append(line.plan.role == "added" or line.paper.fid is None)
     title = "Table III: visual quality"
     return Table("table3", title, tuple(columns), tuple(lines), tuple(added), tuple(notes))
 
 
 _ORDER = (
-    "jpeg autoencoder vqgan gesco vqvae vqvae-residual gosvae-scratch gosvae gosvae-residual "
+    "jpeg autoencoder vqgan gesco-labels gesco vqvae vqvae-residual gosvae-scratch gosvae gosvae-residual "
     "gosvae-ce gosvae-kld vqvae-kld vqvae-lpips gosvae-kld-lpips"
 ).split()
 

@@ -35,6 +35,21 @@ class UnreachableError(LinkError):
 
 
 @dataclass(frozen=True)
+class RemoteExpert:
+    """An expert of the receiver whose results come with the answers.
+
+    Attributes:
+        name: name of the expert.
+        task: name of its task, such as `detection`.
+        class_names: names of the classes, in the order of their numbers; empty if the task has none.
+    """
+
+    name: str
+    task: str
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Welcome:
     """A receiver's introduction.
 
@@ -47,6 +62,7 @@ class Welcome:
         max_pending_frames: greatest number of frames of one sender that are not answered yet.
         policy: name of the receiver's policy for a full queue; see `EngineLimits`.
         deadline_ms: greatest age of a frame when its turn comes; 0 means no deadline.
+        experts: experts beside the one that gives the class map.
     """
 
     codec: str
@@ -57,6 +73,7 @@ class Welcome:
     max_pending_frames: int
     policy: str
     deadline_ms: int
+    experts: tuple[RemoteExpert, ...] = ()
 
 
 class LinkClient:
@@ -78,6 +95,7 @@ class LinkClient:
         *,
         name: str = "",
         coding: ClassMapCoding = "zlib",
+        results: bool = True,
         fingerprint: bytes = b"",
         patient: bool = False,
         tls: ClientTls | None = None,
@@ -92,6 +110,7 @@ class LinkClient:
             endpoint: address of the receiver.
             name: name of the sender, for people.
             coding: coding of the class maps in answers.
+            results: whether answers have the results of the receiver's other experts, such as boxes or depth.
             fingerprint: fingerprint of the sender's codec, 8 bytes; if it is empty, the receiver checks nothing.
             patient: whether the sender waits for the answer to every frame. The receiver then reads its frames no
                 faster than it works, and drops none for its age or for newer ones.
@@ -129,7 +148,8 @@ class LinkClient:
         metadata = [("authorization", f"Bearer {token}")] if token is not None else None
         call = channel.stream_stream(METHOD)(metadata=metadata)
         ending = _Ending(call)
-        hello = pb().Hello(name=name, coding=coding_number(coding), codec_fingerprint=fingerprint, patient=patient)
+        number = coding_number(coding)
+        hello = pb().Hello(name=name, coding=number, codec_fingerprint=fingerprint, patient=patient, results=results)
         try:
             async with asyncio.timeout(timeout_s):
                 await call.write(pb().FromSender(hello=hello).SerializeToString())
@@ -159,6 +179,7 @@ class LinkClient:
             max_pending_frames=welcome.max_pending_frames,
             policy=welcome.policy,
             deadline_ms=welcome.deadline_ms,
+            experts=tuple(RemoteExpert(e.name, e.task, tuple(e.class_names)) for e in welcome.experts),
         )
         return cls(endpoint, channel, call, introduction)
 

@@ -21,6 +21,8 @@ SILENCE_S = 1.0
 """Seconds without a word of the receiver after which the next frame depends on no other."""
 DEFAULT_MAX_AGE_MS = 250.0
 """Default of the longest time between two frames that are sent."""
+_MOST_FAILURES = 4
+"""Number of frames in a row, on a link that loses some, after which the receiver is taken to lack their references."""
 _REFUSING = (Reason.DAMAGED, Reason.FOREIGN, Reason.MALFORMED)
 """Reasons for which a receiver refuses the first frame of a video if it takes pictures only."""
 
@@ -54,6 +56,7 @@ class SequenceTransmitter(Transmitter):
         self._encoder: SequenceEncoder | None = None
         self._first, self._sent, self._acknowledged = 0, 0, -1
         self._key, self._keys = False, set[int]()
+        self._failures = 0
         self._heard: deque[tuple[int, Reason | None]] = deque()
         self._heard_s: float | None = None
         self._lock = threading.Lock()
@@ -96,20 +99,27 @@ class SequenceTransmitter(Transmitter):
         elif now_s - self._heard_s > SILENCE_S:
             encoder.begin_again()
             self._heard_s = now_s
+        newest = max((number for number, reason in heard if reason is None), default=-1)
         for number, reason in heard:
-            if number < max(self._first, self._acknowledged):
+            if number < self._first or number <= self._acknowledged:
                 continue
             if reason is None:
-                self._acknowledged = number
+                self._acknowledged, self._failures = number, 0
                 encoder.acknowledge(number - self._first)
             elif reason in _REFUSING and number in self._keys:
                 log.warning("the receiver refuses videos (%s): each frame is sent on its own", reason)
                 self.pictures_only = True
                 return
-            elif number in self._keys or encoder.is_lost(number - self._first):
+            elif number > newest and self._lacks_references(encoder, number):
                 encoder.begin_again()
+                self._failures = 0
             else:
                 encoder.lost()
+
+    def _lacks_references(self, encoder: SequenceEncoder, number: int) -> bool:
+        """Return whether a frame that was not decoded shows that the receiver lacks the reference of the next one."""
+        self._failures += encoder.is_lost(number - self._first)
+        return number in self._keys or self._failures >= (_MOST_FAILURES if encoder.is_lossy else 1)
 
     def spend(self, link_bytes: int) -> None:
         """See `Transmitter.spend`."""

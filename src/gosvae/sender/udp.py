@@ -119,6 +119,20 @@ class UdpSender(asyncio.DatagramProtocol):
         sender._transport = transport
         return sender
 
+    @classmethod
+    def offline(cls, *, stream_id: int, first_frame: int, slices_per_packet: int = MAX_SLICES) -> Self:
+        """Return a sender without a socket, whose `datagrams_of` a simulation carries."""
+        return cls(
+            stream_id=stream_id,
+            first_frame=first_frame,
+            overhead=0.0,
+            classes=(),
+            mtu_bytes=DEFAULT_MTU_BYTES,
+            slices_per_packet=slices_per_packet,
+            kbps=None,
+            key=None,
+        )
+
     def pause_writing(self) -> None:
         """Pause, because the operating system takes no more; called by asyncio."""
         self._writable.clear()
@@ -156,6 +170,16 @@ class UdpSender(asyncio.DatagramProtocol):
         """
         if self._transport is None or self._transport.is_closing():
             raise ConfigError("this sender is closed: open another")
+        datagrams = self.datagrams_of(stream)
+        for data in datagrams:
+            await self._pace(len(data))
+            self._transport.sendto(data)
+            self.datagrams += 1
+            self.octets += len(data)
+        return sum(map(len, datagrams))
+
+    def datagrams_of(self, stream: bytes) -> list[bytes]:
+        """Return the datagrams of a stream, which is then the next frame; errors are those of `send`."""
         protected = self._overhead > 0 or bool(self._classes)
         datagrams = packetise(
             stream,
@@ -167,14 +191,7 @@ class UdpSender(asyncio.DatagramProtocol):
         if protected:
             datagrams = protect(datagrams, overhead=self._overhead, classes=self._classes, mtu_bytes=self._mtu_bytes)
         self.frames += 1
-        if self._sealer is not None:
-            datagrams = [self._sealer.seal(data) for data in datagrams]
-        for data in datagrams:
-            await self._pace(len(data))
-            self._transport.sendto(data)
-            self.datagrams += 1
-            self.octets += len(data)
-        return sum(map(len, datagrams))
+        return datagrams if self._sealer is None else [self._sealer.seal(data) for data in datagrams]
 
     async def _pace(self, n_bytes: int) -> None:
         """Wait until the link is free, then occupy it for the time that `n_bytes` take."""

@@ -32,7 +32,7 @@ from gosvae.losses.divergence import imitation_loss
 from gosvae.seeding import torch_generator
 from gosvae.tensors import pad_to_multiple
 from gosvae.training.experts import save_expert
-from gosvae.training.judges import IMITATION, rarity
+from gosvae.training.imitation import IMITATION, rarity
 from gosvae.training.machine.config import BatchConfig, RunConfig, StageConfig
 from gosvae.training.machine.fit import StageResult, fit
 from gosvae.training.machine.loop import Outcome

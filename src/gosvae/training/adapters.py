@@ -86,7 +86,8 @@ class AdapterTask(TrainingTask):
         weights = {f"codec.{name}": value for name, value in changed.items()}
         padded = pad_to_multiple(x_B3HW, self._stride)
         x_hat_B3HW = torch.func.functional_call(self.receiver, weights, (padded, level_B))
-        terms: dict[str, Tensor] = self.judges(x_B3HW, x_hat_B3HW[..., :height, :width].float(), wanted)
+        cut_B3HW = x_hat_B3HW[..., :height, :width].float()
+        terms: dict[str, Tensor] = self.judges(x_B3HW, cut_B3HW, wanted, judging=self.judging)
         return terms
 
 
@@ -103,8 +104,9 @@ def adapter_stage(steps: int) -> StageConfig:
         weights={"mse": 6.0, "jsd": 12.0},
         steps=steps,
         learning_rate=2e-3,
+        warmup_steps=min(100, steps // 10),
         ema_decay=0.95,
-        batches=BatchConfig(batch_size=4, crop_height=144, crop_width=288, brightness=0.1),
+        batches=BatchConfig(batch_size=2, crop_height=144, crop_width=288, brightness=0.1),
     )
 
 
@@ -126,7 +128,7 @@ class AdapterTraining:
     expert: TaskExpert
     seen: Dataset
     stage: StageConfig
-    rank: int
+    rank: int | None
 
     @property
     def stages(self) -> tuple[StageConfig, ...]:
@@ -173,7 +175,7 @@ def adapt_codec(
     run: RunConfig,
     folder: Path,
     *,
-    rank: int = 4,
+    rank: int | None = 4,
     max_minutes: float | None = None,
     progress: bool = True,
 ) -> Outcome:

@@ -54,7 +54,7 @@ class CodecTask(TrainingTask):
             usage = codebook_usage(result.indices_Bhw, self.network.quantizer.codebook_size)
             terms["perplexity"] = x_hat_B3HW.new_tensor(usage.perplexity)
             terms["utilisation"] = x_hat_B3HW.new_tensor(usage.utilisation)
-        terms |= self.judges(x_B3HW, x_hat_B3HW, wanted)
+        terms |= self.judges(x_B3HW, x_hat_B3HW, wanted, judging=self.judging)
         if RECONSTRUCTION in wanted:
             terms[RECONSTRUCTION] = x_hat_B3HW
         return terms

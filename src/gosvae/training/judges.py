@@ -5,25 +5,24 @@ Axis legend: B images, m classes, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert, TaskExpert
-from gosvae.experts.compact import balanced_class_weights
-from gosvae.losses.divergence import ImitationKind, imitation_loss, mean_absolute_error, mean_squared_error
+from gosvae.losses.divergence import ImitationKind, mean_absolute_error, mean_squared_error
 from gosvae.losses.pattern import fixed_pattern, repeated_pattern
 from gosvae.losses.perceptual import PerceptualLoss
 from gosvae.tasks.base import AnyTask
 from gosvae.tasks.group import ExpertGroup
 from gosvae.tasks.registry import load_task
+from gosvae.training.imitation import FEATURES, IMITATION, segmentation_terms, task_terms
+from gosvae.training.judging import Judging, kept_bytes, mean_in_parts, memory_budget, parts_of
 from gosvae.training.views import ViewConfig
 
-IMITATION: tuple[ImitationKind, ...] = ("jsd", "kld", "ce")
-FEATURES = "features"
 LATTICE, PATTERN = "lattice", "pattern"
 
 
@@ -79,6 +78,7 @@ class Judges(nn.Module):
         self.perceptuals = nn.ModuleList([*([] if perceptual is None else [perceptual]), *more_perceptual])
         self._balance_classes, self._perceptual_images = balance_classes, perceptual_images
         self._views, self._experts_asked, self._distances_asked = views, experts_asked, distances_asked
+        self._bytes_of_image: dict[tuple[object, ...], int] = {}
         self._feature_layers = [each.feature_layers for each in self._all_experts()]
         if expert is not None and feature_layers is not None:
             self._feature_layers[0] = feature_layers
@@ -113,11 +113,14 @@ class Judges(nn.Module):
         x_hat_B3HW: Tensor,
         wanted: frozenset[str],
         generator: torch.Generator | None = None,
+        judging: Judging | None = None,
     ) -> dict[str, Tensor]:
         """Return the wanted terms, scalars, and always `mse`; of a group also the distance of each, `imitation NAME`.
 
-        Views and judges are drawn from the generator; without one, all judges see the pictures as they are.
+        Views and judges are drawn from the generator; without one, all judges see the pictures as they are. `judging`
+        says how many images a judge takes at once; by default it takes all.
         """
+        judging = judging or Judging()
 
         def view(x_B3HW: Tensor, x_hat_B3HW: Tensor) -> tuple[Tensor, Tensor]:
             if generator is None or self._views is None:
@@ -134,19 +137,23 @@ class Judges(nn.Module):
         if "lpips" in wanted and len(self.perceptuals):
             n = self._perceptual_images
             asked = _drawn(len(self.perceptuals), self._distances_asked, generator)
-            distances = [self.perceptuals[i](*view(x_B3HW[:n], x_hat_B3HW[:n])).mean() for i in asked]
+            judges = [cast(PerceptualLoss, self.perceptuals[i]) for i in asked]
+            scale = judging.weights.get("lpips", 1.0) / len(asked)
+            distances = [self._distance(each, view(x_B3HW[:n], x_hat_B3HW[:n]), judging, scale) for each in judges]
             terms["lpips"] = torch.stack(distances).mean()
         kinds = [kind for kind in IMITATION if kind in wanted]
         if kinds or FEATURES in wanted:
             asked = _drawn(len(self.experts), self._experts_asked, generator)
             experts = list(zip(self._all_experts(), self._tasks, self._feature_layers, strict=True))
-            of_each = [
-                self._imitation(expert, task, layers if FEATURES in wanted else (), kinds, *view(x_B3HW, x_hat_B3HW))
-                for expert, task, layers in (experts[i] for i in asked)
-            ]
             # Factors of a group hold the scales of its experts, so that they are not divided by their sum: in the mean
             # over all draws each expert has its own factor.
-            factors = x_hat_B3HW.new_tensor([self._factors[i] * len(experts) / len(asked) for i in asked])
+            shares = [self._factors[i] * len(experts) / len(asked) for i in asked]
+            of_each = []
+            for i, share in zip(asked, shares, strict=True):
+                expert, task, layers = experts[i]
+                watched, pictures = layers if FEATURES in wanted else (), view(x_B3HW, x_hat_B3HW)
+                of_each.append(self._imitation(expert, task, watched, kinds, pictures, judging, share))
+            factors = x_hat_B3HW.new_tensor(shares)
             for name in [*kinds, *([FEATURES] if FEATURES in wanted else [])] if of_each else []:
                 terms[name] = (factors * torch.stack([some[name] for some in of_each])).sum()
             for i, some in zip(asked, of_each, strict=True):
@@ -160,25 +167,49 @@ class Judges(nn.Module):
         task: AnyTask,
         layers: tuple[str, ...],
         kinds: Sequence[ImitationKind],
-        x_B3HW: Tensor,
-        x_hat_B3HW: Tensor,
+        pictures: tuple[Tensor, Tensor],
+        judging: Judging,
+        factor: float,
     ) -> dict[str, Tensor]:
-        """Return the terms of one expert, always including `features`."""
+        """Return the terms of one expert, always including `features`; `factor` is the expert's share of a term."""
+        scale = factor * sum(judging.weights.get(kind, 1.0) for kind in kinds)
+        parts = self._parts(expert, pictures[1], expert, judging)
         if not isinstance(expert, Expert):
-            with torch.no_grad():
-                original = expert(x_B3HW)
-            distance = task.distance(original, expert(x_hat_B3HW))
-            return {**dict.fromkeys(kinds, distance), FEATURES: x_hat_B3HW.new_zeros(())}
-        with torch.no_grad():
-            logits_BmHW, features = _watched(expert, layers, x_B3HW)
-        logits_hat_BmHW, features_hat = _watched(expert, layers, x_hat_B3HW)
-        weights_BHW = rarity(logits_BmHW) if self._balance_classes else None
-        terms: dict[str, Tensor] = {
-            kind: imitation_loss(kind, logits_BmHW, logits_hat_BmHW, weights_BHW) for kind in kinds
-        }
-        distances = [_relative_distance(f, f_hat) for f, f_hat in zip(features, features_hat, strict=True)]
-        mean = torch.stack(distances).mean() if distances else x_hat_B3HW.new_zeros(())
-        return {**terms, FEATURES: mean}
+            return task_terms(expert, task, kinds, *pictures, parts, scale)
+        balanced = self._balance_classes
+        return segmentation_terms(expert, layers, kinds, *pictures, parts, scale, balance_classes=balanced)
+
+    def _distance(
+        self, perceptual: PerceptualLoss, pictures: tuple[Tensor, Tensor], judging: Judging, scale: float
+    ) -> Tensor:
+        """Return one perceptual distance, the mean over images; `scale` is its weight in the total."""
+        x_B3HW, x_hat_B3HW = pictures
+        parts = self._parts(perceptual, x_hat_B3HW, lambda y_13HW: perceptual(x_B3HW[:1], y_13HW), judging)
+        if len(parts) == 1:
+            distances_B: Tensor = perceptual(x_B3HW, x_hat_B3HW)
+            return distances_B.mean()
+        return mean_in_parts(lambda part, y: perceptual(x_B3HW[part], y).mean(), x_hat_B3HW, parts, scale)
+
+    def _parts(
+        self, judge: nn.Module, x_hat_B3HW: Tensor, of_image: Callable[[Tensor], object], judging: Judging
+    ) -> list[slice]:
+        """Return the slices of a batch that a judge takes at once.
+
+        Args:
+            of_image: function of one reconstruction that runs the judge, to find what autograd keeps for an image.
+        """
+        count, wanted = len(x_hat_B3HW), judging.micro_batch
+        if isinstance(wanted, int):
+            return parts_of(count, wanted)
+        if wanted is None or count == 1 or not (x_hat_B3HW.requires_grad and torch.is_grad_enabled()):
+            return parts_of(count, count)
+        device = x_hat_B3HW.device
+        case = (id(judge), *x_hat_B3HW.shape[1:], torch.is_autocast_enabled(device.type))
+        if case not in self._bytes_of_image:
+            image_13HW = x_hat_B3HW[:1].detach().clone().requires_grad_()
+            self._bytes_of_image[case] = kept_bytes(lambda: of_image(image_13HW), judge.state_dict().values())
+        size = max(1, memory_budget(device) // max(1, self._bytes_of_image[case]))
+        return parts_of(count, size)
 
 
 def _members(expert: TaskExpert) -> list[TaskExpert]:
@@ -189,40 +220,8 @@ def _factors(expert: TaskExpert) -> tuple[float, ...]:
     return expert.factors if isinstance(expert, ExpertGroup) else (1.0,)
 
 
-def _watched(expert: Expert, layers: tuple[str, ...], x_B3HW: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Return the logits of the expert and the outputs of the layers, in the order in which they ran."""
-    features: list[Tensor] = []
-
-    def keep(module: nn.Module, _inputs: Any, output: Any) -> None:
-        if not isinstance(output, Tensor):
-            raise ConfigError(f"feature_layers: {type(module).__name__} does not return one tensor: name another")
-        features.append(output)
-
-    hooks = [expert.get_submodule(name).register_forward_hook(keep) for name in layers]
-    try:
-        logits_BmHW: Tensor = expert(x_B3HW)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return logits_BmHW, features
-
-
 def _drawn(count: int, asked: int | None, generator: torch.Generator | None) -> list[int]:
     """Return the numbers of the judges that are asked: all, or so many of them at random."""
     if generator is None or asked is None or asked >= count:
         return list(range(count))
     return sorted(torch.randperm(count, generator=generator)[:asked].tolist())
-
-
-def _relative_distance(f: Tensor, f_hat: Tensor) -> Tensor:
-    f = f.float()
-    return (f_hat.float() - f).square().mean() / f.square().mean().clamp_min(1e-12)
-
-
-def rarity(logits_BmHW: Tensor) -> Tensor:
-    """Return weights (B, H, W) of the pixels, mean 1: the rarer the class in the batch, the larger the weight."""
-    m = logits_BmHW.shape[1]
-    classes_BHW = logits_BmHW.argmax(dim=1)
-    counts_m = torch.bincount(classes_BHW.flatten(), minlength=m)
-    weights_BHW = balanced_class_weights(counts_m).to(logits_BmHW.device)[classes_BHW]
-    return weights_BHW / weights_BHW.mean()

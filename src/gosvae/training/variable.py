@@ -144,7 +144,7 @@ class VariableRateTask(TrainingTask):
         # The mask is passed even if nothing is lost: with several devices, every weight must take part in every step.
         result, y_BDhw = self.network(padded_B3HW, level_B, lost_B1hw.to(x_B3HW.device))
         x_hat_B3HW = result.x_hat_B3HW[..., :height, :width].float()
-        terms: dict[str, Tensor] = self.judges(x_B3HW, x_hat_B3HW, wanted, self._generator)
+        terms: dict[str, Tensor] = self.judges(x_B3HW, x_hat_B3HW, wanted, self._generator, self.judging)
         if RECONSTRUCTION in wanted:
             terms[RECONSTRUCTION] = x_hat_B3HW
         if not {RATE, BITS} & wanted:

@@ -14,11 +14,19 @@ from torch import Tensor
 
 from gosvae.bitstream import SliceLayout
 from gosvae.codecs.latent import SymbolArray
-from gosvae.codecs.sequence.format import FrameHeader, Mode, checksum, pack_slices, unpack_slices
+from gosvae.codecs.sequence.format import (
+    CHECK_BYTES,
+    SLICE_LENGTH_BYTES,
+    FrameHeader,
+    Mode,
+    checksum,
+    pack_slices,
+    unpack_slices,
+)
 from gosvae.codecs.slices import GridPart, grid_parts, slice_count
 from gosvae.codecs.variable import VariableRateCodec, assigned, stacked
 from gosvae.entropy.base import EntropyModel
-from gosvae.entropy.coder import decode_indices, encode_indices
+from gosvae.entropy.coder import decode_indices, encode_indices, encode_within
 from gosvae.entropy.latent_network import LEVELS
 from gosvae.entropy.temporal import Memory, TemporalContextModel, TemporalTables
 from gosvae.entropy.temporal_network import TemporalContextNetwork
@@ -146,6 +154,25 @@ class FrameCoder:
         header = FrameHeader(number, Mode.INTRA, level)
         payload = self.payload(symbols, self.models(Mode.INTRA, level, 0, None))
         return self._coded(header, payload, symbols, level, None)
+
+    def encode_intra_within(self, symbols: SymbolArray, level: int, number: int, most_bytes: int) -> CodedFrame | None:
+        """Return a frame that depends on no other; None as soon as it is certain to take more than `most_bytes`."""
+        header = FrameHeader(number, Mode.INTRA, level)
+        around = len(header.pack()) + CHECK_BYTES + SLICE_LENGTH_BYTES * (len(self._parts) - 1)
+        payloads: list[bytes] = []
+        for part, model in zip(self._parts, self.models(Mode.INTRA, level, 0, None), strict=True):
+            room = most_bytes - around - sum(map(len, payloads))
+            payload = encode_within(model, stacked(symbols[:, *part]), room)
+            if payload is None:
+                return None
+            payloads.append(payload)
+        return self._coded(header, pack_slices(payloads), symbols, level, None)
+
+    def least_table_bytes(self, symbols: SymbolArray, level: int, reference: Memory) -> float:
+        """Return the number of bytes of the symbols under the tables, without any rounding up or headers."""
+        coded = self._config.groups_at(level) * self._config.group
+        bits = self._table_bits(self.activity(symbols, level, reference), reference)[:coded]
+        return float(np.take_along_axis(bits, symbols[:coded, ..., None], axis=3).sum()) / 8
 
     def encode(
         self, symbols: SymbolArray, level: int, number: int, reference: Memory, distance: int, *, tables: bool

@@ -5,15 +5,18 @@ Axis legend: D latent channels, h and w latent positions.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gosvae.bitstream import SliceLayout
+from gosvae.codecs.latent import SymbolArray
 from gosvae.codecs.rate_search import bisect_setting
+from gosvae.codecs.sequence.choice import shortest
 from gosvae.codecs.sequence.coder import CodedFrame, FrameCoder
-from gosvae.codecs.sequence.format import KEPT_FRAMES, NUMBERS, Mode, SessionHeader
+from gosvae.codecs.sequence.format import KEPT_FRAMES, NUMBERS, SessionHeader
 from gosvae.codecs.slices import check_effort
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.codecs.video import VideoEncoder
@@ -26,10 +29,10 @@ _FULL = 0.7
 """Share of a budget below which a frame makes the encoder try a higher level."""
 _PATIENCE = 4
 """Number of such frames in a row before it does: a change of level costs bytes of its own."""
-_RECENT = 8
-"""Number of frames for which the size of an intra frame is believed to tell that of the next ones."""
-_CALM, _FAR_SHORTER = 5, 0.6
-"""Greatest activity and greatest share of that size at which a frame is sent without another try as an intra frame."""
+_HEARD = 64
+"""Number of latest outcomes that tell whether the link loses frames."""
+_LOSSY = 2
+"""Number of losses among them from which on only acknowledged frames are references."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,9 @@ class SequenceEncoder(VideoEncoder):
     """Encoder of one sequence, see `SequenceCodec`.
 
     A key frame begins with the session header and depends on nothing. The reference of another frame is the newest one
-    that was sent, as long as no loss is known, and otherwise the newest one that the receiver has acknowledged.
+    that was sent, as long as no loss is known, and otherwise the newest one that the receiver has acknowledged. On a
+    link that loses frames again and again (`is_lossy`) it is always an acknowledged one: a frame that arrives can then
+    be decoded, whatever was lost before it, at the price of a reference that is older by the round trip.
 
     Args:
         codec: codec of the transforms.
@@ -94,16 +99,17 @@ class SequenceEncoder(VideoEncoder):
         self._sent: dict[int, Memory] = {}
         self._acknowledged: int | None = None
         self._lost_until: int | None = None
+        self._losses: deque[bool] = deque(maxlen=_HEARD)
         self.level = codec.level if options.level is None else options.level
         self._spare = 0
-        self._intra = (-1, 0, 0)
 
     last: CodedFrame | None
 
     def acknowledge(self, frame_number: int) -> None:
         """See `VideoEncoder.acknowledge`; numbers of frames that were not sent are ignored."""
-        if frame_number not in self._sent or frame_number < (self._acknowledged or 0):
+        if frame_number not in self._sent or (self._acknowledged is not None and frame_number <= self._acknowledged):
             return
+        self._losses.append(False)
         self._acknowledged = frame_number
         self._sent = {number: memory for number, memory in self._sent.items() if number >= frame_number}
         if self._lost_until is not None and frame_number >= self._lost_until:
@@ -111,8 +117,15 @@ class SequenceEncoder(VideoEncoder):
 
     def lost(self) -> None:
         """See `VideoEncoder.lost`: until the next frame is acknowledged, only acknowledged frames are references."""
+        if self._lost_until is None or self.is_lossy:  # frames that depend on a lost one are no further losses
+            self._losses.append(True)
         if self._lost_until is None:
             self._lost_until = self._number
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether several of the latest frames were lost."""
+        return sum(self._losses) >= _LOSSY
 
     def is_lost(self, frame_number: int) -> bool:
         """Return whether a frame was coded after a loss was told, and before a frame that was coded then is known.
@@ -148,7 +161,8 @@ class SequenceEncoder(VideoEncoder):
         interval = self._options.key_interval
         if interval is not None and self._number - self._key_number >= interval:
             return None
-        number = self._acknowledged if self._lost_until is not None else max(self._sent, default=None)
+        careful = self._lost_until is not None or self.is_lossy
+        number = self._acknowledged if careful else max(self._sent, default=None)
         if number is None or number not in self._sent or self._number - number >= KEPT_FRAMES:
             return None
         return self._number - number, self._sent[number]
@@ -156,28 +170,15 @@ class SequenceEncoder(VideoEncoder):
     def _at_level(self, latent_1Dhw: Tensor, level: int, found: tuple[int, Memory] | None) -> CodedFrame:
         """Return the frame at a level: the shortest of intra, network and tables."""
         number, effort = self._number % NUMBERS, self._options.effort
+
+        def alone() -> SymbolArray:
+            return self._codec.coder.quantise(latent_1Dhw, level)
+
         if found is None:
-            symbols = self._codec.coder.quantise(latent_1Dhw, level)
-            return self._frames.encode_intra(symbols, level, number)
+            return self._frames.encode_intra(alone(), level, number)
         distance, reference = found
         symbols = self._frames.assign(latent_1Dhw, level, reference, effort, self._options.stiffness)
-        best = self._frames.encode(symbols, level, number, reference, distance, tables=False)
-        if best.header.mode is Mode.UNCHANGED:
-            return best
-        tables = self._frames.encode(symbols, level, number, reference, distance, tables=True)
-        best = min(best, tables, key=lambda coded: len(coded.data))
-        if self._is_certainly_shorter(best):
-            return best
-        alone = self._codec.coder.quantise(latent_1Dhw, level)
-        intra = self._frames.encode_intra(alone, level, number)
-        self._intra = level, self._number, len(intra.data)
-        return min(best, intra, key=lambda coded: len(coded.data))
-
-    def _is_certainly_shorter(self, coded: CodedFrame) -> bool:
-        """Return whether few symbols have changed, and the frame is far shorter than a recent intra frame."""
-        level, number, n_bytes = self._intra
-        recent = level == coded.memory.level and self._number - number < _RECENT
-        return recent and coded.header.activity <= _CALM and len(coded.data) < _FAR_SHORTER * n_bytes
+        return shortest(self._frames, symbols, level, number, reference, distance, alone)
 
     def _within(self, latent_1Dhw: Tensor, budget_bytes: int, found: tuple[int, Memory] | None) -> CodedFrame:
         """Return the frame within a budget: at the level of the frames before it, if it fits.

@@ -170,6 +170,8 @@ class SequenceFile:
         number, place = keys[bisect_right([key for key, _ in keys], first) - 1]
         for record in self._walk(place):
             data = self._data[record.first : record.last]
+            if is_session(data):
+                raise BitstreamError("damaged: a second session in the file of a sequence")
             yield number, (self._data[:HEADER_BYTES] + data if record.key else data)
             number += 1
 

@@ -23,6 +23,8 @@ KEPT_FRAMES = 32
 """Number of frames that encoder and decoder keep as references."""
 CHECK_BYTES = 2
 """Length of the checksum at the end of a frame."""
+SLICE_LENGTH_BYTES = 3
+"""Length of the field before each slice but the last that tells its length."""
 _SESSION = struct.Struct(f">4sB{SHORT_FINGERPRINT_BYTES}s{MARK_BYTES}sHHHBB")
 _CRC = struct.Struct(">I")
 _RATE_UNITS = 100
@@ -163,7 +165,7 @@ class FrameHeader:
 
 def pack_slices(payloads: list[bytes]) -> bytes:
     """Return the payloads of slices, each but the last behind its length as 3 bytes."""
-    return b"".join(len(part).to_bytes(3, "big") + part for part in payloads[:-1]) + payloads[-1]
+    return b"".join(len(part).to_bytes(SLICE_LENGTH_BYTES, "big") + part for part in payloads[:-1]) + payloads[-1]
 
 
 def unpack_slices(data: bytes, count: int) -> list[bytes]:
@@ -174,11 +176,11 @@ def unpack_slices(data: bytes, count: int) -> list[bytes]:
     """
     parts = []
     for _ in range(count - 1):
-        length = int.from_bytes(data[:3], "big")
-        if len(data) < 3 + length:
+        end = SLICE_LENGTH_BYTES + int.from_bytes(data[:SLICE_LENGTH_BYTES], "big")
+        if len(data) < end:
             raise BitstreamError("truncated: a frame ends inside one of its slices")
-        parts.append(data[3 : 3 + length])
-        data = data[3 + length :]
+        parts.append(data[SLICE_LENGTH_BYTES:end])
+        data = data[end:]
     return [*parts, data]
 
 

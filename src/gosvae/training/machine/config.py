@@ -120,6 +120,8 @@ class RunConfig(Config):
         save_minutes: minutes between two saved states.
         histogram_pixels: number of pixels of evenly spaced training images on which the static histogram is counted.
         tensorboard: whether to write TensorBoard files beside the log.
+        micro_batch: number of images that a frozen network takes at once (see `gosvae.training.judging`); `auto` takes
+            as many as fit into a quarter of a GPU's memory, or into 2 GiB on a CPU.
         changed_data: whether a run may continue although its images are others than those it was started with.
     """
 
@@ -133,4 +135,5 @@ class RunConfig(Config):
     save_minutes: float = Field(default=3.0, gt=0)
     histogram_pixels: int = Field(default=60_000_000, ge=1)
     tensorboard: bool = True
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     changed_data: bool = False

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from gosvae.datasets.loader import Batch
 from gosvae.errors import TrainingError
 from gosvae.precision import autocast
+from gosvae.training.judging import Judging
 from gosvae.training.machine.adversary import Adversary
 from gosvae.training.machine.config import RunConfig, StageConfig
 from gosvae.training.machine.task import RECONSTRUCTION, TrainingTask
@@ -103,12 +104,16 @@ class StageInProgress:
         adversary = adversary if adversary is not None and adversary.plays(step) else None
         x = batch.x_B3HW.to(self._fabric.device, memory_format=torch.channels_last)
         labels = None if batch.labels_BHW is None else batch.labels_BHW.to(self._fabric.device)
+        weights = self._weights(step)
+        self._task.judging = Judging(self._run.micro_batch, weights)
         self._task.begin_step(self._run.seed, stage.name, self._fabric.global_rank, step)
         wanted = frozenset(stage.weights) | ({RECONSTRUCTION} if adversary is not None else frozenset())
         with self._autocast():
             terms: dict[str, Tensor] = self._module(x, labels, wanted)
         x_hat = terms.pop(RECONSTRUCTION, None)
-        total = self._weighted(terms, step)
+        total = torch.zeros((), device=self._fabric.device)
+        for name, weight in weights.items():
+            total = total + weight * terms[name]
         if adversary is not None and x_hat is not None:
             total, more = self._against(adversary, x_hat, total)
             terms |= more
@@ -129,14 +134,12 @@ class StageInProgress:
         # Not Fabric's "bf16-mixed": it rounds the images too, and they are the targets of the losses.
         return autocast(self._fabric.device.type, self._run.precision)
 
-    def _weighted(self, terms: dict[str, Tensor], step: int) -> Tensor:
-        """Return the weighted sum of the stage's terms, with the ramp of the imitation terms."""
+    def _weights(self, step: int) -> dict[str, float]:
+        """Return the weights of the stage's terms, with the ramp of the imitation terms."""
         stage = self._stage
         ramp = min(1.0, (step + 1) / stage.ramp_steps) if stage.ramp_steps else 1.0
-        total = torch.zeros((), device=self._fabric.device)
-        for name, weight in stage.weights.items():
-            total = total + (weight * ramp if name in self._task.imitation_terms else weight) * terms[name]
-        return total
+        ramped = self._task.imitation_terms
+        return {name: weight * ramp if name in ramped else weight for name, weight in stage.weights.items()}
 
     def _against(self, adversary: Adversary, x_hat: Tensor, total: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total including the generator's loss, and terms to log: that loss and its weight."""

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from gosvae.training.judging import Judging
+
 RECONSTRUCTION = "reconstruction"
 """Name of the reconstruction among the terms; a stage with an adversary wants it, because the adversary judges it."""
 
@@ -13,6 +15,8 @@ RECONSTRUCTION = "reconstruction"
 class TrainingTask(nn.Module, ABC):
     """Module that computes the unweighted loss terms of a batch; the loop weighs and adds them."""
 
+    judging: Judging = Judging()
+    """How frozen networks judge; the loop sets it before every step."""
     network: nn.Module
     """Part that is trained, averaged and kept; everything else in the task is frozen."""
 
