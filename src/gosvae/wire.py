@@ -30,6 +30,12 @@ SEALED_FIRST_BYTE = 0xCC
 SEALED_VERSION = 1
 """Version of the format of sealed datagrams, in the upper half of the second byte."""
 
+COMPACT_FIRST_BYTE = 0xCD
+"""First byte of a compact packet of a video."""
+
+VIDEO_VERSION = 1
+"""Version of the frames of videos without a container in messages, which a receiver announces in its `Welcome`."""
+
 CLASS_MAP_CODINGS: Mapping[str, int] = MappingProxyType({"zlib": 4, "none": 3})
 """Numbers of the codings of class maps, as in `ClassMapCoding` of link.proto; 0 stands for `zlib`.
 

@@ -12,12 +12,13 @@ import pytest
 from gosvae import wire
 from gosvae.bitstream import Header, pack_slices
 from gosvae.packets import Packet, Part, RepairPacket, packetise, protect, read_packet, read_repair
+from gosvae.protocol.feedback import COMPACT_FEEDBACK_VERSION, FEEDBACK_FIRST_BYTE, FEEDBACK_VERSION
 from gosvae.protocol.messages import METHOD, SERVICE, pb
 
 FIELDS = {
     "FromSender": {"hello": 1, "frame": 2},
     "Hello": {"name": 1, "coding": 2, "codec_fingerprint": 3, "patient": 4, "results": 5},
-    "Frame": {"number": 1, "stream": 2, "deadline_ms": 3, "round_trip_ms": 4, "original": 5},
+    "Frame": {"number": 1, "stream": 2, "deadline_ms": 3, "round_trip_ms": 4, "original": 5, "video": 6},
     "FromReceiver": {"welcome": 1, "result": 2, "refusal": 3},
     "Welcome": {
         "codec": 1,
@@ -29,6 +30,7 @@ FIELDS = {
         "policy": 7,
         "deadline_ms": 8,
         "experts": 9,
+        "video": 10,
     },
     "Expert": {"name": 1, "task": 2, "class_names": 3},
     "TaskResult": {"expert": 1, "arrays": 2},
@@ -63,6 +65,8 @@ def test_numbers_of_packets() -> None:
     assert (wire.PACKET_FLAG_INTERLEAVED, wire.PACKET_FLAG_FRAGMENT, wire.PACKET_FLAG_LAYERED) == (1, 2, 4)
     assert (wire.REPAIR_FIRST_BYTE, wire.REPAIR_VERSION) == (0xCB, 1)
     assert (wire.SEALED_FIRST_BYTE, wire.SEALED_VERSION) == (0xCC, 1)
+    assert (wire.COMPACT_FIRST_BYTE, wire.VIDEO_VERSION) == (0xCD, 1)
+    assert (FEEDBACK_FIRST_BYTE, FEEDBACK_VERSION, COMPACT_FEEDBACK_VERSION) == (0xFB, 1, 2)
 
 
 def test_numbers_of_messages() -> None:

@@ -303,13 +303,15 @@ def _transmitter(options: argparse.Namespace, codec: ImageCodec, fps: float) -> 
     name = options.source[0]
     wanted = options.video
     if wanted is None:
-        wanted = (name.startswith(CAMERA) or is_video(name)) and options.slices == 1
-    sequences: SequenceCodec | None = sequences_of(codec, options.codec) if wanted else None
+        wanted = name.startswith(CAMERA) or is_video(name)
+    sequences: SequenceCodec | None = sequences_of(codec, options.codec, slices=options.slices) if wanted else None
     if sequences is None and options.video:
         raise ConfigError(f"--video: {codec.name} has no temporal model")
     if sequences is None:
         return Transmitter(codec, kbps=options.kbps, fps=fps)
-    return SequenceTransmitter(sequences, kbps=options.kbps, fps=fps, max_age_ms=options.max_age_ms)
+    return SequenceTransmitter(
+        sequences, kbps=options.kbps, fps=fps, max_age_ms=options.max_age_ms, lossy=options.udp is not None
+    )
 
 
 async def _send(

@@ -52,6 +52,8 @@ class Frame:
         original: the picture as an image file, for people; empty if none was sent.
         patient: whether the sender waits for the answer however long it takes; the same for all frames of a sender.
         arrived_s: time of arrival on the clock of `time.monotonic`.
+        carried_bytes: number of bytes of the stream on the link, if the receiver has put a container around them; 0
+            means all bytes of the stream.
         results: whether the answer has the results of the experts of other tasks.
     """
 
@@ -65,6 +67,12 @@ class Frame:
     patient: bool = False
     arrived_s: float = field(default_factory=time.monotonic)
     results: bool = False
+    carried_bytes: int = 0
+
+    @property
+    def stream_bytes(self) -> int:
+        """Number of bytes of the stream as it was sent."""
+        return self.carried_bytes or len(self.stream)
 
     @property
     def n_bytes(self) -> int:
@@ -96,6 +104,19 @@ class StageTimes:
 
 
 @dataclass(frozen=True)
+class ReferenceFacts:
+    """What a frame of a video takes from an earlier one.
+
+    Attributes:
+        distance: number of frames from the reference to this one; 0 for a frame without a reference.
+        unchanged: share, 0..1, of the latent positions whose integers are those of the reference.
+    """
+
+    distance: int
+    unchanged: float
+
+
+@dataclass(frozen=True)
 class Perceived:
     """A frame after the networks of the receiver, before its answer is coded.
 
@@ -104,6 +125,7 @@ class Perceived:
         classes_uint8_HW: class of every pixel; None if no expert gives a class map.
         concealed_HW: mask, bool (H, W), of the pixels whose part of the stream was lost; None if nothing was lost.
         stages: times of the stages.
+        reference: what a frame of a video takes from an earlier one; None for other pictures.
         results: results of the experts of other tasks, by the name of the expert.
     """
 
@@ -112,6 +134,7 @@ class Perceived:
     concealed_HW: npt.NDArray[np.bool_] | None
     stages: StageTimes
     results: Mapping[str, Any] = field(default_factory=dict)
+    reference: ReferenceFacts | None = None
 
 
 @dataclass(frozen=True)

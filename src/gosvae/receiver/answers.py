@@ -39,7 +39,7 @@ def answer(frame: Frame, perceived: Perceived, results: Mapping[str, Arrays]) ->
         class_map=class_map,
         class_pixels=tuple(class_pixels),
         stages=stages,
-        stream_bytes=len(frame.stream),
+        stream_bytes=frame.stream_bytes,
         concealed_pixels=0 if perceived.concealed_HW is None else int(perceived.concealed_HW.sum()),
         results=coded,
     )

@@ -30,7 +30,7 @@ from gosvae.errors import BitstreamError, ConfigError, ForeignStreamError, Gosva
 from gosvae.experts.base import Expert, TaskExpert
 from gosvae.interruption import check_interruption
 from gosvae.protocol.class_maps import ClassArray
-from gosvae.protocol.frames import Dropped, Perceived, Reason, StageTimes
+from gosvae.protocol.frames import Dropped, Perceived, Reason, ReferenceFacts, StageTimes
 from gosvae.tasks.base import Arrays
 from gosvae.tasks.judges import Judges, Results
 from gosvae.tensors import ImageArray, image_to_tensor
@@ -66,6 +66,7 @@ class _Work:
     image: ImageArray | None = None
     concealed: npt.NDArray[np.bool_] | None = None
     classes: ClassArray | None = None
+    reference: ReferenceFacts | None = None
     results: Results = field(default_factory=dict)
     dropped: Dropped | None = None
 
@@ -133,6 +134,15 @@ class Perception:
         """Return the number of pixels that a stream announces; 0 if its header cannot be read."""
         return announced_pixels(stream, files=not isinstance(self.codec, TrainedCodec | ClassMapCodec))
 
+    @property
+    def takes_videos(self) -> bool:
+        """Whether this receiver decodes videos."""
+        return self._sequences is not None
+
+    def contained(self, data: bytes, height: int, width: int) -> bytes:
+        """Return a frame of a video, which came without its container, in one."""
+        return data if self._sequences is None else self._sequences.wrapped([data], height, width)
+
     def is_sequence(self, stream: bytes) -> bool:
         """Return whether a stream is a frame of a video that this receiver decodes."""
         return self._sequences is not None and len(stream) > 2 and stream[2] == EntropyModelId.TEMPORAL_CONTEXT
@@ -165,7 +175,7 @@ class Perception:
         if work.dropped is not None:
             return work.dropped
         assert work.image is not None
-        return Perceived(work.image, work.classes, work.concealed, work.stages, work.results)
+        return Perceived(work.image, work.classes, work.concealed, work.stages, work.results, work.reference)
 
     def _guarded(self, stage: Callable[[Sequence[_Work]], None], group: Sequence[_Work]) -> None:
         """Run a stage on a group; if it fails, run it on each frame alone, so that only failing frames are dropped.
@@ -218,13 +228,17 @@ class Perception:
             if not turn.acquire(blocking=False):  # a usual frame never waits for the thread of large ones
                 raise _IncompleteError("a frame of another size of this video is still worked on")
             try:
-                data, header = self._sequences.unwrapped(stream), stream.header
-                known = None if is_session(data) else decoder.header
+                parts, header = self._sequences.unwrapped(stream), stream.header
+                known = None if any(map(is_session, stream.payloads)) else decoder.header
                 if known is not None and (known.height, known.width) != (header.height, header.width):
                     raise BitstreamError("damaged: a frame of a video has another size than its key frame")
-                return decoder.decode_latent(data)
+                latent = decoder.decode_parts(parts)
+                work.reference = ReferenceFacts(decoder.distance, decoder.unchanged)
             finally:
                 turn.release()
+            if latent.damaged:
+                work.concealed = codec.concealed_pixels(latent)
+            return latent
         latent = codec.decode_stream(stream)
         if latent.damaged:
             work.concealed = codec.concealed_pixels(latent)

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from gosvae.codecs.sequence.codec import bare_frame
 from gosvae.errors import ConfigError, LinkError
 from gosvae.protocol.class_maps import ClassMapCoding
 from gosvae.protocol.frames import Outcome
 from gosvae.protocol.messages import METHOD, coding_number, import_grpc, pb, read_outcome
 from gosvae.protocol.security import ClientTls, Endpoint, read_pem
 from gosvae.sender.diagnosis import tls_problem
+from gosvae.wire import VIDEO_VERSION
 
 MAX_ANSWER_BYTES = 2**24
 """Number of bytes of the longest message that is read."""
@@ -62,6 +64,7 @@ class Welcome:
         max_pending_frames: greatest number of frames of one sender that are not answered yet.
         policy: name of the receiver's policy for a full queue; see `EngineLimits`.
         deadline_ms: greatest age of a frame when its turn comes; 0 means no deadline.
+        video: version of the frames of videos that it takes without a container; 0 means none.
         experts: experts beside the one that gives the class map.
     """
 
@@ -73,6 +76,7 @@ class Welcome:
     max_pending_frames: int
     policy: str
     deadline_ms: int
+    video: int = 0
     experts: tuple[RemoteExpert, ...] = ()
 
 
@@ -179,6 +183,7 @@ class LinkClient:
             max_pending_frames=welcome.max_pending_frames,
             policy=welcome.policy,
             deadline_ms=welcome.deadline_ms,
+            video=welcome.video,
             experts=tuple(RemoteExpert(e.name, e.task, tuple(e.class_names)) for e in welcome.experts),
         )
         return cls(endpoint, channel, call, introduction)
@@ -208,8 +213,10 @@ class LinkClient:
             original = b""
             # gRPC would end the whole stream for a message far above the limit; this one is refused as too large.
             stream = stream[: most_bytes + 1]
+        bare = bare_frame(stream) if self.welcome.video >= VIDEO_VERSION else None
+        kind = {"stream": stream} if bare is None else {"video": bare}
         frame = pb().Frame(
-            number=number, stream=stream, deadline_ms=deadline_ms, round_trip_ms=round_trip_ms, original=original
+            number=number, deadline_ms=deadline_ms, round_trip_ms=round_trip_ms, original=original, **kind
         )
         data = pb().FromSender(frame=frame).SerializeToString()
         await self.send_raw(data)

@@ -79,18 +79,20 @@ class Hello(_message.Message):
     def __init__(self, name: _Optional[str] = ..., coding: _Optional[_Union[ClassMapCoding, str]] = ..., codec_fingerprint: _Optional[bytes] = ..., patient: _Optional[bool] = ..., results: _Optional[bool] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("number", "stream", "deadline_ms", "round_trip_ms", "original")
+    __slots__ = ("number", "stream", "deadline_ms", "round_trip_ms", "original", "video")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     ROUND_TRIP_MS_FIELD_NUMBER: _ClassVar[int]
     ORIGINAL_FIELD_NUMBER: _ClassVar[int]
+    VIDEO_FIELD_NUMBER: _ClassVar[int]
     number: int
     stream: bytes
     deadline_ms: int
     round_trip_ms: float
     original: bytes
-    def __init__(self, number: _Optional[int] = ..., stream: _Optional[bytes] = ..., deadline_ms: _Optional[int] = ..., round_trip_ms: _Optional[float] = ..., original: _Optional[bytes] = ...) -> None: ...
+    video: bytes
+    def __init__(self, number: _Optional[int] = ..., stream: _Optional[bytes] = ..., deadline_ms: _Optional[int] = ..., round_trip_ms: _Optional[float] = ..., original: _Optional[bytes] = ..., video: _Optional[bytes] = ...) -> None: ...
 
 class FromReceiver(_message.Message):
     __slots__ = ("welcome", "result", "refusal")
@@ -103,7 +105,7 @@ class FromReceiver(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("codec", "codec_fingerprint", "expert", "class_names", "max_frame_bytes", "max_pending_frames", "policy", "deadline_ms", "experts")
+    __slots__ = ("codec", "codec_fingerprint", "expert", "class_names", "max_frame_bytes", "max_pending_frames", "policy", "deadline_ms", "experts", "video")
     CODEC_FIELD_NUMBER: _ClassVar[int]
     CODEC_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     EXPERT_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +115,7 @@ class Welcome(_message.Message):
     POLICY_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     EXPERTS_FIELD_NUMBER: _ClassVar[int]
+    VIDEO_FIELD_NUMBER: _ClassVar[int]
     codec: str
     codec_fingerprint: bytes
     expert: str
@@ -122,7 +125,8 @@ class Welcome(_message.Message):
     policy: str
     deadline_ms: int
     experts: _containers.RepeatedCompositeFieldContainer[Expert]
-    def __init__(self, codec: _Optional[str] = ..., codec_fingerprint: _Optional[bytes] = ..., expert: _Optional[str] = ..., class_names: _Optional[_Iterable[str]] = ..., max_frame_bytes: _Optional[int] = ..., max_pending_frames: _Optional[int] = ..., policy: _Optional[str] = ..., deadline_ms: _Optional[int] = ..., experts: _Optional[_Iterable[_Union[Expert, _Mapping]]] = ...) -> None: ...
+    video: int
+    def __init__(self, codec: _Optional[str] = ..., codec_fingerprint: _Optional[bytes] = ..., expert: _Optional[str] = ..., class_names: _Optional[_Iterable[str]] = ..., max_frame_bytes: _Optional[int] = ..., max_pending_frames: _Optional[int] = ..., policy: _Optional[str] = ..., deadline_ms: _Optional[int] = ..., experts: _Optional[_Iterable[_Union[Expert, _Mapping]]] = ..., video: _Optional[int] = ...) -> None: ...
 
 class Expert(_message.Message):
     __slots__ = ("name", "task", "class_names")

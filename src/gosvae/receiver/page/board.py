@@ -12,7 +12,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from statistics import median
+from statistics import fmean, median
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -22,7 +22,7 @@ from PIL import Image
 from gosvae.datasets.palettes import class_palette
 from gosvae.packets.reassembly import ReceivedFrame
 from gosvae.protocol.class_maps import ClassArray
-from gosvae.protocol.frames import Answer, Frame, Outcome, Perceived
+from gosvae.protocol.frames import Answer, Frame, Outcome, Perceived, ReferenceFacts
 from gosvae.receiver.engine import Engine
 from gosvae.receiver.page.pictures import picture_file, read_original
 from gosvae.receiver.page.standing import describe, headline, standing_of, why_no_picture
@@ -57,6 +57,7 @@ class _Event:
     latency_ms: float
     answered: bool
     concealed: float
+    reference: ReferenceFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ class Board:
 
     def observe(self, frame: Frame, outcome: Outcome, perceived: Perceived | None) -> None:
         """Note the outcome of a frame; called by the engine."""
-        now_s, n_bytes = self._clock(), len(frame.stream)
+        now_s, n_bytes = self._clock(), frame.stream_bytes
         with self._lock:
             state = self._sender(frame.sender)
             state.received += 1
@@ -182,7 +183,8 @@ class Board:
             state.answered += 1
             concealed = outcome.concealed_pixels / (outcome.height * outcome.width)
             latency_ms = outcome.stages.total_ms
-            state.events.append(_Event(now_s, n_bytes, latency_ms=latency_ms, answered=True, concealed=concealed))
+            reference = None if perceived is None else perceived.reference
+            state.events.append(_Event(now_s, n_bytes, latency_ms, True, concealed, reference))
             state.picture = None
             if perceived is not None and now_s - state.watched_s < WATCHED_S:
                 state.picture = _Picture(
@@ -246,6 +248,7 @@ class Board:
         """Return the line of a sender in the page's table; numbers without a frame in the last seconds are None."""
         recent = [event for event in state.events if now_s - event.at_s <= WINDOW_S]
         answered = [event for event in recent if event.answered]
+        references = [event.reference for event in recent if event.reference is not None]
         packets = [(came, sent) for at_s, came, sent in state.packets if now_s - at_s <= WINDOW_S]
         span_s = max(now_s - recent[0].at_s, 0.5) if recent else 1.0
         quiet_s = None if state.frame_s is None else now_s - state.frame_s
@@ -268,6 +271,8 @@ class Board:
             "fps": round(len(answered) / span_s, 2),
             "kbps": round(8 * sum(event.n_bytes for event in recent) / span_s / 1000, 1),
             "kib": round(sum(event.n_bytes for event in recent) / len(recent) / 1024, 3) if recent else None,
+            "unchanged": round(fmean(facts.unchanged for facts in references), 3) if references else None,
+            "distance": round(fmean(facts.distance for facts in references), 2) if references else None,
             "dropped_share": round(1 - len(answered) / len(recent), 4) if recent else None,
             "packet_loss": round(1 - sum(c for c, _ in packets) / sum(s for _, s in packets), 4) if packets else None,
             "latency_ms": round(median(event.latency_ms for event in answered), 1) if answered else None,

@@ -104,7 +104,7 @@ function showCounters(engine) {
 function showSenders(senders) {
   byId("senders").replaceChildren(...senders.map((s) => {
     const loss = s.packet_loss === null ? percent(s.dropped_share) : `${percent(s.dropped_share)}, packets ${percent(s.packet_loss)}`;
-    const row = element("tr", null, ...[s.name, s.standing_short, s.transport, number(s.fps, 1), number(s.kbps, 0), loss, number(s.latency_ms, 0)].map((t) => element("td", t)));
+    const row = element("tr", null, ...[s.name, s.standing_short, s.transport, number(s.fps, 1), number(s.kbps, 0), percent(s.unchanged), number(s.distance, 1), loss, number(s.latency_ms, 0)].map((t) => element("td", t)));
     row.className = s.standing;
     row.title = s.standing_text;
     row.tabIndex = 0;
