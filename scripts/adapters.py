@@ -43,7 +43,7 @@ from gosvae.tensors import image_to_tensor
 from gosvae.training.adapters import adapt_codec, adapter_stage
 from gosvae.training.machine.config import RunConfig, StageConfig
 
-TRIAL_STEPS = 8
+TRIAL_STEPS = (2, 10)
 
 
 @dataclass(frozen=True)
@@ -104,20 +104,24 @@ class Comparison:
 
     def train(self, way: Way, folder: Path) -> tuple[ImageCodec, int, float]:
         """Train as long as the time allows; return the codec, the number of steps and the CPU minutes."""
-        began_s = time.process_time()
-        self._run(way, TRIAL_STEPS, folder / "trial")
-        step_s = (time.process_time() - began_s) / TRIAL_STEPS
+        short_s, long_s = (self._run(way, steps, folder / f"trial-{steps}") for steps in TRIAL_STEPS)
+        step_s = (long_s - short_s) / (TRIAL_STEPS[1] - TRIAL_STEPS[0])  # without what is loaded once
         steps = max(1, int(60.0 * self.minutes / step_s))
-        began_s = time.process_time()
-        self._run(way, steps, folder / "run")
-        minutes = (time.process_time() - began_s) / 60.0
+        minutes = self._run(way, steps, folder / "run") / 60.0
         return load_codec(folder / "run"), steps, minutes
 
-    def _run(self, way: Way, steps: int, folder: Path) -> None:
+    def _run(self, way: Way, steps: int, folder: Path) -> float:
+        """Train for a number of steps and return the CPU seconds."""
+        began_s = time.process_time()
         tree = apply_overrides(to_tree(adapter_stage(steps)), list(way.overrides))
         stage = parse(StageConfig, tree, source=way.name)
         run = RunConfig(accelerator="cpu", tensorboard=False, save_minutes=1e6)
-        adapt_codec(self.codec, self.name, self.expert, self.seen, stage, run, folder, rank=way.rank, progress=False)
+        outcome = adapt_codec(
+            self.codec, self.name, self.expert, self.seen, stage, run, folder, rank=way.rank, progress=False
+        )
+        if not outcome.complete:
+            raise KeyboardInterrupt
+        return time.process_time() - began_s
 
 
 def rows(comparison: Comparison, label: str, ways: Sequence[Way]) -> list[list[str]]:

@@ -13,7 +13,7 @@ from gosvae.datasets.cityscapes import CITYSCAPES_OBJECTS
 from gosvae.datasets.objects import ObjectsAsLabels
 from gosvae.errors import ConfigError
 from gosvae.recipes import load_recipe, recipe_names
-from gosvae.reproduce.estimate import estimated_seconds
+from gosvae.reproduce.estimate import estimated_seconds, swin_l_gib
 from gosvae.reproduce.paper import ADE20K, CITYSCAPES, paper_numbers
 from gosvae.reproduce.plan import (
     EXPERIMENTS,
@@ -173,6 +173,14 @@ def test_paper_lengths(row: str, cityscapes: int, ade20k: int) -> None:
     assert planned_steps(ROWS[row], SCALES["paper"], 20_210, ade20k=True) == ade20k
 
 
+def test_a_smaller_batch_keeps_the_papers_epochs() -> None:
+    for batch, steps in ((8, 185_938), (1, 1_487_500), (3, 495_834)):
+        assert planned_steps(ROWS["vqvae"], SCALES["paper"], 2975, ade20k=False, batch_size=batch) == steps
+        assert planned_steps(ROWS["vqvae"], SCALES["small"], 2975, ade20k=False, batch_size=batch) == 500
+    hours = [estimated_seconds(ROWS["vqvae"], SCALES["paper"], n, 0, batch) for n, batch in ((800, 8), (6400, 1))]
+    assert hours[0] == pytest.approx(hours[1])
+
+
 def test_the_start_and_what_starts_from_it_have_one_model() -> None:
     for scale in SCALES.values():
         for row in ONCE:
@@ -230,6 +238,11 @@ def test_estimates_grow_with_steps_and_images() -> None:
         for row in all_rows():
             once, twice = (estimated_seconds(row, scale, n, 10 * n) for n in (100, 200))
             assert 0 < once < twice
+
+
+def test_memory_grows_with_the_images_of_a_micro_batch_and_the_input() -> None:
+    assert swin_l_gib(8, 256, 512) == pytest.approx(8 * swin_l_gib(1, 256, 512))
+    assert swin_l_gib(1, 1024, 2048) == pytest.approx(16 * swin_l_gib(1, 256, 512))
 
 
 def test_lengths_say_epochs_or_steps() -> None:

@@ -29,8 +29,8 @@ DATA_HELP = (
 )
 EXPERT_HELP = (
     "perception model: embedded, the name of another one of the package, hf:ORGANISATION/MODEL, a folder "
-    "(transformers, or gosvae train-expert), or a .onnx, .pt2 or .pt file with a .json beside it; .pt2 and .pt need "
-    "--trust"
+    "(transformers, or gosvae train-expert), or a .onnx, .tflite, .pt2 or .pt file with a .json beside it; .pt2 and "
+    ".pt need --trust"
 )
 
 
@@ -154,7 +154,7 @@ def add_run(parser: argparse.ArgumentParser, *, seed: bool = True, precision: bo
     parser.add_argument("--cache-mib", type=int, default=1024, metavar="MIB", help="memory for decoded images")
 
 
-JUDGING = ("micro_batch",)
+JUDGING = ("micro_batch", "expert_cache", "expert_cache_gib")
 """Names of the options of `add_judging`, which are also those of `RunConfig`."""
 
 
@@ -165,6 +165,13 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
         help="images that the expert takes at once, which bounds memory; gradients stay those of the batch; default: "
         "auto, as many as fit into a quarter of the GPU's memory",
     )  # fmt: skip
+    parser.add_argument(
+        "--expert-cache", type=Path, metavar="FOLDER",
+        help="keep what the expert sees on whole images in this folder, in half precision; default: keep nothing",
+    )  # fmt: skip
+    parser.add_argument(
+        "--expert-cache-gib", type=float, default=40.0, metavar="GIB", help="largest size of that folder; default 40"
+    )
 
 
 def add_packets(parser: argparse.ArgumentParser) -> None:

@@ -28,9 +28,9 @@ from gosvae.reproduce.keep import Keep
 from gosvae.reproduce.outline import print_outline
 from gosvae.reproduce.parts import PAPERS_EXPERIMENTS, Part, Progress, run_parts
 from gosvae.reproduce.plan import EXPERIMENTS, rows_of
+from gosvae.reproduce.processes import Summary
 from gosvae.reproduce.records import trained_with
 from gosvae.reproduce.report import Shown, write_joint_report
-from gosvae.reproduce.runner import Summary
 from gosvae.reproduce.scales import SCALES, Scale, load_scale
 from gosvae.reproduce.trial import print_trials
 from gosvae.training.machine.config import RunConfig

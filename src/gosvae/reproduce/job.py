@@ -35,6 +35,10 @@ CITYSCAPES, ADE20K = "cityscapes", "ade20k"
 """Names of the paper's data sets."""
 
 
+_ANY_STEPS = 1000
+"""Steps with which a recipe is read for the size of its batch, on which the real ones depend."""
+
+
 @dataclass(frozen=True)
 class Job:
     """Choices of a reproduction.
@@ -51,7 +55,8 @@ class Job:
         fid: whether a Fréchet distance is measured. At the scale `paper` it is the FID, at others it may be in the
             features of another network.
         any_inception: whether a file of Inception that is none of the published ones is taken, see `load_features`.
-        run: devices, precision and workers; the plan sets the seeds.
+        run: devices, precision and workers; the plan sets the seeds. With several devices, each makes a row of its own
+            at a time.
     """
 
     data: str
@@ -103,7 +108,7 @@ class World:
     """
 
     def __init__(self, job: Job, trained_with: str | None = None) -> None:
-        self.job, self._trained_with = job, trained_with
+        self.job, self.trained_with = job, trained_with
         self._settings: dict[str, dict[str, Any]] = {}
         wants_gpu = job.run.accelerator in ("auto", "cuda") and torch.cuda.is_available()
         self.device = torch.device("cuda" if wants_gpu else "cpu")
@@ -143,7 +148,7 @@ class World:
     @cached_property
     def training_distance(self) -> str | None:
         """Name of the perceptual distance of trainings; None if there is none."""
-        return self._distance(self.job.train_lpips or self._trained_with or self.job.lpips)
+        return self._distance(self.job.train_lpips or self.trained_with or self.job.lpips)
 
     def _distance(self, name: str) -> str | None:
         """Return the name of a perceptual distance; that of `auto` is None if no weights are found.
@@ -189,7 +194,12 @@ class World:
 
     def steps_of(self, row: RowPlan) -> int:
         """Return the steps of a row's own training as planned, before the user's overrides."""
-        return planned_steps(row, self.job.scale, len(self.train_images), ade20k=self.is_ade20k)
+        batch, ade20k = None, self.is_ade20k
+        if isinstance(row.source, Trained):
+            with contextlib.suppress(ConfigError):  # impossible overrides are reported where they are used
+                changes = changes_of(row, self.job.scale, _ANY_STEPS, self.job.changes_for(row), ade20k=ade20k)
+                batch = recipe_of(row, changes).stages[-1].batches.batch_size
+        return planned_steps(row, self.job.scale, len(self.train_images), ade20k=ade20k, batch_size=batch)
 
     def changes_of(self, row: RowPlan) -> list[str]:
         """Return all overrides of a trained row; errors are those of `scales.changes_of`."""
@@ -220,6 +230,7 @@ class World:
         assert isinstance(row.source, Trained)
         own = {
             "seed": row.source.seed,
+            "devices": 1,
             "tensorboard": False,
             "log_steps": 2 if (self.steps_of(row) or 0) < 5000 else 10,
             "histogram_pixels": self.job.scale.histogram_pixels,

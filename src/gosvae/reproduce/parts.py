@@ -11,7 +11,8 @@ from pathlib import Path
 from gosvae.reproduce.job import ADE20K, CITYSCAPES, World
 from gosvae.reproduce.keep import Keep
 from gosvae.reproduce.plan import RowPlan
-from gosvae.reproduce.runner import Runner, Summary
+from gosvae.reproduce.processes import Summary
+from gosvae.reproduce.runner import Runner
 
 PAPERS_EXPERIMENTS = {
     CITYSCAPES: ("table1", "table3", "table4", "fig2", "fig4"),

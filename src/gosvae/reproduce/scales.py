@@ -42,6 +42,10 @@ class Scale:
     changes: Mapping[str, tuple[str, ...]]
     sentence: str
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return a state that another process can read."""
+        return {**self.__dict__, "changes": dict(self.changes)}
+
     @property
     def is_papers(self) -> bool:
         """Whether it is the paper's own, where nothing takes the place of what the paper has without being named."""
@@ -148,12 +152,14 @@ def load_scale(name: str) -> Scale:
     return SCALES[name]
 
 
-def planned_steps(row: RowPlan, scale: Scale, image_count: int, *, ade20k: bool) -> int:
+def planned_steps(row: RowPlan, scale: Scale, image_count: int, *, ade20k: bool, batch_size: int | None = None) -> int:
     """Return the number of optimiser steps of a row's own training, over all stages; 0 if it trains nothing.
 
     Args:
         image_count: number of training images, from which the steps of the paper's epochs follow.
         ade20k: whether to take the paper's lengths for ADE20K instead of those for Cityscapes.
+        batch_size: number of images of a step, from which the steps of the paper's epochs follow too; None takes that
+            of the scale.
     """
     if not isinstance(row.source, Trained):
         return 0
@@ -164,7 +170,7 @@ def planned_steps(row: RowPlan, scale: Scale, image_count: int, *, ade20k: bool)
     if length.steps is not None:
         return length.steps[ade20k]
     assert length.epochs is not None
-    return -(-length.epochs[ade20k] * image_count // planned_batch(row, scale, ade20k=ade20k))
+    return -(-length.epochs[ade20k] * image_count // (batch_size or planned_batch(row, scale, ade20k=ade20k)))
 
 
 def planned_batch(row: RowPlan, scale: Scale, *, ade20k: bool) -> int:

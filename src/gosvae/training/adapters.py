@@ -106,7 +106,7 @@ def adapter_stage(steps: int) -> StageConfig:
         learning_rate=2e-3,
         warmup_steps=min(100, steps // 10),
         ema_decay=0.95,
-        batches=BatchConfig(batch_size=2, crop_height=144, crop_width=288, brightness=0.1),
+        batches=BatchConfig(batch_size=4, crop_height=144, crop_width=288, brightness=0.1),
     )
 
 
