@@ -649,7 +649,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         assert not re.findall(r".*CONSOLE.*", errors)  # no error of a script, nothing that the policy forbids
         assert EVIL not in page
         assert "&lt;img src=x onerror=alert(1)&gt;" in page
-        for words in ("live, 1 sender", "bicyclist", "entropy decoding", "13 ms from sender to class map"):
+        for words in ("live, 1 sender", "bicyclist", "entropy decoding", "13 ms from sender to answer"):
             assert words in page
         assert re.search(r"frame \d+ · 96", page)
         assert re.search(r'<canvas id="overlay" width="96" height="64"', page)
