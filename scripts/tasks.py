@@ -10,13 +10,17 @@ Each row is a codec at a budget, met image by image. The columns are
 - AP50 of the boxes of a detector against its own on the originals,
 - the F1 score of edges, where the gradient of the brightness is above a threshold, within one pixel,
 - the share of the ORB matches between an image and the next of the data set that are found again, within three pixels
-  at both ends, in the reconstructions of the two; it needs OpenCV (`pip install opencv-python-headless`).
+  at both ends, in the reconstructions of the two; it needs OpenCV (`pip install opencv-python-headless`),
+- with `--text`, the share of the words read on the originals that are read again on the reconstructions, in capitals or
+  not, over all images; images without text say nothing. It needs `pip install rapidocr opencv-python-headless`.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -46,6 +50,8 @@ EDGE = 0.08
 """Gradient of the brightness, from 0 to 1 over a pixel, from which there is an edge."""
 KEYPOINTS = 500
 NEAR_PIXELS = 3.0
+SURE_TEXT = 0.7
+"""Score from which a line of text counts as read."""
 Matches = npt.NDArray[np.float32]
 
 
@@ -97,6 +103,26 @@ def found_again(original_N4: Matches, seen_M4: Matches) -> float | None:
     return float(near.any(axis=1).mean())
 
 
+class TextReader:
+    """The text networks of RapidOCR, which ONNX Runtime computes."""
+
+    def __init__(self) -> None:
+        try:
+            from rapidocr import RapidOCR
+        except ImportError as error:
+            raise ConfigError(
+                f"--text needs a package ({error}): pip install rapidocr opencv-python-headless"
+            ) from None
+        logging.getLogger("RapidOCR").setLevel(logging.ERROR)
+        self._engine: Any = RapidOCR()
+
+    def __call__(self, image: ImageArray) -> Counter[str]:
+        """Words of an image, in small letters, that are read with a score of at least `SURE_TEXT`."""
+        found = self._engine(np.ascontiguousarray(image[..., ::-1]))  # BGR
+        lines = zip(found.txts or (), found.scores or (), strict=True)
+        return Counter(word for text, score in lines if score >= SURE_TEXT for word in text.casefold().split())
+
+
 @dataclass
 class Row:
     """A codec at a budget, over all images."""
@@ -108,8 +134,10 @@ class Row:
     boxes: DetectionMeter = field(default_factory=DetectionMeter)
     edges: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(4, np.int64))
     matches: list[float] = field(default_factory=list)
+    words: int = 0
+    words_again: int = 0
 
-    def cells(self, detector: bool) -> list[str]:
+    def cells(self, detector: bool, text: bool) -> list[str]:
         """Values as text."""
         agreements = [m.mean_iou() for m in self.maps.values()]
         near, seen, back, real = (int(n) for n in self.edges)
@@ -121,6 +149,7 @@ class Row:
             *([self.boxes.values()["AP50"], self.boxes.values()["AP50:95"]] if detector else []),
             f1,
             fmean(self.matches) if self.matches else None,
+            *([self.words_again / self.words if self.words else None] if text else []),
         ]
         return [label, *("-" if v is None else f"{v:.2f}" if i == 0 else f"{v:.3f}" for i, v in enumerate(values))]
 
@@ -128,7 +157,9 @@ class Row:
 class Bench:
     """Images, their neighbours, and what every judge sees on them."""
 
-    def __init__(self, dataset: Dataset, limit: int, experts: Sequence[str], detector: Path | None) -> None:
+    def __init__(
+        self, dataset: Dataset, limit: int, experts: Sequence[str], detector: Path | None, *, text: bool
+    ) -> None:
         self.experts: dict[str, Expert] = {}
         for name in experts:
             expert = load_task_expert(name)
@@ -137,6 +168,7 @@ class Bench:
             self.experts[Path(name).name] = expert
         self.detector = None if detector is None else load_task_expert(detector, gradients=False)
         self.task = None if self.detector is None else load_task(self.detector)
+        self.reader = TextReader() if text else None
         count = min(limit, len(dataset) - 1)
         places = [i * (len(dataset) - 1) // count for i in range(count)]
         self.pairs = [(dataset[i].image_uint8_HW3, dataset[i + 1].image_uint8_HW3) for i in places]
@@ -150,6 +182,8 @@ class Bench:
         x = image_to_tensor(image)
         seen: dict[str, Any] = {name: expert.class_map(x)[0].numpy() for name, expert in self.experts.items()}
         seen["edges"] = edges(image)
+        if self.reader is not None:
+            seen["words"] = self.reader(image)
         if self.detector is not None and self.task is not None:
             seen["boxes"] = self.task.results(self.detector(x))[0]
         return seen
@@ -166,6 +200,9 @@ class Bench:
                 counts.update(seen[name], original[name])
             if "boxes" in seen:
                 row.boxes.update(original["boxes"], seen["boxes"])
+            if "words" in seen:
+                row.words += original["words"].total()
+                row.words_again += (original["words"] & seen["words"]).total()
             row.edges += np.array(edge_counts(original["edges"], seen["edges"]))
             share = None if matches is None else found_again(matches, orb_matches(picture, send(second)[0]))
             row.matches += [] if share is None else [share]
@@ -194,11 +231,14 @@ def main() -> int:
     parser.add_argument("--limit", type=int, default=20, help="number of images, evenly spaced")
     parser.add_argument("--expert", nargs="*", default=["embedded"], help="segmentation networks")
     parser.add_argument("--detector", type=Path, help="ONNX file of a detector with its card")
+    parser.add_argument("--text", action="store_true", help="read text on the images, too")
     parser.add_argument("--out", type=Path, required=True, help="Markdown file of the table")
     options = parser.parse_args()
-    bench = Bench(load_prepared(options.data, default_split="val"), options.limit, options.expert, options.detector)
+    dataset = load_prepared(options.data, default_split="val")
+    bench = Bench(dataset, options.limit, options.expert, options.detector, text=options.text)
     detected = ["boxes AP50", "boxes AP50:95"] if options.detector else []
     header = ["codec", "KiB", *(f"{name}, mIoU" for name in bench.experts), *detected, "edges F1", "ORB matches"]
+    header += ["words"] if options.text else []
     lines = [f"| {' | '.join(header)} |", "|---|" + "--:|" * (len(header) - 1)]
     for name in options.codecs:
         codec = load_codec(name)
@@ -206,7 +246,7 @@ def main() -> int:
             raise ConfigError(f"{name} has no rate to set")
         for kib in options.kib:
             row = bench.measure(f"{name}, {kib:g} KiB", sender(codec, int(1024 * kib)))
-            lines.append(f"| {' | '.join(row.cells(options.detector is not None))} |")
+            lines.append(f"| {' | '.join(row.cells(options.detector is not None, options.text))} |")
             print(lines[-1], file=sys.stderr, flush=True)
             write_atomically(options.out, ("\n".join(lines) + "\n").encode())
     print("\n".join(lines))

@@ -67,7 +67,9 @@ def test_extras_are_those_of_the_project() -> None:
 
 @pytest.mark.parametrize("extra", PACKAGES)
 def test_a_command_looks_for_an_extra_before_it_works(extra: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    require(extra, "a test")  # the environment of the tests has all of them
+    if extra == "tflite":  # the only one that the environment of the tests may lack
+        pytest.importorskip("ai_edge_litert", reason="needs ai-edge-litert")
+    require(extra, "a test")
     for package in PACKAGES[extra]:
         with monkeypatch.context() as patch:
             take_away(patch, package)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig, ScalarAutoencoder
 from gosvae.codecs.cards import AutoencoderCard, VariableRateCard, VqCard
@@ -24,7 +24,7 @@ from gosvae.datasets.geometry import GeometryConfig, Prepared
 from gosvae.datasets.streets import Streets
 from gosvae.entropy.temporal_network import ACTIVITIES, TemporalConfig, TemporalContextNetwork
 from gosvae.errors import MissingDependencyError
-from gosvae.experts.base import NetworkExpert
+from gosvae.experts.base import DenseBoxes, ExpertInfo, NetworkExpert, TaskExpert
 from gosvae.experts.compact import random_compact_expert
 from gosvae.losses.backbones import FeatureNetwork
 from gosvae.losses.perceptual import PerceptualLoss
@@ -53,6 +53,34 @@ def expert() -> NetworkExpert:
     """An untrained expert for the classes of `streets`, the same at every call."""
     seed_everything(11)
     return random_compact_expert(streets().class_names, height=64, width=96)
+
+
+TASK_INFO = ExpertInfo("tiny", ("person", "car", "bus"), 32, 48)
+
+
+class TaskNetwork(TaskExpert):
+    """An untrained convolution whose output has the layout of a task."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__(TASK_INFO)
+        self.task = task
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            self.layer = nn.Conv2d(3, 8, 8, stride=8)
+        self.freeze()
+
+    def dense(self, x_B3HW: Tensor) -> Any:
+        y = self.layer(x_B3HW)
+        if self.task == "detection":
+            cells = y.flatten(2).transpose(1, 2)
+            centre, size = cells[..., :2].sigmoid(), 0.1 + 0.4 * cells[..., 2:4].sigmoid()
+            corners = torch.cat([centre - size / 2, centre + size / 2], dim=-1)
+            return DenseBoxes((8 * cells[..., 4]).sigmoid(), (8 * cells[..., 5:8]).sigmoid(), corners)
+        if self.task == "depth":
+            return y[:, :1].exp()
+        if self.task == "features":
+            return y, y.mean(dim=(2, 3))
+        return y[:, :3]
 
 
 def perceptual(seed: int = 12) -> PerceptualLoss:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from gosvae.errors import MissingDependencyError
 
-Extra = Literal["coco", "completion", "jpegxl", "onnx", "plot", "train", "video"]
+Extra = Literal["coco", "completion", "jpegxl", "onnx", "plot", "tflite", "train", "video"]
 
 PACKAGES: dict[Extra, tuple[str, ...]] = {
     "coco": ("faster_coco_eval",),
@@ -21,6 +21,7 @@ PACKAGES: dict[Extra, tuple[str, ...]] = {
     "jpegxl": ("imagecodecs",),
     "onnx": ("onnx", "onnxruntime"),
     "plot": ("bjontegaard", "matplotlib", "scipy"),
+    "tflite": ("ai_edge_litert",),
     "train": ("diffusers", "lightning_fabric", "tensorboard"),
     "video": ("av",),
 }

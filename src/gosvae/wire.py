@@ -30,11 +30,20 @@ SEALED_FIRST_BYTE = 0xCC
 SEALED_VERSION = 1
 """Version of the format of sealed datagrams, in the upper half of the second byte."""
 
+COMPACT_FIRST_BYTE = 0xCD
+"""First byte of a compact packet of a video."""
+
+VIDEO_VERSION = 1
+"""Version of the frames of videos without a container in messages, which a receiver announces in its `Welcome`."""
+
 CLASS_MAP_CODINGS: Mapping[str, int] = MappingProxyType({"zlib": 4, "none": 3})
 """Numbers of the codings of class maps, as in `ClassMapCoding` of link.proto; 0 stands for `zlib`.
 
 1 (PNG) and 2 (run lengths) are reserved: version 0.1 wrote them.
 """
+
+ARRAY_TYPES: Mapping[str, int] = MappingProxyType({"uint8": 1, "uint16": 2, "float16": 3, "float32": 4})
+"""Numbers of the types of values in arrays, as in `ArrayType` of link.proto."""
 
 REASONS: Mapping[str, int] = MappingProxyType(
     {

@@ -27,6 +27,18 @@ from small_link import PATIENCE_S, TOKEN, Authority, patient_senders
 from tiny import checkpoint, streets, variable_checkpoint
 
 Run = Callable[..., str]
+DEPTH = """
+from gosvae import ExpertInfo, TaskExpert
+
+class Brightness(TaskExpert):
+    task = "depth"
+
+    def __init__(self):
+        super().__init__(ExpertInfo("brightness", (), 64, 96))
+
+    def dense(self, x):
+        return 0.1 + x.mean(dim=1, keepdim=True)[..., ::8, ::8]
+"""
 
 
 @pytest.fixture
@@ -163,6 +175,25 @@ def test_the_whole_way_over_grpc(codec: Path, photos: Path, tmp_path: Path, caps
     assert "1 no-token" in receiver.said
     assert "is 'car 7' from" in receiver.said
     assert TOKEN not in receiver.said
+
+
+def test_results_of_several_experts_are_written(
+    codec: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = tmp_path / "depth.py"
+    network.write_text(DEPTH, encoding="utf-8")
+    experts = ("--expert", "embedded", "--expert", f"far={network}:Brightness")
+    with receiving("--codec", codec, "--grpc", "127.0.0.1:0", *experts) as receiver:
+        out = tmp_path / "results"
+        words = ("send", photos, "--codec", codec, "--grpc", receiver.place("gRPC"), "--out", out)
+        assert main([str(word) for word in words]) == 0
+        assert "3 answered" in capsys.readouterr().out
+        assert sorted(path.name for path in out.iterdir()) == [
+            f"00000{n}.{end}" for n in range(3) for end in ("npz", "png")
+        ]
+        with np.load(out / "000000.npz") as arrays:
+            assert arrays["far.depth"].shape == (8, 12)
+            assert (arrays["far.depth"] > 0).all()
 
 
 def test_the_whole_way_over_udp_at_a_rate(

@@ -16,7 +16,7 @@ from gosvae.nn.fusion import UNSHUFFLE, FusionConfig, FusionNetwork
 from gosvae.seeding import numpy_generator, seed_everything
 from gosvae.tensors import ImageArray
 
-CONFIG = FusionConfig(channels=8, blocks=1, finish_channels=2)
+CONFIG = FusionConfig(channels=8, blocks=1, coarse_channels=8, coarse_blocks=1, finish_channels=2)
 
 
 def noise(height: int, width: int, seed: int) -> ImageArray:
@@ -43,6 +43,7 @@ def test_a_new_network_is_the_choice_of_the_detail_layer(size_hw: tuple[int, int
     seed_everything(0)
     fused = LearnedFusion(FusionNetwork(CONFIG))(base, detail(image))
     np.testing.assert_array_equal(fused, image)
+    np.testing.assert_array_equal(LearnedFusion(FusionNetwork(CONFIG))(None, detail(image)), image)
     np.testing.assert_array_equal(Selection()(base, detail(image)), image)
 
 
@@ -53,7 +54,9 @@ def test_a_trained_network_sees_both_pictures_and_the_conditions() -> None:
     assert fused.shape == image.shape
     for other in (fusion(image, detail(image)), fusion(base, detail(base)), fusion(base, Detail(image, 1, 90, 9000))):
         assert not np.array_equal(fused, other)
-    np.testing.assert_array_equal(fusion(None, detail(image)), image)
+    alone = fusion(None, detail(image))
+    assert not np.array_equal(alone, image)
+    assert not np.array_equal(alone, fusion(image, detail(image)))
 
 
 def test_tiles_give_the_picture_of_one_piece() -> None:
@@ -68,7 +71,7 @@ def test_tiles_give_the_picture_of_one_piece() -> None:
     assert len(seen) == 4
     with torch.inference_mode():
         tensors = (torch.from_numpy(x).permute(2, 0, 1)[None].float() / 255 for x in (base, image))
-        whole = network(*tensors, torch.tensor([conditions_of(detail(image))]))
+        whole = network(*tensors, torch.tensor([conditions_of(detail(image), with_base=True)]))
     difference = np.abs(in_tiles - whole[0].clamp(0, 1).mul(255).permute(1, 2, 0).numpy())
     assert difference.max() < 0.51
 

@@ -10,7 +10,7 @@ import torch
 
 from gosvae.bitstream import Header, pack_slices, salvage, unpack_slices
 from gosvae.codecs.allocation import LEAST_KIB, TASK_ONLY_KIB, layers_within, rate_of_level
-from gosvae.codecs.detail import REDUCTIONS, DetailSearch, decode_detail, encode_detail, structure
+from gosvae.codecs.detail import REDUCTIONS, DetailSearch, decode_detail, encode_detail, is_difference, structure
 from gosvae.codecs.fusion import Fusion
 from gosvae.codecs.layered import LayeredCodec, LayeredOptions, layers_of
 from gosvae.codecs.scene import SceneStatistics, channel_means, fitted, reduced
@@ -102,6 +102,55 @@ def test_a_later_picture_is_better() -> None:
         np.testing.assert_array_equal(codec.decompress(shorter), decode_detail(coarse, 64, 96).image_uint8_HW3)
 
 
+@pytest.mark.parametrize("purpose", ["machine", "people", "both"])
+def test_every_slice_of_the_detail_layer_makes_the_picture_better(purpose: Purpose) -> None:
+    image, budget = picture(), 6000
+    codec = layered(purpose, detail_slices=3)
+    data = codec.compress_to_budget(image, budget)
+    details = [payload for payload in unpack_slices(data).slices if payload is not None][-3:]
+    assert [is_difference(payload) for payload in details] == [False, True, True]
+    assert 0.8 * budget < len(data) <= budget
+    errors = [mean_squared_error(image, codec.decompress(data))]
+    for _ in range(2):
+        data = truncate(data, (len(data) - 1) / 1024)
+        errors.append(mean_squared_error(image, codec.decompress(data)))
+    assert errors == sorted(errors)
+    assert len(data) < 0.4 * budget
+
+
+def test_a_difference_needs_the_picture_before() -> None:
+    codec = layered("people", detail_slices=3, level=120)
+    data = codec.compress(picture())
+    stream = unpack_slices(data)
+    first, second, third = stream.slices
+    for left, seen in (([first, second, None], 2), ([first, None, third], 1), ([first, None, None], 1)):
+        shown = codec.decompress_damaged(pack_slices(stream.header, left))
+        expected = codec.decompress(pack_slices(stream.header, stream.slices[:seen]))
+        np.testing.assert_array_equal(shown.image_uint8_HW3, expected)
+    for header, slices in ((stream.header, [None, second, third]), (stream.header, [second, third])):
+        with pytest.raises(BitstreamError, match="none of the pictures"):
+            codec.decompress_damaged(pack_slices(header, slices))
+    assert second is not None
+    with pytest.raises(BitstreamError, match="more than 8 slices"):
+        codec.decompress(pack_slices(stream.header, [first, *[second] * 8]))
+    with pytest.raises(BitstreamError, match="the picture that a difference belongs to is missing"):
+        decode_detail(second, *picture().shape[:2])
+    with pytest.raises(ConfigError, match=r"expected 1\.\.8") as caught:
+        LayeredOptions(detail_slices=9)
+    assert caught.value.argument == "detail_slices"
+
+
+def test_the_picture_for_machines_has_full_chroma_and_no_filters() -> None:
+    image, budget = picture(), 5000
+    machine, people = (layered(purpose).compress_to_budget(image, budget) for purpose in ("machine", "people"))
+    for data, form, cdef in ((machine, 129, False), (people, 0, True)):
+        (payload,) = unpack_slices(data).payloads
+        assert payload[1] // 128 == bool(form)
+        assert payload[2] in (1, 5, 9) or not form
+        assert bool(payload[0] & 2) == cdef
+    assert layers_of(machine).task_bytes == 0
+
+
 def test_streams_of_others_and_damaged_frames_are_refused() -> None:
     data = layered("people").compress(picture())
     other = LayeredCodec(task(seed=1))
@@ -111,7 +160,8 @@ def test_streams_of_others_and_damaged_frames_are_refused() -> None:
         other.decompress(layered().compress(picture()))
     stream = unpack_slices(data)
     (payload,) = stream.payloads
-    for bad in (b"", payload[:2], payload[:1] + b"\0" + payload[2:], payload[:1] + b"\x65" + payload[2:], payload[:40]):
+    heads = (b"\0", b"\x65", b"\x80\x01", b"\xbc\x00", b"\xbc\x0d", b"\xbc\x02", b"\xe5\x01")
+    for bad in (b"", payload[:2], payload[:40], *(payload[:1] + head + payload[2:] for head in heads)):
         for header, slices, count in ((stream.header, [bad], 0), (stream.header, [bad, bad], 0)):
             with pytest.raises(BitstreamError) as caught:
                 layered().decompress(pack_slices(header, slices, "bands", count))

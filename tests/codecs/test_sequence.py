@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gosvae.codecs.checkpoint import save_codec
+from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
+from gosvae.codecs.registry import models_folder
 from gosvae.codecs.sequence.codec import SequenceCodec
 from gosvae.codecs.sequence.encoder import SequenceEncoder, SequenceOptions
 from gosvae.codecs.sequence.format import HEADER_BYTES, FrameHeader, Mode, SessionHeader, is_session
@@ -33,6 +35,12 @@ def frames(count: int, *, still: bool = False) -> list[ImageArray]:
     moved = (np.roll(picture, 0 if still else 2 * number, axis=1).astype(np.float64) for number in range(count))
     noise = 0.0 if still else 3.0
     return [np.clip(x + noise * generator.standard_normal(x.shape), 0, 255).astype(np.uint8) for x in moved]
+
+
+def noise(count: int) -> list[ImageArray]:
+    """Frames that have nothing in common."""
+    generator = numpy_generator(2)
+    return [generator.integers(256, size=(64, 96, 3)).astype(np.uint8) for _ in range(count)]
 
 
 def encoder_of(codec: SequenceCodec) -> SequenceEncoder:
@@ -71,9 +79,7 @@ def test_nothing_new_takes_four_bytes() -> None:
 def test_no_frame_takes_more_than_two_bytes_above_its_intra_size() -> None:
     codec = sequence_codec(level=100)
     encoder = encoder_of(codec)
-    generator = numpy_generator(2)
-    unlike = [generator.integers(256, size=(64, 96, 3)).astype(np.uint8) for _ in range(3)]
-    for frame in [*frames(2), *unlike, *frames(2)]:
+    for frame in [*frames(2), *noise(3), *frames(2)]:
         data = encoder.encode(frame)
         alone = codec.codec.compress_at(frame, 100)
         assert len(data) - HEADER_BYTES * is_session(data) <= len(alone) + 2
@@ -262,3 +268,123 @@ def test_a_codec_and_its_temporal_model_are_stored_together(tmp_path: Path) -> N
     (tmp_path / "temporal.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="damaged"):
         load_temporal_model(tmp_path, fingerprint)
+
+
+@pytest.mark.parametrize("layout", ["bands", "interleaved"])
+def test_slices_that_come_one_by_one_make_the_frame(layout: str) -> None:
+    codec = sequence_codec(level=100, slices=3, layout=layout)
+    encoder, whole, single = encoder_of(codec), codec.decoder(), codec.decoder()
+    for frame in [*frames(2), *noise(2), noise(2)[-1]]:
+        data = encoder.encode(frame)
+        expected = whole.decode_latent(data)
+        latent = single.decode_parts(encoder.parts)
+        assert len(encoder.parts) == (1 if encoder.last is not None and not any(encoder.last.payloads) else 3)
+        assert latent.known_hw is None
+        np.testing.assert_array_equal(latent.symbols, expected.symbols)
+        assert (single.distance, single.unchanged) == (whole.distance, whole.unchanged)
+
+
+def test_a_lost_slice_is_concealed_told_and_never_a_reference() -> None:
+    codec = sequence_codec(level=100, slices=2, layout="interleaved")
+    encoder, decoder = encoder_of(codec), codec.decoder()
+    first, second, third = noise(3)
+    encoder.encode(first)
+    before = decoder.decode_parts(encoder.parts).symbols
+    encoder.acknowledge(0)
+    encoder.encode(second)
+    assert encoder.last is not None
+    sent, part = encoder.last.memory.symbols, encoder.parts[1]
+    latent = decoder.decode_parts([None, part])
+    assert latent.damaged == (0,)
+    assert latent.known_hw is not None
+    known_hw = latent.known_hw
+    assert 0 < known_hw.sum() < known_hw.size
+    np.testing.assert_array_equal(latent.symbols[:, known_hw], sent[:, known_hw])
+    np.testing.assert_array_equal(latent.symbols[:, ~known_hw], before[:, ~known_hw])
+    assert codec.codec.concealed_pixels(latent).mean() == 1.0 - known_hw.mean()
+    assert decoder.number == 0
+    encoder.encode(third)
+    with pytest.raises(MissingReferenceError, match="frame 2 depends on frame 1"):
+        decoder.decode_parts(encoder.parts)
+
+
+def test_a_key_frame_of_which_a_slice_is_lost_is_shown_in_part() -> None:
+    codec = sequence_codec(level=100, slices=2, layout="interleaved")
+    encoder, decoder = encoder_of(codec), codec.decoder()
+    encoder.encode(frames(1)[0])
+    latent = decoder.decode_parts([encoder.parts[0], None])
+    assert latent.known_hw is not None
+    assert (latent.symbols[:, ~latent.known_hw] == -1).all()
+    assert codec.codec.reconstruct(latent).shape == (64, 96, 3)
+    assert decoder.newest is None
+
+
+def test_parts_of_different_frames_are_refused() -> None:
+    codec = sequence_codec(level=100, slices=2)
+    encoder, decoder = encoder_of(codec), codec.decoder()
+    coded = []
+    for frame in noise(3):
+        encoder.encode(frame)
+        coded.append(encoder.parts)
+    decoder.decode_parts(coded[0])
+    for parts in (
+        [coded[1][1], coded[1][0]],
+        [coded[1][0], coded[2][1]],
+        [coded[0][0], coded[1][1]],
+        [coded[1][0], coded[0][1]],
+        [*coded[1], coded[1][1]],
+        [coded[1][0][:-1], coded[1][1]],
+        [coded[1][0][:1], None],
+    ):
+        with pytest.raises(BitstreamError):
+            decoder.decode_parts(parts)
+    decoder.decode_parts(coded[0])
+    decoder.decode_parts(coded[1])
+
+
+def test_on_a_link_that_loses_frames_only_acknowledged_ones_are_references() -> None:
+    encoder = encoder_of(sequence_codec(level=100))
+    still = frames(1)[0]
+
+    def distance() -> int:
+        data = encoder.encode(still)
+        return FrameHeader.unpack(data[HEADER_BYTES * is_session(data) :])[0].distance
+
+    assert [distance() for _ in range(3)] == [0, 1, 1]
+    encoder.acknowledge(0)
+    encoder.lost()
+    assert distance() == 3  # frame 3 on frame 0
+    encoder.acknowledge(3)
+    assert [distance() for _ in range(2)] == [1, 1]
+    assert not encoder.is_lossy
+    encoder.lost()
+    encoder.acknowledge(5)
+    assert encoder.is_lossy
+    assert [distance() for _ in range(3)] == [1, 2, 3]
+    for number in range(6, 80):
+        encoder.acknowledge(number)
+        distance()
+    assert not encoder.is_lossy
+    assert [distance() for _ in range(3)] == [1, 1, 1]
+
+
+def test_a_codec_may_share_the_temporal_model_of_one_of_the_package(tmp_path: Path) -> None:
+    folder = models_folder() / "gosvae-streets"
+    fingerprint = load_codec_checkpoint(folder).fingerprint()
+    own = load_codec_checkpoint(models_folder() / "gosvae-variable-camvid").fingerprint()
+    model = load_temporal_model(folder, fingerprint)
+    assert model.card.codec == fingerprint.hex()
+    assert model.mark == load_temporal_model(models_folder() / "gosvae-variable-camvid", own).mark
+    with pytest.raises(CheckpointError, match="another codec"):
+        load_temporal_model(folder, own)
+    card = json.loads((folder / "temporal.json").read_text())
+    for change, match in (
+        ({"sha256": "0" * 64}, "another temporal model"),
+        ({"shared": "gosvae-streets"}, "no temporal model in this package"),
+        ({"shared": "gosvae-camvid"}, "no temporal model in this package"),
+        ({"shared": "../gosvae-variable-camvid"}, "no temporal model in this package"),
+        ({"shared": str(tmp_path)}, "no temporal model in this package"),
+    ):
+        (tmp_path / "temporal.json").write_text(json.dumps({**card, **change}))
+        with pytest.raises(CheckpointError, match=match):
+            load_temporal_model(tmp_path, fingerprint)

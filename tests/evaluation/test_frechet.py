@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,9 @@ from torch import Tensor, nn
 
 from gosvae.errors import ConfigError, MissingDependencyError, ShapeError
 from gosvae.evaluation import CodecEntry, load_evaluation, save_evaluation
+from gosvae.evaluation import features as features_module
 from gosvae.evaluation.features import FeatureExtractor, InceptionFeatures, load_features
+from gosvae.evaluation.inception import PUBLISHED, STATE_FILES, TORCHSCRIPT_FILE, Inception, resized
 from gosvae.evaluation.rows import FID_NETWORK
 from gosvae.evaluation.tables import markdown_table
 from gosvae.metrics import frechet_distance
@@ -164,25 +168,114 @@ class TinyInception(nn.Module):
         return means.repeat(1, self.features // 3 + 1)[:, : self.features]
 
 
+def digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def publish(path: Path, patch: pytest.MonkeyPatch) -> None:
+    """Let a file be one of the published ones."""
+    patch.setattr(features_module, "PUBLISHED", {**PUBLISHED, digest_of(path): "a test"})
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-def test_inception_is_a_torchscript_file_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inception_is_a_published_file_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expert, x = Brightness().freeze(), image_to_tensor(Scenes(SIZES)[0].image_uint8_HW3)
     monkeypatch.setenv("GOSVAE_WEIGHTS", str(tmp_path))
-    with pytest.raises(MissingDependencyError, match=r"no inception-2015-12-05\.pt in .* or take another network"):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(MissingDependencyError, match=r"no inception-2015-12-05\.pt or .* or take another network"):
         load_features("inception", expert)
-    path = tmp_path / f"{FID_NETWORK}.pt"
+    path = tmp_path / TORCHSCRIPT_FILE
     path.write_bytes(b"nothing")
+    publish(path, monkeypatch)
     with pytest.raises(MissingDependencyError, match="is not a TorchScript file"):
         load_features("inception", expert)
     torch.jit.script(TinyInception(2048)).save(path)
+    publish(path, monkeypatch)
     for network in (load_features("inception", expert), load_features("auto", expert, tmp_path)):
         assert isinstance(network, InceptionFeatures)
         assert network.name == FID_NETWORK
         assert network(x).shape == (1, 2048)
         torch.testing.assert_close(network(x)[0, :3], 255.0 * x.mean(dim=(0, 2, 3)), rtol=1e-5, atol=1e-3)
     torch.jit.script(TinyInception(1000)).save(path)
+    publish(path, monkeypatch)
     with pytest.raises(MissingDependencyError, match="is not the network of the FID"):
         load_features("inception", expert)(x)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_file_of_nobody_is_no_fid(tmp_path: Path) -> None:
+    """A random network with 2,048 outputs is refused; if it is accepted, no table calls its distance FID."""
+    path = tmp_path / TORCHSCRIPT_FILE
+    torch.jit.script(TinyInception(2048)).save(path)
+    for name in ("inception", "auto"):
+        with pytest.raises(
+            MissingDependencyError, match=r"has the SHA-256 .* f58cb9b6\.\.\. \(NVIDIA's .* 6726825d\.\.\."
+        ) as error:
+            load_features(name, None, tmp_path)
+        assert error.value.argument == "any_inception"
+    network = load_features("inception", None, tmp_path, any_inception=True)
+    assert network.name == f"file sha256:{digest_of(path)[:16]}"
+    evaluation = run([CodecEntry("Block", BlockCodec(8))], SIZES, frechet=network)
+    assert evaluation.rows[1].fid is None
+    table = markdown_table(evaluation, details=True)
+    assert f"Fréchet distance ({network.name})" in table
+    assert "Fréchet distance (not FID)" in table
+
+
+def random_state() -> dict[str, torch.Tensor]:
+    """A state dict of the shapes of the published one, with numbers that depend on the names of its tensors alone."""
+    with torch.device("meta"):
+        shapes = {name: tuple(value.shape) for name, value in Inception().state_dict().items()}
+    state = {}
+    for name, shape in {**shapes, "fc.weight": (1008, 2048), "fc.bias": (1008,)}.items():
+        random = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little"))
+        if name.endswith(("running_var", "bn.weight")):
+            values = random.uniform(0.5, 1.5, shape)
+        elif name.endswith(("bn.bias", "running_mean")):
+            values = random.normal(0, 0.1, shape)
+        elif name.endswith("num_batches_tracked"):
+            continue
+        else:
+            values = random.normal(0, math.sqrt(2 / math.prod(shape[1:])), shape)
+        state[name] = torch.from_numpy(values).float()
+    return state
+
+
+def test_the_state_dict_of_pytorch_fid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shapes and features are those of torch-fidelity 0.4.0 (`FeatureExtractorInceptionV3`, "inception-v3-compat").
+
+    Its numbers for the state dict of `random_state` were computed with its own code and are the oracle here.
+    """
+    state, path = random_state(), tmp_path / STATE_FILES[0]
+    kept = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    listing = "\n".join(f"{name} {tuple(value.shape)}" for name, value in sorted(kept.items()))
+    assert hashlib.sha256(listing.encode()).hexdigest() == (
+        "e22ffc91a09f7caa1af2ce051c7ddf26018012910da85827a0b035b343f00177"
+    )
+    torch.save(state, path)
+    with pytest.raises(MissingDependencyError, match="and the Inception network of the FID has"):
+        load_features("inception", None, tmp_path)
+    publish(path, monkeypatch)
+    network = load_features("inception", None, tmp_path)
+    assert network.name == FID_NETWORK
+    random = np.random.default_rng(7)
+    small = random.integers(0, 256, (2, 3, 64, 96), dtype=np.uint8)
+    large = random.integers(0, 256, (1, 3, 320, 310), dtype=np.uint8)
+    for pixels, first in ((small, [0.0, 4.48322, 0.23776, 2.45869]), (large, [0.0, 5.03334, 0.3036, 2.89737])):
+        features_BD = network(torch.from_numpy(pixels[:1]).float() / 255.0)
+        assert features_BD.shape == (1, 2048)
+        torch.testing.assert_close(features_BD[0, :4], torch.tensor(first), rtol=1e-4, atol=1e-4)
+    del state["Mixed_7c.branch1x1.conv.weight"]
+    torch.save(state, path)
+    publish(path, monkeypatch)
+    with pytest.raises(MissingDependencyError, match="does not hold the Inception network of the FID"):
+        load_features("inception", None, tmp_path)
+
+
+def test_the_filter_of_tensorflow_leaves_the_first_pixel_in_its_place() -> None:
+    ramp = torch.arange(598.0).view(1, 1, 1, 598).expand(1, 1, 10, 598)
+    torch.testing.assert_close(resized(ramp)[0, 0, 0], torch.arange(0.0, 598.0, 2.0))
+    assert resized(torch.ones(1, 1, 5, 7)).shape == (1, 1, 299, 299)
 
 
 def test_the_expert_is_a_network_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from experts.tiny_models import CLASS_NAMES, HEIGHT, TRANSFORMERS_KINDS, WIDTH, save_tiny_transformer
 from gosvae.errors import ExpertError, MissingDependencyError
 from gosvae.experts.huggingface import HuggingFaceExpert, load_huggingface_expert, query_logits
+from gosvae.experts.registry import load_expert
 from gosvae.seeding import numpy_generator
 from gosvae.tensors import ImageArray, image_to_tensor
 
@@ -177,6 +178,30 @@ def test_oneformer_is_asked_for_the_semantic_task(folders: dict[str, Path]) -> N
     before = expert(x)
     expert.task_tokens.zero_()
     assert not torch.equal(expert(x), before)
+
+
+@pytest.mark.parametrize("kind", TRANSFORMERS_KINDS)
+def test_an_input_size_replaces_that_of_the_image_processor(kind: str, folders: dict[str, Path]) -> None:
+    plain, small = (load_expert(f"{folders[kind]}{query}") for query in ("", "?short=32"))
+    assert isinstance(small, HuggingFaceExpert)
+    assert isinstance(plain, HuggingFaceExpert)
+    assert small.info.source == f"{folders[kind]}?short=32"
+    assert plain.preprocess(torch.rand(1, 3, 64, 128)).shape[-2:] == (HEIGHT, WIDTH)
+    assert small.preprocess(torch.rand(1, 3, 64, 128)).shape[-2:] == (32, 64)
+    assert small.preprocess(torch.rand(1, 3, 96, 48)).shape[-2:] == (64, 32)
+    assert plain.fingerprint() != small.fingerprint() == load_expert(f"{folders[kind]}?short=32").fingerprint()
+    x = torch.rand(1, 3, 64, 128, requires_grad=True)
+    logits = small(x)
+    assert logits.shape[-2:] == (64, 128)
+    assert torch.autograd.grad(logits.sum(), x)[0].shape == x.shape
+
+
+@pytest.mark.parametrize("query", ["?short=0", "?short=x", "?long=256", "?short=99999"])
+def test_an_impossible_input_size_is_refused(query: str, folders: dict[str, Path]) -> None:
+    with pytest.raises(ExpertError, match=r"expected \?short=N"):
+        load_expert(f"{folders['segformer']}{query}")
+    with pytest.raises(ExpertError, match="is no transformers model"):
+        load_expert("embedded?short=64")
 
 
 def test_loading_is_quiet(folders: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Callable
@@ -391,6 +392,19 @@ def test_exported_networks_answer_as_onnx_runtime_and_have_gradients(
     assert x.grad is not None
     assert x.grad.isfinite().all()
     assert x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["*_det_*.onnx", "*_cls_*.onnx"], ids=["finds text", "turns text"])
+def test_networks_of_paddlepaddle_load(name: str) -> None:
+    found = importlib.util.find_spec("rapidocr")
+    if found is None or found.origin is None:
+        pytest.skip("needs rapidocr, whose files of PaddlePaddle are read")
+    (path, *_) = sorted((Path(found.origin).parent / "models").glob(name))
+    expert = load_task_expert(path)
+    x = torch.rand(1, 3, 64, 64, requires_grad=True)
+    sum(y.sum() for y in expert(x)).backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
 
 
 def test_an_output_that_is_not_of_images_is_named(tmp_path: Path) -> None:

@@ -179,6 +179,8 @@ def layered_target() -> Target:
         for purpose in ("both", "people") if slices == 1 else ("both",):
             layered = LayeredCodec(maker, options=LayeredOptions(purpose=purpose, level=60, effort=1))  # type: ignore[arg-type]
             streams += [layered.compress(picture) for picture in pictures()]
+    fine = LayeredOptions(purpose="machine", level=200, effort=1, detail_slices=3)
+    streams += [LayeredCodec(codec.task, options=fine).compress(picture) for picture in pictures()]
 
     def decode(data: bytes) -> Latent:
         stream = unpack_slices(data)

@@ -16,7 +16,7 @@ from PIL import Image
 from test_bitstream_golden import DOCS, FINGERPRINT, FOLDER, GOLDEN
 
 from gosvae.bitstream import Header, pack_slices, unpack_slices
-from gosvae.codecs.detail import decode_detail
+from gosvae.codecs.detail import decode_detail, is_difference
 from gosvae.codecs.truncation import truncate
 from gosvae.entropy.ids import EntropyModelId
 
@@ -25,6 +25,8 @@ TASK = next(golden for golden in GOLDEN if golden.name == "v2_static_512_interle
 """Stream whose slices are the task layer."""
 PICTURE = FOLDER / "v2_av1.gsva"
 LAYERED = FOLDER / "v2_two_layers.gsva"
+REFINED = FOLDER / "v2_refined.gsva"
+"""Stream of two layers; the detail layer has a whole picture in 4:4:4 and the difference to a better one."""
 
 
 def detail_slice() -> bytes:
@@ -63,6 +65,20 @@ def test_the_picture_is_the_committed_one() -> None:
     with Image.open(io.BytesIO((FOLDER / "av1_37x51.png").read_bytes())) as image:
         expected = np.asarray(image.convert("RGB"))
     assert np.abs(shown.image_uint8_HW3.astype(int) - expected).max() <= 1
+
+
+def test_pictures_with_full_chroma_and_differences_are_the_committed_ones() -> None:
+    stream = unpack_slices(REFINED.read_bytes())
+    assert stream.task == unpack_slices(TASK.path.read_bytes())
+    assert pack_slices(stream.header, stream.slices, stream.layout, 2) == REFINED.read_bytes()
+    assert [is_difference(payload or b"") for payload in stream.detail] == [False, True]
+    picture = None
+    for payload, name, tolerance in zip(stream.detail, ("refined_1.png", "refined_2.png"), (1, 2), strict=True):
+        assert payload is not None
+        picture = decode_detail(payload, *SIZE_HW, picture).image_uint8_HW3
+        with Image.open(io.BytesIO((FOLDER / name).read_bytes())) as image:
+            expected = np.asarray(image.convert("RGB"))
+        assert np.abs(picture.astype(int) - expected).max() <= tolerance
 
 
 def test_the_decoder_in_the_documentation_reads_both_layers() -> None:

@@ -12,12 +12,13 @@ import pytest
 from gosvae import wire
 from gosvae.bitstream import Header, pack_slices
 from gosvae.packets import Packet, Part, RepairPacket, packetise, protect, read_packet, read_repair
+from gosvae.protocol.feedback import COMPACT_FEEDBACK_VERSION, FEEDBACK_FIRST_BYTE, FEEDBACK_VERSION
 from gosvae.protocol.messages import METHOD, SERVICE, pb
 
 FIELDS = {
     "FromSender": {"hello": 1, "frame": 2},
-    "Hello": {"name": 1, "coding": 2, "codec_fingerprint": 3, "patient": 4},
-    "Frame": {"number": 1, "stream": 2, "deadline_ms": 3, "round_trip_ms": 4, "original": 5},
+    "Hello": {"name": 1, "coding": 2, "codec_fingerprint": 3, "patient": 4, "results": 5},
+    "Frame": {"number": 1, "stream": 2, "deadline_ms": 3, "round_trip_ms": 4, "original": 5, "video": 6},
     "FromReceiver": {"welcome": 1, "result": 2, "refusal": 3},
     "Welcome": {
         "codec": 1,
@@ -28,7 +29,12 @@ FIELDS = {
         "max_pending_frames": 6,
         "policy": 7,
         "deadline_ms": 8,
+        "experts": 9,
+        "video": 10,
     },
+    "Expert": {"name": 1, "task": 2, "class_names": 3},
+    "TaskResult": {"expert": 1, "arrays": 2},
+    "Array": {"name": 1, "shape": 2, "type": 3, "data": 4},
     "Result": {
         "number": 1,
         "height": 2,
@@ -39,6 +45,7 @@ FIELDS = {
         "stages": 7,
         "stream_bytes": 8,
         "concealed_pixels": 9,
+        "results": 10,
     },
     "Stages": {
         "queue_ms": 1,
@@ -58,10 +65,13 @@ def test_numbers_of_packets() -> None:
     assert (wire.PACKET_FLAG_INTERLEAVED, wire.PACKET_FLAG_FRAGMENT, wire.PACKET_FLAG_LAYERED) == (1, 2, 4)
     assert (wire.REPAIR_FIRST_BYTE, wire.REPAIR_VERSION) == (0xCB, 1)
     assert (wire.SEALED_FIRST_BYTE, wire.SEALED_VERSION) == (0xCC, 1)
+    assert (wire.COMPACT_FIRST_BYTE, wire.VIDEO_VERSION) == (0xCD, 1)
+    assert (FEEDBACK_FIRST_BYTE, FEEDBACK_VERSION, COMPACT_FEEDBACK_VERSION) == (0xFB, 1, 2)
 
 
 def test_numbers_of_messages() -> None:
     assert dict(wire.CLASS_MAP_CODINGS) == {"zlib": 4, "none": 3}
+    assert dict(wire.ARRAY_TYPES) == {"uint8": 1, "uint16": 2, "float16": 3, "float32": 4}
     assert dict(wire.REASONS) == {
         "malformed": 1,
         "damaged": 2,

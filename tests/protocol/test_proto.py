@@ -11,10 +11,11 @@ from typing import get_args
 import pytest
 
 from conftest import REPOSITORY
+from gosvae.protocol.arrays import ArrayType, CodedArray
 from gosvae.protocol.class_maps import ClassMapCoding
-from gosvae.protocol.frames import Answer, Dropped, Outcome, Reason, StageTimes
+from gosvae.protocol.frames import Answer, Dropped, Outcome, Reason, StageTimes, TaskResult
 from gosvae.protocol.messages import coding_number, coding_of, outcome_message, pb, read_outcome
-from gosvae.wire import CLASS_MAP_CODINGS, REASONS
+from gosvae.wire import ARRAY_TYPES, CLASS_MAP_CODINGS, REASONS
 
 PROTO = Path("gosvae/protocol/proto")
 
@@ -44,6 +45,14 @@ def test_reasons_and_codings_have_the_numbers_of_the_proto() -> None:
     assert len(pb().ClassMapCoding.values()) == len(codings) + 1
 
 
+def test_types_of_arrays_have_the_numbers_of_the_proto() -> None:
+    kinds: tuple[ArrayType, ...] = get_args(ArrayType)
+    assert set(ARRAY_TYPES) == set(kinds)
+    for kind in kinds:
+        assert pb().ArrayType.Value(f"ARRAY_TYPE_{kind.upper()}") == ARRAY_TYPES[kind]
+    assert len(pb().ArrayType.values()) == len(kinds) + 1
+
+
 OUTCOMES: list[Outcome] = [
     Dropped(Reason.GONE, "its sender has left", 2**40),
     Answer(
@@ -56,6 +65,7 @@ OUTCOMES: list[Outcome] = [
         stages=StageTimes(queue_ms=0.5, entropy_ms=1.0, reconstruct_ms=2.0, expert_ms=4.0, total_ms=8.0, batch=3),
         stream_bytes=900,
         concealed_pixels=4,
+        results=(TaskResult("det", (CodedArray("scores", (2,), "float16", b"\x01"),)), TaskResult("none", ())),
     ),
 ]
 
@@ -72,6 +82,11 @@ def test_what_a_newer_receiver_may_send() -> None:
     result = read_outcome(pb().FromReceiver(result=pb().Result(coding=99)))
     assert isinstance(result, Answer)
     assert result.coding == "none"
+    arrays = [pb().Array(name="new", type=99), pb().Array(name="known", type=1)]
+    newer = pb().FromReceiver(result=pb().Result(results=[pb().TaskResult(expert="det", arrays=arrays)]))
+    known = read_outcome(newer)
+    assert isinstance(known, Answer)
+    assert [each.name for each in known.results[0].coded] == ["known"]
     assert read_outcome(pb().FromReceiver(welcome=pb().Welcome())) is None
 
 

@@ -10,8 +10,10 @@ import pytest
 
 import gosvae
 from gosvae.cli.main import main
+from gosvae.codecs.checkpoint import save_codec
 from gosvae.errors import ConfigError
 from gosvae.training.machine.config import RunConfig
+from tiny import variable_checkpoint, variable_config
 
 QUICK = [
     "stages.0.batches.crop_height=32",
@@ -95,6 +97,43 @@ def test_several_experts_are_imitated_and_each_is_reported(experts: Path, tmp_pa
     line = _log(tmp_path / "run")[0]
     assert line["imitation map"] > 0
     assert line["imitation far"] > 0
+
+
+@pytest.mark.parametrize("tasks", [("embedded", "detection"), ("depth",), ("features",)])
+def test_the_recipe_for_experts_of_any_tasks_tunes_a_trained_codec(
+    tasks: tuple[str, ...], experts: Path, tmp_path: Path
+) -> None:
+    """`gosvae-tasks` as the page on tasks shows it: from a trained codec, halted, resumed and evaluated."""
+    save_codec(tmp_path / "start", variable_checkpoint())
+    sources = [f"it{n}=" + (task if task == "embedded" else f"{experts}:Small:{task}") for n, task in enumerate(tasks)]
+    model = json.dumps(variable_config().model_dump(mode="json"))
+    changes = [*QUICK[:3], f"model={model}", "stages.0.steps=3", "stages.0.warmup_steps=1"]
+
+    def train(folder: Path, max_minutes: float | None = None) -> None:
+        gosvae.train(
+            "gosvae-tasks",
+            "streets:2",
+            expert=sources,
+            init=tmp_path / "start",
+            out=folder,
+            overrides=changes,
+            run=RunConfig(accelerator="cpu", tensorboard=False, log_steps=1),
+            max_minutes=max_minutes,
+            progress=False,
+        )
+
+    train(tmp_path / "whole")
+    train(tmp_path / "halted", max_minutes=0.0)
+    train(tmp_path / "halted")
+    codec = gosvae.load_codec(tmp_path / "halted:128")
+    assert codec.fingerprint == gosvae.load_codec(tmp_path / "whole").fingerprint  # type: ignore[attr-defined]
+    if len(tasks) > 1:
+        assert all(line[f"imitation it{n}"] > 0 for line in _log(tmp_path / "whole") for n in range(len(tasks)))
+    scenes = gosvae.load_prepared("streets:2", default_split="test")
+    judge = gosvae.load_task_expert(sources[-1].partition("=")[2])
+    result = gosvae.evaluate([gosvae.CodecEntry("mine", codec)], scenes, None, judges={"it": judge}, progress=False)
+    assert result.rows[0].tasks[f"it {gosvae.load_task(judge).columns[0]}"] == pytest.approx(1.0)
+    assert set(result.rows[1].tasks) == {f"it {column}" for column in gosvae.load_task(judge).columns}
 
 
 def test_two_experts_of_one_name_are_refused(tmp_path: Path) -> None:

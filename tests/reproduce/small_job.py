@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from gosvae.config import parse
 from gosvae.datasets.geometry import GeometryConfig
@@ -29,18 +30,17 @@ CHANGES = (
 ROWS = ("vqvae", "gosvae", "jpeg", "label-map")
 
 
-def job(*more: str) -> Job:
-    """Four scenes of 64x96 pixels, the embedded expert, no LPIPS."""
+def job(*more: str, scale: str = "small", **choices: Any) -> Job:
+    """Four scenes of 64x96 pixels, the embedded expert, no LPIPS, if nothing else is chosen."""
     run = {"accelerator": "cpu", "precision": "32", "tensorboard": False}
-    return Job(
-        data="streets:4",
-        expert="embedded",
-        scale=load_scale("small"),
-        changes=(*CHANGES, *more),
-        geometry=GeometryConfig(resize_height=64, resize_width=96),
-        lpips="none",
-        run=parse(RunConfig, run),
-    )
+    own = {
+        "data": "streets:4",
+        "expert": "embedded",
+        "geometry": GeometryConfig(resize_height=64, resize_width=96),
+        "lpips": "none",
+        "run": parse(RunConfig, run),
+    }
+    return Job(scale=load_scale(scale), changes=(*CHANGES, *more), **(own | choices))
 
 
 def runner(folder: Path, *more: str, rows: Sequence[str] = ROWS, lines: list[str] | None = None) -> Runner:

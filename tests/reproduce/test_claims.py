@@ -11,6 +11,7 @@ from scipy import stats
 
 from gosvae.evaluation.evaluation import Evaluation
 from gosvae.evaluation.rows import Provenance, Row
+from gosvae.reproduce import captions
 from gosvae.reproduce.claims import claims_table
 from gosvae.reproduce.paper import CITYSCAPES, paper_numbers
 from gosvae.reproduce.plan import all_rows
@@ -135,5 +136,8 @@ def test_tables_show_mean_and_spread_of_the_seeds() -> None:
     assert lines["GOS-VAE (KLD)"][1] == "10.00"
     assert "VQ-VAE (KLD) (not run)" in lines
     assert not any("seed" in name for name in lines)
+    (told,) = captions.seeds(results, rows)
+    assert "their standard deviation" in told
+    assert captions.seeds(results, [row for row in rows if row.repeats is None]) == []
     late = {**results, "gosvae-ce": results["gosvae-ce-s1"]}
     assert group(late, results["gosvae-ce"].plan).spread(miou_of).mean is not None

@@ -17,7 +17,7 @@ from gosvae.experts.compact import CompactConfig
 from gosvae.experts.trained import ExpertCard, build_network
 from gosvae.reproduce.parts import PAPERS_EXPERIMENTS, Part, Progress
 from gosvae.reproduce.plan import rows_of
-from gosvae.reproduce.runner import Summary
+from gosvae.reproduce.processes import Summary
 from gosvae.seeding import seed_everything
 from gosvae.training.experts import save_expert
 

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from gosvae.datasets.base import Dataset, Sample
+from gosvae.datasets.cityscapes import CITYSCAPES_OBJECTS
+from gosvae.datasets.objects import ObjectsAsLabels
 from gosvae.errors import ConfigError
-from gosvae.experts.compact import random_compact_expert
 from gosvae.recipes import load_recipe, recipe_names
-from gosvae.reproduce.estimate import estimated_seconds
+from gosvae.reproduce.estimate import estimated_seconds, swin_l_gib
 from gosvae.reproduce.paper import ADE20K, CITYSCAPES, paper_numbers
 from gosvae.reproduce.plan import (
     EXPERIMENTS,
@@ -28,6 +30,7 @@ from gosvae.reproduce.scales import (
     SCALES,
     changes_of,
     load_scale,
+    planned_batch,
     planned_steps,
     recipe_of,
     recipe_tree,
@@ -35,6 +38,20 @@ from gosvae.reproduce.scales import (
 )
 from gosvae.training.codecs import TrainableRecipe
 from gosvae.training.vq import VqRecipe
+
+
+class Labelled(Dataset):
+    """Images whose object maps are those of Cityscapes."""
+
+    name, class_names = "cityscapes", CITYSCAPES_OBJECTS[:-1]
+    has_instances = True
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Sample:
+        raise IndexError(index)
+
 
 ROWS = {row.row_id: row for row in all_rows()}
 TRAINED = [row for row in ROWS.values() if isinstance(row.source, Trained)]
@@ -125,7 +142,9 @@ def test_every_recipe_is_there_and_takes_its_changes(row: RowPlan, scale: str) -
     steps = planned_steps(row, SCALES[scale], 2975, ade20k=False)
     recipe = recipe_of(row, changes_of(row, SCALES[scale], steps))
     assert sum(stage.steps for stage in recipe.stages) == steps
-    assert all(stage.batches.batch_size == SCALES[scale].batch_size for stage in recipe.stages)
+    batch_size = planned_batch(row, SCALES[scale], ade20k=False)
+    assert batch_size == (2 if scale == "paper" and row.source.recipe == "gesco" else SCALES[scale].batch_size)
+    assert all(stage.batches.batch_size == batch_size for stage in recipe.stages)
     for stage in recipe.stages:
         assert 1 / (1 - stage.ema_decay) <= max(1.0, stage.steps / 9), "the average would remember the start"
         assert stage.warmup_steps <= stage.steps / 10
@@ -142,11 +161,24 @@ def test_learned_rows_of_the_tables_have_equal_steps_below_the_papers_scale() ->
 
 @pytest.mark.parametrize(
     ("row", "cityscapes", "ade20k"),
-    [("vqvae", 185_938, 252_625), ("gosvae", 37_188, 101_050), ("vqgan", 101_150, 80_840), ("gesco", 250_000, 300_000)],
+    [
+        ("vqvae", 185_938, 252_625),
+        ("gosvae", 37_188, 101_050),
+        ("vqgan", 101_150, 80_840),
+        ("gesco-labels", 185_938, 303_150),
+    ],
 )
 def test_paper_lengths(row: str, cityscapes: int, ade20k: int) -> None:
     assert planned_steps(ROWS[row], SCALES["paper"], 2975, ade20k=False) == cityscapes
     assert planned_steps(ROWS[row], SCALES["paper"], 20_210, ade20k=True) == ade20k
+
+
+def test_a_smaller_batch_keeps_the_papers_epochs() -> None:
+    for batch, steps in ((8, 185_938), (1, 1_487_500), (3, 495_834)):
+        assert planned_steps(ROWS["vqvae"], SCALES["paper"], 2975, ade20k=False, batch_size=batch) == steps
+        assert planned_steps(ROWS["vqvae"], SCALES["small"], 2975, ade20k=False, batch_size=batch) == 500
+    hours = [estimated_seconds(ROWS["vqvae"], SCALES["paper"], n, 0, batch) for n, batch in ((800, 8), (6400, 1))]
+    assert hours[0] == pytest.approx(hours[1])
 
 
 def test_the_start_and_what_starts_from_it_have_one_model() -> None:
@@ -180,7 +212,7 @@ def test_texts_and_defaults_do_not_decide_what_a_row_is() -> None:
 @pytest.mark.parametrize(
     ("row", "expected"),
     [("autoencoder", 0.13), ("vqvae", 0.70), ("gosvae", 0.70), ("gosvae-scratch", 0.70), ("vqvae-residual", 7.32),
-     ("gosvae-residual", 7.32), ("vqgan", 24.00), ("gesco", 674.71)],
+     ("gosvae-residual", 7.32), ("vqgan", 24.00), ("gesco-labels", 674.71)],
 )  # fmt: skip
 def test_parameters_at_the_papers_scale(row: str, expected: float) -> None:
     """Within 2 % of what the paper prints for Cityscapes.
@@ -191,12 +223,12 @@ def test_parameters_at_the_papers_scale(row: str, expected: float) -> None:
     scale = SCALES["paper"]
     recipe = recipe_of(ROWS[row], changes_of(ROWS[row], scale, planned_steps(ROWS[row], scale, 2975, ade20k=False)))
     assert isinstance(recipe, TrainableRecipe)
-    if row == "gesco":
-        recipe = recipe.for_expert(random_compact_expert([f"class {i}" for i in range(35)], height=32, width=32))
+    if row == "gesco-labels":
+        recipe = recipe.for_data(ObjectsAsLabels(Labelled()))
     with torch.device("meta"):
         network = recipe.network()
     count = sum(p.numel() for p in network.parameters()) / 1e6
-    count += 20.72 if row == "gesco" else 0.0
+    count += 20.72 if row == "gesco-labels" else 0.0
     # Two decimals are printed: 0.13 may stand for 0.135, which is 4 % more.
     assert abs(count - expected) <= max(0.02 * expected, 0.005), f"{count:.3f} M"
 
@@ -206,6 +238,11 @@ def test_estimates_grow_with_steps_and_images() -> None:
         for row in all_rows():
             once, twice = (estimated_seconds(row, scale, n, 10 * n) for n in (100, 200))
             assert 0 < once < twice
+
+
+def test_memory_grows_with_the_images_of_a_micro_batch_and_the_input() -> None:
+    assert swin_l_gib(8, 256, 512) == pytest.approx(8 * swin_l_gib(1, 256, 512))
+    assert swin_l_gib(1, 1024, 2048) == pytest.approx(16 * swin_l_gib(1, 256, 512))
 
 
 def test_lengths_say_epochs_or_steps() -> None:

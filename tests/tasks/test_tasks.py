@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gosvae.errors import ConfigError, ExpertError
-from gosvae.experts.base import DenseBoxes, ExpertInfo, TaskExpert
+from gosvae.experts.base import TaskExpert
 from gosvae.experts.compact import random_compact_expert
 from gosvae.losses.divergence import jensen_shannon
+from gosvae.protocol.arrays import code_arrays
 from gosvae.seeding import torch_generator
 from gosvae.tasks.base import AnyTask
 from gosvae.tasks.bernoulli import bernoulli_divergence
@@ -21,36 +21,12 @@ from gosvae.tasks.boxes import Boxes, coco_average_precision, without_duplicates
 from gosvae.tasks.group import ExpertGroup, parse_experts
 from gosvae.tasks.registry import TASKS, load_task
 from gosvae.training.judges import Judges
-
-INFO = ExpertInfo("tiny", ("person", "car", "bus"), 32, 48)
-
-
-class Dense(TaskExpert):
-    """A convolution whose output has the layout of a task."""
-
-    def __init__(self, task: str) -> None:
-        super().__init__(INFO)
-        self.task = task
-        self.layer = nn.Conv2d(3, 8, 8, stride=8)
-        self.freeze()
-
-    def dense(self, x_B3HW: Tensor) -> Any:
-        y = self.layer(x_B3HW)
-        if self.task == "detection":
-            cells = y.flatten(2).transpose(1, 2)
-            centre, size = cells[..., :2].sigmoid(), 0.1 + 0.4 * cells[..., 2:4].sigmoid()
-            corners = torch.cat([centre - size / 2, centre + size / 2], dim=-1)
-            return DenseBoxes((8 * cells[..., 4]).sigmoid(), (8 * cells[..., 5:8]).sigmoid(), corners)
-        if self.task == "depth":
-            return y[:, :1].exp()
-        if self.task == "features":
-            return y, y.mean(dim=(2, 3))
-        return y[:, :3]
+from tiny import TASK_INFO, TaskNetwork
 
 
 @pytest.fixture(params=list(TASKS))
 def expert(request: pytest.FixtureRequest) -> TaskExpert:
-    return Dense(request.param)
+    return TaskNetwork(request.param)
 
 
 def test_the_distance_is_0_on_equal_pictures_and_grows(expert: TaskExpert) -> None:
@@ -97,6 +73,18 @@ def test_results_are_drawn_on_pictures_of_any_size(expert: TaskExpert) -> None:
     assert (image == 90).all(), "the image itself is not painted"
 
 
+def test_results_are_arrays_and_lines(expert: TaskExpert) -> None:
+    task = load_task(expert)
+    (result,) = task.results(expert(torch.rand(1, 3, 32, 48)))
+    coded = code_arrays("it", task.arrays(result))
+    assert coded
+    for each, values in zip(coded, task.arrays(result).values(), strict=True):
+        np.testing.assert_allclose(each.values(), values, rtol=1e-3, atol=1e-6)
+    line = task.describe(result)
+    assert line
+    assert "\n" not in line
+
+
 def test_segmentation_is_measured_as_before() -> None:
     expert = random_compact_expert(("a", "b", "c"))
     task = load_task(expert)
@@ -108,13 +96,13 @@ def test_segmentation_is_measured_as_before() -> None:
 def test_a_file_may_bring_a_task(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("from gosvae.tasks.maps import Depth\nclass Mine(Depth):\n    name = 'mine'\n", encoding="utf-8")
-    task = load_task(Dense(f"{path}:Mine"))
-    assert (task.name, task.info) == ("mine", INFO)
+    task = load_task(TaskNetwork(f"{path}:Mine"))
+    assert (task.name, task.info) == ("mine", TASK_INFO)
 
 
 def test_an_unknown_task_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown task 'dept'; did you mean 'depth'"):
-        load_task(Dense("dept"))
+        load_task(TaskNetwork("dept"))
 
 
 def test_bernoulli_divergence_is_that_of_the_definition() -> None:
@@ -142,7 +130,7 @@ def test_duplicates_of_one_class_are_left_out() -> None:
 
 
 def test_the_ap_of_a_moved_box_depends_on_the_overlap() -> None:
-    task = load_task(Dense("detection"))
+    task = load_task(TaskNetwork("detection"))
     meter = task.meter()
     meter.update(_boxes((0, 0, 0.5, 0.5, 0.9, 0)), _boxes((0, 0, 0.5, 0.4, 0.9, 0)))  # they overlap by 0.8
     assert meter.values() == {"AP50": 1.0, "AP50:95": pytest.approx(0.7)}
@@ -164,7 +152,7 @@ def test_coco_measures_labelled_boxes() -> None:
 
 
 def test_depth_is_measured_as_in_the_literature() -> None:
-    task: AnyTask = load_task(Dense("depth"))
+    task: AnyTask = load_task(TaskNetwork("depth"))
     y = torch.full((1, 1, 4, 4), 2.0)
     assert float(task.distance(y, 3 * y)) == pytest.approx(0.5 * np.log(3) ** 2, rel=1e-5)
     meter = task.meter()
@@ -185,7 +173,7 @@ def test_several_experts_are_named_and_weighted() -> None:
 
 
 def test_a_group_brings_distances_to_one_scale() -> None:
-    group = ExpertGroup([("boxes", Dense("detection"), 1.0), ("depth", Dense("depth"), 3.0)])
+    group = ExpertGroup([("boxes", TaskNetwork("detection"), 1.0), ("depth", TaskNetwork("depth"), 3.0)])
     images = [np.random.default_rng(i).integers(0, 256, (32, 48, 3), np.uint8) for i in range(2)]
     scales = group.balance(images)
     assert list(scales) == ["boxes", "depth"]
@@ -196,7 +184,7 @@ def test_a_group_brings_distances_to_one_scale() -> None:
 
 
 def test_the_judges_of_a_training_weigh_the_distances_of_a_group() -> None:
-    group = ExpertGroup([("boxes", Dense("detection"), 1.0), ("depth", Dense("depth"), 3.0)])
+    group = ExpertGroup([("boxes", TaskNetwork("detection"), 1.0), ("depth", TaskNetwork("depth"), 3.0)])
     group.balance([np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)])
     x, x_hat = torch.rand(2, 3, 32, 48), torch.rand(2, 3, 32, 48)
     distances = [task.distance(e(x), e(x_hat)) for task, e in zip(group.tasks, group.experts(), strict=True)]
@@ -210,7 +198,7 @@ def test_the_judges_of_a_training_weigh_the_distances_of_a_group() -> None:
 
 
 def test_a_group_refuses_an_expert_that_sees_nothing() -> None:
-    blind = Dense("depth")
+    blind = TaskNetwork("depth")
     nn.init.zeros_(blind.layer.weight)
     with pytest.raises(ExpertError, match="expert 'blind' answers the same on images and"):
         ExpertGroup([("blind", blind, 1.0)]).balance([np.zeros((32, 48, 3), np.uint8)])

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from gosvae.cli.demo_video import run_demo_video
-from gosvae.cli.evaluate import experts_of, write_results
-from gosvae.cli.loading import add_loading, loading_of
+from gosvae.cli.evaluate import write_results
+from gosvae.cli.loading import add_loading, experts_of, loading_of
 from gosvae.cli.options import EXPERT_HELP
 from gosvae.codecs.classical import load_classical
 from gosvae.codecs.classical_base import ClassicalCodec

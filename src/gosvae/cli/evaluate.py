@@ -10,16 +10,18 @@ from pathlib import Path
 import torch
 
 from gosvae.channels import load_channel
-from gosvae.cli.loading import DEFAULT_LOADING, Loading, add_loading, loading_of
+from gosvae.cli.loading import DEFAULT_LOADING, Loading, add_loading, experts_of, loading_of
 from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
+    add_any_inception,
     add_device,
     add_geometry,
     add_packets,
     add_perceptual,
     add_precision,
     device_of,
+    features_of,
     geometry_of,
     perceptual_of,
     plot_or_note,
@@ -38,17 +40,16 @@ from gosvae.datasets.subset import EvenlySpaced
 from gosvae.errors import ConfigError
 from gosvae.evaluation.bd_rate import ENVELOPE
 from gosvae.evaluation.evaluation import Evaluation
-from gosvae.evaluation.features import FRECHET_NAMES, load_features
+from gosvae.evaluation.features import FRECHET_NAMES
 from gosvae.evaluation.pictures import draw_pictures
 from gosvae.evaluation.plots import plot_rate_task
 from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.evaluation.results import ImageLog, save_evaluation
 from gosvae.evaluation.tables import markdown_table, terminal_table
 from gosvae.evaluation.transmission import LinkSettings
-from gosvae.experts.base import Expert, TaskExpert
+from gosvae.experts.base import Expert
 from gosvae.extras import require
 from gosvae.files import write_atomically
-from gosvae.tasks.group import parse_experts
 
 EXAMPLE = """examples:
   gosvae evaluate gosvae-camvid --data camvid:PATH --baselines jpeg avif --out results
@@ -111,6 +112,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="network for a Frechet distance between the sets of images: inception (FID), squeezenet, expert, or auto "
         "(the first of them that is available)",
     )  # fmt: skip
+    add_any_inception(parser)
     parser.add_argument(
         "--effort",
         type=int,
@@ -153,26 +155,6 @@ def link_of(options: argparse.Namespace) -> LinkSettings | None:
             raise ConfigError("--fec needs a channel: add --channel 'packet-loss p=0.1'")
         return None
     return LinkSettings(load_channel(options.channel), options.fec, options.packets, options.mtu, options.seed)
-
-
-def experts_of(
-    options: argparse.Namespace, device: torch.device, loading: Loading = DEFAULT_LOADING
-) -> tuple[Expert | None, dict[str, TaskExpert]]:
-    """Return the first segmentation network of `--expert`, None without one, and all other experts by name.
-
-    Raises:
-        GosvaeError: an expert cannot be loaded, or two have one name.
-    """
-    first: Expert | None = None
-    judges: dict[str, TaskExpert] = {}
-    for named in parse_experts(options.expert or ["embedded"], weighted=False):
-        loaded = loading.load_task_expert(named.spec, gradients=False)
-        loaded.to(device)
-        if first is None and isinstance(loaded, Expert):
-            first = loaded
-        else:
-            judges[named.name] = loaded
-    return first, judges
 
 
 def entries_of(
@@ -260,7 +242,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     expert, judges = experts_of(options, device, loading)
     if expert is not None:
         dataset = in_classes(dataset, expert.info.class_names)
-    features = None if options.frechet == "none" else load_features(options.frechet, expert, options.weights).to(device)
+    features = features_of(options, expert, device)
     entries, perceptual = entries_of(options, device, expert, loading), perceptual_of(options, device)
     if expert is not None:
         for entry in entries:

@@ -98,6 +98,10 @@ def add_evaluate_video(parser: argparse.ArgumentParser) -> None:
         "--round-trip-ms", type=float, default=100.0, metavar="MS", help="with --loss: round trip of the link"
     )
     parser.add_argument(
+        "--slices", type=int, default=1, metavar="N",
+        help="with --loss: number of interleaved slices of a frame, each in a packet of its own",
+    )  # fmt: skip
+    parser.add_argument(
         "--repeats", type=int, default=1, metavar="N", help="with --loss: number of times that every clip is sent"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="measure the first N frames of every clip only")
@@ -174,7 +178,7 @@ def run_evaluate_video(options: argparse.Namespace) -> int:
         require("plot", "a BD-rate")
     link = None
     if options.loss is not None:
-        link = LinkConditions(options.loss, options.round_trip_ms, repeats=options.repeats)
+        link = LinkConditions(options.loss, options.round_trip_ms, slices=options.slices, repeats=options.repeats)
     device, expert = device_of(options), loading_of(options).load_expert(options.expert)
     expert.to(device)
     entries = video_entries(options, device)

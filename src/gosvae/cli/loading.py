@@ -7,12 +7,15 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.gesco import GescoCodec
 from gosvae.codecs.registry import load_codec
 from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert, TaskExpert
 from gosvae.experts.registry import load_expert, load_task_expert
+from gosvae.tasks.group import parse_experts
 
 _SENDERS_EXPERT_HELP = (
     "expert that the sender runs, for a GESCO codec whose expert is not part of the package: the one of its training"
@@ -57,6 +60,26 @@ class Loading:
 
 
 DEFAULT_LOADING = Loading()
+
+
+def experts_of(
+    options: argparse.Namespace, device: torch.device, loading: Loading = DEFAULT_LOADING
+) -> tuple[Expert | None, dict[str, TaskExpert]]:
+    """Return the first segmentation network of `--expert`, None without one, and all other experts by name.
+
+    Raises:
+        GosvaeError: an expert cannot be loaded, or two have one name.
+    """
+    first: Expert | None = None
+    judges: dict[str, TaskExpert] = {}
+    for named in parse_experts(options.expert or ["embedded"], weighted=False):
+        loaded = loading.load_task_expert(named.spec, gradients=False)
+        loaded.to(device)
+        if first is None and isinstance(loaded, Expert):
+            first = loaded
+        else:
+            judges[named.name] = loaded
+    return first, judges
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:

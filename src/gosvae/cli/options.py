@@ -17,6 +17,8 @@ from gosvae.codecs.registry import option_names
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.datasets.geometry import GeometryConfig
 from gosvae.errors import ConfigError, MissingDependencyError
+from gosvae.evaluation.features import FeatureExtractor, load_features
+from gosvae.experts.base import Expert
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES, PerceptualLoss, default_perceptual, load_perceptual
 from gosvae.packets import DEFAULT_MTU_BYTES
 from gosvae.precision import Precision
@@ -27,8 +29,8 @@ DATA_HELP = (
 )
 EXPERT_HELP = (
     "perception model: embedded, the name of another one of the package, hf:ORGANISATION/MODEL, a folder "
-    "(transformers, or gosvae train-expert), or a .onnx, .pt2 or .pt file with a .json beside it; .pt2 and .pt need "
-    "--trust"
+    "(transformers, or gosvae train-expert), or a .onnx, .tflite, .pt2 or .pt file with a .json beside it; .pt2 and "
+    ".pt need --trust"
 )
 
 
@@ -113,6 +115,25 @@ def perceptual_of(options: argparse.Namespace, device: str | torch.device = "cpu
     return load_perceptual(name, options.weights).to(device)
 
 
+def add_any_inception(parser: argparse.ArgumentParser) -> None:
+    """Add `--any-inception`."""
+    parser.add_argument(
+        "--any-inception",
+        action="store_true",
+        help="take a file of Inception that is none of the published ones; tables then name it and do not say FID",
+    )
+
+
+def features_of(
+    options: argparse.Namespace, expert: Expert | None, device: str | torch.device
+) -> FeatureExtractor | None:
+    """Return the network of the Fréchet distance that the options ask for, on a device; errors as `load_features`."""
+    if options.frechet == "none":
+        return None
+    found = load_features(options.frechet, expert, options.weights, any_inception=options.any_inception)
+    return found.to(device)
+
+
 def add_run(parser: argparse.ArgumentParser, *, seed: bool = True, precision: bool = True) -> None:
     """Add `--max-minutes`, `--accelerator` and the other options of a training."""
     parser.add_argument(
@@ -133,7 +154,7 @@ def add_run(parser: argparse.ArgumentParser, *, seed: bool = True, precision: bo
     parser.add_argument("--cache-mib", type=int, default=1024, metavar="MIB", help="memory for decoded images")
 
 
-JUDGING = ("micro_batch",)
+JUDGING = ("micro_batch", "expert_cache", "expert_cache_gib")
 """Names of the options of `add_judging`, which are also those of `RunConfig`."""
 
 
@@ -144,6 +165,13 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
         help="images that the expert takes at once, which bounds memory; gradients stay those of the batch; default: "
         "auto, as many as fit into a quarter of the GPU's memory",
     )  # fmt: skip
+    parser.add_argument(
+        "--expert-cache", type=Path, metavar="FOLDER",
+        help="keep what the expert sees on whole images in this folder, in half precision; default: keep nothing",
+    )  # fmt: skip
+    parser.add_argument(
+        "--expert-cache-gib", type=float, default=40.0, metavar="GIB", help="largest size of that folder; default 40"
+    )
 
 
 def add_packets(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ import os
 import signal
 from pathlib import Path
 
-from gosvae.cli.loading import add_loading, loading_of
+from gosvae.cli.loading import add_loading, experts_of, loading_of
 from gosvae.cli.options import EXPERT_HELP, add_device, add_precision, device_of, precision_of
 from gosvae.codecs.base import ClassMapCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, sequences_of
@@ -26,6 +26,7 @@ from gosvae.units import kib
 EXAMPLE = """examples:
   gosvae receive --grpc 127.0.0.1:7777 --page 127.0.0.1:7780
   gosvae receive --udp 127.0.0.1:7778 --page 127.0.0.1:7780 --expert my-network.pt2 --trust
+  gosvae receive --grpc 127.0.0.1:7777 --expert embedded --expert boxes=detector.onnx
   gosvae receive --grpc 0.0.0.0:7777 --tls-cert cert.pem --tls-key key.pem --token-file token
 """
 ENGINE, SERVICE = EngineLimits(), ServiceLimits()
@@ -37,7 +38,11 @@ def add_receive(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--codec", default=DEFAULT_CODEC, help="codec of the senders: a name from gosvae list, or a checkpoint folder"
     )
-    parser.add_argument("--expert", default="embedded", metavar="EXPERT", help=EXPERT_HELP)
+    parser.add_argument(
+        "--expert", action="append", metavar="EXPERT",
+        help=f"{EXPERT_HELP}; repeatable, as NAME=EXPERT: the first segmentation network gives the class map, each of "
+        "the others a result of its own; default: embedded",
+    )  # fmt: skip
     add_loading(parser)
     parser.add_argument(
         "--grpc", metavar="HOST:PORT", help="address to listen on for senders over gRPC; port 0: any free port"
@@ -146,12 +151,11 @@ def run_receive(options: argparse.Namespace) -> int:
         os.environ.setdefault("GRPC_VERBOSITY", "INFO")
     device, loading = device_of(options), loading_of(options)
     codec = loading.load_codec(options.codec, device=device, precision=precision_of(options.codec, options))
-    expert = None
-    if not isinstance(codec, ClassMapCodec):
-        expert = loading.load_expert(options.expert)
-        expert.to(device)
+    expert, judges = (None, {}) if isinstance(codec, ClassMapCodec) else experts_of(options, device, loading)
     sequences = sequences_of(codec, options.codec)
-    perception = Perception(codec, expert, device=device, max_pixels=options.max_pixels, sequences=sequences)
+    perception = Perception(
+        codec, expert, judges=judges, device=device, max_pixels=options.max_pixels, sequences=sequences
+    )
     logging.getLogger("gosvae.receiver").setLevel(logging.INFO)
     raise_descriptor_limit()
     receiver = Receiver(perception, config)

@@ -11,6 +11,7 @@ from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
     JUDGING,
+    add_any_inception,
     add_geometry,
     add_judging,
     add_perceptual,
@@ -21,22 +22,33 @@ from gosvae.config import parse
 from gosvae.errors import ConfigError
 from gosvae.extras import require
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES
+from gosvae.reproduce.checks import check_job
 from gosvae.reproduce.job import ADE20K, CITYSCAPES, Job, World
+from gosvae.reproduce.keep import Keep
 from gosvae.reproduce.outline import print_outline
 from gosvae.reproduce.parts import PAPERS_EXPERIMENTS, Part, Progress, run_parts
 from gosvae.reproduce.plan import EXPERIMENTS, rows_of
+from gosvae.reproduce.processes import Summary
 from gosvae.reproduce.records import trained_with
 from gosvae.reproduce.report import Shown, write_joint_report
-from gosvae.reproduce.runner import Summary
-from gosvae.reproduce.scales import SCALES, load_scale
+from gosvae.reproduce.scales import SCALES, Scale, load_scale
+from gosvae.reproduce.trial import print_trials
 from gosvae.training.machine.config import RunConfig
 
 DEFAULT_EXPERT = "embedded"
+"""Expert of scales below the paper's."""
+
 PAPERS_EXPERTS = {
     CITYSCAPES: "hf:shi-labs/oneformer_cityscapes_swin_large",
     ADE20K: "hf:shi-labs/oneformer_ade20k_swin_large",
 }
 """Experts that an error proposes."""
+
+NOT_CHECKED = (
+    "Not checked: the expert, files of weights, single images, memory and the time of a step on this machine. "
+    "--check does that."
+)
+"""Sentence of a dry run, which loads the lists of images alone."""
 
 EXAMPLE = """examples:
   gosvae reproduce all --scale small --data camvid:PATH --expert embedded --out runs/reproduction
@@ -62,7 +74,10 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--data", metavar="DATA", help=f"{DATA_HELP}; without a split")
     parser.add_argument("--test-data", metavar="DATA", help="images to measure on; default: the val split of --data")
-    parser.add_argument("--expert", metavar="EXPERT", help=f"{EXPERT_HELP}; default: {DEFAULT_EXPERT}")
+    parser.add_argument(
+        "--expert", metavar="EXPERT",
+        help=f"{EXPERT_HELP}; default: {DEFAULT_EXPERT}, but at the scale paper it must be named",
+    )  # fmt: skip
     _add_paper(parser)
     add_trust(parser)
     parser.add_argument(
@@ -79,6 +94,10 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=int, default=1, metavar="N",
         help="number of seeds of each learned row of the tables, which then show mean and spread; default 1",
     )  # fmt: skip
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER",
+        help="folder that gets a small file of each finished row; rows whose files it has are not made again",
+    )  # fmt: skip
     parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="make only these rows and what they need")
     parser.add_argument(
         "--set", action="append", default=[], metavar="[ROW:]KEY=VALUE", dest="overrides",
@@ -89,6 +108,12 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
         "--pictures", type=int, default=3, metavar="N", help="number of images of Fig. 2, evenly spaced"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan with estimated hours, and stop")
+    parser.add_argument(
+        "--check", action="store_true",
+        help="take a step and measure two images of every row at full size, print memory, batch and hours, and stop",
+    )  # fmt: skip
+    parser.add_argument("--no-fid", action="store_true", help="measure no FID; at the scale paper it is measured")
+    add_any_inception(parser)
     add_run(parser, seed=False)
     add_judging(parser)
     parser.add_argument("--quiet", action="store_true", help="print no lines of progress")
@@ -112,6 +137,27 @@ def _add_paper(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}-expert", metavar="EXPERT", help=f"expert on {name}, with --paper")
 
 
+def scale_of(options: argparse.Namespace) -> Scale:
+    """Return the scale that the options ask for."""
+    return load_scale(options.scale or ("paper" if options.paper else "small"))
+
+
+def expert_of(options: argparse.Namespace) -> str:
+    """Return the name of the expert on the data of `--data`.
+
+    Raises:
+        ConfigError: none is named, and the scale is the paper's.
+    """
+    scale = scale_of(options)
+    if options.expert is None and scale.is_papers:
+        raise ConfigError(
+            f"the scale {scale.name} has no default expert: name it, such as {PAPERS_EXPERTS[CITYSCAPES]} for "
+            "Cityscapes",
+            argument="expert",
+        )
+    return options.expert or DEFAULT_EXPERT
+
+
 def job_of(options: argparse.Namespace, data: str, expert: str) -> Job:
     """Return the job that the options ask for, on one data set with its expert."""
     names = ("accelerator", "devices", "precision", "workers", "cache_mib", *JUDGING)
@@ -120,7 +166,9 @@ def job_of(options: argparse.Namespace, data: str, expert: str) -> Job:
         data=data,
         expert=expert,
         trust=options.trust,
-        scale=load_scale(options.scale or ("paper" if options.paper else "small")),
+        scale=scale_of(options),
+        fid=not options.no_fid,
+        any_inception=options.any_inception,
         test_data=options.test_data,
         changes=tuple(options.overrides),
         geometry=geometry_of(options),
@@ -161,7 +209,7 @@ def parts_of(options: argparse.Namespace) -> list[Part]:
         raise ConfigError(f"{given[0]} goes with --paper; without it, name the data with --data")
     if options.data is None:
         raise ConfigError("name the images with --data, or give --paper for the paper's set")
-    world = World(job_of(options, options.data, options.expert or DEFAULT_EXPERT), trained_with(options.out))
+    world = World(job_of(options, options.data, expert_of(options)), trained_with(options.out))
     return [_part(options, world, experiments_of(options, world), options.out)]
 
 
@@ -185,8 +233,16 @@ def _papers_parts(options: argparse.Namespace) -> list[Part]:
 def _part(
     options: argparse.Namespace, world: World, experiments: tuple[str, ...], folder: Path, name: str = ""
 ) -> Part:
-    rows = world.share_trainings(rows_of(experiments, options.rows, options.seeds))
-    return Part(world, experiments, rows, folder, name)
+    planned = rows_of(experiments, options.rows, options.seeds)
+    rows = world.share_trainings([row for row in planned if world.can_make(row)])
+    keep = None if options.keep is None else Keep(options.keep / name)
+    return Part(world, experiments, rows, folder, name, keep)
+
+
+def _left_out(options: argparse.Namespace, part: Part) -> list[str]:
+    """Return the ids of the rows that the data of a part cannot make."""
+    planned = rows_of(part.experiments, options.rows, options.seeds)
+    return [row.row_id for row in planned if not part.world.can_make(row)]
 
 
 def run_reproduce(options: argparse.Namespace) -> int:
@@ -199,15 +255,24 @@ def run_reproduce(options: argparse.Namespace) -> int:
     if options.dry_run:
         for part in parts:
             print_outline(part.world, part.rows, part.experiments)
+        print(NOT_CHECKED)
         return 0
     require("train", "the training of the rows")
     require("plot", "the report")
+    if options.check:
+        return max([print_trials(part.world, part.rows) for part in parts])
+    if options.max_minutes != 0:  # with 0, only the report is written
+        for part in parts:
+            check_job(part.world, part.rows)
     on_terminal = sys.stderr.isatty() and not options.quiet
 
     def say(line: str) -> None:
         if not options.quiet:
             print(line, flush=True)
 
+    for part in parts:
+        for row in _left_out(options, part):
+            say(f"{row} is left out: it is trained on labels, and {part.world.train_images.name} has none")
     if "all" in options.experiments and not parts[0].world.is_ade20k:
         say("table2 is left out: it is the comparison of table1 on ADE20K; give --data ade20k:PATH to make it")
     shown = [Shown(part.runner(say), part.experiments, part.name) for part in parts]

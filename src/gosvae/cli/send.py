@@ -17,6 +17,8 @@ from io import BytesIO
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from gosvae.bitstream import MAX_SLICES
 from gosvae.cli.loading import add_sender_loading, loading_of
 from gosvae.cli.options import add_device, add_precision, device_of, parse_size, precision_of, standard_input
@@ -28,6 +30,7 @@ from gosvae.codecs.sequence.codec import SequenceCodec
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.errors import ConfigError, ImageError, LinkError
+from gosvae.files import write_atomically
 from gosvae.images import write_image
 from gosvae.packets.packet import DEFAULT_MTU_BYTES
 from gosvae.protocol.class_maps import ClassMapCoding
@@ -106,7 +109,10 @@ def add_send(parser: argparse.ArgumentParser) -> None:
         "--originals", action="store_true", help="also send each image as JPEG, for the page; gRPC only"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="folder for the class maps that come back, as PNG; gRPC only"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="folder for what comes back: class maps as PNG, results of other experts as NPZ; gRPC only",
     )
     parser.add_argument(
         "--slices",
@@ -167,13 +173,19 @@ def parse_patience(text: str) -> float:
 
 @dataclass
 class _Saver:
-    """Writer of class maps to a folder."""
+    """Writer of class maps to a folder, and of the results of the receiver's other experts."""
 
     folder: Path
 
     def __call__(self, answer: Answer) -> None:
-        classes_HW = answer.classes()
-        write_image(self.folder / f"{answer.number:06d}.png", classes_HW[..., None].repeat(3, axis=2))
+        stem = f"{answer.number:06d}"
+        if answer.coding != "none":
+            write_image(self.folder / f"{stem}.png", answer.classes()[..., None].repeat(3, axis=2))
+        if answer.results:
+            arrays = {f"{each.expert}.{name}": v for each in answer.results for name, v in each.arrays().items()}
+            file = BytesIO()
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # keys hold a point: none is an option
+            write_atomically(self.folder / f"{stem}.npz", file.getvalue())
 
 
 def _codec(options: argparse.Namespace) -> ImageCodec:
@@ -291,13 +303,15 @@ def _transmitter(options: argparse.Namespace, codec: ImageCodec, fps: float) -> 
     name = options.source[0]
     wanted = options.video
     if wanted is None:
-        wanted = (name.startswith(CAMERA) or is_video(name)) and options.slices == 1
-    sequences: SequenceCodec | None = sequences_of(codec, options.codec) if wanted else None
+        wanted = name.startswith(CAMERA) or is_video(name)
+    sequences: SequenceCodec | None = sequences_of(codec, options.codec, slices=options.slices) if wanted else None
     if sequences is None and options.video:
         raise ConfigError(f"--video: {codec.name} has no temporal model")
     if sequences is None:
         return Transmitter(codec, kbps=options.kbps, fps=fps)
-    return SequenceTransmitter(sequences, kbps=options.kbps, fps=fps, max_age_ms=options.max_age_ms)
+    return SequenceTransmitter(
+        sequences, kbps=options.kbps, fps=fps, max_age_ms=options.max_age_ms, lossy=options.udp is not None
+    )
 
 
 async def _send(
@@ -352,6 +366,7 @@ async def _target(
         Endpoint.parse(options.grpc),
         name=options.name,
         coding=coding,
+        results=options.out is not None,
         fingerprint=codec.fingerprint if isinstance(codec, TrainedCodec | LayeredCodec) else b"",
         patient=not _is_live(options),
         tls=ClientTls(authority=options.ca, certificate=options.cert, key=options.key) if secret else None,

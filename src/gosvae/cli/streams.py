@@ -59,6 +59,10 @@ def add_compress(parser: argparse.ArgumentParser) -> None:
         "--for", dest="purpose", choices=get_args(Purpose), default=DEFAULT_OPTIONS.purpose,
         help="whom the picture is for; auto: machine for pictures like those of the training, people for others",
     )  # fmt: skip
+    parser.add_argument(
+        "--detail-slices", type=int, default=DEFAULT_OPTIONS.detail_slices, metavar="N",
+        help="number of slices of the detail layer, 1..8: gosvae truncate can cut behind each; more take more bytes",
+    )  # fmt: skip
     add_sender_loading(parser)
     parser.add_argument(
         "--kib", type=parse_kib, metavar="KIB",
@@ -192,6 +196,7 @@ def run_compress(options: argparse.Namespace) -> int:
         options.container,
         options.effort,
         options.purpose,
+        options.detail_slices,
     )
     loading = loading_of(options, expert=options.expert)
     work = _Compressing(options.codec, stream_options, options.kib, loading)

@@ -1,8 +1,9 @@
 """Adapters: a small change of a codec's decoder for another expert, stored beside the codec in a few hundred kB.
 
 Every kernel of the decoder gets a gain for each of its output channels and a change of low rank (Hu et al. 2021,
-"LoRA"), every other parameter a change of its own. Encoder, latent and context model stay as they are, so that streams
-are those of the base codec: it decodes them, too, and an adapted decoder reads streams that were written before it.
+"LoRA"), every other parameter a change of its own; without a rank, every parameter has a change of its own. Encoder,
+latent and context model stay as they are, so that streams are those of the base codec: it decodes them, too, and an
+adapted decoder reads streams that were written before it.
 
 Axis legend: O output channels, I all other axes of a kernel as one, R the rank.
 """
@@ -38,7 +39,7 @@ class AdapterCard(Config):
         name: name of the adapted codec.
         base: name or folder of the codec that is adapted.
         fingerprint: SHA-256 of that codec, in hexadecimal.
-        rank: rank R of the changes of kernels.
+        rank: rank R of the changes of kernels; None where every parameter has a change of its own.
     """
 
     kind: Literal["adapter"] = "adapter"
@@ -46,7 +47,7 @@ class AdapterCard(Config):
     name: str
     base: str
     fingerprint: str
-    rank: int = Field(ge=0, le=64)
+    rank: int | None = Field(ge=0, le=64)
 
 
 class Adapter(nn.Module):
@@ -54,17 +55,18 @@ class Adapter(nn.Module):
 
     Args:
         weights: weights of the codec, of which those of the decoder are changed.
-        rank: rank R of the changes of kernels; 0 leaves them gains only.
+        rank: rank R of the changes of kernels; 0 leaves them gains only, and None changes every parameter freely, which
+            is a full fine-tuning of the decoder.
     """
 
-    def __init__(self, weights: Mapping[str, Tensor], rank: int) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], rank: int | None) -> None:
         super().__init__()
         self.parts = nn.ParameterDict()
         for name, value in weights.items():
             if not name.startswith(DECODER) or not value.is_floating_point():
                 continue
             key = name.replace(".", "/")
-            if value.ndim < 2:
+            if value.ndim < 2 or rank is None:
                 self.parts[f"{key}:{CHANGE}"] = nn.Parameter(torch.zeros(value.shape))
                 continue
             rows, columns = value.shape[0], value[0].numel()

@@ -10,13 +10,16 @@ from gosvae.entropy.latent_network import LEVELS
 
 REFERENCE_PIXELS = 256 * 512
 """Number of pixels of the training images, which sizes in KiB are for; other images count by their pixels."""
-TASK_ONLY_KIB = 3.4
-"""Largest budget that is all for the task layer: AV1 alone serves the imitated expert better from here on."""
+TASK_ONLY_KIB = 3.0
+"""Budget below which all is for the task layer: from here on, AV1 serves the imitated expert about as well, and other
+networks better."""
 TASK_LEVEL, LEAST_KIB = 48, 1.6
 """Level of the task layer of a stream of two layers, about 0.6 KiB, and the smallest budget of such a stream."""
 DETAIL_QUALITY = 60
 """Quality of the detail layer, where neither a budget nor a level is given."""
-_FIRST_QUALITY, _LAST_QUALITY = 32, 85
+QUALITY_STEP = 20
+"""Difference of quality between slices of the detail layer, where no budget is given; it doubles the bytes."""
+_FIRST_QUALITY, _LAST_QUALITY = 22, 85
 """Qualities of the detail layer at the first level that has one, and at the last level."""
 
 

@@ -1,8 +1,8 @@
 """AV1 still pictures without their container: the frame of an AVIF file, and the file made of it again.
 
 A file that Pillow writes has about 265 bytes of boxes and a sequence header around the frame. All of them follow from
-the size of the picture and six bits, so that a stream holds the frame alone. Decoding AV1 is exact: every decoder makes
-the same picture of a frame.
+the size of the picture and seven bits, so that a stream holds the frame alone. Decoding AV1 is exact: every decoder
+makes the same picture of a frame.
 
 Sources: AV1 Bitstream & Decoding Process Specification (2019), sections 5.3 to 5.5; AV1 Image File Format (AVIF) 1.1;
 ISO/IEC 14496-12 (boxes) and 23008-12 (HEIF).
@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -27,6 +28,14 @@ QUALITIES = range(1, 101)
 """Qualities of the encoder, as in `PIL.Image.Image.save`."""
 MAX_TOOLS = 63
 """Largest value of `Av1Frame.tools`."""
+
+Tuning = Literal["faithful", "machine"]
+"""Whom the encoder serves; see `encode_av1`."""
+_SETTINGS: dict[Tuning, dict[str, Any]] = {
+    "faithful": {"subsampling": "4:2:0"},
+    "machine": {"subsampling": "4:4:4", "advanced": {"enable-cdef": "0", "loopfilter-control": "0"}},
+}
+"""Settings of Pillow's encoder for each tuning."""
 
 _SEQUENCE_HEADER, _TEMPORAL_DELIMITER, _FRAME = 1, 2, 6
 _PRIMARIES_TRANSFER_MATRIX = (1, 13, 6)
@@ -43,21 +52,26 @@ class Av1Frame:
         tools: six bits of the sequence header that the coded data depends on, 0..63: superblocks of 128, filter intra,
             intra edge filter, super-resolution, CDEF and loop restoration, the first one highest.
         data: contents of the frame's open bitstream unit (OBU).
+        full_chroma: whether colours have the size of the picture (4:4:4) instead of half of it on each axis (4:2:0).
     """
 
     tools: int
     data: bytes
+    full_chroma: bool = False
 
 
-def encode_av1(image_uint8_HW3: ImageArray, quality: int, *, speed: int) -> Av1Frame:
-    """Return the frame of a picture, uint8 (H, W, 3), in 4:2:0 with 8 bits.
+def encode_av1(image_uint8_HW3: ImageArray, quality: int, *, speed: int, tuning: Tuning = "faithful") -> Av1Frame:
+    """Return the frame of a picture, uint8 (H, W, 3), with 8 bits.
 
-    The bytes do not depend on the number of processors.
+    The bytes do not depend on the number of processors. The tuning for perception models codes colours at full size
+    and turns off the filters behind the decoding of blocks, which cost such models more than they gain
+    (`docs/rate-task.md`).
 
     Args:
         image_uint8_HW3: picture with sides of at most `MAX_SIDE`.
         quality: 1..100, as in `QUALITIES`; higher is better and takes more bytes.
         speed: 0 (slowest, fewest bytes) to 10.
+        tuning: `faithful` for the least error, in 4:2:0, or `machine` for perception models.
 
     Raises:
         ImageError: a side is too long, or Pillow's encoder writes files of an unknown form.
@@ -66,7 +80,7 @@ def encode_av1(image_uint8_HW3: ImageArray, quality: int, *, speed: int) -> Av1F
     if max(height, width) > MAX_SIDE:
         raise ImageError(f"AV1 holds at most {MAX_SIDE} pixels a side, got {height}x{width}: shrink the image")
     file = io.BytesIO()
-    options = {"quality": quality, "speed": speed, "subsampling": "4:2:0", "max_threads": 1, "range": "full"}
+    options = {"quality": quality, "speed": speed, "max_threads": 1, "range": "full", **_SETTINGS[tuning]}
     Image.fromarray(image_uint8_HW3).save(file, "AVIF", **options)
     return frame_of_avif(file.getvalue(), height, width)
 
@@ -103,8 +117,9 @@ def frame_of_avif(file: bytes, height: int, width: int) -> Av1Frame:
         left = 8 * len(found) - (18 + width_bits + height_bits)
         bits = int.from_bytes(found, "big")
         tools, level = bits >> (left - 6) & MAX_TOOLS if left >= 6 else 0, bits >> (8 * len(found) - 10) & 31
-        if any(_sequence_header(height, width, tools, level, described) == found for described in (False, True)):
-            return Av1Frame(tools, units[1][1])
+        frame = Av1Frame(tools, units[1][1], full_chroma=bits >> (8 * len(found) - 3) == 1)
+        if any(_sequence_header(height, width, frame, level, described) == found for described in (False, True)):
+            return frame
     raise ImageError(
         f"Pillow's AVIF encoder wrote units of the types {[kind for kind, _ in units]} in an unknown form: install a "
         "release of Pillow with libaom"
@@ -113,9 +128,10 @@ def frame_of_avif(file: bytes, height: int, width: int) -> Av1Frame:
 
 def avif_of_frame(frame: Av1Frame, height: int, width: int) -> bytes:
     """Return the smallest AVIF file of a frame: the boxes that a decoder needs, a sequence header, the frame."""
-    header = _sequence_header(height, width, frame.tools, _LEVEL, described=False)
+    header = _sequence_header(height, width, frame, _LEVEL, described=False)
     media = _unit(_SEQUENCE_HEADER, header) + _unit(_FRAME, frame.data)
-    configuration = bytes([0x81, _LEVEL, 0x0C, 0])  # version 1, profile 0, 8 bits, 4:2:0
+    # Version 1, the profile and the level, 8 bits, 4:4:4 or 4:2:0.
+    configuration = bytes([0x81, frame.full_chroma << 5 | _LEVEL, 0 if frame.full_chroma else 0x0C, 0])
     colours = b"nclx" + b"".join(number.to_bytes(2, "big") for number in _PRIMARIES_TRANSFER_MATRIX) + b"\x80"
     properties = (
         _box("ispe", bytes(4) + width.to_bytes(4, "big") + height.to_bytes(4, "big"))
@@ -180,24 +196,25 @@ def _media_data(file: bytes) -> bytes:
     return b""
 
 
-def _sequence_header(height: int, width: int, tools: int, level: int, described: bool) -> bytes:
-    """Return the sequence header of a still picture in 4:2:0 with 8 bits (section 5.5).
+def _sequence_header(height: int, width: int, frame: Av1Frame, level: int, described: bool) -> bytes:
+    """Return the sequence header of a still picture with 8 bits (section 5.5).
 
     Args:
         height, width: size in pixels.
-        tools: see `Av1Frame`.
+        frame: the frame; its data does not matter.
         level: level of the picture's size, 0..31.
         described: whether the header repeats the colours.
     """
     width_bits, height_bits = (width - 1).bit_length() or 1, (height - 1).bit_length() or 1
     fields = [
-        (0b00011, 5),  # profile 0, a still picture, the reduced header
+        (frame.full_chroma, 3), (0b11, 2),  # the profile, a still picture, the reduced header
         (level, 5), (width_bits - 1, 4), (height_bits - 1, 4), (width - 1, width_bits), (height - 1, height_bits),
-        (tools, 6),
-        (0b00, 2),  # 8 bits, not monochrome
+        (frame.tools, 6),
+        (0, 1), *([] if frame.full_chroma else [(0, 1)]),  # 8 bits, not monochrome
         (described, 1),
         *[(number, 8) for number in _PRIMARIES_TRANSFER_MATRIX if described],
-        (1, 1), (0, 2), (0, 1), (0, 1),  # full range, position of chroma not known, one delta for U and V, no grain
+        # Full range, position of chroma not known, one delta for U and V, no grain.
+        (1, 1), *([] if frame.full_chroma else [(0, 2)]), (0, 1), (0, 1),
         (1, 1),  # the end, followed by zeros
     ]  # fmt: skip
     value, length = 0, 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,18 @@ class ImageCodec(ABC):
     def parameter_count(self) -> int:
         """Number of parameters of the networks behind the codec; 0 for a classical codec."""
         return 0
+
+
+@runtime_checkable
+class SendsObjects(Protocol):
+    """A codec that may send the labelled objects of a picture, which it does not see in the picture itself."""
+
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        """Names of the classes of object maps; empty if the codec sees for itself what it sends."""
+
+    def compress_objects(self, objects_int32_HW: npt.NDArray[np.int32]) -> bytes:
+        """Return the stream of an object map (H, W), see `gosvae.datasets.objects`."""
 
 
 class RateControlledCodec(ImageCodec):

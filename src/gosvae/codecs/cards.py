@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from gosvae.codecs.autoencoder_model import AutoencoderModelConfig
 from gosvae.codecs.variable_model import VariableRateConfig
@@ -55,12 +57,46 @@ class AutoencoderCard(Card):
         return None
 
 
+class ObjectMapConfig(Config):
+    """Object maps that a semantic diffusion model draws, where they come from labels and not from an expert.
+
+    Attributes:
+        class_names: names of the classes, in order.
+        instances: whether the edges between instances of one class are sent.
+    """
+
+    class_names: tuple[str, ...] = Field(min_length=2)
+    instances: bool = False
+
+
 class GescoCard(Card):
-    """Card of a semantic diffusion model, with the expert whose class maps it draws."""
+    """Card of a semantic diffusion model, with the expert or the labels whose maps it draws."""
 
     kind: Literal["gesco"] = "gesco"
     model: DiffusionConfig
-    expert: ExpertReference
+    expert: ExpertReference | None = None
+    objects: ObjectMapConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> GescoCard:
+        if (self.expert is None) == (self.objects is None):
+            raise ValueError("give the expert or the objects whose maps are drawn, and not both")
+        if self.objects is not None and len(self.objects.class_names) != self.model.class_count:
+            raise ValueError(f"{len(self.objects.class_names)} classes of objects, expected {self.model.class_count}")
+        if self.symbol_count > 256:
+            raise ValueError(f"{self.symbol_count} symbols, a map holds at most 256")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_objects(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the source that there is not out, so that models of an expert are written as they always were."""
+        tree: dict[str, Any] = write(self)
+        return {key: value for key, value in tree.items() if key not in ("expert", "objects") or value is not None}
+
+    @property
+    def symbol_count(self) -> int:
+        """Number of symbols of a map: its classes, twice if it marks edges between instances."""
+        return self.model.class_count * (2 if self.objects is not None and self.objects.instances else 1)
 
     @property
     def context_config(self) -> None:

@@ -1,25 +1,35 @@
 """The detail layer: a picture at full, half, third or quarter size as one AV1 frame, and the search for a budget.
 
-A slice of the layer is a whole picture. Its first byte holds the reduction less 1 (two bits) and the tools of the frame
-(six bits), its second the quality at which the frame was coded; the frame follows.
+A slice of the layer is a whole picture, or the difference to the picture of the slice before it. Its first byte holds
+the reduction less 1 (two bits) and the tools of the frame (six bits), its second the quality at which the frame was
+coded. If the quality is 128 too large, a byte with the form of the slice follows. The rest is the frame.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gosvae.codecs.av1 import MAX_TOOLS, QUALITIES, Av1Frame, decode_av1, encode_av1
+from gosvae.codecs.av1 import MAX_TOOLS, QUALITIES, Av1Frame, Tuning, decode_av1, encode_av1
+from gosvae.codecs.chroma import GAINS, greatest_gain, strengthened, weakened
+from gosvae.codecs.slices import MOST_DETAIL_SLICES
 from gosvae.errors import BitstreamError
 from gosvae.tensors import ImageArray
 
 REDUCTIONS = (1, 2, 3, 4)
 """Factors by which a coded picture may be smaller than the image, on each axis."""
 _HEAD_BYTES = 2
+_WITH_FORM = 128
+"""Added to the quality in the head of a slice whose form is not the default."""
+_FULL_CHROMA, _DIFFERENCE, _GAIN_SHIFT = 1, 2, 2
+"""Bits of the form, and place of its other bits: the gain of the colours less 2."""
+_MIDDLE = 128
+"""Value of a sample of a difference that changes nothing."""
 _FREE_PIXELS, _PIXELS_PER_BYTE = 2**21, 2**16
 """Number of pixels of a coded picture of any length, and of further pixels for each byte of the frame."""
 _SLOPE, _USUAL_BPP = 0.06, 0.55
@@ -47,34 +57,106 @@ class Detail:
     payload_bytes: int
 
 
-def encode_detail(image_uint8_HW3: ImageArray, reduction: int, quality: int, *, speed: int) -> bytes:
-    """Return the slice of an image; the arguments `quality` and `speed` and the errors are those of `encode_av1`."""
-    height, width = _reduced(image_uint8_HW3.shape[0], image_uint8_HW3.shape[1], reduction)
-    frame = encode_av1(_resized(image_uint8_HW3, height, width), quality, speed=speed)
-    # AV1 allows for zeros behind the data of a tile.
-    data = frame.data.ljust(_least_bytes(height, width), b"\0")
-    return bytes([(reduction - 1) << 6 | frame.tools, quality]) + data
+def encode_detail(
+    image_uint8_HW3: ImageArray,
+    reduction: int,
+    quality: int,
+    *,
+    speed: int,
+    tuning: Tuning = "faithful",
+    before_uint8_HW3: ImageArray | None = None,
+) -> bytes:
+    """Return the slice of an image.
 
-
-def decode_detail(payload: bytes, height: int, width: int) -> Detail:
-    """Return the picture of a slice, for an image of height x width pixels.
+    Args:
+        image_uint8_HW3: the image.
+        reduction: one of `REDUCTIONS`.
+        quality, speed, tuning: see `encode_av1`.
+        before_uint8_HW3: picture of the slice before, for a slice with the difference; None for a whole picture.
 
     Raises:
-        BitstreamError: no encoder makes the slice.
+        ImageError: see `encode_av1`.
     """
-    if len(payload) <= _HEAD_BYTES or payload[1] not in QUALITIES:
+    height, width = _reduced(image_uint8_HW3.shape[0], image_uint8_HW3.shape[1], reduction)
+    coded = image_uint8_HW3
+    if before_uint8_HW3 is not None:
+        coded = (coded.astype(np.int16) - before_uint8_HW3 + _MIDDLE).clip(0, 255).astype(np.uint8)
+    coded = _resized(coded, height, width)
+    gain = greatest_gain(coded) if tuning == "machine" else GAINS[0]
+    frame = encode_av1(strengthened(coded, gain), quality, speed=speed, tuning=tuning)
+    # AV1 allows for zeros behind the data of a tile.
+    data = frame.data.ljust(_least_bytes(height, width), b"\0")
+    form = _FULL_CHROMA * frame.full_chroma | _DIFFERENCE * (before_uint8_HW3 is not None) | gain - 2 << _GAIN_SHIFT
+    head = bytes([(reduction - 1) << 6 | frame.tools, quality | (_WITH_FORM if form else 0), *([form] if form else [])])
+    return head + data
+
+
+def decode_detail(payload: bytes, height: int, width: int, before_uint8_HW3: ImageArray | None = None) -> Detail:
+    """Return the picture of a slice, for an image of height x width pixels.
+
+    Args:
+        payload: the slice.
+        height, width: size of the image.
+        before_uint8_HW3: picture of the slice before, which a difference needs (`is_difference`).
+
+    Raises:
+        BitstreamError: no encoder makes the slice, or it is a difference and there is no picture before.
+    """
+    quality, form = quality_of(payload), _form_of(payload)
+    gain = (form >> _GAIN_SHIFT) + GAINS[0]
+    if len(payload) <= _HEAD_BYTES or quality not in QUALITIES or gain not in GAINS:
         raise BitstreamError(f"damaged: {len(payload)} bytes are no slice of a detail layer")
-    reduction, quality = (payload[0] >> 6) + 1, payload[1]
-    frame, size_hw = Av1Frame(payload[0] & MAX_TOOLS, payload[_HEAD_BYTES:]), _reduced(height, width, reduction)
+    reduction = (payload[0] >> 6) + 1
+    data = payload[_HEAD_BYTES + (form > 0) :]
+    frame = Av1Frame(payload[0] & MAX_TOOLS, data, full_chroma=bool(form & _FULL_CHROMA))
+    size_hw = _reduced(height, width, reduction)
     if len(frame.data) < _least_bytes(*size_hw):
         raise BitstreamError(f"damaged: {len(payload)} bytes are no picture of {size_hw[0]}x{size_hw[1]} pixels")
-    reduced = decode_av1(frame, *size_hw)
-    return Detail(_resized(reduced, height, width), reduction, quality, len(payload))
+    picture = _resized(weakened(decode_av1(frame, *size_hw), gain), height, width)
+    if form & _DIFFERENCE:
+        if before_uint8_HW3 is None:
+            raise BitstreamError("damaged: the picture that a difference belongs to is missing")
+        picture = (picture.astype(np.int16) - _MIDDLE + before_uint8_HW3).clip(0, 255).astype(np.uint8)
+    return Detail(picture, reduction, quality, len(payload))
+
+
+def is_difference(payload: bytes) -> bool:
+    """Return whether a slice holds the difference to the picture of the slice before it."""
+    return bool(_form_of(payload) & _DIFFERENCE)
+
+
+def last_chain(slices: Sequence[bytes | None]) -> list[bytes]:
+    """Return the slices that the last picture needs which can be shown, in order; none if no picture can be shown.
+
+    Args:
+        slices: slices of the detail layer; None for one that is damaged or missing.
+
+    Raises:
+        BitstreamError: a picture needs more slices than an encoder makes.
+    """
+    for end in range(len(slices), 0, -1):
+        chain: list[bytes] = []
+        for payload in reversed(slices[:end]):
+            if payload is None:
+                break
+            chain.insert(0, payload)
+            if len(chain) > MOST_DETAIL_SLICES:
+                raise BitstreamError(f"damaged: a picture of more than {MOST_DETAIL_SLICES} slices")
+            if not is_difference(payload):
+                return chain
+    return []
+
+
+def _form_of(payload: bytes) -> int:
+    """Return the form of a slice; one without a form has 0, and a slice of 0 where a form should be is refused."""
+    if len(payload) <= _HEAD_BYTES or payload[1] < _WITH_FORM:
+        return 0
+    return payload[2] or _WITH_FORM
 
 
 def quality_of(payload: bytes) -> int:
-    """Return the quality at which a slice was coded, 1..100."""
-    return payload[1]
+    """Return the quality at which a slice was coded, 1..100 in an intact slice; 0 if there is none."""
+    return payload[1] % _WITH_FORM if len(payload) > 1 else 0
 
 
 class DetailSearch:
@@ -82,19 +164,32 @@ class DetailSearch:
 
     Args:
         image_uint8_HW3: the image.
-        speed: speed of the encoder, 0..10.
+        speed, tuning: see `encode_av1`.
+        before_uint8_HW3: picture of the slice before, for slices with the difference; see `encode_detail`.
     """
 
-    def __init__(self, image_uint8_HW3: ImageArray, *, speed: int) -> None:
+    def __init__(
+        self,
+        image_uint8_HW3: ImageArray,
+        *,
+        speed: int,
+        tuning: Tuning = "faithful",
+        before_uint8_HW3: ImageArray | None = None,
+    ) -> None:
         self._image, self._speed = image_uint8_HW3, speed
+        self._tuning, self._before = tuning, before_uint8_HW3
         self._slices: dict[tuple[int, int], bytes] = {}
 
     def slice_of(self, reduction: int, quality: int) -> bytes:
         """Return the slice at a reduction and a quality."""
         key = reduction, quality
         if key not in self._slices:
-            self._slices[key] = encode_detail(self._image, reduction, quality, speed=self._speed)
+            self._slices[key] = self._coded(reduction, quality, self._speed)
         return self._slices[key]
+
+    def _coded(self, reduction: int, quality: int, speed: int) -> bytes:
+        tuning, before = self._tuning, self._before
+        return encode_detail(self._image, reduction, quality, speed=speed, tuning=tuning, before_uint8_HW3=before)
 
     def within(self, reduction: int, budget_bytes: int, *, tries: int) -> bytes | None:
         """Return the best slice that fits a budget, or None if none does.
@@ -129,7 +224,7 @@ class DetailSearch:
             if self._speed >= _QUICK:
                 return first
             quality = min(max(round(first), QUALITIES.start), QUALITIES.stop - 1)
-            known = {quality: math.log2(len(encode_detail(self._image, reduction, quality, speed=_QUICK)))}
+            known = {quality: math.log2(len(self._coded(reduction, quality, _QUICK)))}
         nearest = min(known, key=lambda quality: abs(known[quality] - target))
         slope = _SLOPE
         if len(known) > 1:

@@ -56,8 +56,8 @@ class Selection(Fusion):
 class LearnedFusion(Fusion):
     """Use this for perception models: a network that was trained by imitation puts the two pictures together.
 
-    Compared with `Selection`, it keeps what the task layer shows and the detail layer blurs. Where the task layer did
-    not arrive, the picture is that of the detail layer.
+    Compared with `Selection`, it keeps what the task layer shows and the detail layer blurs, and restores the picture
+    of the detail layer, also where the task layer did not arrive.
 
     Args:
         network: trained network.
@@ -70,11 +70,11 @@ class LearnedFusion(Fusion):
         self.network, self.device = network.eval().requires_grad_(False).to(device), torch.device(device)
 
     def __call__(self, base_uint8_HW3: ImageArray | None, detail: Detail) -> ImageArray:
-        if base_uint8_HW3 is None:
-            return detail.image_uint8_HW3
         network, (height, width) = self.network, detail.image_uint8_HW3.shape[:2]
-        base_13HW, detail_13HW = (image_to_tensor(image) for image in (base_uint8_HW3, detail.image_uint8_HW3))
-        condition_1P = torch.tensor([conditions_of(detail)], device=self.device)
+        detail_13HW = image_to_tensor(detail.image_uint8_HW3)
+        base_13HW = detail_13HW if base_uint8_HW3 is None else image_to_tensor(base_uint8_HW3)
+        with_base = base_uint8_HW3 is not None
+        condition_1P = torch.tensor([conditions_of(detail, with_base=with_base)], device=self.device)
 
         def fuse(part_1Chw: Tensor, margins: Margins) -> Tensor:
             return without_margins(network.fuse(part_1Chw, condition_1P), margins, UNSHUFFLE)
@@ -85,10 +85,11 @@ class LearnedFusion(Fusion):
         return tensor_to_image(fused_13HW[..., :height, :width])
 
 
-def conditions_of(detail: Detail) -> list[float]:
-    """Return what a fusion network is told of the detail layer (`gosvae.nn.fusion.conditions`)."""
+def conditions_of(detail: Detail, *, with_base: bool) -> list[float]:
+    """Return the description of the layers for a fusion network (`gosvae.nn.fusion.conditions`)."""
     height, width = detail.image_uint8_HW3.shape[:2]
-    return conditions(8 * detail.payload_bytes / (height * width), detail.quality, detail.reduction)
+    rate_bpp = 8 * detail.payload_bytes / (height * width)
+    return conditions(rate_bpp, detail.quality, detail.reduction, with_base=with_base)
 
 
 class FusionCard(Config):

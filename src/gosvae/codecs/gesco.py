@@ -2,8 +2,9 @@
 
 The method is generative semantic communication (Grassucci, Barbarossa and Comminiello 2023). The sender runs the expert
 and sends its class map without loss; the receiver draws a picture in which the expert should see the same classes.
-GESCO sends a map of labels and the edges between instances. A sender has no labels, so here the map is the expert's,
-and the edges are those between classes, which the receiver finds in the map.
+GESCO sends a map of labels and the edges between instances, and a model can be trained to do that too. A sender has no
+labels, so by default the map is the expert's, and the edges are those between classes, which the receiver finds in the
+map.
 
 Axis legend: B images, 3 RGB channels, H and W pixels. A latent is the class map itself.
 """
@@ -24,6 +25,8 @@ from gosvae.codecs.checkpoint import CodecCheckpoint
 from gosvae.codecs.class_map import decode_class_map, encode_class_map
 from gosvae.codecs.latent import Latent, LatentCoder, Mask, SymbolArray, Transform
 from gosvae.codecs.trained import TrainedCodec, card_of, ready
+from gosvae.datasets.base import ObjectArray
+from gosvae.datasets.objects import object_symbols
 from gosvae.diffusion import DiffusionConfig, sample, semantic_map
 from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import BitstreamError, ExpertError
@@ -49,6 +52,18 @@ def pad_classes(classes_BHW: Tensor, multiple: int) -> Tensor:
     height, width = classes_BHW.shape[-2:]
     padding = (0, -width % multiple, 0, -height % multiple)
     return F.pad(classes_BHW.float().unsqueeze(1), padding, mode="replicate").squeeze(1).long()
+
+
+def map_of_symbols(symbols_BHW: Tensor, config: DiffusionConfig) -> Tensor:
+    """Return the semantic map (B, L, H, W), float32, of symbols: class, plus `class_count` at edges of instances.
+
+    Edges between classes are added to those of instances.
+    """
+    count = config.class_count
+    map_BLHW = semantic_map(symbols_BHW % count, count, edges=config.edges)
+    if config.edges:
+        map_BLHW[:, -1] = torch.maximum(map_BLHW[:, -1], (symbols_BHW >= count).float())
+    return map_BLHW
 
 
 @dataclass(frozen=True)
@@ -81,7 +96,7 @@ class DrawingTransform(Transform):
         del margins  # there are none without tiles
         height, width = symbols_Bhw.shape[-2:]
         padded_BHW = pad_classes(symbols_Bhw, self.config.stride)
-        map_BLHW = semantic_map(padded_BHW, self.config.class_count, edges=self.config.edges)
+        map_BLHW = map_of_symbols(padded_BHW, self.config)
         generators = [torch_generator("gesco", latent.seed) for latent in latents]
         return sample(self.network, self.config, map_BLHW, generators)[..., :height, :width]
 
@@ -133,7 +148,8 @@ class GescoCodec(TrainedCodec):
     Compared with `LabelMapCodec`, which sends the same bytes, it shows people a scene. Compared with all other kinds,
     its colours and textures are invented, and a picture takes seconds.
 
-    Compression needs the expert that the model was trained with; decompression does not. The same bytes give the same
+    Compression needs the expert that the model was trained with; decompression does not. A model that was trained on
+    labels compresses with `compress_objects` alone. The same bytes give the same
     picture on one machine: the noise is drawn from a generator that the payload seeds. Pictures have at most 2048 x
     2048 pixels.
 
@@ -163,7 +179,7 @@ class GescoCodec(TrainedCodec):
         channels = self.config.label_channels(self.config.class_count)
         self.network = ready(lambda: SemanticUNet(self.config, channels), checkpoint, device)
         transform = DrawingTransform(self.network, self.config, lambda: self.expert, device)
-        super().__init__(checkpoint, transform, ClassMapCoder(self.config.class_count))
+        super().__init__(checkpoint, transform, ClassMapCoder(self.card.symbol_count))
         self._expert: Expert | None = None
         if expert is not None:
             self.use_expert(expert)
@@ -179,6 +195,8 @@ class GescoCodec(TrainedCodec):
     def _checked(self, expert: Expert) -> Expert:
         """Return the expert if it is the one that the model was trained with."""
         wanted = self.card.expert
+        if wanted is None:
+            raise ExpertError(f"{self.name!r} was trained on labels: it compresses no map of an expert")
         if expert.fingerprint() != wanted.fingerprint:
             raise ExpertError(
                 f"{self.name!r} was trained with the expert {wanted.name!r} (fingerprint {wanted.fingerprint[:16]}), "
@@ -195,6 +213,8 @@ class GescoCodec(TrainedCodec):
         """
         if self._expert is None:
             named = self.card.expert
+            if named is None:
+                raise ExpertError(f"{self.name!r} sends labels, which are not in a picture: give it a map of objects")
             if not is_embedded(named.source):
                 raise ExpertError(
                     f"{self.name!r} compresses with the expert of its training, {named.name!r} "
@@ -217,11 +237,31 @@ class GescoCodec(TrainedCodec):
         strides = ", ".join(map(str, config.attention_strides)) or "none"
         return {
             "architecture": f"semantic diffusion, width {config.width} x {config.multipliers}, patch {config.patch}",
-            "map": f"{config.class_count} classes of {self.card.expert.name}" + (", edges" if config.edges else ""),
+            "map": f"{config.class_count} {self._source}" + (", edges" if config.edges else ""),
             "diffusion": f"{config.sampler}, {config.sampling_steps} of {config.timesteps} steps, "
             f"guidance {config.guidance:g}, predicts the {config.prediction}, attention at strides {strides}",
             "parameters": f"{self.parameter_count / 1e6:.2f} M",
         }
+
+    @property
+    def _source(self) -> str:
+        if self.card.expert is not None:
+            return f"classes of {self.card.expert.name}"
+        return f"labelled classes{' with instances' if self.card.symbol_count > self.config.class_count else ''}"
+
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        """Names of the classes of object maps; empty for a model that sends what an expert sees."""
+        return () if self.card.objects is None else self.card.objects.class_names
+
+    def compress_objects(self, objects_int32_HW: ObjectArray) -> bytes:
+        """Return the stream of an object map (H, W): classes, and edges between instances if the model draws them.
+
+        Raises:
+            DatasetError: the map has other classes.
+        """
+        instances = self.card.symbol_count > self.config.class_count
+        return self.compress_map(object_symbols(objects_int32_HW, self.config.class_count, instances=instances))
 
     def class_map(self, image_uint8_HW3: ImageArray) -> LabelArray:
         """Return the classes that the expert sees, uint8 (H, W), which are those of `analyse` as an array.
@@ -238,11 +278,13 @@ class GescoCodec(TrainedCodec):
         return self.compress_at(image_uint8_HW3, 0)
 
     def compress_map(self, classes_uint8_HW: LabelArray) -> bytes:
-        """Return the stream of a class map, which is the expert's, or that of labels as in GESCO's experiments."""
+        """Return the stream of a map of symbols, uint8 (H, W), which are classes in a model without instances."""
         return self.encode(Latent(classes_uint8_HW.astype(np.int64), *classes_uint8_HW.shape))
 
 
 def give_expert(codec: ImageCodec, expert: Expert) -> None:
     """Let a GESCO codec that was trained with this expert compress with it; nothing changes for another codec."""
-    if isinstance(codec, GescoCodec) and codec.card.expert.fingerprint == expert.fingerprint():
+    if not isinstance(codec, GescoCodec) or codec.card.expert is None:
+        return
+    if codec.card.expert.fingerprint == expert.fingerprint():
         codec.use_expert(expert)

@@ -13,14 +13,14 @@ import numpy as np
 from torch import Tensor
 
 from gosvae import bitstream
-from gosvae.codecs.allocation import DETAIL_QUALITY, TASK_LEVEL, Rate, layers_within, rate_of_level
-from gosvae.codecs.av1 import QUALITIES
+from gosvae.codecs.allocation import DETAIL_QUALITY, QUALITY_STEP, TASK_LEVEL, Rate, layers_within, rate_of_level
+from gosvae.codecs.av1 import QUALITIES, Tuning
 from gosvae.codecs.base import Concealed, LossTolerantCodec, RateControlledCodec
-from gosvae.codecs.detail import REDUCTIONS, Detail, DetailSearch, decode_detail, encode_detail, quality_of, structure
+from gosvae.codecs.detail import REDUCTIONS, Detail, DetailSearch, decode_detail, last_chain, quality_of, structure
 from gosvae.codecs.fusion import Fusion, Selection
 from gosvae.codecs.rate_search import check_smallest
 from gosvae.codecs.scene import SceneStatistics, channel_means, reduced
-from gosvae.codecs.slices import Purpose, check_purpose
+from gosvae.codecs.slices import Purpose, check_detail_slices, check_purpose
 from gosvae.codecs.variable import VariableRateCodec, VariableRateOptions
 from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import BitstreamError, RateError
@@ -49,16 +49,20 @@ class LayeredOptions(VariableRateOptions):
             `both` on a task layer and a faithful picture. `auto` is `machine` for pictures like those that the task
             layer was trained for, `people` for others, and `both` in doubt (`SceneStatistics`), or with a budget
             `machine`.
+        detail_slices: number of slices of the detail layer, 1..8. Each doubles the bytes of the layer, and a stream
+            that is cut behind it shows the picture so far. Several slices take more bytes than one of equal quality.
 
     Raises:
-        ConfigError: as `VariableRateOptions`; or the purpose does not exist.
+        ConfigError: as `VariableRateOptions`; or the purpose or the number of slices does not exist.
     """
 
     purpose: Purpose = "auto"
+    detail_slices: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_purpose(self.purpose)
+        check_detail_slices(self.detail_slices)
 
 
 class LayeredCodec(RateControlledCodec, LossTolerantCodec):
@@ -169,9 +173,12 @@ class LayeredCodec(RateControlledCodec, LossTolerantCodec):
         return Concealed(self.fusion(base, detail), whole, stream.damaged)
 
     def _last_detail(self, slices: Sequence[bytes | None], header: bitstream.Header) -> Detail | None:
-        """Return the picture of the last slice that is intact."""
-        there = [payload for payload in slices if payload is not None]
-        return decode_detail(there[-1], header.height, header.width) if there else None
+        """Return the picture of the last slice that is intact, with all slices that its picture builds on."""
+        shown: Detail | None = None
+        for payload in last_chain(slices):
+            before = None if shown is None else shown.image_uint8_HW3
+            shown = decode_detail(payload, header.height, header.width, before)
+        return shown
 
 
 @dataclass(frozen=True)
@@ -228,22 +235,31 @@ class _Encoding:
         task_stream = b"" if rate.task_level is None else self._at_level(rate.task_level)
         if rate.quality is None:
             return task_stream
-        detail = encode_detail(self._image, 1, rate.quality, speed=self._codec.speed)
-        return self._joined(task_stream, detail)
+        count = self._codec.options.detail_slices
+        qualities = [max(QUALITIES.start, rate.quality - QUALITY_STEP * n) for n in reversed(range(count))]
+        details: list[bytes] = []
+        picture: ImageArray | None = None
+        for quality in qualities:
+            search = self._search(self.purpose, picture)
+            details.append(search.slice_of(1, quality))
+            if len(details) < count:
+                picture = self._shown(details[-1], picture)
+        return self._joined(task_stream, details)
 
     def within(self, budget_bytes: int) -> bytes:
         """Return the best stream within a budget; see `LayeredCodec.compress_to_budget`."""
         purpose = self.purpose
         if purpose == "both" and self._codec.options.purpose == "auto":
-            purpose = "machine"  # in doubt the budget decides: a large one is a faithful picture's
+            purpose = "machine"  # in doubt the budget decides: a large one is a picture's
         layers = layers_within(budget_bytes, self._height * self._width, purpose)
         if layers != "task":
             task_stream = self._at_level(TASK_LEVEL) if layers == "both" else b""
             room = max(1, budget_bytes)
-            around = len(self._joined(task_stream, bytes(room))) - room
-            detail = self._best_detail(budget_bytes - around)
-            if detail is not None:
-                return self._joined(task_stream, detail)
+            for count in range(self._codec.options.detail_slices, 0, -1):
+                around = len(self._joined(task_stream, [bytes(room)] * count)) - count * room
+                details = self._best_details(budget_bytes - around, count, purpose)
+                if details:
+                    return self._joined(task_stream, details)
         data = self._task_stream(budget_bytes)
         if len(data) <= budget_bytes:
             return data
@@ -253,8 +269,8 @@ class _Encoding:
         """Return the smallest stream; see `LayeredCodec.compress_smallest`."""
         streams = [self._codec.task.compress_smallest(self._image)]
         if self.purpose == "people":
-            search = DetailSearch(self._image, speed=self._codec.speed)
-            streams += [self._joined(b"", search.slice_of(reduction, QUALITIES.start)) for reduction in REDUCTIONS]
+            search = self._search("people")
+            streams += [self._joined(b"", [search.slice_of(reduction, QUALITIES.start)]) for reduction in REDUCTIONS]
         return min(streams, key=len)
 
     def _at_level(self, level: int) -> bytes:
@@ -270,12 +286,39 @@ class _Encoding:
         except RateError:
             return task.compress_smallest(self._image)
 
-    def _best_detail(self, budget_bytes: int) -> bytes | None:
-        """Return the best slice of those that fit; None if none does.
+    def _search(self, purpose: Purpose, before_uint8_HW3: ImageArray | None = None) -> DetailSearch:
+        """Return a search for slices; see `DetailSearch`."""
+        tuning: Tuning = "machine" if purpose == "machine" else "faithful"
+        return DetailSearch(self._image, speed=self._codec.speed, tuning=tuning, before_uint8_HW3=before_uint8_HW3)
+
+    def _shown(self, payload: bytes, before_uint8_HW3: ImageArray | None = None) -> ImageArray:
+        """Return the picture of a slice."""
+        return decode_detail(payload, self._height, self._width, before_uint8_HW3).image_uint8_HW3
+
+    def _best_details(self, budget_bytes: int, count: int, purpose: Purpose) -> list[bytes]:
+        """Return at most `count` slices of the detail layer within a budget; none if the first does not fit.
+
+        Behind each slice the bytes so far are twice those before.
+        """
+        first = self._best_detail(budget_bytes >> count - 1, purpose)
+        if first is None:
+            return []
+        details, used, picture = [first], len(first), self._shown(first)
+        for shift in reversed(range(count - 1)):
+            search = self._search(purpose, picture)
+            payload = search.within(1, (budget_bytes >> shift) - used, tries=self._codec.tries)
+            if payload is not None:
+                details.append(payload)
+                used += len(payload)
+                picture = self._shown(payload, picture)
+        return details
+
+    def _best_detail(self, budget_bytes: int, purpose: Purpose) -> bytes | None:
+        """Return the best slice with a whole picture of those that fit; None if none does.
 
         A smaller size is better if it has a smaller squared error and no less structure.
         """
-        search = DetailSearch(self._image, speed=self._codec.speed)
+        search = self._search(purpose)
         best: tuple[float, float, bytes] | None = None
         for reduction in REDUCTIONS:
             payload = search.within(reduction, budget_bytes, tries=self._codec.tries)
@@ -283,19 +326,18 @@ class _Encoding:
                 continue
             if reduction == 1 and quality_of(payload) >= self._codec.good_enough:
                 return payload
-            shown = decode_detail(payload, self._height, self._width)
-            error = mean_squared_error(self._image, shown.image_uint8_HW3)
-            alike = structure(self._image, shown.image_uint8_HW3)
+            shown = self._shown(payload)
+            error, alike = mean_squared_error(self._image, shown), structure(self._image, shown)
             if best is not None and (error > best[0] or alike < best[1]):
                 break  # smaller sizes only lose more
             best = error, alike, payload
         return None if best is None else best[2]
 
-    def _joined(self, task_stream: bytes, detail: bytes) -> bytes:
-        """Return the stream of a detail layer, behind the slices of a task layer if there is one."""
+    def _joined(self, task_stream: bytes, details: Sequence[bytes]) -> bytes:
+        """Return the stream of the slices of a detail layer, behind those of a task layer if there is one."""
         if task_stream:
             stream = bitstream.unpack_slices(task_stream)
-            return bitstream.pack_slices(stream.header, [*stream.slices, detail], stream.layout, 1)
+            return bitstream.pack_slices(stream.header, [*stream.slices, *details], stream.layout, len(details))
         fingerprint = self._codec.fingerprint
         header = bitstream.Header(fingerprint, self._height, self._width, EntropyModelId.AV1_STILL)
-        return bitstream.pack(header, detail)
+        return bitstream.pack_slices(header, details)

@@ -335,15 +335,18 @@ def load_sequence_codec(
     return codec.at(int(rate)) if rate else codec
 
 
-def sequences_of(codec: ImageCodec, spec: str | Path) -> SequenceCodec | None:
-    """Return the video codec of a codec that `load_codec` returned for a name or folder; None if it has none."""
+def sequences_of(codec: ImageCodec, spec: str | Path, *, slices: int = 1) -> SequenceCodec | None:
+    """Return the video codec of a codec that `load_codec` returned for a name or folder; None if it has none.
+
+    Its frames have this number of interleaved slices.
+    """
     if not isinstance(codec, VariableRateCodec):
         return None
     folder = checkpoint_folder(split_rate(str(spec))[0])
     if not has_temporal_model(folder):
         return None
     model = load_temporal_model(folder, codec.checkpoint.fingerprint())
-    return SequenceCodec(codec, model, SequenceOptions(level=codec.level))
+    return SequenceCodec(codec, model, SequenceOptions(level=codec.level, slices=slices, layout="interleaved"))
 
 
 def sequence_codec_of(header: SessionHeader, *, device: str | torch.device = "cpu") -> SequenceCodec:

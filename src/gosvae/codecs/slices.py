@@ -26,6 +26,7 @@ FREE_INDICES = 2**18
 INDICES_PER_BYTE = 1024
 """Number of further indices for each byte of payload, so that a decoder reserves memory in proportion to its input."""
 MOST_EFFORT = 9
+MOST_DETAIL_SLICES = 8
 
 GridPart = tuple[slice, slice]
 """Rows and columns of the grid that one slice holds."""
@@ -58,9 +59,11 @@ class StreamOptions:
         effort: work for fewer bytes in a variable-rate codec: 0 rounds the integers, 1 reassigns them by their
             histogram, which takes hardly any time, and 2 to 9 reassign them by the context model, effort - 1 times.
         purpose: whom the picture is for, in a codec of two layers: `machine`, `people`, `both`, or `auto`.
+        detail_slices: number of slices of the detail layer, in a codec of two layers, 1..8; a stream can be cut behind
+            each.
 
     Raises:
-        ConfigError: the number of slices, the version, the effort or the purpose does not exist.
+        ConfigError: a number of slices, the version, the effort or the purpose does not exist.
     """
 
     entropy: EntropyChoice = "auto"
@@ -69,11 +72,13 @@ class StreamOptions:
     version: int = VERSION
     effort: int = 2
     purpose: Purpose = "auto"
+    detail_slices: int = 1
 
     def __post_init__(self) -> None:
         check_container(self.slices, self.version, self.entropy)
         check_effort(self.effort)
         check_purpose(self.purpose)
+        check_detail_slices(self.detail_slices)
 
 
 def check_container(slices: int, version: int, entropy: str) -> None:
@@ -99,6 +104,14 @@ def check_purpose(purpose: str) -> None:
     """Raise `ConfigError` unless the purpose is one of `Purpose`."""
     if purpose not in get_args(Purpose):
         raise ConfigError(f"purpose {purpose!r}: expected one of {', '.join(get_args(Purpose))}", argument="purpose")
+
+
+def check_detail_slices(count: int) -> None:
+    """Raise `ConfigError` unless a detail layer may have so many slices."""
+    if not 1 <= count <= MOST_DETAIL_SLICES:
+        raise ConfigError(
+            f"{count} slices of the detail layer: expected 1..{MOST_DETAIL_SLICES}", argument="detail_slices"
+        )
 
 
 DEFAULT_OPTIONS = StreamOptions()

@@ -6,7 +6,8 @@ It is not part of the fingerprint of the codec, so that streams of pictures stay
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,21 @@ from gosvae.files import json_bytes, write_together
 COUNTS_KEY = "tables.counts"
 """Name of the counts of `TemporalTables` among the tensors."""
 _JSON, _TENSORS = "temporal.json", "temporal.safetensors"
+
+
+class SharedTemporalCard(Config):
+    """Contents of `temporal.json` of a codec that uses the temporal model of another one, whose latents are the same.
+
+    Attributes:
+        codec: fingerprint of the codec that the model is used with, in hexadecimal.
+        shared: name of a codec of the package, which has a temporal model of its own.
+        sha256: SHA-256 of that model, see `TemporalModel.digest`, in hexadecimal.
+    """
+
+    schema_version: Literal[1] = 1
+    codec: str
+    shared: str
+    sha256: str
 
 
 class TemporalCard(Config):
@@ -57,9 +73,14 @@ class TemporalModel:
     provenance: Mapping[str, Any]
 
     @property
+    def digest(self) -> bytes:
+        """SHA-256 over sizes and integers of the model, 32 bytes."""
+        return weights_digest(self.card.model, {**self.tensors, COUNTS_KEY: self.counts})
+
+    @property
     def mark(self) -> bytes:
-        """The mark of the model in sequences, 4 bytes: the beginning of the SHA-256 over sizes and integers."""
-        return weights_digest(self.card.model, {**self.tensors, COUNTS_KEY: self.counts})[:MARK_BYTES]
+        """The mark of the model in sequences, 4 bytes: the beginning of its SHA-256."""
+        return self.digest[:MARK_BYTES]
 
 
 def has_temporal_model(folder: Path) -> bool:
@@ -95,6 +116,8 @@ def load_temporal_model(folder: Path, fingerprint: bytes) -> TemporalModel:
     if not isinstance(tree, dict):
         raise CheckpointError(f"{folder / _JSON} is damaged: expected keys and values")
     provenance = tree.pop("provenance", {})
+    if "shared" in tree:
+        return _shared(parse(SharedTemporalCard, tree, source=str(folder / _JSON), stored=True), folder, fingerprint)
     card = parse(TemporalCard, tree, source=str(folder / _JSON), stored=True)
     if card.codec != fingerprint.hex():
         raise CheckpointError(f"the temporal model in {folder} belongs to another codec: train it again for this one")
@@ -108,3 +131,23 @@ def load_temporal_model(folder: Path, fingerprint: bytes) -> TemporalModel:
     if counts is None or counts.dtype != torch.uint16:
         raise CheckpointError(f"{folder / _TENSORS} has no table {COUNTS_KEY!r}: damaged")
     return TemporalModel(card, tensors, counts, provenance)
+
+
+def _shared(card: SharedTemporalCard, folder: Path, fingerprint: bytes) -> TemporalModel:
+    """Return the temporal model of a codec of the package, for another codec.
+
+    Raises:
+        CheckpointError: the card belongs to another codec, or the package does not have this model.
+    """
+    if card.codec != fingerprint.hex():
+        raise CheckpointError(f"the temporal model in {folder} belongs to another codec: train it again for this one")
+    models = Path(str(resources.files("gosvae"))) / "models"
+    source = models / card.shared
+    if source.parent != models or not has_temporal_model(source) or "shared" in read_json(source / _JSON):
+        raise CheckpointError(
+            f"{folder / _JSON} refers to {card.shared!r}, which has no temporal model in this package"
+        )
+    model = load_temporal_model(source, bytes.fromhex(read_json(source / _JSON)["codec"]))
+    if model.digest.hex() != card.sha256:
+        raise CheckpointError(f"{folder / _JSON} refers to another temporal model than that of {card.shared!r}")
+    return replace(model, card=model.card.model_copy(update={"codec": card.codec}))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gosvae.datasets.base import IGNORE_INDEX, Dataset, Sample
+from gosvae.datasets.base import IGNORE_INDEX, Dataset, ObjectArray, Sample
 from gosvae.datasets.layout import (
     check_sample,
     label_path_of_each,
@@ -17,6 +17,7 @@ from gosvae.datasets.layout import (
 )
 from gosvae.errors import DatasetError, unknown_name
 from gosvae.images import read_image
+from gosvae.tensors import LabelArray
 
 # The first name of each line of the benchmark's objectInfo150.txt.
 # fmt: off
@@ -85,12 +86,26 @@ class ADE20K(Dataset):
     def check(self, index: int) -> tuple[int, int] | None:
         return check_sample(self._images[index], None if self._annotations is None else self._annotations[index])
 
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        """Labels 0 to 150 of the files: 0 is a class like the others."""
+        return ("other objects", *ADE20K_CLASSES) if self._annotations is not None else ()
+
+    def objects(self, index: int) -> ObjectArray:
+        if self._annotations is None:
+            raise DatasetError("ADE20K: these images have no labels, of which a map of objects could be made")
+        return self._raw(self._annotations[index]).astype(np.int32)
+
+    def _raw(self, annotation: Path) -> LabelArray:
+        raw = read_label_map(annotation)
+        if raw.max() > len(ADE20K_CLASSES):
+            raise DatasetError(f"{annotation}: label {raw.max()} found, the SceneParsing benchmark has 0 to 150")
+        return raw
+
     def __getitem__(self, index: int) -> Sample:
         if self._annotations is None:
             return Sample(read_image(self._images[index]), None, self._images[index].stem)
         annotation = self._annotations[index]
-        raw = read_label_map(annotation)
-        if raw.max() > len(ADE20K_CLASSES):
-            raise DatasetError(f"{annotation}: label {raw.max()} found, the SceneParsing benchmark has 0 to 150")
+        raw = self._raw(annotation)
         labels = np.where(raw == 0, IGNORE_INDEX, raw - 1).astype(np.uint8)
         return labelled_sample(read_image(self._images[index]), labels, annotation.stem)

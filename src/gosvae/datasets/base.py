@@ -5,9 +5,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
+from gosvae.errors import DatasetError
 from gosvae.tensors import ImageArray, LabelArray
 
 IGNORE_INDEX = 255
+
+INSTANCE_STEP = 256
+"""Factor of the number of an instance in an object map; the remainder is the class."""
+
+IGNORED_OBJECT = "ignored"
+"""Name of the last class of object maps that are made from labels, of pixels that are to be ignored there."""
+
+ObjectArray = npt.NDArray[np.int32]
+"""Class + `INSTANCE_STEP` * instance of every pixel, (H, W); see `gosvae.datasets.objects`."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,30 @@ class Dataset(ABC):
         """
         del index
         return None
+
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        """Names of the classes of object maps, in which no pixel is ignored; empty if there are no object maps.
+
+        By default they are those of the labels and one for pixels that are ignored.
+        """
+        return (*self.class_names, IGNORED_OBJECT) if self.class_names else ()
+
+    @property
+    def has_instances(self) -> bool:
+        """Whether object maps tell instances of one class apart."""
+        return False
+
+    def objects(self, index: int) -> ObjectArray:
+        """Return the object map of a sample, int32 (H, W), made from its labels by default.
+
+        Raises:
+            DatasetError: the data set has no object maps, or the files of this one cannot be read.
+        """
+        labels_HW = self[index].labels_uint8_HW
+        if labels_HW is None:
+            raise DatasetError(f"{self.name!r} has no labels, of which a map of objects could be made")
+        return np.where(labels_HW == IGNORE_INDEX, len(self.class_names), labels_HW).astype(np.int32)
 
     @property
     def has_labels(self) -> bool:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from gosvae.datasets.base import IGNORE_INDEX, Dataset, Sample
+from gosvae.datasets.base import IGNORE_INDEX, INSTANCE_STEP, Dataset, ObjectArray, Sample
 from gosvae.datasets.layout import (
     check_sample,
     label_path_of_each,
     labelled_sample,
     list_files,
     no_labels,
+    read_instance_map,
     read_label_map,
 )
 from gosvae.errors import DatasetError, unknown_name
@@ -41,16 +42,28 @@ CITYSCAPES_LABEL_IDS = {
     "bicycle": 33,
 }
 CITYSCAPES_CLASSES = tuple(CITYSCAPES_LABEL_IDS)
+CITYSCAPES_OBJECTS = (
+    "unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic", "ground", "road", "sidewalk",
+    "parking", "rail track", "building", "wall", "fence", "guard rail", "bridge", "tunnel", "pole", "polegroup",
+    "traffic light", "traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus",
+    "caravan", "trailer", "train", "motorcycle", "bicycle", "license plate",
+)  # fmt: skip
+"""Names of the 35 labels: ids 0 to 33, then the licence plate, whose id is -1."""
 SPLITS = ("train", "val", "test")
 
 _TRAIN_ID_OF_LABEL_ID = np.full(256, IGNORE_INDEX, dtype=np.uint8)
 _TRAIN_ID_OF_LABEL_ID[list(CITYSCAPES_LABEL_IDS.values())] = np.arange(len(CITYSCAPES_CLASSES))
+_PLATE = len(CITYSCAPES_OBJECTS) - 1
+_FIRST_INSTANCE = 1000
+"""Least number in a file `instanceIds` of a pixel with an instance: 1000 times the label id, plus the instance."""
 _KINDS = ("labelIds", "labelTrainIds")
 """Label maps in the order in which they are looked for."""
 
 
 class Cityscapes(Dataset):
     """Images `ROOT/leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png` with `ROOT/gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png`.
+
+    Object maps have all 35 labels, and instances from `ROOT/gtFine/SPLIT/CITY/NAME_gtFine_instanceIds.png`.
 
     Where a split has no `labelIds`, the files `labelTrainIds` are read; where it has neither, the images have no
     labels, and a warning in the log says so. The published label maps of `test` are empty: every pixel of them is
@@ -88,6 +101,29 @@ class Cityscapes(Dataset):
 
     def check(self, index: int) -> tuple[int, int] | None:
         return check_sample(self._images[index], None if self._annotations is None else self._annotations[index])
+
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        """Names of all 35 labels; empty if the split has no `labelIds`."""
+        return CITYSCAPES_OBJECTS if self._kind == "labelIds" else ()
+
+    @property
+    def has_instances(self) -> bool:
+        return True
+
+    def objects(self, index: int) -> ObjectArray:
+        if self._annotations is None or self._kind != "labelIds":
+            raise DatasetError("Cityscapes: a map of objects needs the files *_gtFine_labelIds.png, and there are none")
+        path = self._annotations[index]
+        labels = read_label_map(path).astype(np.int32)
+        instances = read_instance_map(path.with_name(path.name.replace("_labelIds.png", "_instanceIds.png")))
+        if labels.shape != instances.shape:
+            raise DatasetError(f"{path}: the label map is {labels.shape} and its map of instances {instances.shape}")
+        classes = np.where(labels < _PLATE, labels, _PLATE)
+        # Parts of a group have no number of their own, and the first instance has the number 0.
+        numbers = np.where(instances < _FIRST_INSTANCE, 0, instances % _FIRST_INSTANCE + 1)
+        objects_HW: ObjectArray = (classes + INSTANCE_STEP * numbers).astype(np.int32)
+        return objects_HW
 
     def __getitem__(self, index: int) -> Sample:
         image = self._images[index]

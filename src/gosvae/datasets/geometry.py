@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from pydantic import PositiveInt, model_validator
 
 from gosvae.config import Config
-from gosvae.datasets.base import Dataset, Sample
+from gosvae.datasets.base import Dataset, ObjectArray, Sample
 from gosvae.errors import DatasetError
 
 
@@ -32,6 +35,28 @@ class GeometryConfig(Config):
         return self
 
 
+def prepare_map(map_HW: npt.NDArray[Any], geometry: GeometryConfig, name: str) -> npt.NDArray[Any]:
+    """Return a map of numbers, uint8 or int32, resized to the nearest pixel, then cut to the centre.
+
+    Raises:
+        DatasetError: the map is smaller than the crop.
+    """
+    if geometry.resize_height is not None and geometry.resize_width is not None:
+        width_height = (geometry.resize_width, geometry.resize_height)
+        if map_HW.shape != width_height[::-1]:
+            map_HW = np.array(Image.fromarray(map_HW).resize(width_height, Image.Resampling.NEAREST))
+    if geometry.crop_height is not None and geometry.crop_width is not None:
+        map_HW = np.ascontiguousarray(map_HW[_centre(name, map_HW.shape, geometry.crop_height, geometry.crop_width)])
+    return map_HW
+
+
+def _centre(name: str, shape: tuple[int, ...], height: int, width: int) -> tuple[slice, slice]:
+    """Return the window of the centre of an image."""
+    check_crop_fits(name, shape, (height, width))
+    top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
+    return np.s_[top : top + height, left : left + width]
+
+
 def prepare(sample: Sample, geometry: GeometryConfig) -> Sample:
     """Return the sample resized (image: antialiased bicubic; labels: nearest), then cut to the centre.
 
@@ -44,15 +69,10 @@ def prepare(sample: Sample, geometry: GeometryConfig) -> Sample:
         if image.shape[:2] != width_height[::-1]:
             # Pillow widens the bicubic kernel when it scales down, so nothing aliases.
             image = np.array(Image.fromarray(image).resize(width_height, Image.Resampling.BICUBIC))
-            if labels is not None:
-                labels = np.array(Image.fromarray(labels).resize(width_height, Image.Resampling.NEAREST))
     if geometry.crop_height is not None and geometry.crop_width is not None:
-        check_crop_fits(sample.name, image.shape[:2], (geometry.crop_height, geometry.crop_width))
-        top, left = (image.shape[0] - geometry.crop_height) // 2, (image.shape[1] - geometry.crop_width) // 2
-        window = np.s_[top : top + geometry.crop_height, left : left + geometry.crop_width]
+        window = _centre(sample.name, image.shape[:2], geometry.crop_height, geometry.crop_width)
         image = np.ascontiguousarray(image[window])
-        labels = None if labels is None else np.ascontiguousarray(labels[window])
-    return Sample(image, labels, sample.name)
+    return Sample(image, None if labels is None else prepare_map(labels, geometry, sample.name), sample.name)
 
 
 def check_crop_fits(name: str, height_width: tuple[int, ...], crop: tuple[int, int]) -> None:
@@ -89,6 +109,20 @@ class Prepared(Dataset):
             if height is not None and width is not None:
                 size = (height, width)
         return size
+
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        return self._dataset.object_names
+
+    @property
+    def has_instances(self) -> bool:
+        return self._dataset.has_instances
+
+    def objects(self, index: int) -> ObjectArray:
+        objects_HW: ObjectArray = prepare_map(
+            self._dataset.objects(index), self.geometry, f"{self.name}, image {index}"
+        )
+        return objects_HW
 
     def __getitem__(self, index: int) -> Sample:
         if index in self._cache:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
@@ -87,6 +88,21 @@ def read_label_map(path: Path) -> LabelArray:
         raise DatasetError(f"cannot read the label map {path}: it is not an image") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise DatasetError(f"cannot read the label map {path}: {str(error).splitlines()[0]}") from None
+
+
+def read_instance_map(path: Path) -> npt.NDArray[np.int32]:
+    """Return the raw numbers, int32 (H, W), of a grey image of at most 16 bits.
+
+    Raises:
+        DatasetError: the file is missing, damaged or not of that kind.
+    """
+    try:
+        with path.open("rb") as stream, Image.open(stream, formats=READ_FORMATS) as image:
+            if image.mode not in ("L", "I", "I;16"):
+                raise DatasetError(f"{path}: a map of instances is a grey image of 8 or 16 bits, this is {image.mode}")
+            return np.array(image).astype(np.int32)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DatasetError(f"cannot read the map of instances {path}: {str(error).splitlines()[0]}") from None
 
 
 def check_labelled(image: Path, label_map: Path) -> tuple[int, int]:

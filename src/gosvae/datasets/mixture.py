@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
-from gosvae.datasets.base import Dataset, Sample
+from gosvae.datasets.base import Dataset, ObjectArray, Sample
 from gosvae.datasets.common import InCommonClasses
 from gosvae.datasets.geometry import GeometryConfig, Prepared
 from gosvae.datasets.registry import default_geometry, load_dataset, names_existing_path
@@ -43,6 +43,20 @@ class Mixture(Dataset):
     def check(self, index: int) -> tuple[int, int] | None:
         part, place = self._place(index)
         return part.check(place)
+
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        """Names of the classes of object maps; empty if those of the parts differ."""
+        first = self._parts[0].object_names
+        return first if all(part.object_names == first for part in self._parts) else ()
+
+    @property
+    def has_instances(self) -> bool:
+        return all(part.has_instances for part in self._parts)
+
+    def objects(self, index: int) -> ObjectArray:
+        part, place = self._place(index)
+        return part.objects(place)
 
     def __getitem__(self, index: int) -> Sample:
         part, place = self._place(index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gosvae.datasets.base import Dataset, Sample
+from gosvae.datasets.base import Dataset, ObjectArray, Sample
 
 
 @dataclass
@@ -26,6 +26,17 @@ class EvenlySpaced(Dataset):
 
     def check(self, index: int) -> tuple[int, int] | None:
         return self.dataset.check(self._place(index))
+
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        return self.dataset.object_names
+
+    @property
+    def has_instances(self) -> bool:
+        return self.dataset.has_instances
+
+    def objects(self, index: int) -> ObjectArray:
+        return self.dataset.objects(self._place(index))
 
     def __getitem__(self, index: int) -> Sample:
         return self.dataset[self._place(index)]

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from gosvae.evaluation.rows import FID_NETWORK, Provenance, Row
+from gosvae.evaluation.rows import FID_NETWORK, Provenance, Row, frechet_title
 from gosvae.evaluation.shots import COVERAGE, FEWEST_SHOTS
 from gosvae.units import kib
 from gosvae.walk import printable
@@ -167,7 +167,7 @@ def _frechet_network(rows: Sequence[Row]) -> str | None:
 
 
 def _frechet_title(rows: Sequence[Row]) -> str:
-    return "FID" if _frechet_network(rows) == FID_NETWORK else "Fréchet distance"
+    return frechet_title(_frechet_network(rows))
 
 
 def _name(row: Row, label: str) -> str:

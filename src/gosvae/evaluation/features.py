@@ -6,7 +6,6 @@ Axis legend: B images, H and W pixels, D features, m classes.
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 
 import torch
@@ -14,15 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gosvae.errors import ConfigError, MissingDependencyError, ShapeError, unknown_name
-from gosvae.evaluation.rows import FID_NETWORK
+from gosvae.evaluation.inception import INCEPTION_FILES, PUBLISHED, file_digest, find_inception, inception_of
+from gosvae.evaluation.rows import FID_NETWORK, UNKNOWN_FILE
 from gosvae.experts.base import Expert
 from gosvae.losses.perceptual import PerceptualLoss, available_perceptual, load_perceptual
 
-FID_FEATURES = 2048
 _EXPERT_CELLS = 4
 
 FRECHET_NAMES = {
-    "inception": f"FID: {FID_NETWORK}.pt, the TorchScript file published with StyleGAN2-ADA",
+    "inception": f"FID: one of the files {', '.join(INCEPTION_FILES)}",
     "squeezenet": "SqueezeNet 1.1 of the LPIPS weights, its last features averaged over positions",
     "expert": f"the expert's class probabilities, averaged in {_EXPERT_CELLS}x{_EXPERT_CELLS} cells",
 }
@@ -40,28 +39,30 @@ class FeatureExtractor(nn.Module):
 
 
 class InceptionFeatures(FeatureExtractor):
-    """Inception network of the FID (Heusel et al. 2017), from the TorchScript file that NVIDIA published.
+    """Inception network of the FID (Heusel et al. 2017), from one of its published files.
 
     Args:
-        path: path of `inception-2015-12-05.pt`, which resizes images itself and contains the weights of 2015.
+        path: path of `inception-2015-12-05.pt` (NVIDIA) or of `pt_inception-2015-12-05-6726825d.pth` (pytorch-fid,
+            torch-fidelity). The file is known by its SHA-256.
+        any_file: whether to take a file that nobody has published as this network. `name` then holds the start of the
+            SHA-256, and the distance is no FID.
 
     Raises:
-        MissingDependencyError: the file is not a TorchScript file.
+        MissingDependencyError: the file is another one, or holds no network of that kind.
     """
 
-    name = FID_NETWORK
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, any_file: bool = False) -> None:
         super().__init__()
-        self.path = path
-        with warnings.catch_warnings():
-            # PyTorch 2.13 warns exporters of TorchScript; a user who loads a file can do nothing about it.
-            warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", DeprecationWarning)
-            try:
-                self.network = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
-            except (RuntimeError, ValueError) as error:
-                reason = next(iter(str(error).splitlines()), type(error).__name__)
-                raise MissingDependencyError(f"{path} is not a TorchScript file ({reason}): get it again") from None
+        digest = file_digest(path)
+        self.name = FID_NETWORK if digest in PUBLISHED else f"{UNKNOWN_FILE}{digest[:16]}"
+        if digest not in PUBLISHED and not any_file:
+            raise MissingDependencyError(
+                f"{path} has the SHA-256 {digest[:16]}..., and the Inception network of the FID has "
+                f"{' or '.join(f'{known[:8]}... ({maker})' for known, maker in PUBLISHED.items())}: get it again, or "
+                "accept it as another network, whose distance is no FID",
+                argument="any_inception",
+            )
+        self.network = inception_of(path)
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
         """Return features (B, 2048).
@@ -70,16 +71,7 @@ class InceptionFeatures(FeatureExtractor):
             MissingDependencyError: the file contains another network.
         """
         pixels_B3HW = (255.0 * x_B3HW).round().clamp(0, 255).to(torch.uint8)
-        try:
-            features_BD: Tensor = self.network(pixels_B3HW, return_features=True)
-            expected = features_BD.shape == (len(x_B3HW), FID_FEATURES)
-        except (RuntimeError, AttributeError):
-            expected = False
-        if not expected:
-            raise MissingDependencyError(
-                f"{self.path} is not the network of the FID: called with uint8 images and return_features=True, that "
-                f"one gives {FID_FEATURES} features each"
-            )
+        features_BD: Tensor = self.network(pixels_B3HW)
         return features_BD.float()
 
 
@@ -119,35 +111,38 @@ class ExpertFeatures(FeatureExtractor):
         return F.adaptive_avg_pool2d(probabilities_BmHW, _EXPERT_CELLS).flatten(1).float()
 
 
-def load_features(name: str, expert: Expert | None, weights: Path | None = None) -> FeatureExtractor:
+def load_features(
+    name: str, expert: Expert | None, weights: Path | None = None, *, any_inception: bool = False
+) -> FeatureExtractor:
     """Return a frozen feature extractor: `inception`, `squeezenet` or `expert`; `auto` takes the first available one.
 
     Args:
         name: name of the feature extractor.
         expert: segmentation network whose probabilities are the features of `expert`; None if there is none.
         weights: folder with weight files; default the environment variable GOSVAE_WEIGHTS. Inception is never
-            downloaded.
+            downloaded; it is looked for in PyTorch's hub cache too.
+        any_inception: whether a file of Inception that is none of the published ones is taken, see `InceptionFeatures`.
 
     Raises:
         ConfigError: an unknown name.
         MissingDependencyError: the weights are not found, or the file contains another network.
     """
     given = weights if weights is not None else Path(os.environ.get("GOSVAE_WEIGHTS", "."))
-    inception = given / f"{FID_NETWORK}.pt"
+    inception = find_inception(given)
     if name == "auto":
         squeezenet = "squeezenet" if "lpips-squeeze" in available_perceptual(weights) else "expert"
-        name = "inception" if inception.is_file() else squeezenet
+        name = "inception" if inception is not None else squeezenet
     extractor: FeatureExtractor
     match name:
         case "inception":
-            if not inception.is_file():
+            if inception is None:
                 raise MissingDependencyError(
-                    f"no {inception.name} in {given}: get it from NVIDIA's StyleGAN2-ADA or StyleGAN3 and name its "
-                    "folder (in code or by the environment's GOSVAE_WEIGHTS), or take another network (squeezenet, "
-                    "expert)",
+                    f"no {' or '.join(INCEPTION_FILES)} in {given}: get one of them from NVIDIA's StyleGAN2-ADA, from "
+                    "pytorch-fid or from torch-fidelity and name its folder (in code or by the environment's "
+                    "GOSVAE_WEIGHTS), or take another network (squeezenet, expert)",
                     argument="weights",
                 )
-            extractor = InceptionFeatures(inception)
+            extractor = InceptionFeatures(inception, any_file=any_inception)
         case "squeezenet":
             extractor = SqueezeNetFeatures(load_perceptual("lpips-squeeze", weights))
         case "expert":

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gosvae.codecs.base import ClassMapCodec, ImageCodec, RateControlledCodec
-from gosvae.datasets.base import Dataset, Sample
+from gosvae.codecs.base import ClassMapCodec, ImageCodec, RateControlledCodec, SendsObjects
+from gosvae.datasets.base import Dataset, ObjectArray, Sample
 from gosvae.errors import ConfigError, DatasetError, ImageError, RateError, unknown_name
 from gosvae.evaluation.evaluation import ClassMapArray, Evaluation, KeptImage, Reconstruction
 from gosvae.evaluation.features import FeatureExtractor
-from gosvae.evaluation.fitting import check_classes, check_indices
-from gosvae.evaluation.judges import Judges, Results, Verdicts
+from gosvae.evaluation.fitting import check_classes, check_indices, check_objects, sends_objects
+from gosvae.evaluation.judges import Verdicts
 from gosvae.evaluation.results import gather_provenance
 from gosvae.evaluation.rows import UNCOMPRESSED, ImageRow, Row, mean_of
 from gosvae.evaluation.shots import ShotResamples, TaskCounts
@@ -34,6 +34,7 @@ from gosvae.evaluation.transmission import LinkSettings, Received, Sent, receive
 from gosvae.experts.base import Expert, TaskExpert
 from gosvae.metrics import PerceptualMetric, frechet_distance, mean_squared_error
 from gosvae.seeding import numpy_generator, torch_generator
+from gosvae.tasks.judges import Judges, Results
 from gosvae.tensors import ImageArray, image_to_tensor
 from gosvae.units import psnr_db, rate_bpp
 from gosvae.walk import printable
@@ -119,6 +120,7 @@ def evaluate(
         raise ConfigError("an evaluation needs an expert or judges", argument="expert")
     _check_entries(codecs, len(dataset), 0 if expert is None else len(expert.info.class_names))
     check_indices(dataset, keep_images)
+    check_objects((entry.codec for entry in codecs), dataset)
     if link is not None and any(isinstance(entry.codec, ClassMapCodec) for entry in codecs):
         raise ConfigError(
             "a class map of which a part is lost shows nothing: leave out label-map where there is a channel"
@@ -161,7 +163,8 @@ def evaluate(
                 budget = tallies[match].rows[-1].total_bytes
             elif isinstance(budget, Sequence):
                 budget = budget[index]
-            reconstructions.append(tally.measure(sample, shot, original, budget))
+            objects_HW = dataset.objects(index) if sends_objects(tally.entry.codec) else None
+            reconstructions.append(tally.measure(sample, shot, original, budget, objects_HW))
         sizes.append((sample.image_uint8_HW3.shape[0], sample.image_uint8_HW3.shape[1]))
         if index in keep_images:
             drawn = viewer.judges.draw(sample.image_uint8_HW3, original.results)
@@ -253,10 +256,12 @@ class _Tally:
         self.encode_ms: list[float] = []
         self.decode_ms: list[float] = []
 
-    def measure(self, sample: Sample, shot: str, original: _View, budget_bytes: int | None) -> Reconstruction:
+    def measure(
+        self, sample: Sample, shot: str, original: _View, budget_bytes: int | None, objects_HW: ObjectArray | None
+    ) -> Reconstruction:
         """Compress and decompress an image, measure the result, and return the reconstruction."""
         codec = self.entry.codec
-        sent = self._encode(sample.image_uint8_HW3, budget_bytes)
+        sent = self._encode(sample.image_uint8_HW3, budget_bytes, objects_HW)
         data, image = sent.data, self._decode(sent, sample.image_uint8_HW3.shape[:2])
         if isinstance(codec, ReportsZeroOrderBytes):
             self.zero_order_bytes.append(codec.zero_order_bytes(data))
@@ -294,12 +299,16 @@ class _Tally:
         return Reconstruction(self.entry.label, image, shown, row, drawn)
 
     @torch.inference_mode()
-    def _encode(self, image: ImageArray, budget_bytes: int | None) -> Sent:
+    def _encode(self, image: ImageArray, budget_bytes: int | None, objects_HW: ObjectArray | None) -> Sent:
         """Return the stream of an image in its datagrams; without a link, one datagram holds the whole file."""
         codec = self.entry.codec
         assert budget_bytes is None or isinstance(codec, RateControlledCodec)  # checked by _check_entries
         if self.link is not None:
             return send(codec, image, self.link, budget_bytes)
+        if objects_HW is not None:
+            assert isinstance(codec, SendsObjects)
+            data = codec.compress_objects(objects_HW)  # without a time: nobody has to see the objects
+            return Sent(data, (data,))
         if budget_bytes is None:
             data = _timed(self.encode_ms, lambda: codec.compress(image))
             return Sent(data, (data,))

@@ -17,6 +17,16 @@ UNCOMPRESSED = "uncompressed"
 FID_NETWORK = "inception-2015-12-05"
 """Name of the only feature network whose Fréchet distance is called FID."""
 
+UNKNOWN_FILE = "file sha256:"
+"""Beginning of the name of a feature network in a file that nobody has published; its SHA-256 follows."""
+
+
+def frechet_title(network: str | None) -> str:
+    """Return what a Fréchet distance in the features of a network is called, such as `FID`."""
+    if network == FID_NETWORK:
+        return "FID"
+    return f"Fréchet distance ({network})" if (network or "").startswith(UNKNOWN_FILE) else "Fréchet distance"
+
 
 @dataclass(frozen=True)
 class Row:

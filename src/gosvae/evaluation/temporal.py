@@ -25,7 +25,6 @@ from gosvae.evaluation.clips import Clip, Footage
 from gosvae.evaluation.evaluation import ClassMapArray, Evaluation, KeptImage, Reconstruction
 from gosvae.evaluation.fitting import check_classes
 from gosvae.evaluation.flicker import FlickerMeter
-from gosvae.evaluation.judges import device_of
 from gosvae.evaluation.results import gather_provenance
 from gosvae.evaluation.rows import UNCOMPRESSED, ImageRow, Provenance, Row, mean_of
 from gosvae.evaluation.shots import ShotResamples, TaskCounts
@@ -33,6 +32,7 @@ from gosvae.evaluation.video_link import LinkConditions, SimulatedLink
 from gosvae.experts.base import Expert
 from gosvae.metrics import mean_squared_error
 from gosvae.seeding import numpy_generator
+from gosvae.tasks.judges import device_of
 from gosvae.tensors import ImageArray, image_to_tensor
 from gosvae.units import psnr_db, rate_bpp
 
@@ -306,8 +306,10 @@ class _Tally:
             shown = link.send(clip.frames[index])
             self.encode_ms.append(1000.0 * (time.perf_counter() - start))
             seen = shown.perceived
-            classes = None if seen is None else (seen.image_uint8_HW3, seen.classes_uint8_HW.astype(np.int16))
-            yield shown.link_bytes, classes
+            if seen is None or seen.classes_uint8_HW is None:
+                yield shown.link_bytes, None
+            else:
+                yield shown.link_bytes, (seen.image_uint8_HW3, seen.classes_uint8_HW.astype(np.int16))
 
     def _count(
         self,

@@ -33,6 +33,7 @@ class LinkConditions:
     Attributes:
         loss: probability that a datagram is lost.
         round_trip_ms: time from sending a frame to the arrival of its feedback, without losses.
+        slices: number of interleaved slices of a frame, each in a packet of its own.
         seed: seed of the losses, which are the same for every codec.
         repeats: number of times that every clip is sent, each time with other losses.
 
@@ -42,6 +43,7 @@ class LinkConditions:
 
     loss: float
     round_trip_ms: float = 100.0
+    slices: int = 1
     seed: int = 0
     repeats: int = 1
 
@@ -89,8 +91,9 @@ class SimulatedLink:
         generator: np.random.Generator,
     ) -> None:
         self._conditions, self._rate, self._generator = conditions, frames_per_second, generator
-        self._transmitter = SequenceTransmitter(codec, fps=frames_per_second)
-        self._sender = UdpSender.offline(stream_id=_STREAM_ID, first_frame=0)
+        codec = codec.sliced(conditions.slices)
+        self._transmitter = SequenceTransmitter(codec, fps=frames_per_second, lossy=True)
+        self._sender = UdpSender.offline(stream_id=_STREAM_ID, first_frame=0, slices_per_packet=1)
         UdpTarget(self._sender).on_outcome = self._transmitter.hear
         self._perception = Perception(codec.codec, expert, sequences=codec)
         self._inlet, self._outcomes = Inlet(), Outcomes()
@@ -125,7 +128,7 @@ class SimulatedLink:
             usable = isinstance(result, Perceived) and result.concealed_HW is None
             self._outcomes.add(frame.frame, decoded=usable)
             if not self._is_lost():
-                feedback = self._outcomes.feedback(_STREAM_ID).pack()
+                feedback = self._outcomes.feedback(_STREAM_ID, compact=True).pack()
                 arrival_s = now_s + self._conditions.round_trip_ms / 2000.0
                 heapq.heappush(self._feedback, (arrival_s, len(self._feedback) + number, feedback))
             if isinstance(result, Perceived) and frame.frame == number:

@@ -145,6 +145,11 @@ class TaskExpert(nn.Module, ABC):
         self.train(False)
         return self
 
+    def preparation(self, height: int, width: int) -> str:
+        """Return what is done to images of a size before the network, beyond what the fingerprint knows."""
+        del height, width
+        return ""
+
     def reference(self) -> ExpertReference:
         """Return the reference by which this expert can be found and told from others."""
         return ExpertReference(source=self.info.source, name=self.info.name, fingerprint=self.fingerprint())

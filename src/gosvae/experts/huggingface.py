@@ -83,10 +83,15 @@ def query_logits(
         return scores.log() - scores.sum(dim=1, keepdim=True).log()
 
 
-def load_huggingface_expert(source: str | Path) -> TaskExpert:
+def load_huggingface_expert(source: str | Path, *, short: int | None = None) -> TaskExpert:
     """Load a model from a folder (never asks the hub) or by hub id. No remote code is run.
 
     Its class decides the task: segmentation, detection or depth.
+
+    Args:
+        source: folder or hub id.
+        short: short side in pixels that images are resized to, with their aspect ratio; None takes the size of the
+            model's image processor.
 
     Raises:
         MissingDependencyError: `transformers` or a package that the model needs is missing or broken.
@@ -106,7 +111,22 @@ def load_huggingface_expert(source: str | Path) -> TaskExpert:
     place = str(folder.resolve()) if local else str(source)
     name = folder.resolve().name if local else folder.name
     with _quiet(), _explained(place, local=local):
-        return _load(place, name, {"local_files_only": local, "trust_remote_code": False})
+        expert = _load(place, name, {"local_files_only": local, "trust_remote_code": False})
+    if short is not None:
+        assert isinstance(expert, HuggingFaceNetwork)
+        expert.resize_to(short)
+    return expert
+
+
+def huggingface_class_names(source: str | Path) -> tuple[str, ...]:
+    """Return the class names in the configuration of a model, without its weights; errors as those of the load."""
+    _require_transformers()
+    from transformers import AutoConfig
+
+    local = walk.expanded(source).is_dir()
+    place = str(walk.expanded(source).resolve()) if local else str(source)
+    with _quiet(), _explained(place, local=local):
+        return _class_names(AutoConfig.from_pretrained(place, local_files_only=local, trust_remote_code=False))
 
 
 def _load(place: str, name: str, options: dict[str, Any]) -> TaskExpert:

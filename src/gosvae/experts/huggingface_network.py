@@ -5,6 +5,7 @@ Axis legend: B images, H and W pixels.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,6 +29,9 @@ class HuggingFaceNetwork(TaskExpert):
     mean_3: Tensor
     std_3: Tensor
     task_tokens: Tensor | None
+    input_short: Tensor | None
+    """Short side that images are resized to, in pixels, in place of the size of the image processor. It is a buffer, so
+    that the fingerprint knows it."""
 
     def __init__(
         self, info: ExpertInfo, network: nn.Module, processor: Any, task_tokens_1T: Tensor | None = None
@@ -46,6 +50,7 @@ class HuggingFaceNetwork(TaskExpert):
         ):
             self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32).expand(3).clone())
         self.register_buffer("task_tokens", task_tokens_1T)
+        self.register_buffer("input_short", None)
         self.freeze()
 
     def run(self, x_B3HW: Tensor) -> Any:
@@ -89,8 +94,23 @@ class HuggingFaceNetwork(TaskExpert):
             x = x.flip(1)
         return (x * self.gain_3[:, None, None] - self.mean_3[:, None, None]) / self.std_3[:, None, None]
 
+    def resize_to(self, short: int) -> None:
+        """Resize images to a short side in pixels, with their aspect ratio, in place of the image processor's size."""
+        self.input_short = torch.tensor(short)
+        self._sizes.clear()
+        self.info = replace(self.info, input_height=short, input_width=short)
+
+    def preparation(self, height: int, width: int) -> str:
+        """Return the size and the filter of the resizing, and the order of the channels."""
+        flip = getattr(self._processor, "do_flip_channel_order", False)
+        resample = getattr(self._processor, "resample", None)
+        return repr((self._network_size(height, width), None if resample is None else int(resample), bool(flip)))
+
     def _network_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return height and width that the image processor resizes to."""
+        """Return height and width that images are resized to."""
+        if self.input_short is not None and (height, width) not in self._sizes:
+            scale = int(self.input_short) / min(height, width)
+            self._sizes[height, width] = (round(height * scale), round(width * scale))
         if (height, width) not in self._sizes:
             self._sizes[height, width] = processed_size(self._processor, height, width)
         return self._sizes[height, width]

@@ -8,15 +8,18 @@ from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from gosvae import walk
 from gosvae.errors import ExpertError
 from gosvae.experts import exported
 from gosvae.experts.base import Expert, TaskExpert
 from gosvae.experts.exported import load_exported_expert
-from gosvae.experts.huggingface import load_huggingface_expert
+from gosvae.experts.huggingface import huggingface_class_names, load_huggingface_expert
 from gosvae.experts.onnx.expert import SUFFIX as ONNX_SUFFIX
 from gosvae.experts.onnx.expert import load_onnx_expert
+from gosvae.experts.tflite import SUFFIX as TFLITE_SUFFIX
+from gosvae.experts.tflite import load_tflite_expert
 from gosvae.experts.trained import load_trained_expert
 from gosvae.files import is_lfs_pointer, parse_json
 from gosvae.plugins import find_plugin, made_by
@@ -28,13 +31,17 @@ EXPERTS: Mapping[str, str] = MappingProxyType(
         "hf:ID": "a transformers model of the Hugging Face hub: segmentation (OneFormer, Mask2Former, SegFormer, ...), "
         "detection (DETR, YOLOS, RT-DETR, ...) or depth (DPT, Depth Anything, ...)",
         "FOLDER": "a transformers model saved to a folder, or what gosvae train-expert wrote",
+        "hf:ID?short=N": "a transformers model (FOLDER?short=N too) whose input has a short side of N pixels, in place "
+        "of the size of its image processor",
         "FILE.onnx": "any ONNX network, with FILE.json beside it where its task is not that of features",
+        "FILE.tflite": "any TensorFlow Lite network, with FILE.json beside it; it judges, and cannot be trained with",
         "FILE.pt2": "any network as a torch.export file with FILE.json beside it; a program, so that it needs trust",
         "FILE.pt": "any network as a TorchScript file (also .ts) with FILE.json beside it; a program too",
     }
 )
 """Descriptions of the kinds of experts, by the way to name them."""
 
+_LARGEST_SHORT = 8192
 EMBEDDED = "expert-camvid"
 """Name of the expert that `embedded` stands for."""
 
@@ -53,6 +60,27 @@ def is_embedded(source: str) -> bool:
 def is_program(spec: str) -> bool:
     """Return whether a string names a file that is a program: a `.pt2`, a TorchScript file or `FILE.py:NAME`."""
     return ".py:" in spec or walk.expanded(spec).suffix in exported.SUFFIXES
+
+
+def known_classes(spec: str) -> tuple[str, ...] | None:
+    """Return the class names of a transformers model, which a small file beside its weights holds.
+
+    None means that only loading the expert tells its classes.
+
+    Raises:
+        ExpertError: there is no such model, or its input size is not a number of pixels.
+        MissingDependencyError: a package that it needs is not installed.
+    """
+    spec, _ = _input_size(spec)
+    if spec.startswith("hf:"):
+        return huggingface_class_names(spec.removeprefix("hf:"))
+    try:
+        tree = parse_json((walk.expanded(spec) / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(tree, dict) or "model_type" not in tree:
+        return None
+    return huggingface_class_names(walk.expanded(spec))
 
 
 def load_expert(spec: str | Path, *, trust: bool = False, verify: bool = True) -> Expert:
@@ -105,15 +133,20 @@ def _load(text: str, gradients: bool, trust: bool, verify: bool) -> TaskExpert:
         return load_trained_expert(_embedded_folder(), verify=verify)
     if text in embedded_experts():
         return load_trained_expert(_models_folder() / text, verify=verify)
+    text, short = _input_size(text)
     if text.startswith("hf:"):
-        return load_huggingface_expert(text.removeprefix("hf:"))
+        return load_huggingface_expert(text.removeprefix("hf:"), short=short)
     path = walk.expanded(text)
+    if short is not None and not (path.is_dir() and "model_type" in _tree_of(path)):
+        raise ExpertError(f"{text} is no transformers model: ?short=N sets the input size of those alone, leave it out")
     if path.suffix == ONNX_SUFFIX:
         return load_onnx_expert(path, gradients=gradients)
+    if path.suffix == TFLITE_SUFFIX:
+        return load_tflite_expert(path, gradients=gradients)
     if path.suffix in exported.SUFFIXES:
         return load_exported_expert(path, trust=trust)
     if text and path.is_dir():
-        return _load_folder(path, verify)
+        return _load_folder(path, verify, short)
     found = find_plugin("experts", text) if text else None
     if found is not None:
         expert: TaskExpert = made_by(found[0], text, TaskExpert, *([found[1]] if found[1] else []))
@@ -128,8 +161,35 @@ def _load(text: str, gradients: bool, trust: bool, verify: bool) -> TaskExpert:
     raise ExpertError(f"unknown expert: {hint}; expected one of {ways}")
 
 
-def _load_folder(folder: Path, verify: bool) -> TaskExpert:
+def _input_size(text: str) -> tuple[str, int | None]:
+    """Return the name of an expert without `?short=N`, and N; None where there is no size."""
+    base, separator, query = text.rpartition("?")
+    if not separator or walk.expanded(text).exists():
+        return text, None
+    key, _, number = query.partition("=")
+    if key != "short" or not number.isdecimal() or not 1 <= int(number) <= _LARGEST_SHORT:
+        raise ExpertError(
+            f"expert {text!r}: expected ?short=N behind the name, the short side of the network's input in pixels, "
+            f"from 1 to {_LARGEST_SHORT}"
+        )
+    return base, int(number)
+
+
+def _load_folder(folder: Path, verify: bool, short: int | None) -> TaskExpert:
     """Return the expert in a folder: a transformers model names its `model_type`, a model of gosvae its `kind`."""
+    tree = _tree_of(folder)
+    if "model_type" in tree:
+        return load_huggingface_expert(folder, short=short)
+    if tree.get("kind") == "expert":
+        return load_trained_expert(folder, verify=verify)
+    raise ExpertError(
+        f'{folder / "config.json"} describes no expert: expected "kind": "expert" or the "model_type" of a '
+        "transformers model"
+    )
+
+
+def _tree_of(folder: Path) -> dict[str, Any]:
+    """Return the `config.json` in a folder; an empty one if it is no mapping."""
     path = folder / "config.json"
     try:
         tree = parse_json(path.read_bytes())
@@ -139,13 +199,7 @@ def _load_folder(folder: Path, verify: bool) -> TaskExpert:
         if is_lfs_pointer(path):
             raise ExpertError(f"{path} is a Git LFS pointer: run git lfs pull in {folder}") from None
         raise ExpertError(f"{path} is not valid JSON") from None
-    if isinstance(tree, dict) and "model_type" in tree:
-        return load_huggingface_expert(folder)
-    if isinstance(tree, dict) and tree.get("kind") == "expert":
-        return load_trained_expert(folder, verify=verify)
-    raise ExpertError(
-        f'{path} describes no expert: expected "kind": "expert" or the "model_type" of a transformers model'
-    )
+    return tree if isinstance(tree, dict) else {}
 
 
 def _kind_of(config: Path) -> object:

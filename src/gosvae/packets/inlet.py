@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from gosvae.errors import ConfigError
+from gosvae.packets.compact import CompactReader
 from gosvae.packets.reassembly import Reassembler, ReceivedFrame
 from gosvae.packets.recovery import Recovery
 
 DEFAULT_DEADLINE_MS = 250.0
 """Default time, from its first packet, for which the receiver waits for a frame."""
+_SPREAD = 3.0
+"""Multiple of the usual time from the first packet of a video's frame to its last, for which the others are waited for.
+"""
+_LEAST_WAIT_S = 0.02
 
 
 class Inlet:
     """Recovery, reassembly and deadlines in one: takes datagrams and returns frames.
 
     Args:
-        deadline_ms: time, from its first packet, for which the receiver waits for a frame.
+        deadline_ms: longest time, from its first packet, for which the receiver waits for a frame. A frame of a video
+            in compact packets is waited for as long as the packets of the frames before it were under way.
         reassembler, recovery: parts with limits of their own; None means the defaults, and that frames of a stream are
             returned in order.
 
@@ -34,13 +40,18 @@ class Inlet:
         self.deadline_s = deadline_ms / 1000
         self.reassembler = reassembler or Reassembler(ordered=True)
         self.recovery = recovery or Recovery()
+        self.compact = CompactReader()
         self._began_s: dict[tuple[int, int], float] = {}
 
     @property
     def next_deadline_s(self) -> float | None:
         """Time on the caller's clock at which `expire` has a frame to close; None if no frame waits."""
-        first = next(iter(self._began_s.values()), None)
-        return None if first is None else first + self.deadline_s
+        return min((began_s + self._wait_s(key[0]) for key, began_s in self._began_s.items()), default=None)
+
+    def _wait_s(self, stream_id: int) -> float:
+        """Return the time for which frames of a stream are waited for."""
+        spread_s = self.compact.spread_s(stream_id)
+        return self.deadline_s if spread_s is None else min(self.deadline_s, _LEAST_WAIT_S + _SPREAD * spread_s)
 
     def add(self, data: bytes, now_s: float) -> list[ReceivedFrame]:
         """Take a datagram, whatever it is, and return the frames that are closed by it.
@@ -49,14 +60,19 @@ class Inlet:
             data: the datagram.
             now_s: time on the caller's clock, which never goes back.
         """
-        done = []
-        for packet in self.recovery.add(data):
+        done: list[ReceivedFrame] = []
+        full = self.compact.read(data)
+        if full is None:
+            return done
+        for packet in self.recovery.add(full):
             done += self.reassembler.add(packet)
             waiting = self.reassembler.in_flight
             if waiting and waiting[-1] not in self._began_s:
                 self._began_s[waiting[-1]] = now_s
         for frame in done:
-            self._began_s.pop((frame.stream_id, frame.frame), None)
+            began_s = self._began_s.pop((frame.stream_id, frame.frame), now_s)
+            if not frame.missing:
+                self.compact.note_spread(frame.stream_id, now_s - began_s)
         if len(self._began_s) > 2 * self.reassembler.max_frames:  # lost frames are closed without being returned
             waiting = self.reassembler.in_flight
             self._began_s = {key: began for key, began in self._began_s.items() if key in waiting}
@@ -65,12 +81,12 @@ class Inlet:
     def expire(self, now_s: float) -> list[ReceivedFrame]:
         """Close the frames whose time is over and return those with at least one slice."""
         done = []
-        while self.next_deadline_s is not None and self.next_deadline_s <= now_s:
-            key = next(iter(self._began_s))
-            del self._began_s[key]
-            done += self.reassembler.close_until(*key)
-        for frame in done:
-            self._began_s.pop((frame.stream_id, frame.frame), None)
+        for key, began_s in list(self._began_s.items()):
+            if key in self._began_s and began_s + self._wait_s(key[0]) <= now_s:
+                del self._began_s[key]
+                done += self.reassembler.close_until(*key)
+                for frame in done:
+                    self._began_s.pop((frame.stream_id, frame.frame), None)
         return done
 
     def flush(self) -> list[ReceivedFrame]:

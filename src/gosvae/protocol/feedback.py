@@ -10,6 +10,8 @@ from gosvae.errors import PacketError
 FEEDBACK_FIRST_BYTE = 0xFB
 """First byte of a feedback datagram."""
 FEEDBACK_VERSION = 1
+COMPACT_FEEDBACK_VERSION = 2
+"""Version of feedback of a receiver that takes compact packets; older senders leave such datagrams out."""
 MOST_TOLD = 32
 """Number of frames that a datagram tells of."""
 FRAME_NUMBERS = 2**16
@@ -24,15 +26,18 @@ class Feedback:
         stream_id: number of the stream.
         newest: number of the newest frame that arrived, modulo 2**16.
         decoded: bit i is set if frame `newest - i` was decoded, for i of 0..31.
+        compact: whether the receiver takes compact packets, which the version of the datagram tells.
     """
 
     stream_id: int
     newest: int
     decoded: int
+    compact: bool = False
 
     def pack(self) -> bytes:
         """Return the bytes of the datagram."""
-        return _FORM.pack(FEEDBACK_FIRST_BYTE, FEEDBACK_VERSION, self.stream_id, self.newest, self.decoded)
+        version = COMPACT_FEEDBACK_VERSION if self.compact else FEEDBACK_VERSION
+        return _FORM.pack(FEEDBACK_FIRST_BYTE, version, self.stream_id, self.newest, self.decoded)
 
     @classmethod
     def unpack(cls, data: bytes) -> Feedback:
@@ -44,9 +49,9 @@ class Feedback:
         if len(data) != _FORM.size:
             raise PacketError(f"{len(data)} bytes are no feedback, which has {_FORM.size}")
         first, version, stream_id, newest, decoded = _FORM.unpack(data)
-        if (first, version) != (FEEDBACK_FIRST_BYTE, FEEDBACK_VERSION):
+        if first != FEEDBACK_FIRST_BYTE or version not in (FEEDBACK_VERSION, COMPACT_FEEDBACK_VERSION):
             raise PacketError(f"no feedback: it begins with {data[:2].hex(' ')}")
-        return cls(stream_id, newest, decoded)
+        return cls(stream_id, newest, decoded, version == COMPACT_FEEDBACK_VERSION)
 
 
 class Outcomes:
@@ -66,7 +71,7 @@ class Outcomes:
         if decoded and behind < MOST_TOLD:
             self._decoded |= 1 << behind
 
-    def feedback(self, stream_id: int) -> Feedback:
+    def feedback(self, stream_id: int, *, compact: bool = False) -> Feedback:
         """Return what is known; at least one outcome has been added."""
         assert self._newest is not None
-        return Feedback(stream_id, self._newest, self._decoded)
+        return Feedback(stream_id, self._newest, self._decoded, compact)

@@ -8,12 +8,15 @@ Axis legend: H and W pixels, 3 RGB channels.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gosvae.protocol.arrays import CodedArray, Values
 from gosvae.protocol.class_maps import ClassArray, ClassMapCoding, decode_class_map
 from gosvae.tensors import ImageArray
 
@@ -49,6 +52,9 @@ class Frame:
         original: the picture as an image file, for people; empty if none was sent.
         patient: whether the sender waits for the answer however long it takes; the same for all frames of a sender.
         arrived_s: time of arrival on the clock of `time.monotonic`.
+        carried_bytes: number of bytes of the stream on the link, if the receiver has put a container around them; 0
+            means all bytes of the stream.
+        results: whether the answer has the results of the experts of other tasks.
     """
 
     sender: str
@@ -60,6 +66,13 @@ class Frame:
     original: bytes = b""
     patient: bool = False
     arrived_s: float = field(default_factory=time.monotonic)
+    results: bool = False
+    carried_bytes: int = 0
+
+    @property
+    def stream_bytes(self) -> int:
+        """Number of bytes of the stream as it was sent."""
+        return self.carried_bytes or len(self.stream)
 
     @property
     def n_bytes(self) -> int:
@@ -91,20 +104,58 @@ class StageTimes:
 
 
 @dataclass(frozen=True)
+class ReferenceFacts:
+    """What a frame of a video takes from an earlier one.
+
+    Attributes:
+        distance: number of frames from the reference to this one; 0 for a frame without a reference.
+        unchanged: share, 0..1, of the latent positions whose integers are those of the reference.
+    """
+
+    distance: int
+    unchanged: float
+
+
+@dataclass(frozen=True)
 class Perceived:
     """A frame after the networks of the receiver, before its answer is coded.
 
     Attributes:
         image_uint8_HW3: the reconstruction.
-        classes_uint8_HW: class of every pixel.
+        classes_uint8_HW: class of every pixel; None if no expert gives a class map.
         concealed_HW: mask, bool (H, W), of the pixels whose part of the stream was lost; None if nothing was lost.
         stages: times of the stages.
+        reference: what a frame of a video takes from an earlier one; None for other pictures.
+        results: results of the experts of other tasks, by the name of the expert.
     """
 
     image_uint8_HW3: ImageArray
-    classes_uint8_HW: ClassArray
+    classes_uint8_HW: ClassArray | None
     concealed_HW: npt.NDArray[np.bool_] | None
     stages: StageTimes
+    results: Mapping[str, Any] = field(default_factory=dict)
+    reference: ReferenceFacts | None = None
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """Result of an expert of another task than segmentation, or of a further one.
+
+    Attributes:
+        expert: name of the expert, as in the receiver's introduction.
+        coded: the arrays of the result, coded; see `Task.arrays`.
+    """
+
+    expert: str
+    coded: tuple[CodedArray, ...]
+
+    def arrays(self) -> dict[str, Values]:
+        """Return the arrays by name, such as `corners`, `scores` and `classes` of boxes.
+
+        Raises:
+            LinkError: an array is damaged.
+        """
+        return {each.name: each.values() for each in self.coded}
 
 
 @dataclass(frozen=True)
@@ -113,13 +164,14 @@ class Answer:
 
     Attributes:
         number: number of the frame.
-        height, width: size of the class map in pixels.
-        coding: coding of the class map, as the sender asked for it.
+        height, width: size of the picture, and of the class map, in pixels.
+        coding: coding of the class map, as the sender asked for it; `none` if no expert gives a class map.
         class_map: the coded class map; empty with the coding `none`.
         class_pixels: number of pixels of each class, up to the last class that has any.
         stages: times of the stages in the receiver.
         stream_bytes: number of bytes of the stream.
         concealed_pixels: number of pixels whose part of the stream was lost.
+        results: results of the experts of other tasks, if the sender asked for them.
     """
 
     number: int
@@ -131,6 +183,7 @@ class Answer:
     stages: StageTimes
     stream_bytes: int
     concealed_pixels: int
+    results: tuple[TaskResult, ...] = ()
 
     def classes(self) -> ClassArray:
         """Return the class of every pixel, uint8 (height, width).

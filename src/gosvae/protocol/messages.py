@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from gosvae.errors import MissingDependencyError
+from gosvae.protocol.arrays import ArrayType, CodedArray
 from gosvae.protocol.class_maps import ClassMapCoding
-from gosvae.protocol.frames import Answer, Dropped, Outcome, Reason, StageTimes
-from gosvae.wire import CLASS_MAP_CODINGS, REASONS
+from gosvae.protocol.frames import Answer, Dropped, Outcome, Reason, StageTimes, TaskResult
+from gosvae.wire import ARRAY_TYPES, CLASS_MAP_CODINGS, REASONS
 
 if TYPE_CHECKING:
     from gosvae.protocol.proto import link_pb2
@@ -24,6 +25,9 @@ MAX_NAME_CHARACTERS = 64
 
 _CODING_OF: MappingProxyType[int, ClassMapCoding] = MappingProxyType(
     {0: "zlib", **{number: cast(ClassMapCoding, coding) for coding, number in CLASS_MAP_CODINGS.items()}}
+)
+_ARRAY_TYPE_OF: MappingProxyType[int, ArrayType] = MappingProxyType(
+    {number: cast(ArrayType, kind) for kind, number in ARRAY_TYPES.items()}
 )
 _REASON_OF = MappingProxyType({number: Reason(reason) for reason, number in REASONS.items()})
 
@@ -86,9 +90,25 @@ def outcome_message(outcome: Outcome) -> link_pb2.FromReceiver:
                 stages=pb().Stages(**{f.name: getattr(outcome.stages, f.name) for f in fields(StageTimes)}),
                 stream_bytes=outcome.stream_bytes,
                 concealed_pixels=outcome.concealed_pixels,
+                results=[_result_message(each) for each in outcome.results],
             )
         )
     return cast("link_pb2.FromReceiver", message)
+
+
+def _result_message(result: TaskResult) -> Any:
+    arrays = [
+        pb().Array(name=each.name, shape=each.shape, type=ARRAY_TYPES[each.kind], data=each.data)
+        for each in result.coded
+    ]
+    return pb().TaskResult(expert=result.expert, arrays=arrays)
+
+
+def _read_result(message: Any) -> TaskResult:
+    """Return the result in a message; arrays of types that this version does not know are left out."""
+    known = [(each, _ARRAY_TYPE_OF.get(each.type)) for each in message.arrays]
+    coded = [CodedArray(each.name, tuple(each.shape), kind, each.data) for each, kind in known if kind is not None]
+    return TaskResult(message.expert, tuple(coded))
 
 
 def read_outcome(message: link_pb2.FromReceiver) -> Outcome | None:
@@ -109,6 +129,7 @@ def read_outcome(message: link_pb2.FromReceiver) -> Outcome | None:
                 stages=StageTimes(**{f.name: getattr(result.stages, f.name) for f in fields(StageTimes)}),
                 stream_bytes=result.stream_bytes,
                 concealed_pixels=result.concealed_pixels,
+                results=tuple(_read_result(each) for each in result.results),
             )
         case "refusal":
             refusal = message.refusal

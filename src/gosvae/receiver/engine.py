@@ -20,12 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args
 
-import numpy as np
-
-from gosvae.errors import ConfigError
+from gosvae.errors import ConfigError, LinkError
 from gosvae.interruption import InterruptionError, interruptible
-from gosvae.protocol.class_maps import encode_class_map
 from gosvae.protocol.frames import Answer, Dropped, Frame, Outcome, Perceived, Reason
+from gosvae.receiver.answers import answer
 from gosvae.receiver.perception import Perception
 from gosvae.receiver.turns import Ticket, Turns
 
@@ -323,8 +321,19 @@ class Engine:
                 outcomes.append((replace(result, number=frame.number), None))
                 continue
             result.stages.queue_ms = 1000.0 * (began_s - frame.arrived_s)
-            outcomes.append((_answer(frame, result), result))
+            outcomes.append(self._answered(frame, result))
         return outcomes
+
+    def _answered(self, frame: Frame, perceived: Perceived) -> tuple[Outcome, Perceived | None]:
+        """Return the answer to a frame; it is dropped if the results of its experts cannot be sent."""
+        try:
+            results = self.perception.arrays(perceived) if frame.results else {}
+            return answer(frame, perceived, results), perceived
+        except LinkError as error:
+            return Dropped(Reason.FAILED, str(error), frame.number), None
+        except Exception:  # of a task of another package
+            log.exception("the results of a frame failed")
+            return Dropped(Reason.FAILED, "the receiver failed on this frame and logged why", frame.number), None
 
     def _unwanted(self, batch: Sequence[Ticket], lane: _Lane, began_s: float) -> Reason | None:
         """Return the reason to stop the work on a batch that began at a time; called in the lane's thread."""
@@ -358,28 +367,6 @@ class Engine:
                 with contextlib.suppress(asyncio.CancelledError):
                     await worker
             lane.thread.shutdown(wait=False)
-
-
-def _answer(frame: Frame, perceived: Perceived) -> Answer:
-    """Return the answer to a frame; sets the times of coding it and of the whole."""
-    classes_HW, stages = perceived.classes_uint8_HW, perceived.stages
-    coding_s = time.perf_counter()
-    class_map = encode_class_map(classes_HW, frame.coding)
-    class_pixels = np.bincount(classes_HW.reshape(-1)).tolist()
-    stages.answer_ms = 1000.0 * (time.perf_counter() - coding_s)
-    stages.total_ms = 1000.0 * (time.monotonic() - frame.arrived_s)
-    height, width = classes_HW.shape
-    return Answer(
-        number=frame.number,
-        height=height,
-        width=width,
-        coding=frame.coding,
-        class_map=class_map,
-        class_pixels=tuple(class_pixels),
-        stages=stages,
-        stream_bytes=len(frame.stream),
-        concealed_pixels=0 if perceived.concealed_HW is None else int(perceived.concealed_HW.sum()),
-    )
 
 
 def _lower_priority() -> None:

@@ -75,7 +75,7 @@ class Metrics:
         if isinstance(outcome, Answer):
             for stage in STAGES:
                 self._stages.labels(stage).observe(getattr(outcome.stages, f"{stage}_ms") / 1000.0)
-            self._bytes.observe(len(frame.stream))
+            self._bytes.observe(frame.stream_bytes)
 
     def families(self) -> Iterator[Any]:
         """Yield the counters and gauges with their present values, as metric families of `prometheus_client`."""

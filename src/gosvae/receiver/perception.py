@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,10 +27,12 @@ from gosvae.codecs.sequence.format import is_session
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import BitstreamError, ConfigError, ForeignStreamError, GosvaeError, MissingReferenceError
-from gosvae.experts.base import Expert
+from gosvae.experts.base import Expert, TaskExpert
 from gosvae.interruption import check_interruption
 from gosvae.protocol.class_maps import ClassArray
-from gosvae.protocol.frames import Dropped, Perceived, Reason, StageTimes
+from gosvae.protocol.frames import Dropped, Perceived, Reason, ReferenceFacts, StageTimes
+from gosvae.tasks.base import Arrays
+from gosvae.tasks.judges import Judges, Results
 from gosvae.tensors import ImageArray, image_to_tensor
 
 log = logging.getLogger(__name__)
@@ -64,16 +66,20 @@ class _Work:
     image: ImageArray | None = None
     concealed: npt.NDArray[np.bool_] | None = None
     classes: ClassArray | None = None
+    reference: ReferenceFacts | None = None
+    results: Results = field(default_factory=dict)
     dropped: Dropped | None = None
 
 
 class Perception:
-    """A codec and an expert, called with the frames of a batch; threads may call it at the same time.
+    """A codec and its experts, called with the frames of a batch; threads may call it at the same time.
 
     Args:
         codec: codec that the senders use.
-        expert: expert that looks at the reconstructions; None for a codec that sends class maps (`ClassMapCodec`).
-        device: device of the expert.
+        expert: segmentation network that looks at the reconstructions; None for a codec that sends class maps
+            (`ClassMapCodec`), or if there are `judges` only.
+        judges: experts of any task by name, whose results are sent beside the class map.
+        device: device of the experts.
         max_pixels: greatest number of pixels of a frame; larger frames are dropped before anything is decoded. None
             means 2**21, or 4 times the size of the pictures that the expert was trained for if that is more.
         sequences: video codec of the same model, for senders of videos; None takes single pictures only.
@@ -83,8 +89,8 @@ class Perception:
             2**18, or twice the size of the expert's pictures if that is more.
 
     Raises:
-        ConfigError: the expert has more than 256 classes, an expert is needed and there is none, or `max_pixels` is
-            below 1.
+        ConfigError: the expert has more than 256 classes, an expert is needed and there is none, there are judges for a
+            codec that sends class maps, or `max_pixels` is below 1.
     """
 
     def __init__(
@@ -92,6 +98,7 @@ class Perception:
         codec: ImageCodec,
         expert: Expert | None,
         *,
+        judges: Mapping[str, TaskExpert] | None = None,
         device: str | torch.device = "cpu",
         max_pixels: int | None = None,
         sequences: SequenceCodec | None = None,
@@ -101,15 +108,20 @@ class Perception:
         if max_pixels is not None and max_pixels < 1:
             raise ConfigError(f"frames of at most {max_pixels} pixels: expected at least 1", argument="max_pixels")
         self.codec, self.expert, self.device = codec, expert, torch.device(device)
-        usual = 0 if expert is None else expert.info.input_height * expert.info.input_width
+        self.judges = Judges(judges or {})
+        infos = [each.info for each in (expert, *self.judges.experts.values()) if each is not None]
+        usual = max((info.input_height * info.input_width for info in infos), default=0)
         self.max_pixels = max(LEAST_MAX_PIXELS, 4 * usual) if max_pixels is None else max_pixels
         self.large_pixels = max(LEAST_LARGE_PIXELS, 2 * usual)
+        self.class_names: tuple[str, ...] = () if expert is None else expert.info.class_names
+        names = [*([] if expert is None else [expert.info.name]), *self.judges.experts]
         if isinstance(codec, ClassMapCodec):
-            self.class_names, self.expert_name = tuple(codec.class_names), codec.name
-        elif expert is None:
+            if judges:
+                raise ConfigError(f"{codec.name!r} sends class maps, no pictures for {', '.join(judges)} to look at")
+            self.class_names, names = tuple(codec.class_names), [codec.name]
+        elif not names:
             raise ConfigError(f"{codec.name!r} sends pictures, and there is no expert to look at them")
-        else:
-            self.class_names, self.expert_name = expert.info.class_names, expert.info.name
+        self.expert_name = ", ".join(names)
         if len(self.class_names) > 256:
             raise ConfigError(f"{self.expert_name!r} has {len(self.class_names)} classes: a class map holds up to 256")
 
@@ -121,6 +133,15 @@ class Perception:
     def pixels(self, stream: bytes) -> int:
         """Return the number of pixels that a stream announces; 0 if its header cannot be read."""
         return announced_pixels(stream, files=not isinstance(self.codec, TrainedCodec | ClassMapCodec))
+
+    @property
+    def takes_videos(self) -> bool:
+        """Whether this receiver decodes videos."""
+        return self._sequences is not None
+
+    def contained(self, data: bytes, height: int, width: int) -> bytes:
+        """Return a frame of a video, which came without its container, in one."""
+        return data if self._sequences is None else self._sequences.wrapped([data], height, width)
 
     def is_sequence(self, stream: bytes) -> bool:
         """Return whether a stream is a frame of a video that this receiver decodes."""
@@ -146,12 +167,15 @@ class Perception:
             self._guarded(self._perceive, group)
         return [self._result(work) for work in works]
 
+    def arrays(self, perceived: Perceived) -> dict[str, Arrays]:
+        """Return the results of the judges as arrays, by the name of the judge."""
+        return self.judges.arrays(dict(perceived.results))
+
     def _result(self, work: _Work) -> Perceived | Dropped:
         if work.dropped is not None:
             return work.dropped
         assert work.image is not None
-        assert work.classes is not None
-        return Perceived(work.image, work.classes, work.concealed, work.stages)
+        return Perceived(work.image, work.classes, work.concealed, work.stages, work.results, work.reference)
 
     def _guarded(self, stage: Callable[[Sequence[_Work]], None], group: Sequence[_Work]) -> None:
         """Run a stage on a group; if it fails, run it on each frame alone, so that only failing frames are dropped.
@@ -204,13 +228,17 @@ class Perception:
             if not turn.acquire(blocking=False):  # a usual frame never waits for the thread of large ones
                 raise _IncompleteError("a frame of another size of this video is still worked on")
             try:
-                data, header = self._sequences.unwrapped(stream), stream.header
-                known = None if is_session(data) else decoder.header
+                parts, header = self._sequences.unwrapped(stream), stream.header
+                known = None if any(map(is_session, stream.payloads)) else decoder.header
                 if known is not None and (known.height, known.width) != (header.height, header.width):
                     raise BitstreamError("damaged: a frame of a video has another size than its key frame")
-                return decoder.decode_latent(data)
+                latent = decoder.decode_parts(parts)
+                work.reference = ReferenceFacts(decoder.distance, decoder.unchanged)
             finally:
                 turn.release()
+            if latent.damaged:
+                work.concealed = codec.concealed_pixels(latent)
+            return latent
         latent = codec.decode_stream(stream)
         if latent.damaged:
             work.concealed = codec.concealed_pixels(latent)
@@ -241,11 +269,14 @@ class Perception:
 
     def _perceive(self, group: Sequence[_Work]) -> None:
         began_s = time.perf_counter()
-        assert self.expert is not None
         x_hat_B3HW = torch.cat([image_to_tensor(work.image) for work in group if work.image is not None])
-        classes_BHW = self.expert.class_map(x_hat_B3HW.to(self.device)).to(torch.uint8).cpu().numpy()
-        for work, classes_HW in zip(group, classes_BHW, strict=True):
-            work.classes, work.stages.expert_ms, work.stages.batch = classes_HW, _ms_since(began_s), len(group)
+        x_hat_B3HW = x_hat_B3HW.to(self.device)
+        if self.expert is not None:
+            classes_BHW = self.expert.class_map(x_hat_B3HW).to(torch.uint8).cpu().numpy()
+            for work, classes_HW in zip(group, classes_BHW, strict=True):
+                work.classes = classes_HW
+        for work, results in zip(group, self.judges.see_all(x_hat_B3HW), strict=True):
+            work.results, work.stages.expert_ms, work.stages.batch = results, _ms_since(began_s), len(group)
 
 
 class _TooLargeError(GosvaeError):

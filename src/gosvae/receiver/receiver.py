@@ -149,8 +149,12 @@ class Receiver:
         self._outcomes.move_to_end(stream_id)
         if len(self._outcomes) > MOST_PEERS:
             self._outcomes.popitem(last=False)
-        outcomes.add(number, decoded=isinstance(future.result(), Answer))
-        self.udp.tell(outcomes.feedback(stream_id))
+        outcome = future.result()
+        # A frame of which a part was concealed is shown, and no decoder has it as a reference.
+        outcomes.add(number, decoded=isinstance(outcome, Answer) and not outcome.concealed_pixels)
+        if not self.udp.inlet.compact.has_compact(stream_id):  # the sender may not know the other version
+            self.udp.tell(outcomes.feedback(stream_id))
+        self.udp.tell(outcomes.feedback(stream_id, compact=True))
 
     def _connected(self) -> frozenset[str]:
         """Return the engine's names of the senders that are connected over gRPC."""

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from gosvae.codecs.sequence.format import SessionHeader, is_session
+from gosvae.errors import BitstreamError
 from gosvae.protocol.frames import Dropped, Frame, Outcome, Reason
 from gosvae.protocol.messages import coding_of, import_grpc, outcome_message, pb, printable
 from gosvae.receiver.connections import address_of
 from gosvae.receiver.engine import Engine
 from gosvae.receiver.limits import ServiceLimits
 from gosvae.receiver.strangers import LimitedLog
-from gosvae.wire import CLASS_MAP_CODINGS
+from gosvae.wire import CLASS_MAP_CODINGS, VIDEO_VERSION
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +134,7 @@ class Session:
         peer: address of the sender, as gRPC writes it.
         coding: coding of the class maps that the client asked for.
         patient: whether the client waits for the answer to every frame.
+        results: whether the client asked for the results of experts of other tasks.
         outbox: messages that wait to be written.
         pending: futures of the frames without an outcome.
         changed: event that is set if the writer may have something to do.
@@ -142,6 +145,7 @@ class Session:
         reader: task that reads frames.
         farewell: gRPC status and text that the call ends with; None if it ends well.
         closing: whether the receiver is closing.
+        video_hw: size of the frames of a video, once a key frame without a container has come.
         used_s: time of the latest frame, or of the beginning, on the clock of `time.monotonic`.
         grpc: the module `grpc`.
     """
@@ -154,6 +158,7 @@ class Session:
     peer: str
     coding: Any = "zlib"
     patient: bool = False
+    results: bool = False
     outbox: deque[bytes] = field(default_factory=deque)
     pending: set[asyncio.Future[Outcome]] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -164,6 +169,7 @@ class Session:
     reader: asyncio.Task[None] | None = None
     farewell: tuple[Any, str] | None = None
     closing: bool = False
+    video_hw: tuple[int, int] | None = None
     used_s: float = field(default_factory=time.monotonic)
     grpc: Any = field(default_factory=import_grpc)
 
@@ -237,7 +243,7 @@ class Session:
             given = hello.codec_fingerprint[:8].hex()
             text = f"the sender's codec has the fingerprint {given}, this receiver's {own.hex()} ({self._codec_name})"
             await self.context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{text}: send with that one")
-        self.coding, self.patient = coding, hello.patient
+        self.coding, self.patient, self.results = coding, hello.patient, hello.results
         self.state = SenderState(self.sender, printable(hello.name), self.peer)
         self.ledger.senders[self.sender] = self.state
         log.info("%s is %r from %s", self.sender, self.state.name, self.peer)
@@ -256,6 +262,11 @@ class Session:
                 max_pending_frames=self.limits.max_pending_frames,
                 policy=self.engine.limits.policy,
                 deadline_ms=int(self.engine.limits.deadline_ms),
+                video=VIDEO_VERSION if perception.takes_videos else 0,
+                experts=[
+                    pb().Expert(name=name, task=task.name, class_names=task.info.class_names)
+                    for name, task in perception.judges.tasks.items()
+                ],
             )
         )
         data: bytes = message.SerializeToString()
@@ -293,22 +304,29 @@ class Session:
             return
         frame, state = message.frame, self.state
         assert state is not None
-        state.frames, state.octets = state.frames + 1, state.octets + len(frame.stream)
+        stream = self._contained(frame.video) if frame.video else frame.stream
+        carried_bytes = len(frame.video) if frame.video else 0
+        state.frames, state.octets = state.frames + 1, state.octets + (carried_bytes or len(frame.stream))
         self.used_s = time.monotonic()
         if 0 < frame.round_trip_ms < _HOUR_MS:
             state.round_trip_ms = frame.round_trip_ms
         arrived = Frame(
             sender=self.sender,
             number=frame.number,
-            stream=frame.stream,
+            stream=stream,
             coding=self.coding,
             deadline_ms=frame.deadline_ms,
             original=frame.original,
             patient=self.patient,
+            carried_bytes=carried_bytes,
+            results=self.results,
         )
         if arrived.n_bytes > limits.max_frame_bytes:
             text = f"a frame of {arrived.n_bytes} bytes or more: this receiver takes {limits.max_frame_bytes}"
             self._answer(self.engine.drop(arrived, Reason.TOO_LARGE, text))
+        elif frame.video and self.video_hw is None:
+            text = "a frame of a video before its session: the sequence is decoded from a key frame on"
+            self._answer(self.engine.drop(arrived, Reason.INCOMPLETE, text))
         elif len(self.pending) >= limits.max_pending_frames:
             text = f"{len(self.pending)} frames of this sender have no answer yet"
             self._answer(self.engine.drop(arrived, Reason.QUEUE_FULL, text))
@@ -316,6 +334,16 @@ class Session:
             outcome = await self.engine.submit(arrived)
             self.pending.add(outcome)
             outcome.add_done_callback(self._finished)
+
+    def _contained(self, data: bytes) -> bytes:
+        """Return a frame of a video in its container, which has the size of the latest key frame of this stream."""
+        if is_session(data):
+            try:
+                header, _ = SessionHeader.unpack(data)
+            except BitstreamError:
+                return data
+            self.video_hw = header.height, header.width
+        return data if self.video_hw is None else self.engine.perception.contained(data, *self.video_hw)
 
     def _finished(self, future: asyncio.Future[Outcome]) -> None:
         """Put the outcome of a frame into the outbox; called when its future is done."""

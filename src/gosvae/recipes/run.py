@@ -8,6 +8,7 @@ from pathlib import Path
 from gosvae.datasets.base import Dataset
 from gosvae.datasets.geometry import GeometryConfig
 from gosvae.datasets.mixture import load_prepared
+from gosvae.datasets.objects import ObjectsAsLabels
 from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert, TaskExpert
 from gosvae.experts.registry import load_task_expert
@@ -76,6 +77,8 @@ def train(
     cache_bytes = run.cache_mib * 2**20
     seen = load_prepared(data, default_split="train", geometry=geometry, centre_crop=False, cache_bytes=cache_bytes)
     used = load_prepared(data, default_split="train", geometry=geometry)
+    if chosen.needs_objects:
+        seen, used = ObjectsAsLabels(seen), ObjectsAsLabels(used)
     scales: dict[str, float] = {}
     if isinstance(frozen, ExpertGroup):
         scales = balance(frozen, used)
@@ -104,11 +107,13 @@ def train(
 def load_experts(named: str | Path | Sequence[str], *, trust: bool = False) -> TaskExpert:
     """Return the expert that a name stands for, or a group of several."""
     texts = [str(named)] if isinstance(named, str | Path) else list(named)
-    if len(texts) == 1:
-        only = load_task_expert(texts[0], trust=trust)
-        return only if isinstance(only, Expert) else ExpertGroup([(only.info.name, only, 1.0)])
-    experts = [(each.name, load_task_expert(each.spec, trust=trust), each.weight) for each in parse_experts(texts)]
-    return ExpertGroup(experts)
+    named_experts = parse_experts(texts)
+    if len(named_experts) == 1:
+        (one,) = named_experts
+        only = load_task_expert(one.spec, trust=trust)
+        name = one.name if texts[0].startswith(f"{one.name}=") else only.info.name
+        return only if isinstance(only, Expert) else ExpertGroup([(name, only, 1.0)])
+    return ExpertGroup([(each.name, load_task_expert(each.spec, trust=trust), each.weight) for each in named_experts])
 
 
 def description(

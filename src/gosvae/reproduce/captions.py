@@ -52,11 +52,45 @@ def _distances(world: World, measured: str | None) -> str:
 
 def fairness(world: World, results: Mapping[str, Result]) -> list[str]:
     """Return sentences on the differences between the learned rows."""
-    evaluation = next((found.evaluation for found in results.values() if found.evaluation is not None), None)
+    evaluations = [found.evaluation for found in results.values() if found.evaluation is not None]
     sentences = [f"{effort.equal_steps(results)} {world.job.scale.sentence}"]
-    if evaluation is not None:
-        sentences.append(f"Made on: {evaluation.provenance.hardware}.")
+    if evaluations:
+        machines = dict.fromkeys(evaluation.provenance.hardware for evaluation in evaluations)
+        sentences.append(f"Measured on: {'; '.join(machines)}.")
     return sentences
+
+
+def gesco(world: World, rows: Sequence[RowPlan]) -> list[str]:
+    """Return a sentence on what the two rows of GESCO send, if they are among the rows."""
+    titles = {row.row_id: row.title for row in rows}
+    sentences = []
+    if "gesco-labels" in titles:
+        images = world.train_images
+        where = " and the edges between instances" if images.has_instances else ""
+        sentences.append(
+            f"{titles['gesco-labels']}, as published, is trained and measured with ground truth: it sends the label "
+            f"map with {len(images.object_names)} classes{where}, losslessly coded, whose bytes the table has."
+        )
+    if "gesco" in titles:
+        classes = len(world.expert.info.class_names)
+        sentences.append(
+            f"{titles['gesco']}, which the paper lacks, sends the map of {classes} classes that the expert sees, and "
+            "needs no labels."
+        )
+    if "gesco-labels" in titles:
+        sentences.append(
+            "In the paper GESCO has 35 classes and edges on Cityscapes, where the expert and all other rows have 19 "
+            "classes."
+        )
+    return sentences
+
+
+def seeds(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[str]:
+    """Return a sentence on the spread over seeds, if there are rows with several seeds."""
+    repeated = [row for row in rows if row.repeats is not None and results[row.row_id].row is not None]
+    if not repeated:
+        return []
+    return ["A row with several seeds shows their mean and, after ±, their standard deviation as a sample."]
 
 
 def troubles(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[str]:

@@ -79,7 +79,7 @@ _CLAIMS = (
 
 _ORDERS = {
     "order of Tables I, II": (
-        "jpeg", "autoencoder", "vqgan", "gesco", "vqvae", "vqvae-residual", "gosvae-scratch", "gosvae",
+        "jpeg", "autoencoder", "vqgan", "gesco-labels", "vqvae", "vqvae-residual", "gosvae-scratch", "gosvae",
         "gosvae-residual",
     ),
     "order of Table IV": (
@@ -182,8 +182,9 @@ def _steadiness_line(results: Mapping[str, Result]) -> tuple[str, ...] | None:
 def _order_lines(results: Mapping[str, Result], paper_set: PaperSet) -> list[tuple[str, ...]]:
     """Return Spearman's rank correlations of our rows with the paper's, one for each seed that all rows have."""
     lines = []
-    for text, names in _ORDERS.items():
-        if sum(_is_planned(results, name) for name in names) < 3:
+    for text, whole in _ORDERS.items():
+        names = [name for name in whole if _is_planned(results, name)]
+        if len(names) < 3:
             continue
         for quantity in (_MIOU, _ACCURACY):
             papers = {n: value for n in names if (value := quantity.paper(paper_numbers(n, paper_set))) is not None}
@@ -205,7 +206,7 @@ _NOTES = (
     "deviation as a sample, and the interval of Student's t at 95 % (of the F distribution for the ratio of spreads). "
     "A claim “holds” if the interval lies on the claim's side of zero (of one for the ratio), and “does not hold” if "
     f"it lies on the other side; else, and with fewer than {FEWEST_SEEDS} seeds, the data “cannot say”. One seed alone "
-    "shows no number. Each line is judged by itself: among twenty lines, chance alone makes one wrong.",
+    "shows no number. Each line is judged by itself: at 95 %, chance alone decides about one of twenty lines.",
     "Spearman's rank correlation of our rows with the paper's is 1 for the same order, and “holds” says that it is "
     "above 0. KiB are means of the compared rows, ours first.",
 )

@@ -64,7 +64,7 @@ def _by_title(found: Sequence[_Training], value_of: Callable[[_Training], object
     values: dict[str, dict[str, None]] = {}
     for one in found:
         values.setdefault(one.title, {})[str(value_of(one))] = None
-    return {title: " and ".join(of_seeds) for title, of_seeds in values.items()}
+    return {title: ", ".join(of_seeds) for title, of_seeds in values.items()}
 
 
 def training(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[str]:
@@ -72,13 +72,13 @@ def training(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan
     found = _trainings(world, results, rows)
     if not found:
         return []
-    images, devices = len(world.train_images), world.job.run.devices
+    images = len(world.train_images)
 
     def of_each(value_of: Callable[[_Training], object]) -> str:
         return shared(_by_title(found, value_of))
 
     def batch(one: _Training) -> int:
-        return devices * (one.record.batch_size or 1)
+        return one.record.batch_size or 1
 
     facts: dict[str, Callable[[_Training], object]] = {
         "optimiser steps": lambda one: f"{one.record.own_steps:,}",

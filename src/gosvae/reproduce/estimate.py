@@ -1,4 +1,4 @@
-"""Estimated time of a row: measured on two busy CPU cores for the scale `small`, assumed for the others."""
+"""Estimated time of a row: measured on two busy CPU cores for `small` and `cpu-long`, assumed for the other scales."""
 
 from __future__ import annotations
 
@@ -46,8 +46,13 @@ SECONDS_PER_STEP: Mapping[str, Mapping[str, float]] = MappingProxyType(
 SECONDS_PER_IMAGE: Mapping[str, float] = MappingProxyType({"small": 0.4, "gpu": 0.08, "paper": 0.6})
 """Seconds an image takes in an evaluation, by scale: compress, decompress, expert twice, perceptual distance."""
 
-SLOW_IMAGES: Mapping[str, float] = MappingProxyType({"gesco": 2.6, "avif": 0.5, "jpegxl": 0.4, "label-map": 0.7})
+SLOW_IMAGES: Mapping[str, float] = MappingProxyType(
+    {"gesco": 2.6, "gesco-labels": 2.6, "avif": 0.5, "jpegxl": 0.4, "label-map": 0.7}
+)
 """Further seconds an image takes, by codec: for many denoising steps, or for a search for the quality."""
+
+_MEASURED_AT: Mapping[str, str] = MappingProxyType({"cpu-long": "small"})
+"""Scale with the same networks and crops, by scale."""
 
 STRIDE_FACTOR: Mapping[int, float] = MappingProxyType({2: 1.3, 4: 1.0, 8: 0.95, 16: 0.95, 32: 0.95})
 """Duration of a training step, relative to that at r = 4, by r."""
@@ -56,12 +61,35 @@ OVERHEAD_SECONDS = 15.0
 """Seconds a training takes besides its steps: loading, the first step, the histogram of the indices."""
 
 
-def estimated_seconds(row: RowPlan, scale: Scale, steps: int, images: int) -> float:
-    """Return the seconds of a row's own training (`steps`) and of its evaluation on `images` images."""
-    table, source = SECONDS_PER_STEP[scale.name], row.source
-    evaluation = images * (SECONDS_PER_IMAGE[scale.name] + SLOW_IMAGES.get(row.plain_id, 0.0))
+SWIN_L_GIB = 1.43
+"""GiB that autograd keeps of OneFormer (Swin-L) for one image that it sees in 256x512 pixels, measured in float32 by
+`benchmarks/memory.py`."""
+_MEASURED_PIXELS = 256 * 512
+
+
+def swin_l_gib(images: int, height: int, width: int) -> float:
+    """Return the GiB that autograd keeps of OneFormer (Swin-L) for a micro-batch, extrapolated by the pixels.
+
+    Args:
+        images: number of images in a micro-batch.
+        height, width: size of the expert's input.
+    """
+    return SWIN_L_GIB * images * height * width / _MEASURED_PIXELS
+
+
+def estimated_seconds(row: RowPlan, scale: Scale, steps: int, images: int, batch_size: int | None = None) -> float:
+    """Return the seconds of a row's own training (`steps`) and of its evaluation on `images` images.
+
+    A step takes the time of its images: micro-batches do not change it, and a smaller batch has shorter steps.
+    `batch_size` is by default that of the scale.
+    """
+    table, source = SECONDS_PER_STEP[_MEASURED_AT.get(scale.name, scale.name)], row.source
+    evaluation = images * (
+        SECONDS_PER_IMAGE[_MEASURED_AT.get(scale.name, scale.name)] + SLOW_IMAGES.get(row.plain_id, 0.0)
+    )
     if isinstance(source, Named | Borrowed):
         return evaluation
     assert isinstance(source, Trained)
     per_step = table.get(row.plain_id, table.get(source.recipe, table.get("", 0.35)))
+    per_step *= (batch_size or scale.batch_size) / scale.batch_size
     return steps * per_step * STRIDE_FACTOR.get(row.stride or 4, 1.0) + OVERHEAD_SECONDS + evaluation

@@ -23,7 +23,7 @@ from gosvae.errors import ConfigError, MissingDependencyError
 from gosvae.evaluation.features import FeatureExtractor, load_features
 from gosvae.experts.base import Expert
 from gosvae.experts.registry import load_expert
-from gosvae.losses.perceptual import PerceptualLoss, default_perceptual, load_perceptual
+from gosvae.losses.perceptual import PERCEPTUAL_NAMES, PerceptualLoss, default_perceptual, load_perceptual
 from gosvae.reproduce.paper import PaperSet
 from gosvae.reproduce.plan import Borrowed, Named, RowPlan, Trained
 from gosvae.reproduce.records import key_of
@@ -33,6 +33,10 @@ from gosvae.training.machine.config import RunConfig
 
 CITYSCAPES, ADE20K = "cityscapes", "ade20k"
 """Names of the paper's data sets."""
+
+
+_ANY_STEPS = 1000
+"""Steps with which a recipe is read for the size of its batch, on which the real ones depend."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,11 @@ class Job:
         lpips, weights: perceptual distance to measure with, and the folder of its weights, as for `gosvae.train`.
         train_lpips: perceptual distance to train with; None takes the one that rows of the folder were trained with, or
             that of `lpips` for the first of them.
-        run: devices, precision and workers; the plan sets the seeds.
+        fid: whether a Fréchet distance is measured. At the scale `paper` it is the FID, at others it may be in the
+            features of another network.
+        any_inception: whether a file of Inception that is none of the published ones is taken, see `load_features`.
+        run: devices, precision and workers; the plan sets the seeds. With several devices, each makes a row of its own
+            at a time.
     """
 
     data: str
@@ -62,6 +70,8 @@ class Job:
     train_lpips: str | None = None
     run: RunConfig = field(default_factory=RunConfig)
     trust: bool = False
+    fid: bool = True
+    any_inception: bool = False
 
     def __post_init__(self) -> None:
         if self.test_data is None and "@" in self.data.rpartition("/")[2]:
@@ -98,7 +108,7 @@ class World:
     """
 
     def __init__(self, job: Job, trained_with: str | None = None) -> None:
-        self.job, self._trained_with = job, trained_with
+        self.job, self.trained_with = job, trained_with
         self._settings: dict[str, dict[str, Any]] = {}
         wants_gpu = job.run.accelerator in ("auto", "cuda") and torch.cuda.is_available()
         self.device = torch.device("cuda" if wants_gpu else "cpu")
@@ -107,6 +117,11 @@ class World:
     def train_images(self) -> Dataset:
         """Images that rows are trained on."""
         return load_prepared(self.job.data, default_split="train", geometry=self.job.geometry)
+
+    @cached_property
+    def train_frames(self) -> Dataset:
+        """The same images without a crop of their centre, which crops for training are cut from."""
+        return load_prepared(self.job.data, default_split="train", geometry=self.job.geometry, centre_crop=False)
 
     @cached_property
     def test_images(self) -> Dataset:
@@ -133,21 +148,30 @@ class World:
     @cached_property
     def training_distance(self) -> str | None:
         """Name of the perceptual distance of trainings; None if there is none."""
-        return self._distance(self.job.train_lpips or self._trained_with or self.job.lpips)
+        return self._distance(self.job.train_lpips or self.trained_with or self.job.lpips)
 
     def _distance(self, name: str) -> str | None:
-        """Return the name of a perceptual distance; that of `auto` is None if no weights are found."""
+        """Return the name of a perceptual distance; that of `auto` is None if no weights are found.
+
+        At the paper's scale `auto` is the paper's distance, and no other one takes its place.
+        """
         if name == "none":
             return None
+        if name == "auto" and self.job.scale.is_papers:
+            return PERCEPTUAL_NAMES[0]
         try:
             return default_perceptual(self.job.weights) if name == "auto" else name
         except MissingDependencyError:
             return None
 
     @cached_property
-    def features(self) -> FeatureExtractor:
-        """Network of the Fréchet distance, the best of those that are found, on the device."""
-        return load_features("auto", self.expert, self.job.weights).to(self.device)
+    def features(self) -> FeatureExtractor | None:
+        """Network of the Fréchet distance, on the device; None if it is not wanted."""
+        job = self.job
+        if not job.fid:
+            return None
+        name, expert = ("inception", None) if job.scale.is_papers else ("auto", self.expert)
+        return load_features(name, expert, job.weights, any_inception=job.any_inception).to(self.device)
 
     @property
     def is_ade20k(self) -> bool:
@@ -159,6 +183,10 @@ class World:
         """Data set of the paper whose numbers are shown beside ours."""
         return "ade20k" if self.is_ade20k else "cityscapes"
 
+    def can_make(self, row: RowPlan) -> bool:
+        """Return whether the data have what a row is made of: labels, for a row that is trained on them."""
+        return not (isinstance(row.source, Trained) and row.source.labels) or bool(self.train_images.object_names)
+
     def images_of(self, row: RowPlan) -> Dataset:
         """Return the images that a row is measured on; points of Fig. 4 may have fewer."""
         count = self.job.scale.sweep_images if "fig4" in row.experiments else None
@@ -166,11 +194,17 @@ class World:
 
     def steps_of(self, row: RowPlan) -> int:
         """Return the steps of a row's own training as planned, before the user's overrides."""
-        return planned_steps(row, self.job.scale, len(self.train_images), ade20k=self.is_ade20k)
+        batch, ade20k = None, self.is_ade20k
+        if isinstance(row.source, Trained):
+            with contextlib.suppress(ConfigError):  # impossible overrides are reported where they are used
+                changes = changes_of(row, self.job.scale, _ANY_STEPS, self.job.changes_for(row), ade20k=ade20k)
+                batch = recipe_of(row, changes).stages[-1].batches.batch_size
+        return planned_steps(row, self.job.scale, len(self.train_images), ade20k=ade20k, batch_size=batch)
 
     def changes_of(self, row: RowPlan) -> list[str]:
         """Return all overrides of a trained row; errors are those of `scales.changes_of`."""
-        return changes_of(row, self.job.scale, self.steps_of(row), self.job.changes_for(row))
+        more = self.job.changes_for(row)
+        return changes_of(row, self.job.scale, self.steps_of(row), more, ade20k=self.is_ade20k)
 
     def batch_size_of(self, row: RowPlan) -> int:
         """Return the number of images in a batch of the last stage."""
@@ -196,6 +230,7 @@ class World:
         assert isinstance(row.source, Trained)
         own = {
             "seed": row.source.seed,
+            "devices": 1,
             "tensorboard": False,
             "log_steps": 2 if (self.steps_of(row) or 0) < 5000 else 10,
             "histogram_pixels": self.job.scale.histogram_pixels,
@@ -217,7 +252,7 @@ class World:
             "geometry": None if self.job.geometry is None else to_tree(self.job.geometry),
             "expert": self.expert_fingerprint,
             "perceptual": None if self.perceptual is None else self.perceptual.name,
-            "frechet": self.features.name if judges_looks(row) else None,
+            "frechet": self.features.name if judges_looks(row) and self.features is not None else None,
             "budget_kib": row.budget_kib,
             "needs": {name: self.settings(rows[name], rows) for name in row.needs},
         }

@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from gosvae.reproduce.job import ADE20K, CITYSCAPES, World
+from gosvae.reproduce.keep import Keep
 from gosvae.reproduce.plan import RowPlan
-from gosvae.reproduce.runner import Runner, Summary
+from gosvae.reproduce.processes import Summary
+from gosvae.reproduce.runner import Runner
 
 PAPERS_EXPERIMENTS = {
     CITYSCAPES: ("table1", "table3", "table4", "fig2", "fig4"),
@@ -29,6 +31,7 @@ class Part:
         rows: rows of them, each after those it needs.
         folder: folder of the rows; their own folders are `rows/ID` in it.
         name: name of the part, by which its rows are told from those of others; empty if there are no others.
+        keep: folder of small files of finished rows, see `Runner`.
     """
 
     world: World
@@ -36,6 +39,7 @@ class Part:
     rows: tuple[RowPlan, ...]
     folder: Path
     name: str = ""
+    keep: Keep | None = None
 
     def runner(
         self, say: Callable[[str], None] = print, *, tables_only: bool = False, show_bars: bool = False
@@ -43,7 +47,14 @@ class Part:
         """Return a runner of the rows, or of those that are no points of Fig. 4."""
         rows = [row for row in self.rows if row.curve is None or not tables_only]
         prefix = f"{self.name}: " if self.name else ""
-        return Runner(self.world, rows, self.folder, say=lambda line: say(prefix + line), show_bars=show_bars)
+        return Runner(
+            self.world,
+            rows,
+            self.folder,
+            say=lambda line: say(prefix + line),
+            show_bars=show_bars,
+            keep=self.keep,
+        )
 
 
 class Progress:

@@ -143,6 +143,7 @@ class RowFolder:
                 self._move_numbers(aside)
             else:
                 self.path.rename(aside)
+        (self.path / ROW_FILE).unlink(missing_ok=True)  # of a row that is made again, because its checkpoint is gone
         write_json(self.path / SETTINGS_FILE, {"key": key_of(settings), **settings})
         return aside
 

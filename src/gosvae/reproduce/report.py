@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gosvae.evaluation.rows import Provenance
 from gosvae.files import write_atomically, write_json
 from gosvae.quantizers import VqConfig
 from gosvae.reproduce import captions, effort
@@ -113,15 +114,27 @@ def _introduction(results: Sequence[Result]) -> list[str]:
     lines = [
         "Chao et al., Task-Driven Semantic Quantization and Imitation Learning for Goal-Oriented Communications "
         "(arXiv:2502.17842): our numbers, the paper's numbers, and the differences. Data, expert and length of "
-        "training differ as each caption says, so a difference does not show that either side is better; the order of "
-        "the rows within one column can be compared.",
+        "training differ as each caption says, so a difference from the paper does not show that either side is "
+        "better. Rows of one column can be compared with each other as far as their spread over the seeds allows.",
         f"{len(done)} of {len(results)} rows are done, in {minutes / 60.0:.1f} hours of training and measuring.",
     ]
-    source = next((result.evaluation.provenance for result in done if result.evaluation is not None), None)
-    if source is not None:
-        versions = ", ".join(f"{name} {value}" for name, value in sorted(source.versions.items()))
-        lines.append(f"{_revisions(done)}; {versions}; made at {source.date_utc[:10]}.")
+    sources = [result.evaluation.provenance for result in done if result.evaluation is not None]
+    if sources:
+        dates = sorted({source.date_utc[:10] for source in sources})
+        lines.append(
+            f"{_revisions(done)}; {_versions(sources)}; measured "
+            + (f"on {dates[0]}." if len(dates) == 1 else f"from {dates[0]} to {dates[-1]}.")
+        )
     return lines
+
+
+def _versions(sources: Sequence[Provenance]) -> str:
+    """Return the versions of all packages; of one that changed between rows, each version."""
+    found: dict[str, dict[str, None]] = {}
+    for source in sources:
+        for name, value in source.versions.items():
+            found.setdefault(name, {})[value] = None
+    return ", ".join(f"{name} {' and '.join(values)}" for name, values in sorted(found.items()))
 
 
 def _revisions(done: Sequence[Result]) -> str:
@@ -144,7 +157,12 @@ def _section(
     """Return a table or figure of the paper with its caption."""
     rows = [row for row in runner.rows if name in row.experiments]
     world = runner.world
-    notes = [*captions.setting(world, results, rows), *captions.troubles(results, rows)]
+    notes = [
+        *captions.seeds(results, rows),
+        *captions.setting(world, results, rows),
+        *captions.gesco(world, rows),
+        *captions.troubles(results, rows),
+    ]
     if name in ("table1", "table2"):
         where = "Table II (ADE20K)" if name == "table2" else "Table I"
         notes += [captions.RATES, *([captions.PAPER_RATES] if name == "table1" else []), captions.LABEL_MAP]
@@ -181,7 +199,7 @@ def _pictures(
         "objects in frames of matching colours, which a rule finds in the map of the original. The bytes are those of "
         f"the shown image. {made.remark}".strip(),
     )
-    return Picture("fig2", title, "fig2.webp", alternative, notes)
+    return Picture("fig2", title, "fig2.webp", alternative, (*notes, *captions.gesco(runner.world, rows)))
 
 
 def _training_curves(runner: Runner, results: Mapping[str, Result], folder: Path) -> Picture:

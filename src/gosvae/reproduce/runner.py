@@ -6,7 +6,6 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -17,31 +16,26 @@ from gosvae.evaluation.results import save_evaluation
 from gosvae.files import write_atomically
 from gosvae.recipes.run import train
 from gosvae.reproduce.estimate import estimated_seconds
-from gosvae.reproduce.job import World, judges_looks
-from gosvae.reproduce.plan import RowPlan, Trained
+from gosvae.reproduce.job import Job, World, judges_looks
+from gosvae.reproduce.keep import Keep
+from gosvae.reproduce.plan import Borrowed, RowPlan, Trained
+from gosvae.reproduce.processes import RowStarter, Summary, make_rows
 from gosvae.reproduce.progress import TrainingNews
 from gosvae.reproduce.records import ROWS_FOLDER, SCHEMA, TRACE_FILE, RowFolder, RowRecord, key_of
 from gosvae.units import bytes_from_kib
 
 
-@dataclass
-class Summary:
-    """Outcome of a run of the plan.
-
-    Attributes:
-        done: ids of rows that are done, in this call or before.
-        failed: reasons why rows could not be made, by id.
-        left: ids of rows that were not reached, because the time was over or a signal came.
-    """
-
-    done: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    left: list[str] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every row is done."""
-        return not self.failed and not self.left
+def make_row(
+    job: Job,
+    trained_with: str | None,
+    rows: tuple[RowPlan, ...],
+    folder: Path,
+    row_id: str,
+    minutes: float,
+    say: Callable[[str], None],
+) -> Summary:
+    """Make one row in this process; see `Runner.make_one`."""
+    return Runner(World(job, trained_with), rows, folder, say=say).make_one(row_id, max_minutes=minutes)
 
 
 class Runner:
@@ -53,6 +47,7 @@ class Runner:
         folder: folder of the whole reproduction; a row's folder is `rows/ID` in it.
         say: function that takes each line of progress.
         show_bars: whether to show progress bars in place of lines.
+        keep: folder of small files of finished rows; rows that it has are not made again.
     """
 
     def __init__(
@@ -63,10 +58,11 @@ class Runner:
         *,
         say: Callable[[str], None] = print,
         show_bars: bool = False,
+        keep: Keep | None = None,
     ) -> None:
         self.world, self._rows = world, tuple(rows)
         self._by_id = {row.row_id: row for row in self._rows}
-        self._folder, self._say, self._bars = folder, say, show_bars
+        self._folder, self._say, self._bars, self._keep = folder, say, show_bars, keep
         self._deadline = math.inf
         self._pace = 1.0
         """Ratio of measured to estimated seconds of the rows so far."""
@@ -117,23 +113,26 @@ class Runner:
         """
         self._deadline = math.inf if max_minutes is None else time.monotonic() + 60.0 * max_minutes
         keys, summary = self.keys(), Summary()
-        todo = [row for row in self._rows if not self._is_done(row, keys)]
+        self._exchange_kept(keys)
+        todo = self._to_make(keys)
         for row in todo:  # rows that failed in an earlier call are tried again
             if row.row_id not in given_up:
                 self.folder_of(row.row_id).forget_failure()
-        for number, row in enumerate(self._rows, start=1):
+        if self.world.job.run.devices > 1:
+            self._run_on_devices([row for row in todo if row.row_id not in given_up], todo, summary, on_row, given_up)
+            return summary
+        for row in self._rows:
             if row not in todo:
                 summary.done.append(row.row_id)
                 continue
             if row.row_id in given_up:
                 summary.failed[row.row_id] = given_up[row.row_id]
                 continue
-            head = f"row {number} of {len(self._rows)}, {row.row_id}"
+            head = self._head(row)
             missing = [name for name in row.needs if name in summary.failed]
             if missing:
                 summary.failed[row.row_id] = f"it needs the row {missing[0]}, which failed"
-                self.folder_of(row.row_id).path.mkdir(parents=True, exist_ok=True)
-                self.folder_of(row.row_id).fail(summary.failed[row.row_id])
+                self._give_up(row, summary.failed[row.row_id])
             elif summary.left or time.monotonic() > self._deadline:
                 summary.left.append(row.row_id)
                 continue
@@ -144,7 +143,72 @@ class Runner:
             on_row(summary)
         return summary
 
-    def _is_done(self, row: RowPlan, keys: dict[str, str]) -> bool:
+    def make_one(self, row_id: str, *, max_minutes: float) -> Summary:
+        """Make one row, whose needs are done, and return its summary; a failure is written to its folder."""
+        self._deadline = time.monotonic() + 60.0 * max_minutes
+        row, summary = self._by_id[row_id], Summary()
+        self._attempt(row, self._head(row), [row], summary)
+        return summary
+
+    def _run_on_devices(
+        self,
+        wanted: Sequence[RowPlan],
+        todo: Sequence[RowPlan],
+        summary: Summary,
+        on_row: Callable[[Summary], None],
+        given_up: Mapping[str, str],
+    ) -> None:
+        """Make rows on several devices, and add all rows of the plan to the summary."""
+        world = self.world
+        summary.done += [row.row_id for row in self._rows if row not in todo]
+        summary.failed |= {row.row_id: given_up[row.row_id] for row in todo if row.row_id in given_up}
+        start = RowStarter(make_row, world.job, world.trained_with, self._rows, self._folder, self._deadline)
+        start.check()
+
+        def after(row: RowPlan) -> None:
+            if row.row_id in summary.failed:
+                self._say(f"{self._head(row)}: FAILED: {summary.failed[row.row_id]}")
+            elif self._keep is not None and row.row_id in summary.done:
+                self._keep.put(self.folder_of(row.row_id))
+            on_row(summary)
+
+        devices = world.job.run.devices
+        make_rows(
+            wanted, summary, devices, start, say=self._say, on_row=after, give_up=self._give_up, deadline=self._deadline
+        )
+
+    def _head(self, row: RowPlan) -> str:
+        return f"row {self._rows.index(row) + 1} of {len(self._rows)}, {row.row_id}"
+
+    def _give_up(self, row: RowPlan, reason: str) -> None:
+        """Note why a row failed in its folder."""
+        self.folder_of(row.row_id).path.mkdir(parents=True, exist_ok=True)
+        self.folder_of(row.row_id).fail(reason)
+
+    def _exchange_kept(self, keys: Mapping[str, str]) -> None:
+        """Take finished rows from the kept ones, and keep those that are finished here."""
+        if self._keep is None:
+            return
+        for row in self._rows:
+            folder = self.folder_of(row.row_id)
+            if row.row_id not in keys:
+                continue
+            if folder.is_done(keys[row.row_id]):
+                self._keep.put(folder)
+            elif self._keep.restore(folder, row.row_id, keys[row.row_id]):
+                self._say(f"{row.row_id} is taken from {self._keep.path(row.row_id)}")
+
+    def _to_make(self, keys: Mapping[str, str]) -> list[RowPlan]:
+        """Return rows that are not done, and those that a row to be made starts from and that have no checkpoint."""
+        wanted = {row.row_id for row in self._rows if not self._is_done(row, keys)}
+        for row in reversed(self._rows):  # each row comes after those it needs
+            source = row.source
+            start = source.init if isinstance(source, Trained) else source.row if isinstance(source, Borrowed) else None
+            if row.row_id in wanted and start is not None and not self.folder_of(start).checkpoint.exists():
+                wanted.add(start)
+        return [row for row in self._rows if row.row_id in wanted]
+
+    def _is_done(self, row: RowPlan, keys: Mapping[str, str]) -> bool:
         return row.row_id in keys and self.folder_of(row.row_id).is_done(keys[row.row_id])
 
     def _attempt(self, row: RowPlan, head: str, todo: Sequence[RowPlan], summary: Summary) -> None:
@@ -153,6 +217,8 @@ class Runner:
         try:
             if self._make(row, head, self._time_left(row, todo)):
                 summary.done.append(row.row_id)
+                if self._keep is not None:
+                    self._keep.put(folder)
                 self._learn_pace(row, time.monotonic() - started)
             else:
                 summary.left.append(row.row_id)
@@ -165,8 +231,7 @@ class Runner:
             write_atomically(trace, traceback.format_exc().encode())
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} (see {trace})"
         summary.failed[row.row_id] = reason
-        folder.path.mkdir(parents=True, exist_ok=True)
-        folder.fail(reason)
+        self._give_up(row, reason)
 
     def _make(self, row: RowPlan, head: str, time_left: str) -> bool:
         """Train and evaluate a row; return False if time or a signal ended it early."""
@@ -264,8 +329,10 @@ class Runner:
 
     def _seconds(self, row: RowPlan) -> float:
         try:
-            steps = self.world.real_steps(row, self.world.changes_of(row)) if isinstance(row.source, Trained) else 0
-            return estimated_seconds(row, self.world.job.scale, steps, len(self.world.images_of(row)))
+            trains = isinstance(row.source, Trained)
+            steps = self.world.real_steps(row, self.world.changes_of(row)) if trains else 0
+            batch = self.world.batch_size_of(row) if trains else None
+            return estimated_seconds(row, self.world.job.scale, steps, len(self.world.images_of(row)), batch)
         except ConfigError:
             return 0.0
 

@@ -1,4 +1,4 @@
-"""Scales of the plan: `small` for two CPU cores, `gpu` for one GPU, `paper` for the sizes of the paper."""
+"""Scales of the plan: `small` and the longer `cpu-long` for a CPU, `gpu` for one GPU, `paper` for the paper's sizes."""
 
 from __future__ import annotations
 
@@ -42,6 +42,15 @@ class Scale:
     changes: Mapping[str, tuple[str, ...]]
     sentence: str
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return a state that another process can read."""
+        return {**self.__dict__, "changes": dict(self.changes)}
+
+    @property
+    def is_papers(self) -> bool:
+        """Whether it is the paper's own, where nothing takes the place of what the paper has without being named."""
+        return self.name == "paper"
+
 
 _SMALL_RESIDUAL = (
     "model.autoencoder={architecture: residual, stride: 4, width: 80, blocks: 1}",
@@ -60,6 +69,18 @@ _SMALL_GESCO = (
     "stages.0.weights={denoising: 1.0}",
     "stages.0.learning_rate=1.0e-3",
 )
+_SMALL_CHANGES = MappingProxyType(
+    {
+        "vqvae-residual": _SMALL_RESIDUAL,
+        "gosvae-residual": _SMALL_RESIDUAL,
+        "vqgan": _SMALL_VQGAN,
+        "gesco": _SMALL_GESCO,
+    }
+)
+_SMALL_SENTENCE = (
+    "At this scale the residual models, VQ-GAN and GESCO are smaller than the paper's, and GESCO samples "
+    "in 15 steps (guidance 1.5) where the paper takes 100."
+)
 _NO_REVIVAL = ("model.quantizer.revive_below=0",)
 _REVIVING = (
     "vqvae vqvae-residual vqvae-kld vqvae-lpips vqgan "
@@ -77,18 +98,20 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
             crop_width=256,
             sweep_images=34,
             histogram_pixels=16_000_000,
-            changes=MappingProxyType(
-                {
-                    "vqvae-residual": _SMALL_RESIDUAL,
-                    "gosvae-residual": _SMALL_RESIDUAL,
-                    "vqgan": _SMALL_VQGAN,
-                    "gesco": _SMALL_GESCO,
-                }
-            ),
-            sentence=(
-                "At this scale the residual models, VQ-GAN and GESCO are smaller than the paper's, and GESCO samples "
-                "in 15 steps (guidance 1.5) where the paper takes 100."
-            ),
+            changes=_SMALL_CHANGES,
+            sentence=_SMALL_SENTENCE,
+        ),
+        "cpu-long": Scale(
+            name="cpu-long",
+            table_steps=10_000,
+            sweep_steps=2_000,
+            batch_size=4,
+            crop_height=128,
+            crop_width=256,
+            sweep_images=34,
+            histogram_pixels=16_000_000,
+            changes=_SMALL_CHANGES,
+            sentence=_SMALL_SENTENCE,
         ),
         "gpu": Scale(
             name="gpu",
@@ -129,12 +152,14 @@ def load_scale(name: str) -> Scale:
     return SCALES[name]
 
 
-def planned_steps(row: RowPlan, scale: Scale, image_count: int, *, ade20k: bool) -> int:
+def planned_steps(row: RowPlan, scale: Scale, image_count: int, *, ade20k: bool, batch_size: int | None = None) -> int:
     """Return the number of optimiser steps of a row's own training, over all stages; 0 if it trains nothing.
 
     Args:
         image_count: number of training images, from which the steps of the paper's epochs follow.
         ade20k: whether to take the paper's lengths for ADE20K instead of those for Cityscapes.
+        batch_size: number of images of a step, from which the steps of the paper's epochs follow too; None takes that
+            of the scale.
     """
     if not isinstance(row.source, Trained):
         return 0
@@ -145,14 +170,23 @@ def planned_steps(row: RowPlan, scale: Scale, image_count: int, *, ade20k: bool)
     if length.steps is not None:
         return length.steps[ade20k]
     assert length.epochs is not None
-    return -(-length.epochs[ade20k] * image_count // scale.batch_size)
+    return -(-length.epochs[ade20k] * image_count // (batch_size or planned_batch(row, scale, ade20k=ade20k)))
 
 
-def changes_of(row: RowPlan, scale: Scale, steps: int, more: tuple[str, ...] = ()) -> list[str]:
+def planned_batch(row: RowPlan, scale: Scale, *, ade20k: bool) -> int:
+    """Return the number of images in a batch of a trained row, before the user's overrides."""
+    own = row.source.batch if isinstance(row.source, Trained) and scale.is_papers else None
+    return scale.batch_size if own is None else own[ade20k]
+
+
+def changes_of(
+    row: RowPlan, scale: Scale, steps: int, more: tuple[str, ...] = (), *, ade20k: bool = False
+) -> list[str]:
     """Return all overrides `key=value` of a row's recipe; stages have the same shares of the steps as in the recipe.
 
     Args:
         more: overrides of the user, which win.
+        ade20k: whether the row is trained as the paper does on ADE20K.
 
     Raises:
         ConfigError: the recipe is not in this version of the package, or a key or value is impossible.
@@ -160,12 +194,14 @@ def changes_of(row: RowPlan, scale: Scale, steps: int, more: tuple[str, ...] = (
     source = row.source
     assert isinstance(source, Trained)
     own = [*source.changes, *scale.changes.get(row.plain_id, scale.changes.get(source.recipe, ()))]
+    own += source.on_ade20k if ade20k else ()
+    batch_size = planned_batch(row, scale, ade20k=ade20k)
     recipe = load_recipe(source.recipe, own)
     # A change that sets a whole quantizer would undo an earlier change inside it: the order is plan, scale, user.
     lengths = _shares([stage.steps for stage in recipe.stages], steps)
     for number, (stage, length) in enumerate(zip(recipe.stages, lengths, strict=True)):
         own.append(f"stages.{number}.steps={length}")
-        for key, value in (("batch_size", scale.batch_size), *_crop(scale)):
+        for key, value in (("batch_size", batch_size), *_crop(scale)):
             own.append(f"stages.{number}.batches.{key}={value}")
         own += [f"stages.{number}.{key}={value}" for key, value in _schedule(stage, length).items()]
         adversary = to_tree(stage).get("adversary")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gosvae.evaluation.rows import UNCOMPRESSED, Row
+from gosvae.evaluation.rows import UNCOMPRESSED, Row, frechet_title
 from gosvae.reproduce.plan import RowPlan
 from gosvae.reproduce.results import Group, Result, accuracy_of, group, miou_of, task_quality
 from gosvae.reproduce.spread import Spread
@@ -152,7 +152,8 @@ def visual_table(rows: Sequence[RowPlan], results: Mapping[str, Result], notes: 
     """Return Table III: MSE, Fréchet distance, LPIPS."""
     found = [results[row.row_id].row for row in rows]
     fid = any(measured is not None and measured.fid is not None for measured in found)
-    triples = [_triple("MSE"), _triple("FID" if fid else "Fréchet distance"), _triple("LPIPS")]
+    network = next((row.frechet_network for row in found if row is not None and row.frechet_network), None)
+    triples = [_triple("MSE"), _triple(frechet_title(network)), _triple("LPIPS")]
     columns = [("", "system"), *(column for triple in triples for column in triple), *_EFFORT_COLUMNS]
     lines, added = [], []
     for line in _lines(rows, results):
@@ -167,7 +168,7 @@ def visual_table(rows: Sequence[RowPlan], results: Mapping[str, Result], notes: 
 
 
 _ORDER = (
-    "jpeg autoencoder vqgan gesco vqvae vqvae-residual gosvae-scratch gosvae gosvae-residual "
+    "jpeg autoencoder vqgan gesco-labels gesco vqvae vqvae-residual gosvae-scratch gosvae gosvae-residual "
     "gosvae-ce gosvae-kld vqvae-kld vqvae-lpips gosvae-kld-lpips"
 ).split()
 

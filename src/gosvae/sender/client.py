@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from gosvae.codecs.sequence.codec import bare_frame
 from gosvae.errors import ConfigError, LinkError
 from gosvae.protocol.class_maps import ClassMapCoding
 from gosvae.protocol.frames import Outcome
 from gosvae.protocol.messages import METHOD, coding_number, import_grpc, pb, read_outcome
 from gosvae.protocol.security import ClientTls, Endpoint, read_pem
 from gosvae.sender.diagnosis import tls_problem
+from gosvae.wire import VIDEO_VERSION
 
 MAX_ANSWER_BYTES = 2**24
 """Number of bytes of the longest message that is read."""
@@ -35,6 +37,21 @@ class UnreachableError(LinkError):
 
 
 @dataclass(frozen=True)
+class RemoteExpert:
+    """An expert of the receiver whose results come with the answers.
+
+    Attributes:
+        name: name of the expert.
+        task: name of its task, such as `detection`.
+        class_names: names of the classes, in the order of their numbers; empty if the task has none.
+    """
+
+    name: str
+    task: str
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Welcome:
     """A receiver's introduction.
 
@@ -47,6 +64,8 @@ class Welcome:
         max_pending_frames: greatest number of frames of one sender that are not answered yet.
         policy: name of the receiver's policy for a full queue; see `EngineLimits`.
         deadline_ms: greatest age of a frame when its turn comes; 0 means no deadline.
+        video: version of the frames of videos that it takes without a container; 0 means none.
+        experts: experts beside the one that gives the class map.
     """
 
     codec: str
@@ -57,6 +76,8 @@ class Welcome:
     max_pending_frames: int
     policy: str
     deadline_ms: int
+    video: int = 0
+    experts: tuple[RemoteExpert, ...] = ()
 
 
 class LinkClient:
@@ -78,6 +99,7 @@ class LinkClient:
         *,
         name: str = "",
         coding: ClassMapCoding = "zlib",
+        results: bool = True,
         fingerprint: bytes = b"",
         patient: bool = False,
         tls: ClientTls | None = None,
@@ -92,6 +114,7 @@ class LinkClient:
             endpoint: address of the receiver.
             name: name of the sender, for people.
             coding: coding of the class maps in answers.
+            results: whether answers have the results of the receiver's other experts, such as boxes or depth.
             fingerprint: fingerprint of the sender's codec, 8 bytes; if it is empty, the receiver checks nothing.
             patient: whether the sender waits for the answer to every frame. The receiver then reads its frames no
                 faster than it works, and drops none for its age or for newer ones.
@@ -129,7 +152,8 @@ class LinkClient:
         metadata = [("authorization", f"Bearer {token}")] if token is not None else None
         call = channel.stream_stream(METHOD)(metadata=metadata)
         ending = _Ending(call)
-        hello = pb().Hello(name=name, coding=coding_number(coding), codec_fingerprint=fingerprint, patient=patient)
+        number = coding_number(coding)
+        hello = pb().Hello(name=name, coding=number, codec_fingerprint=fingerprint, patient=patient, results=results)
         try:
             async with asyncio.timeout(timeout_s):
                 await call.write(pb().FromSender(hello=hello).SerializeToString())
@@ -159,6 +183,8 @@ class LinkClient:
             max_pending_frames=welcome.max_pending_frames,
             policy=welcome.policy,
             deadline_ms=welcome.deadline_ms,
+            video=welcome.video,
+            experts=tuple(RemoteExpert(e.name, e.task, tuple(e.class_names)) for e in welcome.experts),
         )
         return cls(endpoint, channel, call, introduction)
 
@@ -187,8 +213,10 @@ class LinkClient:
             original = b""
             # gRPC would end the whole stream for a message far above the limit; this one is refused as too large.
             stream = stream[: most_bytes + 1]
+        bare = bare_frame(stream) if self.welcome.video >= VIDEO_VERSION else None
+        kind = {"stream": stream} if bare is None else {"video": bare}
         frame = pb().Frame(
-            number=number, stream=stream, deadline_ms=deadline_ms, round_trip_ms=round_trip_ms, original=original
+            number=number, deadline_ms=deadline_ms, round_trip_ms=round_trip_ms, original=original, **kind
         )
         data = pb().FromSender(frame=frame).SerializeToString()
         await self.send_raw(data)

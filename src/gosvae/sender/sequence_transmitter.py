@@ -22,7 +22,7 @@ SILENCE_S = 1.0
 DEFAULT_MAX_AGE_MS = 250.0
 """Default of the longest time between two frames that are sent."""
 _MOST_FAILURES = 4
-"""Number of frames in a row, on a link that loses some, after which the receiver is taken to lack their references."""
+"""Number of frames in a row, on a lossy link, after which the receiver is taken to lack their references."""
 _REFUSING = (Reason.DAMAGED, Reason.FOREIGN, Reason.MALFORMED)
 """Reasons for which a receiver refuses the first frame of a video if it takes pictures only."""
 
@@ -37,6 +37,8 @@ class SequenceTransmitter(Transmitter):
         kbps: rate on the link in 1000 bits a second; None sends every picture at the codec's level.
         fps: pictures a second, as far as they are known.
         max_age_ms: longest time between two frames that are sent, for a rate.
+        lossy: whether frames may be lost on the way, so that a frame that was not decoded does not tell whether the
+            receiver lacks its reference.
 
     Raises:
         ConfigError: a rate, `fps` or the age is not above 0.
@@ -49,6 +51,7 @@ class SequenceTransmitter(Transmitter):
         kbps: float | None = None,
         fps: float = 10.0,
         max_age_ms: float = DEFAULT_MAX_AGE_MS,
+        lossy: bool = False,
     ) -> None:
         super().__init__(codec.codec, kbps=kbps, fps=fps)
         self._sequences, self._fps = codec, fps
@@ -56,11 +59,16 @@ class SequenceTransmitter(Transmitter):
         self._encoder: SequenceEncoder | None = None
         self._first, self._sent, self._acknowledged = 0, 0, -1
         self._key, self._keys = False, set[int]()
-        self._failures = 0
+        self._failures, self._most_failures = 0, _MOST_FAILURES if lossy else 1
         self._heard: deque[tuple[int, Reason | None]] = deque()
         self._heard_s: float | None = None
         self._lock = threading.Lock()
         self.pictures_only = False
+
+    @property
+    def waits(self) -> bool:
+        """See `Transmitter.waits`: frames of a video are left out, because the rate chooses how many are sent."""
+        return self._control is None or self.pictures_only
 
     def hear(self, number: int, reason: Reason | None) -> None:
         """Take the outcome of a frame, counted from 0: None if it was decoded; called in any thread."""
@@ -71,7 +79,7 @@ class SequenceTransmitter(Transmitter):
         self._listen(now_s)
         if self.pictures_only:
             return super()._code(image_uint8_HW3, now_s, room)
-        if self._control is not None and not self._control.wants():
+        if self._control is not None and not self._control.wants(now_s):
             return None
         height, width = image_uint8_HW3.shape[:2]
         encoder = self._encoder
@@ -85,7 +93,7 @@ class SequenceTransmitter(Transmitter):
         if self._key:
             self._keys.add(self._sent)
         self._sent += 1
-        return self._sequences.wrapped(data, height, width)
+        return self._sequences.wrapped(encoder.parts, height, width)
 
     def _listen(self, now_s: float) -> None:
         """Take the outcomes that came since the last frame into account."""
@@ -119,7 +127,7 @@ class SequenceTransmitter(Transmitter):
     def _lacks_references(self, encoder: SequenceEncoder, number: int) -> bool:
         """Return whether a frame that was not decoded shows that the receiver lacks the reference of the next one."""
         self._failures += encoder.is_lost(number - self._first)
-        return number in self._keys or self._failures >= (_MOST_FAILURES if encoder.is_lossy else 1)
+        return number in self._keys or self._failures >= self._most_failures
 
     def spend(self, link_bytes: int) -> None:
         """See `Transmitter.spend`."""

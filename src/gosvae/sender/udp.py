@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from gosvae.bitstream import MAX_SLICES
 from gosvae.errors import ConfigError, PacketError
+from gosvae.packets.compact import compact_packets
 from gosvae.packets.packet import DEFAULT_MTU_BYTES, FRAME_NUMBERS, MAX_MTU_BYTES, packetise
 from gosvae.packets.protection import REPAIR_OVERHEAD_BYTES, protect
 from gosvae.packets.sealed import SEALED_OVERHEAD_BYTES, Opener, Sealer
@@ -33,6 +34,7 @@ class UdpSender(asyncio.DatagramProtocol):
         first_frame: number of its first frame.
         frames, datagrams, octets: numbers of frames, datagrams and bytes that were sent; the bytes are without the
             headers of IP and UDP (28 bytes a datagram for IPv4).
+        compact: whether the receiver has told that it takes compact packets.
         on_feedback: function that is called with the feedback of a receiver on this stream.
         errors: number of errors that the operating system reported, such as that nobody listens; sending goes on.
     """
@@ -58,6 +60,7 @@ class UdpSender(asyncio.DatagramProtocol):
         self.frames = self.datagrams = self.octets = self.errors = 0
         self._overhead, self._classes, self._mtu_bytes = overhead, classes, mtu_bytes
         self._slices_per_packet, self._kbps = slices_per_packet, kbps
+        self.compact = False
         self.on_feedback: Callable[[Feedback], None] | None = None
         self._sealer = None if key is None else Sealer(key, self.stream_id)
         self._opener = None if key is None else Opener(key, feedback=True)
@@ -152,7 +155,10 @@ class UdpSender(asyncio.DatagramProtocol):
         except PacketError as error:
             log.debug("UDP: %s", error)
             return
-        if feedback.stream_id == self.stream_id and self.on_feedback is not None:
+        if feedback.stream_id != self.stream_id:
+            return
+        self.compact = self.compact or feedback.compact
+        if self.on_feedback is not None:
             self.on_feedback(feedback)
 
     def error_received(self, exc: Exception) -> None:
@@ -180,16 +186,22 @@ class UdpSender(asyncio.DatagramProtocol):
 
     def datagrams_of(self, stream: bytes) -> list[bytes]:
         """Return the datagrams of a stream, which is then the next frame; errors are those of `send`."""
+        frame, mtu_bytes = self.first_frame + self.frames, self._mtu_bytes
         protected = self._overhead > 0 or bool(self._classes)
-        datagrams = packetise(
-            stream,
-            stream_id=self.stream_id,
-            frame=self.first_frame + self.frames,
-            mtu_bytes=self._mtu_bytes - (REPAIR_OVERHEAD_BYTES if protected else 0),
-            slices_per_packet=self._slices_per_packet,
-        )
+        datagrams = None
+        if self.compact and not protected:
+            datagrams = compact_packets(stream, stream_id=self.stream_id, frame=frame, mtu_bytes=mtu_bytes)
+        if datagrams is None:
+            self.compact = False  # until the receiver tells again that it takes them
+            datagrams = packetise(
+                stream,
+                stream_id=self.stream_id,
+                frame=frame,
+                mtu_bytes=mtu_bytes - (REPAIR_OVERHEAD_BYTES if protected else 0),
+                slices_per_packet=self._slices_per_packet,
+            )
         if protected:
-            datagrams = protect(datagrams, overhead=self._overhead, classes=self._classes, mtu_bytes=self._mtu_bytes)
+            datagrams = protect(datagrams, overhead=self._overhead, classes=self._classes, mtu_bytes=mtu_bytes)
         self.frames += 1
         return datagrams if self._sealer is None else [self._sealer.seal(data) for data in datagrams]
 

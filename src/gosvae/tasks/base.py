@@ -5,10 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from gosvae.experts.base import ExpertInfo
 from gosvae.tensors import ImageArray
+
+Arrays = dict[str, npt.NDArray[np.generic]]
+"""A result as arrays by name, for messages and files: unsigned integers of 8 or 16 bits, or floats of 32 bits."""
 
 O = TypeVar("O")  # noqa: E741
 R = TypeVar("R")
@@ -58,6 +63,14 @@ class Task(ABC, Generic[O, R]):
     @abstractmethod
     def results(self, output: O) -> list[R]:
         """Return the results of all images of an output."""
+
+    @abstractmethod
+    def arrays(self, result: R) -> Arrays:
+        """Return a result as arrays, such as `corners`, `scores` and `classes` of boxes."""
+
+    @abstractmethod
+    def describe(self, result: R) -> str:
+        """Return a line on a result, such as "3 boxes: 2 car, 1 person"."""
 
     @abstractmethod
     def meter(self) -> Meter[R]:

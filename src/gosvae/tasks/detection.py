@@ -5,6 +5,7 @@ Axis legend: B images, N candidates, m classes, H and W pixels.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from gosvae.datasets.palettes import class_palette
 from gosvae.experts.base import DenseBoxes
-from gosvae.tasks.base import Task
+from gosvae.tasks.base import Arrays, Task
 from gosvae.tasks.bernoulli import bernoulli_divergence
 from gosvae.tasks.boxes import CERTAIN_SCORE, Boxes, DetectionMeter, without_duplicates
 from gosvae.tensors import ImageArray
@@ -52,6 +53,20 @@ class Detection(Task[DenseBoxes, Boxes]):
         arrays = (output.corners_BN4.double(), best.values.double(), best.indices)
         rows = zip(*(values.detach().cpu().numpy() for values in arrays), strict=True)
         return [without_duplicates(*row) for row in rows]
+
+    def arrays(self, result: Boxes) -> Arrays:
+        """Return `corners` (N, 4) as shares of width and height, `scores` (N,) and `classes` (N,), the surest first."""
+        return {
+            "corners": result.corners_N4.astype(np.float32).reshape(-1, 4),
+            "scores": result.scores_N.astype(np.float32),
+            "classes": result.classes_N.astype(np.uint16),
+        }
+
+    def describe(self, result: Boxes) -> str:
+        """Return the number of boxes of at least `CERTAIN_SCORE`, by class."""
+        counts = Counter(self.info.class_names[kind] for kind in result.above(CERTAIN_SCORE).classes_N)
+        of_each = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+        return f"{counts.total()} boxes" + (f": {of_each}" if of_each else "")
 
     def meter(self) -> DetectionMeter:
         return DetectionMeter()

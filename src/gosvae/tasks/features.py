@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gosvae.tasks.base import Meter, Task
+from gosvae.tasks.base import Arrays, Meter, Task
 from gosvae.tensors import ImageArray
 
+_POSITIVE, _NEGATIVE = (13, 148, 136), (217, 119, 6)
+"""Colours of the bars of positive and negative values."""
 Vectors = tuple[npt.NDArray[np.float32], ...]
 
 
@@ -64,10 +66,25 @@ class Features(Task[tuple[Tensor, ...], Vectors]):
         arrays = [values.detach().float().flatten(1).cpu().numpy() for values in output]
         return [tuple(row) for row in zip(*arrays, strict=True)]
 
+    def arrays(self, result: Vectors) -> Arrays:
+        """Return the vector of each tensor, `features_0`, `features_1` and so on."""
+        return {f"features_{number}": values for number, values in enumerate(result)}
+
+    def describe(self, result: Vectors) -> str:
+        """Return the number of values."""
+        return f"{sum(values.size for values in result):,} values"
+
     def meter(self) -> FeatureMeter:
         return FeatureMeter()
 
     def draw(self, image_uint8_HW3: ImageArray, result: Vectors) -> ImageArray:
-        """Return the image as it is: a vector has no picture."""
-        del result
-        return image_uint8_HW3
+        """Return the image with the values as bars over its lower third; of many values, each bar is a mean."""
+        height, width = image_uint8_HW3.shape[:2]
+        values = np.concatenate(result)
+        means = np.array([part.mean() for part in np.array_split(values, min(len(values), max(1, width // 4)))])
+        heights = np.abs(means) / max(float(np.abs(means).max()), 1e-12) * (height // 3)
+        bars_W = heights[np.arange(width) * len(means) // width]
+        on_HW = np.arange(height)[::-1, None] < bars_W
+        colours_W3 = np.where((means >= 0)[np.arange(width) * len(means) // width][:, None], _POSITIVE, _NEGATIVE)
+        picture: ImageArray = np.where(on_HW[..., None], colours_W3, image_uint8_HW3 // 2 + 96).astype(np.uint8)
+        return picture

@@ -57,7 +57,8 @@ def parse_experts(texts: Sequence[str], *, weighted: bool = True) -> list[NamedE
         if named is None:
             raise ConfigError(f"expert {text!r}: expected SOURCE, or NAME=SOURCE:WEIGHT for one of several")
         spec, weight = named[2], float(named[3] or 1.0)
-        name = named[1] or re.sub(r"\.\w+$", "", spec.rstrip("/").rpartition("/")[2]).removeprefix("hf:")
+        plain = re.sub(r"\?short=\d+$", "", spec).rstrip("/").rpartition("/")[2]
+        name = named[1] or re.sub(r"\.\w+$", "", plain).removeprefix("hf:")
         if weight <= 0:
             raise ConfigError(f"expert {text!r}: expected a weight above 0")
         if name in [each.name for each in found]:

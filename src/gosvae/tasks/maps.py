@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from gosvae.datasets.palettes import class_palette
-from gosvae.tasks.base import Meter, Task
+from gosvae.tasks.base import Arrays, Meter, Task
 from gosvae.tasks.bernoulli import bernoulli_divergence
 from gosvae.tensors import ImageArray
 
@@ -69,6 +69,14 @@ class Depth(Task[Tensor, Maps]):
     def results(self, output: Tensor) -> list[Maps]:
         return [values.detach().cpu().numpy().astype(np.float32) for values in output[:, 0]]
 
+    def arrays(self, result: Maps) -> Arrays:
+        """Return `depth` (h, w), as the network gives it."""
+        return {"depth": result}
+
+    def describe(self, result: Maps) -> str:
+        """Return the range of the values."""
+        return f"{float(result.min()):.3g} to {float(result.max()):.3g}"
+
     def meter(self) -> DepthMeter:
         return DepthMeter()
 
@@ -113,6 +121,15 @@ class Keypoints(Task[Tensor, Maps]):
 
     def results(self, output: Tensor) -> list[Maps]:
         return [values.detach().cpu().numpy().astype(np.float32) for values in output]
+
+    def arrays(self, result: Maps) -> Arrays:
+        """Return `heat_maps` (K, h, w)."""
+        return {"heat_maps": result}
+
+    def describe(self, result: Maps) -> str:
+        """Return the number of keypoints that are seen."""
+        seen = int((result.max(axis=(1, 2)) >= max(_SEEN * float(result.max()), 1e-12)).sum())
+        return f"{seen} of {len(result)} keypoints"
 
     def meter(self) -> KeypointMeter:
         return KeypointMeter()
@@ -164,6 +181,14 @@ class Lanes(Task[Tensor, Maps]):
 
     def results(self, output: Tensor) -> list[Maps]:
         return [values.detach().cpu().numpy().astype(np.float32) for values in output]
+
+    def arrays(self, result: Maps) -> Arrays:
+        """Return `maps` (K, h, w): 1 where a map is on, 0 elsewhere."""
+        return {"maps": (result > 0).astype(np.uint8)}
+
+    def describe(self, result: Maps) -> str:
+        """Return the share of places where any map is on."""
+        return f"{100 * float((result > 0).any(axis=0).mean()):.1f} % of the picture"
 
     def meter(self) -> BinaryMeter:
         return BinaryMeter()

@@ -15,7 +15,7 @@ from gosvae.datasets.palettes import class_palette
 from gosvae.experts.base import ExpertInfo
 from gosvae.losses.divergence import jensen_shannon
 from gosvae.metrics import ConfusionMatrix
-from gosvae.tasks.base import Meter, Task
+from gosvae.tasks.base import Arrays, Meter, Task
 from gosvae.tensors import ImageArray
 
 ClassMap = npt.NDArray[np.int16]
@@ -51,6 +51,16 @@ class Segmentation(Task[Tensor, ClassMap]):
 
     def results(self, output: Tensor) -> list[ClassMap]:
         return [map_HW.cpu().numpy().astype(np.int16) for map_HW in output.argmax(dim=1)]
+
+    def arrays(self, result: ClassMap) -> Arrays:
+        """Return the class of every pixel, `classes` (H, W)."""
+        return {"classes": result.astype(np.uint8 if len(self.info.class_names) <= 256 else np.uint16)}
+
+    def describe(self, result: ClassMap) -> str:
+        """Return the share of the most frequent classes."""
+        counts_m = np.bincount(result.reshape(-1), minlength=len(self.info.class_names))
+        most = [int(k) for k in np.argsort(-counts_m, kind="stable")[:3] if counts_m[k]]
+        return ", ".join(f"{self.info.class_names[k]} {100 * counts_m[k] / result.size:.0f} %" for k in most)
 
     def meter(self) -> SegmentationMeter:
         return SegmentationMeter(len(self.info.class_names))

@@ -104,6 +104,7 @@ def adapter_stage(steps: int) -> StageConfig:
         weights={"mse": 6.0, "jsd": 12.0},
         steps=steps,
         learning_rate=2e-3,
+        warmup_steps=min(100, steps // 10),
         ema_decay=0.95,
         batches=BatchConfig(batch_size=4, crop_height=144, crop_width=288, brightness=0.1),
     )
@@ -127,7 +128,7 @@ class AdapterTraining:
     expert: TaskExpert
     seen: Dataset
     stage: StageConfig
-    rank: int
+    rank: int | None
 
     @property
     def stages(self) -> tuple[StageConfig, ...]:
@@ -174,7 +175,7 @@ def adapt_codec(
     run: RunConfig,
     folder: Path,
     *,
-    rank: int = 4,
+    rank: int | None = 4,
     max_minutes: float | None = None,
     progress: bool = True,
 ) -> Outcome:

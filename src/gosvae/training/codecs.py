@@ -59,6 +59,16 @@ class TrainableRecipe(Config, ABC):
         """Whether the training needs an expert."""
         return bool(self.wanted_terms & {*IMITATION, FEATURES})
 
+    @property
+    def needs_objects(self) -> bool:
+        """Whether the training needs images with object maps as labels, see `ObjectsAsLabels`."""
+        return False
+
+    def for_data(self, seen: Dataset) -> TrainableRecipe:
+        """Return the recipe with values that its model takes from the training images."""
+        del seen
+        return self
+
     def for_expert(self, expert: TaskExpert | None) -> TrainableRecipe:
         """Return the recipe with values that its model takes from the expert, such as the number of classes."""
         del expert
@@ -216,5 +226,5 @@ def train_codec(
             argument="weights",
         )
     runs = [] if init is None else earlier_runs(load_codec_checkpoint(init).provenance)
-    training = CodecTraining(recipe.for_expert(expert), seen, used, expert, perceptual, init, runs)
+    training = CodecTraining(recipe.for_data(seen).for_expert(expert), seen, used, expert, perceptual, init, runs)
     return fit(training, run, folder, max_minutes=max_minutes, progress=progress, tell=tell)

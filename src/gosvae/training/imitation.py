@@ -17,6 +17,7 @@ from gosvae.experts.compact import balanced_class_weights
 from gosvae.losses.divergence import ImitationKind, imitation_loss
 from gosvae.tasks.base import AnyTask
 from gosvae.training.judging import joined, mean_in_parts, outputs_in_parts
+from gosvae.training.originals import OriginalsCache
 
 IMITATION: tuple[ImitationKind, ...] = ("jsd", "kld", "ce")
 FEATURES = "features"
@@ -58,6 +59,7 @@ def segmentation_terms(
     parts: list[slice],
     scale: float,
     *,
+    cache: OriginalsCache | None = None,
     balance_classes: bool,
 ) -> dict[str, Tensor]:
     """Return the terms of a segmentation expert, always including `features`.
@@ -66,10 +68,14 @@ def segmentation_terms(
         layers: names of the modules whose outputs are compared for `features`.
         parts: slices of the images that the expert takes at once.
         scale: weight of the kinds together in the total, see `Judging`.
+        cache: cache of the logits of originals, or None.
         balance_classes: whether pixels are weighted by `rarity`.
     """
     with torch.no_grad():
-        originals = [_watched(expert, layers, x_B3HW[part]) for part in parts]
+        if cache is None or layers:
+            originals = [_watched(expert, layers, x_B3HW[part]) for part in parts]
+        else:
+            originals = [(cache.logits(expert, x_B3HW[part]),) for part in parts]
     logits_BmHW = joined([logits for logits, *_ in originals])
     weights_BHW = rarity(logits_BmHW) if balance_classes else None
     if len(parts) > 1 and len(kinds) == 1 and not layers:

@@ -176,8 +176,10 @@ class Judges(nn.Module):
         parts = self._parts(expert, pictures[1], expert, judging)
         if not isinstance(expert, Expert):
             return task_terms(expert, task, kinds, *pictures, parts, scale)
-        balanced = self._balance_classes
-        return segmentation_terms(expert, layers, kinds, *pictures, parts, scale, balance_classes=balanced)
+        cache = None if self._views is not None and self._views.changes else judging.originals
+        return segmentation_terms(
+            expert, layers, kinds, *pictures, parts, scale, cache=cache, balance_classes=self._balance_classes
+        )
 
     def _distance(
         self, perceptual: PerceptualLoss, pictures: tuple[Tensor, Tensor], judging: Judging, scale: float

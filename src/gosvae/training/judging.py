@@ -20,6 +20,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from gosvae.losses.divergence import with_gradient
+from gosvae.training.originals import OriginalsCache
 
 MicroBatch = int | Literal["auto"]
 """Number of images that a judge takes at once; `auto` takes as many as fit into `memory_budget`."""
@@ -35,11 +36,14 @@ class Judging:
 
     Attributes:
         micro_batch: number of images that a judge takes at once; None takes whole batches.
+        originals: cache of what experts see on originals, or None. It serves segmentation experts whose inner features
+            no stage weighs.
         weights: weights of the terms in the total, by name; 1 where there is none. They do not change the terms. Mixed
             precision rounds a gradient as in a whole batch only if it has the scale at which the total needs it.
     """
 
     micro_batch: MicroBatch | None = None
+    originals: OriginalsCache | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
 
 

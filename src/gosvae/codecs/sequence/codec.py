@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +67,10 @@ class SequenceCodec(VideoCodec):
         """Return the same codec at another level; they share the networks."""
         return SequenceCodec(self.codec, self.model, replace(self.options, level=level))
 
+    def sliced(self, slices: int) -> SequenceCodec:
+        """Return the same codec with this number of interleaved slices a frame; they share the networks."""
+        return SequenceCodec(self.codec, self.model, replace(self.options, slices=slices, layout="interleaved"))
+
     def encoder(self, height: int, width: int, *, frames_per_second: float = 0.0) -> SequenceEncoder:
         options = self.options
         fingerprint = self.codec.fingerprint[:SHORT_FINGERPRINT_BYTES]
@@ -75,28 +80,34 @@ class SequenceCodec(VideoCodec):
     def decoder(self) -> SequenceDecoder:
         return SequenceDecoder(self.codec, self.frame_coder)
 
-    def wrapped(self, data: bytes, height: int, width: int) -> bytes:
-        """Return a stream of the container around the bytes of a frame, for links that carry such streams."""
+    def wrapped(self, parts: Sequence[bytes], height: int, width: int) -> bytes:
+        """Return a stream of the container around the parts of a frame, for links that carry such streams.
+
+        Args:
+            parts: bytes of each slice, see `CodedFrame.parts`, or all bytes of a frame.
+            height, width: size of the frame.
+        """
         fingerprint = xor_mark(self.codec.fingerprint, self.mark)
         header = bitstream.Header(fingerprint, height, width, EntropyModelId.TEMPORAL_CONTEXT)
-        return bitstream.pack(header, data)
+        return bitstream.pack_slices(header, parts)
 
-    def unwrapped(self, stream: bitstream.Stream) -> bytes:
-        """Return the bytes of a frame in a stream of the container.
+    def unwrapped(self, stream: bitstream.Stream) -> tuple[bytes | None, ...]:
+        """Return the parts of a frame in a stream of the container; None for those that are lost.
 
         Raises:
             ForeignStreamError: another codec or another temporal model made the frame.
-            BitstreamError: the stream is not around a frame, or a part of it is missing.
+            BitstreamError: the stream is not around a frame.
         """
-        if not is_wrapped(stream) or len(stream.payloads) != 1 or len(stream.slices) != 1:
+        if not is_wrapped(stream) or not stream.payloads:
             raise BitstreamError("not the stream of one frame of a sequence")
         bitstream.check_fingerprint(stream.header, xor_mark(self.codec.fingerprint, self.mark))
-        (data,), header = stream.payloads, stream.header
-        if is_session(data):
-            session, _ = SessionHeader.unpack(data)
-            if (session.height, session.width) != (header.height, header.width):
-                raise BitstreamError("damaged: a key frame has another size than the stream around it")
-        return data
+        header = stream.header
+        for data in stream.payloads:
+            if is_session(data):
+                session, _ = SessionHeader.unpack(data)
+                if (session.height, session.width) != (header.height, header.width):
+                    raise BitstreamError("damaged: a key frame has another size than the stream around it")
+        return tuple(stream.slices)
 
     def frame_coder(self, header: SessionHeader) -> FrameCoder:
         """Return the coder of a session's frames.
@@ -118,6 +129,17 @@ class SequenceCodec(VideoCodec):
     @cached_property
     def _network(self) -> TemporalContextNetwork:
         return integer_temporal_network(self.model.card.model, self.model.tensors).to(self.codec.device)
+
+
+def bare_frame(data: bytes) -> bytes | None:
+    """Return the bytes of a frame in a stream of the container; None if the stream is not around all of a frame."""
+    if data[2:3] != bytes([EntropyModelId.TEMPORAL_CONTEXT]):
+        return None
+    try:
+        stream = bitstream.unpack_slices(data)
+    except BitstreamError:
+        return None  # the receiver refuses it
+    return stream.slices[0] if len(stream.slices) == 1 else None
 
 
 def is_wrapped(stream: bitstream.Stream) -> bool:

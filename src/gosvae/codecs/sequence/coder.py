@@ -5,7 +5,9 @@ Axis legend: D latent channels, h and w latent positions, V values of a symbol.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gosvae.bitstream import SliceLayout
-from gosvae.codecs.latent import SymbolArray
+from gosvae.codecs.latent import Mask, SymbolArray
 from gosvae.codecs.sequence.format import (
     CHECK_BYTES,
     SLICE_LENGTH_BYTES,
@@ -21,6 +23,7 @@ from gosvae.codecs.sequence.format import (
     Mode,
     checksum,
     pack_slices,
+    part_seed,
     unpack_slices,
 )
 from gosvae.codecs.slices import GridPart, grid_parts, slice_count
@@ -44,13 +47,31 @@ class CodedFrame:
 
     Attributes:
         header: header of the frame.
-        data: bytes of the frame.
+        payloads: payload of each slice; one that is empty for a frame without changes.
         memory: its latent, as a reference of later frames.
+        seed: checksum of the reference; 0 for an intra frame.
     """
 
     header: FrameHeader
-    data: bytes
+    payloads: tuple[bytes, ...]
     memory: Memory
+    seed: int
+
+    @cached_property
+    def data(self) -> bytes:
+        """Bytes of the frame, with all slices."""
+        body = self.header.pack() + pack_slices(self.payloads)
+        return body + checksum(body, self.seed)
+
+    def parts(self) -> list[bytes]:
+        """Return the bytes of each slice, with header and checksum of its own: it is decoded without the others.
+
+        The part of a frame of one slice is the frame.
+        """
+        if len(self.payloads) == 1:
+            return [self.data]
+        bodies = [self.header.pack() + payload for payload in self.payloads]
+        return [body + checksum(body, part_seed(self.seed, index)) for index, body in enumerate(bodies)]
 
 
 class FrameCoder:
@@ -99,10 +120,10 @@ class FrameCoder:
         """Return the class of activity of a frame's symbols (D, h, w) at a level."""
         return reference.activity(symbols, self._config.groups_at(level) * self._config.group)
 
-    def payload(self, symbols: SymbolArray, models: list[EntropyModel]) -> bytes:
-        """Return the payload of symbols (D, h, w)."""
+    def payloads(self, symbols: SymbolArray, models: list[EntropyModel]) -> list[bytes]:
+        """Return the payload of each slice of symbols (D, h, w)."""
         parts = zip(models, self._parts, strict=True)
-        return pack_slices([encode_indices(model, stacked(symbols[:, *part])) for model, part in parts])
+        return [encode_indices(model, stacked(symbols[:, *part])) for model, part in parts]
 
     def assign(self, latent_1Dhw: Tensor, level: int, reference: Memory, searches: int, scale: float) -> SymbolArray:
         """Return the symbols (D, h, w) of a latent that the temporal model finds cheap.
@@ -152,8 +173,8 @@ class FrameCoder:
     def encode_intra(self, symbols: SymbolArray, level: int, number: int) -> CodedFrame:
         """Return a frame that depends on no other."""
         header = FrameHeader(number, Mode.INTRA, level)
-        payload = self.payload(symbols, self.models(Mode.INTRA, level, 0, None))
-        return self._coded(header, payload, symbols, level, None)
+        payloads = self.payloads(symbols, self.models(Mode.INTRA, level, 0, None))
+        return self._coded(header, payloads, symbols, level, None)
 
     def encode_intra_within(self, symbols: SymbolArray, level: int, number: int, most_bytes: int) -> CodedFrame | None:
         """Return a frame that depends on no other; None as soon as it is certain to take more than `most_bytes`."""
@@ -166,7 +187,7 @@ class FrameCoder:
             if payload is None:
                 return None
             payloads.append(payload)
-        return self._coded(header, pack_slices(payloads), symbols, level, None)
+        return self._coded(header, payloads, symbols, level, None)
 
     def least_table_bytes(self, symbols: SymbolArray, level: int, reference: Memory) -> float:
         """Return the number of bytes of the symbols under the tables, without any rounding up or headers."""
@@ -179,19 +200,18 @@ class FrameCoder:
     ) -> CodedFrame:
         """Return a frame that depends on a reference; `tables` takes the tables in place of the network."""
         if level == reference.level and np.array_equal(symbols, reference.symbols):
-            return self._coded(FrameHeader(number, Mode.UNCHANGED, None, distance), b"", symbols, level, reference)
+            return self._coded(FrameHeader(number, Mode.UNCHANGED, None, distance), [b""], symbols, level, reference)
         activity = self.activity(symbols, level, reference)
         mode = Mode.TABLES if tables else Mode.NETWORK
-        payload = self.payload(symbols, self.models(mode, level, activity, reference))
+        payloads = self.payloads(symbols, self.models(mode, level, activity, reference))
         header = FrameHeader(number, mode, None if level == reference.level else level, distance, activity)
-        return self._coded(header, payload, symbols, level, reference)
+        return self._coded(header, payloads, symbols, level, reference)
 
     def _coded(
-        self, header: FrameHeader, payload: bytes, symbols: SymbolArray, level: int, reference: Memory | None
+        self, header: FrameHeader, payloads: list[bytes], symbols: SymbolArray, level: int, reference: Memory | None
     ) -> CodedFrame:
-        body = header.pack() + payload
-        data = body + checksum(body, 0 if reference is None else reference.checksum)
-        return CodedFrame(header, data, Memory.after(symbols, level, reference))
+        seed = 0 if reference is None else reference.checksum
+        return CodedFrame(header, tuple(payloads), Memory.after(symbols, level, reference), seed)
 
     def decode(self, header: FrameHeader, payload: bytes, reference: Memory | None) -> Memory:
         """Return the memory of a frame; its symbols are those that were coded.
@@ -203,12 +223,37 @@ class FrameCoder:
             if payload or reference is None:
                 raise BitstreamError("damaged: a frame without changes has a payload")
             return Memory.after(reference.symbols, reference.level, reference)
-        level = header.level if header.level is not None else reference.level if reference is not None else 0
+        symbols = np.zeros((self._config.channels, *self._grid_hw), np.int64)
+        self.decode_into(symbols, header, unpack_slices(payload, len(self._parts)), reference)
+        return Memory.after(symbols, self.level_of(header, reference), reference)
+
+    def unknown(self) -> SymbolArray:
+        """Return symbols (D, h, w) that are not known: -1, which the decoder network fills in."""
+        return np.full((self._config.channels, *self._grid_hw), -1, np.int64)
+
+    def level_of(self, header: FrameHeader, reference: Memory | None) -> int:
+        """Return the level of a frame."""
+        return header.level if header.level is not None else reference.level if reference is not None else 0
+
+    def decode_into(
+        self, symbols: SymbolArray, header: FrameHeader, payloads: Sequence[bytes | None], reference: Memory | None
+    ) -> Mask:
+        """Write the symbols of slices into a latent (D, h, w); return the mask (h, w) of what was written.
+
+        Raises:
+            BitstreamError: there are more or fewer slices, or no encoder makes one of the payloads.
+        """
+        if header.mode is Mode.UNCHANGED:
+            raise BitstreamError("damaged: a frame without changes has no slices")
+        if len(payloads) != len(self._parts):
+            raise BitstreamError(f"damaged: a frame of {len(payloads)} slices, its session has {len(self._parts)}")
+        level = self.level_of(header, reference)
         models = self.models(header.mode, level, header.activity, reference)
-        channels, (height, width) = self._config.channels, self._grid_hw
-        symbols = np.zeros((channels, height, width), np.int64)
-        parts = unpack_slices(payload, len(self._parts))
-        for model, part, data in zip(models, self._parts, parts, strict=True):
-            h, w = symbols[0][part].shape
+        known_hw = np.zeros(self._grid_hw, np.bool_)
+        for model, part, data in zip(models, self._parts, payloads, strict=True):
+            if data is None:
+                continue
+            channels, h, w = symbols[:, *part].shape
             symbols[:, *part] = decode_indices(model, data, (channels * h, w)).reshape(channels, h, w)
-        return Memory.after(symbols, level, reference)
+            known_hw[part] = True
+        return known_hw

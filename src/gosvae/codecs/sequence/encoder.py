@@ -139,6 +139,13 @@ class SequenceEncoder(VideoEncoder):
         self._sent, self._acknowledged, self._lost_until = {}, None, None
 
     @property
+    def parts(self) -> list[bytes]:
+        """Bytes of each slice of the frame that was coded last, which is decoded without the others."""
+        assert self.last is not None
+        begin = self._header_bytes if self._number - 1 == self._key_number else b""
+        return [begin + part for part in self.last.parts()]
+
+    @property
     def next_number(self) -> int:
         """Number of the next frame, counted from 0."""
         return self._number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -163,7 +164,7 @@ class FrameHeader:
         return cls(number, mode, level, distance, activity), length + has_level
 
 
-def pack_slices(payloads: list[bytes]) -> bytes:
+def pack_slices(payloads: Sequence[bytes]) -> bytes:
     """Return the payloads of slices, each but the last behind its length as 3 bytes."""
     return b"".join(len(part).to_bytes(SLICE_LENGTH_BYTES, "big") + part for part in payloads[:-1]) + payloads[-1]
 
@@ -182,6 +183,11 @@ def unpack_slices(data: bytes, count: int) -> list[bytes]:
         parts.append(data[SLICE_LENGTH_BYTES:end])
         data = data[end:]
     return [*parts, data]
+
+
+def part_seed(reference: int, index: int) -> int:
+    """Return the value in place of the reference's checksum for a slice that is decoded without the others."""
+    return zlib.crc32(bytes([index]), reference)
 
 
 def checksum(data: bytes, reference: int) -> bytes:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from gosvae.experts.base import DenseBoxes, Expert, ExpertInfo, Output, TaskExpe
 from gosvae.experts.boxes import fastestdet_boxes, query_boxes, yolo_boxes
 from gosvae.experts.fitting import Fit, Placement, place
 from gosvae.experts.onnx.card import OnnxCard, load_card
-from gosvae.experts.onnx.graph import Graph, Input, check_opset, parse_model, read_model
+from gosvae.experts.onnx.graph import Input, check_opset, parse_model, read_model
 from gosvae.experts.onnx.network import OnnxNetwork
 from gosvae.experts.onnx.runtime import (
     Comparison,
@@ -33,6 +33,16 @@ from gosvae.tensors import ImageArray, image_to_tensor
 
 log = logging.getLogger(__name__)
 SUFFIX = ".onnx"
+
+
+class Network(Protocol):
+    """A network of any runtime, from the inputs of its file to its answer."""
+
+    output_names: tuple[str, ...]
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]: ...
+
+
 _DEFAULT_SIDE = 256
 """Height and width of the check where neither the graph nor the card says a size."""
 
@@ -41,7 +51,7 @@ class OnnxModel(nn.Module):
     """An ONNX network with its card: images in [0, 1] to the tensors of its answer.
 
     Args:
-        graph: graph of the file.
+        inputs: inputs of the file.
         card: what the network expects.
         network: network of the graph.
         digest: SHA-256 of the file, which belongs to the fingerprint.
@@ -50,10 +60,10 @@ class OnnxModel(nn.Module):
     mean_3: Tensor
     std_3: Tensor
 
-    def __init__(self, graph: Graph, card: OnnxCard, network: OnnxNetwork | RuntimeNetwork, digest: bytes) -> None:
+    def __init__(self, inputs: Sequence[Input], card: OnnxCard, network: Network, digest: bytes) -> None:
         super().__init__()
         self.card, self.network = card, network
-        self._image, self._others = _inputs(graph, card)
+        self._image, self._others = _inputs(inputs, card)
         self._channels_last = self._image.shape[1] != 3 and self._image.shape[-1] == 3
         self.batch = self._image.shape[0]
         self.register_buffer("mean_3", torch.tensor(card.mean))
@@ -122,17 +132,17 @@ def _up(length: int, stride: int) -> int:
     return -(-length // stride) * stride
 
 
-def _inputs(graph: Graph, card: OnnxCard) -> tuple[Input, list[Tensor]]:
+def _inputs(inputs: Sequence[Input], card: OnnxCard) -> tuple[Input, list[Tensor]]:
     """Return the input for images, and the values of all others from the card.
 
     Raises:
         ExpertError: there is not one input for images, or another one has no value.
     """
-    others = [each for each in graph.inputs if each.name in card.constants]
-    left = [each for each in graph.inputs if each.name not in card.constants]
+    others = [each for each in inputs if each.name in card.constants]
+    left = [each for each in inputs if each.name not in card.constants]
     fits = len(left) == 1 and len(left[0].shape) == 4 and 3 in (left[0].shape[1], left[0].shape[-1])
-    if not fits or graph.inputs[0] is not left[0] or not left[0].dtype.is_floating_point:
-        got = ", ".join(f"{each.name} {each.shape} {each.dtype}".replace("torch.", "") for each in graph.inputs)
+    if not fits or inputs[0] is not left[0] or not left[0].dtype.is_floating_point:
+        got = ", ".join(f"{each.name} {each.shape} {each.dtype}".replace("torch.", "") for each in inputs)
         raise ExpertError(
             f"expected a network whose first input is images (B, 3, H, W) of floating point, got {got or 'no input'}; "
             "values of further inputs belong to 'constants' of the card"
@@ -247,9 +257,19 @@ def load_onnx_expert(path: Path, *, gradients: bool = True) -> OnnxSegmenter | O
         if card.runtime or not gradients:
             if not card.runtime:
                 log.warning("%s: %s; ONNX Runtime computes it, without gradients", path, error)
-            held = OnnxModel(parse_model(model), card, RuntimeNetwork(model, card.outputs), digest)
+            held = OnnxModel(parse_model(model).inputs, card, RuntimeNetwork(model, card.outputs), digest)
         else:
             raise ExpertError(f"{path}: {error}") from error
+    return expert_of(held, path)
+
+
+def expert_of(held: OnnxModel, path: Path) -> OnnxSegmenter | OnnxExpert:
+    """Return the expert of a network from a file.
+
+    Raises:
+        ExpertError: the answer is not what the card says.
+    """
+    card = held.card
     size = held.input_hw or (_up(_DEFAULT_SIDE, card.stride), _up(_DEFAULT_SIDE, card.stride))
     info = ExpertInfo(card.name or path.stem, card.class_names, *size, ignore_index=card.ignore_index)
     expert = OnnxSegmenter(info, held) if card.task == "segmentation" else OnnxExpert(info, held)
@@ -280,6 +300,6 @@ def _imported(model: Any, card: OnnxCard, digest: bytes) -> OnnxModel:
         raise ExpertError("its card asks for ONNX Runtime")
     graph = parse_model(model)
     check_opset(graph)
-    held = OnnxModel(graph, card, OnnxNetwork(graph, card.outputs), digest)
+    held = OnnxModel(graph.inputs, card, OnnxNetwork(graph, card.outputs), digest)
     held.check(model, "the network")
     return held

@@ -24,33 +24,41 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gosvae/protocol/proto/link.proto\x12\x0egosvae.link.v1\"d\n\nFromSender\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.gosvae.link.v1.HelloH\x00\x12&\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x15.gosvae.link.v1.FrameH\x00\x42\x06\n\x04kind\"q\n\x05Hello\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x06\x63oding\x18\x02 \x01(\x0e\x32\x1e.gosvae.link.v1.ClassMapCoding\x12\x19\n\x11\x63odec_fingerprint\x18\x03 \x01(\x0c\x12\x0f\n\x07patient\x18\x04 \x01(\x08\"e\n\x05\x46rame\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06stream\x18\x02 \x01(\x0c\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x03 \x01(\r\x12\x15\n\rround_trip_ms\x18\x04 \x01(\x01\x12\x10\n\x08original\x18\x05 \x01(\x0c\"\x98\x01\n\x0c\x46romReceiver\x12*\n\x07welcome\x18\x01 \x01(\x0b\x32\x17.gosvae.link.v1.WelcomeH\x00\x12(\n\x06result\x18\x02 \x01(\x0b\x32\x16.gosvae.link.v1.ResultH\x00\x12*\n\x07refusal\x18\x03 \x01(\x0b\x32\x17.gosvae.link.v1.RefusalH\x00\x42\x06\n\x04kind\"\xb2\x01\n\x07Welcome\x12\r\n\x05\x63odec\x18\x01 \x01(\t\x12\x19\n\x11\x63odec_fingerprint\x18\x02 \x01(\x0c\x12\x0e\n\x06\x65xpert\x18\x03 \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x04 \x03(\t\x12\x17\n\x0fmax_frame_bytes\x18\x05 \x01(\x04\x12\x1a\n\x12max_pending_frames\x18\x06 \x01(\r\x12\x0e\n\x06policy\x18\x07 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x08 \x01(\r\"\xe8\x01\n\x06Result\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12.\n\x06\x63oding\x18\x04 \x01(\x0e\x32\x1e.gosvae.link.v1.ClassMapCoding\x12\x11\n\tclass_map\x18\x05 \x01(\x0c\x12\x14\n\x0c\x63lass_pixels\x18\x06 \x03(\x04\x12&\n\x06stages\x18\x07 \x01(\x0b\x32\x16.gosvae.link.v1.Stages\x12\x14\n\x0cstream_bytes\x18\x08 \x01(\r\x12\x18\n\x10\x63oncealed_pixels\x18\t \x01(\r\"\x8d\x01\n\x06Stages\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x12\n\nentropy_ms\x18\x02 \x01(\x02\x12\x16\n\x0ereconstruct_ms\x18\x03 \x01(\x02\x12\x11\n\texpert_ms\x18\x04 \x01(\x02\x12\x11\n\tanswer_ms\x18\x05 \x01(\x02\x12\x10\n\x08total_ms\x18\x06 \x01(\x02\x12\r\n\x05\x62\x61tch\x18\x07 \x01(\r\"V\n\x07Refusal\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12-\n\x06reason\x18\x02 \x01(\x0e\x32\x1d.gosvae.link.v1.RefusalReason\x12\x0c\n\x04text\x18\x03 \x01(\t*\xa7\x01\n\x0e\x43lassMapCoding\x12 \n\x1c\x43LASS_MAP_CODING_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43LASS_MAP_CODING_NONE\x10\x03\x12\x19\n\x15\x43LASS_MAP_CODING_ZLIB\x10\x04\"\x04\x08\x01\x10\x01\"\x04\x08\x02\x10\x02*\x14\x43LASS_MAP_CODING_PNG*\x1b\x43LASS_MAP_CODING_RUN_LENGTH*\xeb\x02\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18REFUSAL_REASON_MALFORMED\x10\x01\x12\x1a\n\x16REFUSAL_REASON_DAMAGED\x10\x02\x12\x1a\n\x16REFUSAL_REASON_FOREIGN\x10\x03\x12\x1c\n\x18REFUSAL_REASON_TOO_LARGE\x10\x04\x12\x1d\n\x19REFUSAL_REASON_QUEUE_FULL\x10\x05\x12\x1d\n\x19REFUSAL_REASON_SUPERSEDED\x10\x06\x12\x18\n\x14REFUSAL_REASON_STALE\x10\x07\x12\x19\n\x15REFUSAL_REASON_FAILED\x10\x08\x12\x1b\n\x17REFUSAL_REASON_SHUTDOWN\x10\t\x12\x1d\n\x19REFUSAL_REASON_INCOMPLETE\x10\n\x12\x17\n\x13REFUSAL_REASON_GONE\x10\x0b\x32O\n\x04Link\x12G\n\x07\x43onnect\x12\x1a.gosvae.link.v1.FromSender\x1a\x1c.gosvae.link.v1.FromReceiver(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gosvae/protocol/proto/link.proto\x12\x0egosvae.link.v1\"d\n\nFromSender\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.gosvae.link.v1.HelloH\x00\x12&\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x15.gosvae.link.v1.FrameH\x00\x42\x06\n\x04kind\"\x82\x01\n\x05Hello\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x06\x63oding\x18\x02 \x01(\x0e\x32\x1e.gosvae.link.v1.ClassMapCoding\x12\x19\n\x11\x63odec_fingerprint\x18\x03 \x01(\x0c\x12\x0f\n\x07patient\x18\x04 \x01(\x08\x12\x0f\n\x07results\x18\x05 \x01(\x08\"t\n\x05\x46rame\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06stream\x18\x02 \x01(\x0c\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x03 \x01(\r\x12\x15\n\rround_trip_ms\x18\x04 \x01(\x01\x12\x10\n\x08original\x18\x05 \x01(\x0c\x12\r\n\x05video\x18\x06 \x01(\x0c\"\x98\x01\n\x0c\x46romReceiver\x12*\n\x07welcome\x18\x01 \x01(\x0b\x32\x17.gosvae.link.v1.WelcomeH\x00\x12(\n\x06result\x18\x02 \x01(\x0b\x32\x16.gosvae.link.v1.ResultH\x00\x12*\n\x07refusal\x18\x03 \x01(\x0b\x32\x17.gosvae.link.v1.RefusalH\x00\x42\x06\n\x04kind\"\xea\x01\n\x07Welcome\x12\r\n\x05\x63odec\x18\x01 \x01(\t\x12\x19\n\x11\x63odec_fingerprint\x18\x02 \x01(\x0c\x12\x0e\n\x06\x65xpert\x18\x03 \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x04 \x03(\t\x12\x17\n\x0fmax_frame_bytes\x18\x05 \x01(\x04\x12\x1a\n\x12max_pending_frames\x18\x06 \x01(\r\x12\x0e\n\x06policy\x18\x07 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x08 \x01(\r\x12\'\n\x07\x65xperts\x18\t \x03(\x0b\x32\x16.gosvae.link.v1.Expert\x12\r\n\x05video\x18\n \x01(\r\"9\n\x06\x45xpert\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x03 \x03(\t\"\x95\x02\n\x06Result\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12.\n\x06\x63oding\x18\x04 \x01(\x0e\x32\x1e.gosvae.link.v1.ClassMapCoding\x12\x11\n\tclass_map\x18\x05 \x01(\x0c\x12\x14\n\x0c\x63lass_pixels\x18\x06 \x03(\x04\x12&\n\x06stages\x18\x07 \x01(\x0b\x32\x16.gosvae.link.v1.Stages\x12\x14\n\x0cstream_bytes\x18\x08 \x01(\r\x12\x18\n\x10\x63oncealed_pixels\x18\t \x01(\r\x12+\n\x07results\x18\n \x03(\x0b\x32\x1a.gosvae.link.v1.TaskResult\"C\n\nTaskResult\x12\x0e\n\x06\x65xpert\x18\x01 \x01(\t\x12%\n\x06\x61rrays\x18\x02 \x03(\x0b\x32\x15.gosvae.link.v1.Array\"[\n\x05\x41rray\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\x12\'\n\x04type\x18\x03 \x01(\x0e\x32\x19.gosvae.link.v1.ArrayType\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x8d\x01\n\x06Stages\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x12\n\nentropy_ms\x18\x02 \x01(\x02\x12\x16\n\x0ereconstruct_ms\x18\x03 \x01(\x02\x12\x11\n\texpert_ms\x18\x04 \x01(\x02\x12\x11\n\tanswer_ms\x18\x05 \x01(\x02\x12\x10\n\x08total_ms\x18\x06 \x01(\x02\x12\r\n\x05\x62\x61tch\x18\x07 \x01(\r\"V\n\x07Refusal\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12-\n\x06reason\x18\x02 \x01(\x0e\x32\x1d.gosvae.link.v1.RefusalReason\x12\x0c\n\x04text\x18\x03 \x01(\t*\xa7\x01\n\x0e\x43lassMapCoding\x12 \n\x1c\x43LASS_MAP_CODING_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43LASS_MAP_CODING_NONE\x10\x03\x12\x19\n\x15\x43LASS_MAP_CODING_ZLIB\x10\x04\"\x04\x08\x01\x10\x01\"\x04\x08\x02\x10\x02*\x14\x43LASS_MAP_CODING_PNG*\x1b\x43LASS_MAP_CODING_RUN_LENGTH*\x84\x01\n\tArrayType\x12\x1a\n\x16\x41RRAY_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41RRAY_TYPE_UINT8\x10\x01\x12\x15\n\x11\x41RRAY_TYPE_UINT16\x10\x02\x12\x16\n\x12\x41RRAY_TYPE_FLOAT16\x10\x03\x12\x16\n\x12\x41RRAY_TYPE_FLOAT32\x10\x04*\xeb\x02\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18REFUSAL_REASON_MALFORMED\x10\x01\x12\x1a\n\x16REFUSAL_REASON_DAMAGED\x10\x02\x12\x1a\n\x16REFUSAL_REASON_FOREIGN\x10\x03\x12\x1c\n\x18REFUSAL_REASON_TOO_LARGE\x10\x04\x12\x1d\n\x19REFUSAL_REASON_QUEUE_FULL\x10\x05\x12\x1d\n\x19REFUSAL_REASON_SUPERSEDED\x10\x06\x12\x18\n\x14REFUSAL_REASON_STALE\x10\x07\x12\x19\n\x15REFUSAL_REASON_FAILED\x10\x08\x12\x1b\n\x17REFUSAL_REASON_SHUTDOWN\x10\t\x12\x1d\n\x19REFUSAL_REASON_INCOMPLETE\x10\n\x12\x17\n\x13REFUSAL_REASON_GONE\x10\x0b\x32O\n\x04Link\x12G\n\x07\x43onnect\x12\x1a.gosvae.link.v1.FromSender\x1a\x1c.gosvae.link.v1.FromReceiver(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gosvae.protocol.proto.link_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CLASSMAPCODING']._serialized_start=1176
-  _globals['_CLASSMAPCODING']._serialized_end=1343
-  _globals['_REFUSALREASON']._serialized_start=1346
-  _globals['_REFUSALREASON']._serialized_end=1709
+  _globals['_CLASSMAPCODING']._serialized_start=1531
+  _globals['_CLASSMAPCODING']._serialized_end=1698
+  _globals['_ARRAYTYPE']._serialized_start=1701
+  _globals['_ARRAYTYPE']._serialized_end=1833
+  _globals['_REFUSALREASON']._serialized_start=1836
+  _globals['_REFUSALREASON']._serialized_end=2199
   _globals['_FROMSENDER']._serialized_start=52
   _globals['_FROMSENDER']._serialized_end=152
-  _globals['_HELLO']._serialized_start=154
-  _globals['_HELLO']._serialized_end=267
-  _globals['_FRAME']._serialized_start=269
-  _globals['_FRAME']._serialized_end=370
-  _globals['_FROMRECEIVER']._serialized_start=373
-  _globals['_FROMRECEIVER']._serialized_end=525
-  _globals['_WELCOME']._serialized_start=528
-  _globals['_WELCOME']._serialized_end=706
-  _globals['_RESULT']._serialized_start=709
-  _globals['_RESULT']._serialized_end=941
-  _globals['_STAGES']._serialized_start=944
-  _globals['_STAGES']._serialized_end=1085
-  _globals['_REFUSAL']._serialized_start=1087
-  _globals['_REFUSAL']._serialized_end=1173
-  _globals['_LINK']._serialized_start=1711
-  _globals['_LINK']._serialized_end=1790
+  _globals['_HELLO']._serialized_start=155
+  _globals['_HELLO']._serialized_end=285
+  _globals['_FRAME']._serialized_start=287
+  _globals['_FRAME']._serialized_end=403
+  _globals['_FROMRECEIVER']._serialized_start=406
+  _globals['_FROMRECEIVER']._serialized_end=558
+  _globals['_WELCOME']._serialized_start=561
+  _globals['_WELCOME']._serialized_end=795
+  _globals['_EXPERT']._serialized_start=797
+  _globals['_EXPERT']._serialized_end=854
+  _globals['_RESULT']._serialized_start=857
+  _globals['_RESULT']._serialized_end=1134
+  _globals['_TASKRESULT']._serialized_start=1136
+  _globals['_TASKRESULT']._serialized_end=1203
+  _globals['_ARRAY']._serialized_start=1205
+  _globals['_ARRAY']._serialized_end=1296
+  _globals['_STAGES']._serialized_start=1299
+  _globals['_STAGES']._serialized_end=1440
+  _globals['_REFUSAL']._serialized_start=1442
+  _globals['_REFUSAL']._serialized_end=1528
+  _globals['_LINK']._serialized_start=2201
+  _globals['_LINK']._serialized_end=2280
 # @@protoc_insertion_point(module_scope)

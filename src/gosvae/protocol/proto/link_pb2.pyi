@@ -13,6 +13,14 @@ class ClassMapCoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CLASS_MAP_CODING_NONE: _ClassVar[ClassMapCoding]
     CLASS_MAP_CODING_ZLIB: _ClassVar[ClassMapCoding]
 
+class ArrayType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ARRAY_TYPE_UNSPECIFIED: _ClassVar[ArrayType]
+    ARRAY_TYPE_UINT8: _ClassVar[ArrayType]
+    ARRAY_TYPE_UINT16: _ClassVar[ArrayType]
+    ARRAY_TYPE_FLOAT16: _ClassVar[ArrayType]
+    ARRAY_TYPE_FLOAT32: _ClassVar[ArrayType]
+
 class RefusalReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     REFUSAL_REASON_UNSPECIFIED: _ClassVar[RefusalReason]
@@ -30,6 +38,11 @@ class RefusalReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 CLASS_MAP_CODING_UNSPECIFIED: ClassMapCoding
 CLASS_MAP_CODING_NONE: ClassMapCoding
 CLASS_MAP_CODING_ZLIB: ClassMapCoding
+ARRAY_TYPE_UNSPECIFIED: ArrayType
+ARRAY_TYPE_UINT8: ArrayType
+ARRAY_TYPE_UINT16: ArrayType
+ARRAY_TYPE_FLOAT16: ArrayType
+ARRAY_TYPE_FLOAT32: ArrayType
 REFUSAL_REASON_UNSPECIFIED: RefusalReason
 REFUSAL_REASON_MALFORMED: RefusalReason
 REFUSAL_REASON_DAMAGED: RefusalReason
@@ -52,30 +65,34 @@ class FromSender(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("name", "coding", "codec_fingerprint", "patient")
+    __slots__ = ("name", "coding", "codec_fingerprint", "patient", "results")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CODING_FIELD_NUMBER: _ClassVar[int]
     CODEC_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     PATIENT_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     coding: ClassMapCoding
     codec_fingerprint: bytes
     patient: bool
-    def __init__(self, name: _Optional[str] = ..., coding: _Optional[_Union[ClassMapCoding, str]] = ..., codec_fingerprint: _Optional[bytes] = ..., patient: _Optional[bool] = ...) -> None: ...
+    results: bool
+    def __init__(self, name: _Optional[str] = ..., coding: _Optional[_Union[ClassMapCoding, str]] = ..., codec_fingerprint: _Optional[bytes] = ..., patient: _Optional[bool] = ..., results: _Optional[bool] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("number", "stream", "deadline_ms", "round_trip_ms", "original")
+    __slots__ = ("number", "stream", "deadline_ms", "round_trip_ms", "original", "video")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     ROUND_TRIP_MS_FIELD_NUMBER: _ClassVar[int]
     ORIGINAL_FIELD_NUMBER: _ClassVar[int]
+    VIDEO_FIELD_NUMBER: _ClassVar[int]
     number: int
     stream: bytes
     deadline_ms: int
     round_trip_ms: float
     original: bytes
-    def __init__(self, number: _Optional[int] = ..., stream: _Optional[bytes] = ..., deadline_ms: _Optional[int] = ..., round_trip_ms: _Optional[float] = ..., original: _Optional[bytes] = ...) -> None: ...
+    video: bytes
+    def __init__(self, number: _Optional[int] = ..., stream: _Optional[bytes] = ..., deadline_ms: _Optional[int] = ..., round_trip_ms: _Optional[float] = ..., original: _Optional[bytes] = ..., video: _Optional[bytes] = ...) -> None: ...
 
 class FromReceiver(_message.Message):
     __slots__ = ("welcome", "result", "refusal")
@@ -88,7 +105,7 @@ class FromReceiver(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("codec", "codec_fingerprint", "expert", "class_names", "max_frame_bytes", "max_pending_frames", "policy", "deadline_ms")
+    __slots__ = ("codec", "codec_fingerprint", "expert", "class_names", "max_frame_bytes", "max_pending_frames", "policy", "deadline_ms", "experts", "video")
     CODEC_FIELD_NUMBER: _ClassVar[int]
     CODEC_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     EXPERT_FIELD_NUMBER: _ClassVar[int]
@@ -97,6 +114,8 @@ class Welcome(_message.Message):
     MAX_PENDING_FRAMES_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    EXPERTS_FIELD_NUMBER: _ClassVar[int]
+    VIDEO_FIELD_NUMBER: _ClassVar[int]
     codec: str
     codec_fingerprint: bytes
     expert: str
@@ -105,10 +124,22 @@ class Welcome(_message.Message):
     max_pending_frames: int
     policy: str
     deadline_ms: int
-    def __init__(self, codec: _Optional[str] = ..., codec_fingerprint: _Optional[bytes] = ..., expert: _Optional[str] = ..., class_names: _Optional[_Iterable[str]] = ..., max_frame_bytes: _Optional[int] = ..., max_pending_frames: _Optional[int] = ..., policy: _Optional[str] = ..., deadline_ms: _Optional[int] = ...) -> None: ...
+    experts: _containers.RepeatedCompositeFieldContainer[Expert]
+    video: int
+    def __init__(self, codec: _Optional[str] = ..., codec_fingerprint: _Optional[bytes] = ..., expert: _Optional[str] = ..., class_names: _Optional[_Iterable[str]] = ..., max_frame_bytes: _Optional[int] = ..., max_pending_frames: _Optional[int] = ..., policy: _Optional[str] = ..., deadline_ms: _Optional[int] = ..., experts: _Optional[_Iterable[_Union[Expert, _Mapping]]] = ..., video: _Optional[int] = ...) -> None: ...
+
+class Expert(_message.Message):
+    __slots__ = ("name", "task", "class_names")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    CLASS_NAMES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    task: str
+    class_names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., task: _Optional[str] = ..., class_names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("number", "height", "width", "coding", "class_map", "class_pixels", "stages", "stream_bytes", "concealed_pixels")
+    __slots__ = ("number", "height", "width", "coding", "class_map", "class_pixels", "stages", "stream_bytes", "concealed_pixels", "results")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +149,7 @@ class Result(_message.Message):
     STAGES_FIELD_NUMBER: _ClassVar[int]
     STREAM_BYTES_FIELD_NUMBER: _ClassVar[int]
     CONCEALED_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
     number: int
     height: int
     width: int
@@ -127,7 +159,28 @@ class Result(_message.Message):
     stages: Stages
     stream_bytes: int
     concealed_pixels: int
-    def __init__(self, number: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., coding: _Optional[_Union[ClassMapCoding, str]] = ..., class_map: _Optional[bytes] = ..., class_pixels: _Optional[_Iterable[int]] = ..., stages: _Optional[_Union[Stages, _Mapping]] = ..., stream_bytes: _Optional[int] = ..., concealed_pixels: _Optional[int] = ...) -> None: ...
+    results: _containers.RepeatedCompositeFieldContainer[TaskResult]
+    def __init__(self, number: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., coding: _Optional[_Union[ClassMapCoding, str]] = ..., class_map: _Optional[bytes] = ..., class_pixels: _Optional[_Iterable[int]] = ..., stages: _Optional[_Union[Stages, _Mapping]] = ..., stream_bytes: _Optional[int] = ..., concealed_pixels: _Optional[int] = ..., results: _Optional[_Iterable[_Union[TaskResult, _Mapping]]] = ...) -> None: ...
+
+class TaskResult(_message.Message):
+    __slots__ = ("expert", "arrays")
+    EXPERT_FIELD_NUMBER: _ClassVar[int]
+    ARRAYS_FIELD_NUMBER: _ClassVar[int]
+    expert: str
+    arrays: _containers.RepeatedCompositeFieldContainer[Array]
+    def __init__(self, expert: _Optional[str] = ..., arrays: _Optional[_Iterable[_Union[Array, _Mapping]]] = ...) -> None: ...
+
+class Array(_message.Message):
+    __slots__ = ("name", "shape", "type", "data")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    type: ArrayType
+    data: bytes
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., type: _Optional[_Union[ArrayType, str]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Stages(_message.Message):
     __slots__ = ("queue_ms", "entropy_ms", "reconstruct_ms", "expert_ms", "answer_ms", "total_ms", "batch")

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from io import BytesIO
-from statistics import median
+from statistics import fmean, median
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -24,8 +22,9 @@ from PIL import Image
 from gosvae.datasets.palettes import class_palette
 from gosvae.packets.reassembly import ReceivedFrame
 from gosvae.protocol.class_maps import ClassArray
-from gosvae.protocol.frames import Answer, Frame, Outcome, Perceived
+from gosvae.protocol.frames import Answer, Frame, Outcome, Perceived, ReferenceFacts
 from gosvae.receiver.engine import Engine
+from gosvae.receiver.page.pictures import picture_file, read_original
 from gosvae.receiver.page.standing import describe, headline, standing_of, why_no_picture
 from gosvae.tensors import ImageArray
 
@@ -44,10 +43,8 @@ WATCHED_S = 5.0
 FORGET_S = {"grpc": 600.0, "udp": 60.0}
 """Numbers of seconds after its latest frame that a sender is removed, once its stream has ended; over UDP, where no end
 can be seen, once it is silent."""
-MOST_ORIGINAL_PIXELS = 2**22
-"""Greatest number of pixels of an original that is shown."""
 
-PictureKind = Literal["original", "reconstruction", "classes", "concealed"]
+PictureKind = Literal["original", "reconstruction", "classes", "concealed", "result"]
 PICTURE_KINDS: tuple[PictureKind, ...] = get_args(PictureKind)
 
 
@@ -60,6 +57,7 @@ class _Event:
     latency_ms: float
     answered: bool
     concealed: float
+    reference: ReferenceFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,8 @@ class _Picture:
     at_s: float
     number: int
     image: ImageArray
-    classes: ClassArray
+    classes: ClassArray | None
+    results: Mapping[str, Any]
     concealed: npt.NDArray[np.bool_] | None
     original: bytes
     stages: Mapping[str, float]
@@ -123,7 +122,7 @@ class Board:
         self._senders: OrderedDict[str, _Sender] = OrderedDict()
         self._successors: OrderedDict[str, str] = OrderedDict()
         perception = engine.perception
-        self._palette_m3 = class_palette(perception.class_names)
+        self._palette_m3, self._tasks = class_palette(perception.class_names), perception.judges.tasks
         engine.observers.append(self.observe)
 
     def _sender(self, sender: str) -> _Sender:
@@ -172,7 +171,7 @@ class Board:
 
     def observe(self, frame: Frame, outcome: Outcome, perceived: Perceived | None) -> None:
         """Note the outcome of a frame; called by the engine."""
-        now_s, n_bytes = self._clock(), len(frame.stream)
+        now_s, n_bytes = self._clock(), frame.stream_bytes
         with self._lock:
             state = self._sender(frame.sender)
             state.received += 1
@@ -184,7 +183,8 @@ class Board:
             state.answered += 1
             concealed = outcome.concealed_pixels / (outcome.height * outcome.width)
             latency_ms = outcome.stages.total_ms
-            state.events.append(_Event(now_s, n_bytes, latency_ms=latency_ms, answered=True, concealed=concealed))
+            reference = None if perceived is None else perceived.reference
+            state.events.append(_Event(now_s, n_bytes, latency_ms, True, concealed, reference))
             state.picture = None
             if perceived is not None and now_s - state.watched_s < WATCHED_S:
                 state.picture = _Picture(
@@ -192,6 +192,7 @@ class Board:
                     number=frame.number,
                     image=perceived.image_uint8_HW3,
                     classes=perceived.classes_uint8_HW,
+                    results=perceived.results,
                     concealed=perceived.concealed_HW,
                     original=frame.original,
                     stages=asdict(outcome.stages),
@@ -247,6 +248,7 @@ class Board:
         """Return the line of a sender in the page's table; numbers without a frame in the last seconds are None."""
         recent = [event for event in state.events if now_s - event.at_s <= WINDOW_S]
         answered = [event for event in recent if event.answered]
+        references = [event.reference for event in recent if event.reference is not None]
         packets = [(came, sent) for at_s, came, sent in state.packets if now_s - at_s <= WINDOW_S]
         span_s = max(now_s - recent[0].at_s, 0.5) if recent else 1.0
         quiet_s = None if state.frame_s is None else now_s - state.frame_s
@@ -269,6 +271,8 @@ class Board:
             "fps": round(len(answered) / span_s, 2),
             "kbps": round(8 * sum(event.n_bytes for event in recent) / span_s / 1000, 1),
             "kib": round(sum(event.n_bytes for event in recent) / len(recent) / 1024, 3) if recent else None,
+            "unchanged": round(fmean(facts.unchanged for facts in references), 3) if references else None,
+            "distance": round(fmean(facts.distance for facts in references), 2) if references else None,
             "dropped_share": round(1 - len(answered) / len(recent), 4) if recent else None,
             "packet_loss": round(1 - sum(c for c, _ in packets) / sum(s for _, s in packets), 4) if packets else None,
             "latency_ms": round(median(event.latency_ms for event in answered), 1) if answered else None,
@@ -294,7 +298,6 @@ class Board:
             "note": why_no_picture(state.name, state.received, state.answered, state.dropped),
         }
         if picture is not None:
-            counts_m = np.bincount(picture.classes.reshape(-1), minlength=len(self._palette_m3))
             detail["picture"] = {
                 "age_s": round(now_s - picture.at_s, 1),
                 "number": picture.number,
@@ -304,9 +307,20 @@ class Board:
                 "concealed": picture.concealed is not None,
                 "kib": round(picture.stream_bytes / 1024, 3),
                 "stages": {name: round(value, 2) for name, value in picture.stages.items()},
-                "shares": [round(float(share), 4) for share in counts_m / picture.classes.size],
+                "shares": self._shares(picture.classes),
+                "results": [
+                    {"expert": name, "task": self._tasks[name].name, "text": self._tasks[name].describe(result)}
+                    for name, result in picture.results.items()
+                ],
             }
         return detail
+
+    def _shares(self, classes: ClassArray | None) -> list[float] | None:
+        """Return the share of the pixels of each class; None without a class map."""
+        if classes is None:
+            return None
+        counts_m = np.bincount(classes.reshape(-1), minlength=len(self._palette_m3))
+        return [round(float(share), 4) for share in counts_m / classes.size]
 
     def _watch(self, key: str, now_s: float) -> _Sender:
         """Return a sender and keep its pictures from now on; at most `MOST_WATCHED` senders keep theirs."""
@@ -318,8 +332,11 @@ class Board:
                 other.picture, other.watched_s = None, -WATCHED_S
         return state
 
-    def picture(self, sender: str, kind: PictureKind) -> tuple[bytes, str] | None:
-        """Return a sender's latest picture as a file, with its media type; None if there is no picture."""
+    def picture(self, sender: str, kind: PictureKind, expert: str = "") -> tuple[bytes, str] | None:
+        """Return a sender's latest picture as a file, with its media type; None if there is no picture.
+
+        The kind `result` is the picture of what the expert of a name sees.
+        """
         with self._lock:
             state = self._senders.get(sender)
             picture = None if state is None else self._watch(sender, self._clock()).picture
@@ -327,19 +344,26 @@ class Board:
             return None
         match kind:
             case "original":
-                image = _read_original(picture.original)
-                return None if image is None else (_file(image, "JPEG", quality=88), "image/jpeg")
+                image = read_original(picture.original)
+                return None if image is None else (picture_file(image, "JPEG", quality=88), "image/jpeg")
             case "reconstruction":
-                return _file(Image.fromarray(picture.image), "JPEG", quality=90, subsampling=0), "image/jpeg"
+                return picture_file(Image.fromarray(picture.image), "JPEG", quality=90, subsampling=0), "image/jpeg"
+            case "result":
+                if expert not in picture.results:
+                    return None
+                drawn = self._tasks[expert].draw(picture.image, picture.results[expert])
+                return picture_file(Image.fromarray(drawn), "JPEG", quality=92, subsampling=0), "image/jpeg"
             case "classes":
+                if picture.classes is None:
+                    return None
                 image = Image.fromarray(picture.classes)
                 image.putpalette(self._palette_m3.tobytes())  # grey values become numbers of colours
-                return _file(image, "PNG", compress_level=1), "image/png"
+                return picture_file(image, "PNG", compress_level=1), "image/png"
             case "concealed":
                 if picture.concealed is None:
                     return None
                 alpha_HW = picture.concealed.astype(np.uint8) * 255
-                return _file(Image.fromarray(np.dstack([alpha_HW, alpha_HW]), "LA"), "PNG"), "image/png"
+                return picture_file(Image.fromarray(np.dstack([alpha_HW, alpha_HW]), "LA"), "PNG"), "image/png"
 
 
 def _worst(values: list[int]) -> list[int]:
@@ -356,25 +380,3 @@ def _rates(times_s: list[float]) -> list[float]:
         span_s = times_s[n] - times_s[first]
         rates.append(round((n - first) / span_s, 2) if span_s > 0 else 0.0)
     return rates
-
-
-def _file(image: Image.Image, form: str, **options: Any) -> bytes:
-    """Return an image as a file of a format of Pillow."""
-    stream = BytesIO()
-    image.save(stream, format=form, **options)
-    return stream.getvalue()
-
-
-def _read_original(data: bytes) -> Image.Image | None:
-    """Return the original that a sender sent; None if it cannot be read or is too large.
-
-    The page gets it encoded again, so that bytes of a sender never reach a browser.
-    """
-    try:
-        with warnings.catch_warnings(), Image.open(BytesIO(data), formats=["JPEG", "PNG", "WEBP"]) as image:
-            warnings.simplefilter("ignore")
-            if image.width * image.height > MOST_ORIGINAL_PIXELS:
-                return None
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None

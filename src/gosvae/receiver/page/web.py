@@ -329,7 +329,8 @@ class WebServer:
             return _Answer(await asyncio.to_thread(self.metrics), CONTENT_TYPE)
         kind = next((kind for kind in PICTURE_KINDS if path == f"/picture/{kind}"), None)
         if kind is not None and sender is not None:
-            picture = await asyncio.to_thread(board.picture, sender, kind)
+            expert = request.query.get("expert", "")
+            picture = await asyncio.to_thread(board.picture, sender, kind, expert)
             if picture is not None:
                 return _Answer(*picture)
         return _status(HTTPStatus.NOT_FOUND)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
@@ -31,6 +32,12 @@ class BatchConfig(Config):
     colour: float = Field(default=0.0, ge=0, lt=1)
     blur: float = Field(default=0.0, ge=0, le=2)
     noise: float = Field(default=0.0, ge=0, lt=1)
+
+    @property
+    def repeats_images(self) -> bool:
+        """Whether each image, as it is or mirrored, comes again in every epoch."""
+        changes = (self.brightness, self.scale, self.colour, self.blur, self.noise)
+        return self.crop_height is None and not any(changes)
 
     @model_serializer(mode="wrap")
     def _without_absent_camera(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -122,6 +129,9 @@ class RunConfig(Config):
         tensorboard: whether to write TensorBoard files beside the log.
         micro_batch: number of images that a frozen network takes at once (see `gosvae.training.judging`); `auto` takes
             as many as fit into a quarter of a GPU's memory, or into 2 GiB on a CPU.
+        expert_cache: folder in which what experts see on originals is kept (see `gosvae.training.originals`); None
+            keeps nothing. Stages with random crops or other changes than mirroring do not use it.
+        expert_cache_gib: largest size of that folder, in GiB.
         changed_data: whether a run may continue although its images are others than those it was started with.
     """
 
@@ -135,5 +145,8 @@ class RunConfig(Config):
     save_minutes: float = Field(default=3.0, gt=0)
     histogram_pixels: int = Field(default=60_000_000, ge=1)
     tensorboard: bool = True
+    # A path of this machine, on which no result depends: it is left out where the run is described.
+    expert_cache: Path | None = Field(default=None, exclude=True)
+    expert_cache_gib: float = Field(default=40.0, gt=0)
     micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     changed_data: bool = False

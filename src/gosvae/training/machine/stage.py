@@ -18,6 +18,7 @@ from gosvae.training.judging import Judging
 from gosvae.training.machine.adversary import Adversary
 from gosvae.training.machine.config import RunConfig, StageConfig
 from gosvae.training.machine.task import RECONSTRUCTION, TrainingTask
+from gosvae.training.originals import OriginalsCache
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -60,6 +61,9 @@ class StageInProgress:
         state: dict[str, Any] | None,
     ) -> None:
         self._fabric, self._task, self._stage, self._run, self._states = fabric, task, stage, run, states
+        self._originals: OriginalsCache | None = None
+        if run.expert_cache is not None and stage.batches.repeats_images:
+            self._originals = OriginalsCache(run.expert_cache, int(run.expert_cache_gib * 2**30))
         network = task.network
         if state is not None:
             network.load_state_dict(state["network"])
@@ -105,7 +109,7 @@ class StageInProgress:
         x = batch.x_B3HW.to(self._fabric.device, memory_format=torch.channels_last)
         labels = None if batch.labels_BHW is None else batch.labels_BHW.to(self._fabric.device)
         weights = self._weights(step)
-        self._task.judging = Judging(self._run.micro_batch, weights)
+        self._task.judging = Judging(self._run.micro_batch, self._originals, weights)
         self._task.begin_step(self._run.seed, stage.name, self._fabric.global_rank, step)
         wanted = frozenset(stage.weights) | ({RECONSTRUCTION} if adversary is not None else frozenset())
         with self._autocast():

@@ -60,7 +60,7 @@ function showCards(sender, detail) {
   put("kib", number(sender.kib, 2));
   put("kib-note", `${number(sender.kbps, 1)} kbit/s`);
   put("latency", number(sender.latency_ms, 0));
-  put("latency-note", sender.round_trip_ms ? `${number(sender.round_trip_ms, 0)} ms from sender to class map` : "median of the last 10 s");
+  put("latency-note", sender.round_trip_ms ? `${number(sender.round_trip_ms, 0)} ms from sender to answer` : "median of the last 10 s");
   put("loss", percent(sender.dropped_share));
   const dropped = Object.entries(detail.dropped).map(([reason, count]) => `${count.toLocaleString("en")} ${reason}`).join(", ");
   const notes = sender.packet_loss === null ? [] : [`${percent(sender.packet_loss)} of packets lost, ${percent(detail.concealed)} of the picture concealed`];
@@ -104,7 +104,7 @@ function showCounters(engine) {
 function showSenders(senders) {
   byId("senders").replaceChildren(...senders.map((s) => {
     const loss = s.packet_loss === null ? percent(s.dropped_share) : `${percent(s.dropped_share)}, packets ${percent(s.packet_loss)}`;
-    const row = element("tr", null, ...[s.name, s.standing_short, s.transport, number(s.fps, 1), number(s.kbps, 0), loss, number(s.latency_ms, 0)].map((t) => element("td", t)));
+    const row = element("tr", null, ...[s.name, s.standing_short, s.transport, number(s.fps, 1), number(s.kbps, 0), percent(s.unchanged), number(s.distance, 1), loss, number(s.latency_ms, 0)].map((t) => element("td", t)));
     row.className = s.standing;
     row.title = s.standing_text;
     row.tabIndex = 0;
@@ -115,8 +115,8 @@ function showSenders(senders) {
   }));
 }
 
-async function picture(kind, id, frame) {
-  const response = await fetch(`picture/${kind}?sender=${encodeURIComponent(id)}&frame=${frame}`);
+async function picture(kind, id, frame, expert = "") {
+  const response = await fetch(`picture/${kind}?sender=${encodeURIComponent(id)}&frame=${frame}&expert=${encodeURIComponent(expert)}`);
   return response.ok ? createImageBitmap(await response.blob()) : null;
 }
 
@@ -128,16 +128,27 @@ function fit(canvas, width, height) {
   return canvas.getContext("2d");
 }
 
+// The figure of the n-th expert beside the class map, made when it is first needed.
+function resultFigure(n) {
+  const known = byId(`result-${n}`);
+  if (known) return known;
+  const figure = element("figure", null, element("canvas", null), element("figcaption", null, element("span", ""), element("small", "")));
+  figure.id = `result-${n}`;
+  byId("pictures").insertBefore(figure, byId("empty"));
+  return figure;
+}
+
 function drawLayers() {
   if (!layers) return;
-  const { image, map, hidden, original } = layers;
+  const { image, map, hidden, original, results } = layers;
   fit(byId("reconstruction"), image.width, image.height).drawImage(image, 0, 0);
   const overlay = fit(byId("overlay"), image.width, image.height);
   overlay.globalAlpha = 1;
   overlay.drawImage(image, 0, 0);
   overlay.globalAlpha = byId("opacity").value / 100;
-  overlay.drawImage(map, 0, 0);
+  if (map) overlay.drawImage(map, 0, 0);
   overlay.globalAlpha = 1;
+  byId("overlay-figure").hidden = !map;
   if (hidden) {
     const context = byId("reconstruction").getContext("2d");
     context.globalAlpha = 0.35;
@@ -145,21 +156,27 @@ function drawLayers() {
     context.globalAlpha = 1;
   }
   byId("original-figure").hidden = !original;
+  results.forEach((drawn, n) => { if (drawn) fit(resultFigure(n).querySelector("canvas"), drawn.width, drawn.height).drawImage(drawn, 0, 0); });
   if (original) fit(byId("original"), original.width, original.height).drawImage(original, 0, 0);
 }
 
 async function showPicture(id, p) {
   if (shown === `${id}/${p.number}`) return;
-  const [image, map, hidden, original] = await Promise.all([
-    picture("reconstruction", id, p.number), picture("classes", id, p.number),
+  const [image, map, hidden, original, ...results] = await Promise.all([
+    picture("reconstruction", id, p.number), p.shares ? picture("classes", id, p.number) : null,
     p.concealed ? picture("concealed", id, p.number) : null, p.original ? picture("original", id, p.number) : null,
+    ...p.results.map((r) => picture("result", id, p.number, r.expert)),
   ]);
-  if (!image || !map) return;
+  if (!image || (p.shares && !map)) return;
   shown = `${id}/${p.number}`;
-  layers = { image, map, hidden, original };
-  const scratch = new OffscreenCanvas(map.width, map.height).getContext("2d", { willReadFrequently: true });
-  scratch.drawImage(map, 0, 0);
-  classPixels = scratch;
+  layers = { image, map, hidden, original, results };
+  p.results.forEach((r, n) => {
+    const caption = resultFigure(n).querySelector("figcaption");
+    caption.children[0].textContent = `${r.expert}, ${r.task}`;
+    caption.children[1].textContent = caption.title = r.text;
+  });
+  classPixels = map && new OffscreenCanvas(map.width, map.height).getContext("2d", { willReadFrequently: true });
+  if (map) classPixels.drawImage(map, 0, 0);
   drawLayers();
   frameNote = `frame ${p.number.toLocaleString("en")} · ${p.width}×${p.height} · ${p.kib.toFixed(2)} KiB`;
 }
@@ -187,7 +204,7 @@ async function update() {
   document.title = `gosvae: ${state.status.text}`;
   showCounters(state.engine);
   const seen = detail !== null && detail.picture !== null;
-  for (const figure of document.querySelectorAll("figure")) if (!seen || figure.id !== "original-figure") figure.hidden = !seen;
+  for (const figure of document.querySelectorAll("figure")) if (!seen || !["original-figure", "overlay-figure"].includes(figure.id)) figure.hidden = !seen;
   byId("empty").hidden = seen;
   byId("start").hidden = detail !== null;
   put("empty-text", detail === null ? "No sender yet." : detail.note);
@@ -209,6 +226,7 @@ async function update() {
     byId("stage-legend").replaceChildren(element("li", null, element("span", ""), element("span", "no frame was decoded")));
     shown = layers = classPixels = null;
   }
+  byId("classes").hidden = !classes.length;
   showLegend(detail && detail.picture ? detail.picture.shares : null);
   showSenders(state.senders);
   document.body.dataset.lost = "no";

@@ -1,0 +1,98 @@
+"""Checks before the first step of a run: what cannot work is refused at once and not after days of training.
+
+The order is that of the cost: names, folders, files of weights, classes in the expert's configuration, and only then
+the expert itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gosvae.datasets.base import Dataset
+from gosvae.errors import ConfigError, DatasetError, GosvaeError
+from gosvae.evaluation.fitting import check_class_names, check_classes
+from gosvae.experts.registry import known_classes
+from gosvae.losses.perceptual import load_perceptual
+from gosvae.reproduce.job import World, judges_looks
+from gosvae.reproduce.plan import RowPlan, Trained
+from gosvae.reproduce.scales import recipe_of
+from gosvae.training.codecs import TrainableRecipe
+
+
+def check_job(world: World, rows: Sequence[RowPlan]) -> None:
+    """Load all that the rows need, apart from what they train, and refuse what does not fit together.
+
+    Afterwards data, expert, distances and Inception are loaded, and one image of each split has been read.
+
+    Raises:
+        GosvaeError: something is missing, damaged or does not fit; nothing has been trained.
+    """
+    train, test = world.train_images, world.test_images
+    _check_recipes(world, rows)
+    _read_one(train, "train")
+    _read_one(test, "test")
+    _check_objects(world, rows)
+    _check_distances(world, rows)
+    names = known_classes(world.job.expert)
+    if test.has_labels and names is not None:
+        check_class_names(test, names, world.job.expert)
+    if test.has_labels:
+        check_classes(test, world.expert)
+
+
+def _check_recipes(world: World, rows: Sequence[RowPlan]) -> None:
+    """Refuse overrides that a recipe does not have."""
+    for row in rows:
+        if isinstance(row.source, Trained):
+            try:
+                world.changes_of(row)
+            except ConfigError as error:
+                raise ConfigError(f"row {row.row_id}: {error}", argument=error.argument) from None
+
+
+def _check_objects(world: World, rows: Sequence[RowPlan]) -> None:
+    """Read an object map of each split for rows that are trained on labels."""
+    for row in rows:
+        if not (isinstance(row.source, Trained) and row.source.labels):
+            continue
+        train, test = world.train_images, world.test_images
+        if train.object_names != test.object_names or not train.object_names:
+            raise ConfigError(
+                f"row {row.row_id} is trained and measured on labels of the same classes, got "
+                f"{len(train.object_names)} classes in {train.name!r} and {len(test.object_names)} in {test.name!r}: "
+                "choose other rows or other data"
+            )
+        for images in (train, test):
+            try:
+                images.objects(0)
+            except DatasetError as error:
+                raise DatasetError(f"row {row.row_id} is trained and measured on labels: {error}") from None
+
+
+def _check_distances(world: World, rows: Sequence[RowPlan]) -> None:
+    """Load the distances of training and of measuring, and refuse rows whose loss lacks its own."""
+    for row in rows:
+        if not isinstance(row.source, Trained):
+            continue
+        recipe = recipe_of(row, world.changes_of(row))
+        assert isinstance(recipe, TrainableRecipe)
+        if "lpips" in recipe.wanted_terms and world.training_distance is None:
+            raise ConfigError(
+                f"row {row.row_id} is trained with LPIPS, of which no weights are wanted or found: name a distance and "
+                "the folder of its weights, or choose other rows",
+                argument="lpips",
+            )
+    loaded = None
+    if any(judges_looks(row) for row in rows):
+        loaded, _ = world.perceptual, world.features
+    name = world.training_distance
+    if name is not None and (loaded is None or loaded.name != name):
+        load_perceptual(name, world.job.weights)
+
+
+def _read_one(images: Dataset, split: str) -> None:
+    """Read the first image of a split."""
+    try:
+        images[0]
+    except GosvaeError as error:
+        raise type(error)(f"the first image to {split} on cannot be used: {error}", argument=error.argument) from None
