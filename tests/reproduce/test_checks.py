@@ -75,15 +75,16 @@ def transformers_folder(folder: Path, class_names: tuple[str, ...]) -> Path:
 NO_DISTANCES = ("--lpips", "none", "--no-fid", "--rows", "vqvae")
 
 
+@pytest.mark.parametrize("size", ["", "?short=256"])
 def test_an_expert_of_other_classes_is_refused_by_its_configuration(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str
 ) -> None:
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("the weights were loaded")
 
     monkeypatch.setattr(job_module, "load_expert", never)
     folder = transformers_folder(tmp_path / "model", ("road", "sky", "tree"))
-    line = refusal(capsys, tmp_path, *DATA, "--expert", str(folder), *NO_DISTANCES)
+    line = refusal(capsys, tmp_path, *DATA, "--expert", f"{folder}{size}", *NO_DISTANCES)
     assert "labels of 'streets' and expert" in line
     assert "have other classes (11 classes against 3" in line
 

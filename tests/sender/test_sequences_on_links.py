@@ -25,6 +25,7 @@ from gosvae.sender.client import CALL_OVERHEAD_BYTES, LinkClient
 from gosvae.sender.grpc_target import GrpcTarget
 from gosvae.sender.sender import UdpTarget, send_pictures
 from gosvae.sender.sequence_transmitter import SequenceTransmitter
+from gosvae.sender.target import SenderCounters, Target
 from gosvae.sender.udp import UdpSender
 from gosvae.tensors import ImageArray
 from gosvae.wire import VIDEO_VERSION
@@ -163,6 +164,31 @@ def test_a_receiver_that_does_not_know_bare_frames_gets_containers() -> None:
             finally:
                 await target.close()
             assert target.counters.answered == 3
+
+    run(test)
+
+
+def test_a_rate_leaves_frames_of_a_complete_video_out() -> None:
+    """A frame that is not sent is not tried again: the rate of frames is a choice."""
+    codec, sent = sequence_codec(level=100), []
+
+    class Sink(Target):
+        counters = SenderCounters()
+
+        async def send(self, number: int, stream: bytes, image_uint8_HW3: ImageArray) -> int:
+            del stream, image_uint8_HW3
+            sent.append(number)
+            return 10_000  # far above the rate
+
+        async def finish(self) -> None:
+            pass
+
+    async def test() -> None:
+        sender = SequenceTransmitter(codec, kbps=8.0, fps=10.0, max_age_ms=300.0)
+        await send_pictures(frames(9), sender, Sink(), fps=None, stop=asyncio.Event(), patient=True)
+        assert sent == [0, 1, 2]
+        assert sender.counters.skipped == 6
+        assert not sender.waits
 
     run(test)
 

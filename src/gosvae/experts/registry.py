@@ -68,9 +68,10 @@ def known_classes(spec: str) -> tuple[str, ...] | None:
     None means that only loading the expert tells its classes.
 
     Raises:
-        ExpertError: there is no such model.
+        ExpertError: there is no such model, or its input size is not a number of pixels.
         MissingDependencyError: a package that it needs is not installed.
     """
+    spec, _ = _input_size(spec)
     if spec.startswith("hf:"):
         return huggingface_class_names(spec.removeprefix("hf:"))
     try:

@@ -182,8 +182,9 @@ def _steadiness_line(results: Mapping[str, Result]) -> tuple[str, ...] | None:
 def _order_lines(results: Mapping[str, Result], paper_set: PaperSet) -> list[tuple[str, ...]]:
     """Return Spearman's rank correlations of our rows with the paper's, one for each seed that all rows have."""
     lines = []
-    for text, names in _ORDERS.items():
-        if sum(_is_planned(results, name) for name in names) < 3:
+    for text, whole in _ORDERS.items():
+        names = [name for name in whole if _is_planned(results, name)]
+        if len(names) < 3:
             continue
         for quantity in (_MIOU, _ACCURACY):
             papers = {n: value for n in names if (value := quantity.paper(paper_numbers(n, paper_set))) is not None}
