@@ -156,6 +156,17 @@ def test_limits_of_decoders_let_pictures_of_their_own_size_pass(name: str, size_
     assert decompress(codec.compress(image), codec).shape == (*size_hw, 3)
 
 
+@pytest.mark.parametrize("name", ["avif", "avif-third", "jpeg", "webp", "jpegxl"])
+def test_damaged_headers_announce_a_number_and_raise_nothing(name: str) -> None:
+    """Pillow raises a RuntimeError for an AVIF file whose picture is said to be elsewhere."""
+    data = load_classical(name).compress(grey(24, 40))
+    for place in range(min(len(data), 300)):
+        for value in (0, 255):
+            changed = data[:place] + bytes([value]) + data[place + 1 :]
+            assert announced_pixels(changed) >= 0
+            assert announced_pixels(changed[: place + 1]) >= 0
+
+
 def small_head(data: bytes) -> bytes:
     """An intra picture whose head says 64x64."""
     return struct.pack(">HH", 64, 64) + data[4:]

@@ -36,6 +36,32 @@ def test_frames_are_left_out_before_levels_are_low() -> None:
     assert control.every == 1
 
 
+@pytest.mark.parametrize("fps", [3.0, 10.0, 30.0])
+def test_the_rate_holds_for_a_camera_of_unknown_speed(fps: float) -> None:
+    """The controller expects 10 frames a second."""
+    control, taken, age_s, longest_s, sent_s = RateControl(20.0, 10.0, 300.0), 0, 0.0, 0.0, 0.0
+    for number in range(int(60 * fps)):
+        now_s = 1000.0 + number / fps
+        if control.wants(now_s):
+            age_s = now_s - sent_s if sent_s else 0.0
+            longest_s, sent_s = max(longest_s, age_s), now_s
+            size = round(100 * 40 ** (control.level / 255))
+            control.sent(size, key=number == 0)
+            taken += size if number >= 30 * fps else 0
+    assert 0.6 * 20.0 < taken * 8 / 1000 / 30.0 < 1.1 * 20.0
+    assert longest_s <= max(0.34, 1.01 / fps)
+
+
+def test_a_pause_of_the_source_brings_no_credit() -> None:
+    control = RateControl(12.0, 10.0, 300.0)
+    now_s = 0.0
+    for number in range(200):
+        now_s += 20.0 if number == 100 else 0.1
+        if control.wants(now_s):
+            control.sent(400, key=False)
+        assert control.every <= 3
+
+
 def test_impossible_rates_are_refused() -> None:
     for values in ((0.0, 10.0, 100.0), (10.0, 0.0, 100.0), (10.0, 10.0, 0.0)):
         with pytest.raises(ConfigError):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Generator
 
 import constriction
 import numpy as np
 import pytest
 
 from gosvae.entropy import coder
-from gosvae.entropy.base import EntropyModel, FrequencyTables, IndexArray
+from gosvae.entropy.adaptive import AdaptiveCounts
+from gosvae.entropy.base import Batch, EntropyModel, FrequencyTables, IndexArray
 from gosvae.entropy.coder import decode, decode_indices, encode, encode_indices
 from gosvae.entropy.fixed import FixedLength
 from gosvae.entropy.static import StaticHistogram
@@ -175,3 +177,32 @@ def test_a_huge_shape_with_few_bytes_is_refused_before_memory_is_taken() -> None
     for model in (FixedLength(512), StaticHistogram(np.array([1000, 1, 1]))):
         with pytest.raises(BitstreamError):
             decode_indices(model, b"\1\2\3\4", shape_hw)
+
+
+class Counted(AdaptiveCounts):
+    """An adaptive model that counts its batches and promises nothing about the bytes."""
+
+    batches_read = 0
+
+    def least_bits(self, n_indices: int) -> float:
+        del n_indices
+        return 0.0
+
+    def batches(self, shape_hw: tuple[int, int]) -> Generator[Batch, IndexArray, IndexArray]:
+        coding = super().batches(shape_hw)
+        batch = next(coding)
+        while True:
+            self.batches_read += 1
+            try:
+                batch = coding.send((yield batch))
+            except StopIteration as finished:
+                return finished.value
+
+
+def test_a_decoder_ends_when_its_bytes_are_used_up() -> None:
+    """Zeros follow the bytes without end: a decoder must not go on in them for all the indices of a large image."""
+    for data in (b"\x5a" * 40, b"\xff" * 40, bytes(range(40))):
+        model = Counted(np.full(16, 100))
+        with pytest.raises(BitstreamError):
+            decode_indices(model, data, (1000, model.batch_size))
+        assert 1 <= model.batches_read < 20

@@ -2,8 +2,8 @@
 
 Two inlets see the same genuine datagrams in any order, some of them late, twice or never. The first also gets those
 that a line damaged: every frame that it gives back must hold what was sent or miss it. The second gets forgeries too,
-whose checksums agree: it may give back frames that nobody sent, and must neither crash nor take memory. Findings are as
-in `fuzzing`.
+whose checksums agree: it may give back frames that nobody sent, and must neither crash nor take memory. The senders of
+some sessions have a key: then the first inlet gets forgeries too, and takes none of them. Findings are as in `fuzzing`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 import numpy as np
@@ -28,6 +28,7 @@ from gosvae.codecs.vq import VqCodec
 from gosvae.errors import BitstreamError, PacketError
 from gosvae.packets import Inlet, Reassembler, ReceivedFrame, Recovery, packetise, protect, read_packet, read_repair
 from gosvae.packets.protection import is_repair
+from gosvae.packets.sealed import Opener, Sealer
 from gosvae.receiver.udp import UdpReceiver
 from tiny import checkpoint, variable_checkpoint
 
@@ -37,15 +38,22 @@ MOST_PIXELS = 2**16
 """Of a frame that is decoded as a picture."""
 SESSION = 400
 """Datagrams to one pair of inlets."""
+SEALED_SHARE = 0.3
+"""Share of the sessions whose senders have a key."""
 HEADER_BYTES = 32
+
+
+KEY = bytes(range(32))
+"""Key of the senders of a session with a key."""
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What the senders of a session send."""
+    """What the senders of a session send; with a key, also the datagram in each sealed one."""
 
     frames: dict[tuple[int, int], Stream]
     datagrams: list[bytes]
+    sealed: dict[bytes, bytes] = field(default_factory=dict)
 
 
 def senders(random: Random) -> Sent:
@@ -68,6 +76,22 @@ def senders(random: Random) -> Sent:
             classes = [(1, 1.0)] if random.random() < 0.3 else []
             datagrams += protect(packets, overhead=random.choice((0.0, 0.25, 1.0)), classes=classes)
     return Sent(frames, datagrams)
+
+
+def sealed(sent: Sent) -> Sent:
+    """What the senders of a session send if they have a key."""
+    sealers = {stream_id: Sealer(KEY, stream_id, now_ms=lambda: 10**12) for stream_id, _ in sent.frames}
+    found = {sealers[int.from_bytes(data[2:6], "big")].seal(data): data for data in sent.datagrams}
+    return Sent(sent.frames, list(found), found)
+
+
+def _forge_sealed(random: Random, data: bytes) -> Mutant:
+    """Another header of a sealed datagram, or a datagram that is sealed with another key."""
+    if random.random() < 0.1:
+        return Mutant("forged", Sealer(bytes(32), random.randrange(2**32)).seal(data), forged=True)
+    where, length = random.randrange(16), random.choice((1, 2, 4))
+    values = (bytes(length), b"\xff" * length, random.randbytes(length), bytes(length - 1) + b"\x01")
+    return Mutant("forged", data[:where] + random.choice(values) + data[where + length :], forged=True)
 
 
 def _forge(random: Random, data: bytes, others: list[bytes]) -> Mutant:
@@ -94,7 +118,7 @@ def mutate_datagram(random: Random, sent: Sent) -> Mutant:
     if chance < 0.7:
         kind = random.choice(list(DAMAGE))
         return Mutant(kind, DAMAGE[kind](random, data, sent.datagrams), forged=False)
-    return _forge(random, data, sent.datagrams)
+    return _forge_sealed(random, data) if sent.sealed else _forge(random, data, sent.datagrams)
 
 
 def inlet() -> Inlet:
@@ -121,6 +145,19 @@ def _check_parsing(mutant: Mutant, sent: Sent) -> str:
     if not mutant.forged:
         raise AssertionError("damage passed for a datagram")
     return "accepted forgery"
+
+
+def _check_opening(opener: Opener, mutant: Mutant, sent: Sent, opened: set[bytes]) -> bytes | None:
+    """A sealed datagram opens once, and nothing else does."""
+    datagram = opener.open(mutant.data)
+    if datagram is None:
+        return None
+    if sent.sealed.get(mutant.data) != datagram:
+        raise AssertionError("a datagram opens that nobody sealed")
+    if mutant.data in opened:
+        raise AssertionError("a datagram opens twice")
+    opened.add(mutant.data)
+    return datagram
 
 
 def _check_limits(way_in: Inlet) -> None:
@@ -187,6 +224,7 @@ def run_datagram_fuzz(
             progress(start)
         random = Random(f"datagrams {seed} {start}")
         sent = senders(random)
+        sent = sealed(sent) if random.random() < SEALED_SHARE else sent
         with memory_limit(report):
             counted = _session(random, sent, start, min(SESSION, count - start), codecs, report)
         for name, number in counted.items():
@@ -198,14 +236,21 @@ def _session(
     random: Random, sent: Sent, start: int, count: int, codecs: list[LossTolerantCodec], report: Report
 ) -> dict[str, int]:
     clean, open_to_all, now_s = inlet(), inlet(), 0.0
+    opener, opened = Opener(KEY), set[bytes]()
     for number in range(start, start + count):
         mutant = mutate_datagram(random, sent)
         now_s += random.choice((0.0, 0.001, 0.02))
         began = time.process_time()
         try:
             with time_limit():
-                outcome = _check_parsing(mutant, sent)
-                if not mutant.forged:
+                if sent.sealed:
+                    datagram = _check_opening(opener, mutant, sent, opened)
+                    outcome = "not opened" if datagram is None else "opened"
+                    for frame in clean.expire(now_s) + ([] if datagram is None else clean.add(datagram, now_s)):
+                        _check_genuine(frame, sent)
+                else:
+                    outcome = _check_parsing(mutant, sent)
+                if not mutant.forged and not sent.sealed:
                     for frame in clean.expire(now_s) + clean.add(mutant.data, now_s):
                         _check_genuine(frame, sent)
                 for frame in open_to_all.expire(now_s) + open_to_all.add(mutant.data, now_s):
@@ -228,16 +273,16 @@ def _session(
     return {name: getattr(open_to_all.recovery.counters, name) for name in names}
 
 
-def run_receiver_fuzz(count: int, *, seed: int = 0) -> tuple[int, int]:
+def run_receiver_fuzz(count: int, *, seed: int = 0, key: bytes | None = None) -> tuple[int, int]:
     """The same datagrams straight into a UDP receiver; returns how many it counted and how many frames it gave."""
     random = Random(f"receiver {seed}")
     frames: list[ReceivedFrame] = []
 
     async def run() -> int:
-        receiver = await UdpReceiver.open("127.0.0.1", 0, frames.append, inlet=inlet(), max_frames=16)
+        receiver = await UdpReceiver.open("127.0.0.1", 0, frames.append, inlet=inlet(), max_frames=16, key=key)
         async with receiver:
             for start in range(0, count, SESSION):
-                sent = senders(random)
+                sent = senders(random) if key is None else sealed(senders(random))
                 for _ in range(min(SESSION, count - start)):
                     receiver.datagram_received(mutate_datagram(random, sent).data, ("127.0.0.1", 9))
                     _check_limits(receiver.inlet)

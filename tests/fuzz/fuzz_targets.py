@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from random import Random
 
 import numpy as np
 import numpy.typing as npt
@@ -42,18 +43,23 @@ class Target:
 
     Attributes:
         decode: bytes to what the payload says, without networks behind it.
-        encode: from an intact stream and what it decoded to, the stream that an encoder makes of it.
+        encode: from an intact stream and what it decoded to, the stream that an encoder makes of it; None for files
+            without checksums, where damage may pass.
         decompress: bytes to a picture; None where drawing one takes long.
         salvage: bytes to what is left of the indices; None where a codec has no slices.
         streams: intact ones.
+        weight: how often it is chosen, compared with the others: seldom where a stream takes long.
+        forge: from an intact stream, one whose checksums agree; None for streams of the container.
     """
 
     name: str
     decode: Callable[[bytes], Latent]
-    encode: Callable[[Stream, Latent], bytes]
+    encode: Callable[[Stream, Latent], bytes] | None
     decompress: Callable[[bytes], ImageArray] | None
     salvage: Callable[[bytes], Latent] | None
     streams: tuple[bytes, ...]
+    weight: float = 1.0
+    forge: Callable[[Random, bytes], bytes] | None = None
 
 
 def pictures() -> list[ImageArray]:
@@ -132,6 +138,16 @@ def autoencoder_target() -> Target:
     return Target("autoencoder", codec.decode, encode, codec.decompress, None, tuple(streams))
 
 
+def variable_encode(codec: VariableRateCodec, stream: Stream, decoded: Latent) -> bytes:
+    """The stream of what was decoded, with its own model: an encoder would take the other where it is as short."""
+    symbols_Dhw, level = decoded.symbols, decoded.setting
+    fixed = stream.header.entropy_model_id == FixedLength.model_id
+    model = FixedLength(codec.config.context.values) if fixed else codec.coder.entropy_model(level)
+    slices = [symbols_Dhw[:, *part] for part in grid_parts(symbols_Dhw.shape[1:], len(stream.slices), stream.layout)]
+    grids = [part_Dhw.reshape(-1, part_Dhw.shape[2]) for part_Dhw in slices]
+    return repack(stream, [bytes([level]) + encode_indices(model, grid_hw) for grid_hw in grids])
+
+
 def variable_target() -> Target:
     """Streams of a variable-rate codec at several levels, of context and of fixed codes, one slice and several."""
     made = variable_checkpoint()
@@ -148,22 +164,14 @@ def variable_target() -> Target:
         streams += [codec.compress_at(picture, level) for picture in pictures() for level in (0, 200)]
 
     def encode(stream: Stream, decoded: Latent) -> bytes:
-        symbols_Dhw, level = decoded.symbols, decoded.setting
-        # With the stream's own model: an encoder would take the other where it is as short.
-        fixed = stream.header.entropy_model_id == FixedLength.model_id
-        model = FixedLength(made.card.model.context.values) if fixed else reader.coder.entropy_model(level)
-        slices = [
-            symbols_Dhw[:, *part] for part in grid_parts(symbols_Dhw.shape[1:], len(stream.slices), stream.layout)
-        ]
-        grids = [part_Dhw.reshape(-1, part_Dhw.shape[2]) for part_Dhw in slices]
-        return repack(stream, [bytes([level]) + encode_indices(model, grid_hw) for grid_hw in grids])
+        return variable_encode(reader, stream, decoded)
 
     return Target("variable-rate", reader.decode, encode, reader.decompress, None, tuple(streams))
 
 
 def layered_target() -> Target:
     """Streams of two layers, and of a picture alone."""
-    task, codec = variable_target(), LayeredCodec(VariableRateCodec(variable_checkpoint()))
+    codec = LayeredCodec(VariableRateCodec(variable_checkpoint()))
     streams = []
     for slices in (1, 3):
         options = VariableRateOptions(slices=slices, layout="interleaved" if slices > 1 else "bands")
@@ -185,10 +193,10 @@ def layered_target() -> Target:
     def encode(stream: Stream, decoded: Latent) -> bytes:
         if stream.header.entropy_model_id == EntropyModelId.AV1_STILL:
             return pack_slices(stream.header, stream.slices)
-        slices = unpack_slices(task.encode(stream.task, decoded)).slices
+        slices = unpack_slices(variable_encode(codec.task, stream.task, decoded)).slices
         return pack_slices(stream.header, [*slices, *stream.detail], stream.layout, stream.detail_count)
 
-    return Target("layered", decode, encode, codec.decompress, None, tuple(streams))
+    return Target("layered", decode, encode, codec.decompress, None, tuple(streams), weight=0.3)
 
 
 def map_payload(stream: Stream, decoded: Latent, class_count: int) -> bytes:
@@ -229,16 +237,17 @@ def map_targets() -> list[Target]:
         for classes in (noise, large, np.zeros((40, 30), np.uint8), np.tri(20, 30).astype(np.uint8))
     ]
     sent = [label_map.compress(picture) for picture in pictures()]
-    scene = large_map(n_classes)
+    scene, large_sent = large_map(n_classes), list[bytes]()
     for model_id, payload in (
         (EntropyModelId.LABEL_MAP, encode_scan(scene, n_classes)),
         (EntropyModelId.CLASS_MAP_PASSES, encode_passes(scene, n_classes)),
     ):
         assert payload is not None
-        sent.append(pack(Header(label_map.fingerprint, *scene.shape, model_id), payload))
+        large_sent.append(pack(Header(label_map.fingerprint, *scene.shape, model_id), payload))
     return [
-        Target("label-map", label_decode, label_encode, label_map.decompress, None, tuple(sent)),
-        Target("gesco", gesco.decode, gesco_encode, None, None, tuple(drawn)),
+        Target("label-map", label_decode, label_encode, label_map.decompress, None, tuple(sent), weight=0.3),
+        Target("large-map", label_decode, label_encode, None, None, tuple(large_sent), weight=0.02),
+        Target("gesco", gesco.decode, gesco_encode, None, None, tuple(drawn), weight=0.3),
     ]
 
 
@@ -256,6 +265,7 @@ def targets() -> tuple[Target, ...]:
     )
     for target in made:
         for data in target.streams:
+            assert target.encode is not None
             if target.encode(unpack_slices(data), target.decode(data)) != data:
                 raise AssertionError(f"{target.name}: a stream of its own does not encode to itself")
     return made

@@ -39,6 +39,7 @@ def check(target: Target, data: bytes) -> None:
         decoded = target.decode(data)
     except BitstreamError:
         return
+    assert target.encode is not None
     if target.encode(unpack_slices(data), decoded) != data:
         raise AssertionError("silently wrong: decodes to what encodes to other bytes")
 

@@ -188,12 +188,19 @@ def _forge(random: Random, fields: Fields, other: Fields) -> Fields:
     return replace(fields, payloads=tuple(payloads))
 
 
-def mutate(random: Random, own: Sequence[bytes], others: Sequence[bytes]) -> Mutant:
+def mutate(
+    random: Random,
+    own: Sequence[bytes],
+    others: Sequence[bytes],
+    forge: Callable[[Random, bytes], bytes] | None = None,
+) -> Mutant:
     """A changed stream; `own` are those of the codec that will read it, `others` those of all codecs."""
     data = random.choice(own)
     if random.random() < 0.6:
         kind = random.choice(list(DAMAGE))
         return Mutant(kind, DAMAGE[kind](random, data, random.choice((own, others))), forged=False)
+    if forge is not None:
+        return Mutant("forged", forge(random, data), forged=True)
     fields = fields_of(unpack_slices(data))
     for _ in range(random.choice((1, 1, 2, 3))):
         fields = _forge(random, fields, fields_of(unpack_slices(random.choice(own))))

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from random import Random
 
-from fuzz_datagrams import mutate_datagram, run_datagram_fuzz, run_receiver_fuzz, senders
+import pytest
+from fuzz_datagrams import KEY, mutate_datagram, run_datagram_fuzz, run_receiver_fuzz, senders
 
 COUNT = int(os.environ.get("GOSVAE_FUZZ", "5000"))
 
@@ -19,13 +20,22 @@ def test_mutated_datagrams_are_refused_or_genuine() -> None:
     assert sum(n for (kind, _), n in report.outcomes.items() if kind != "frames") == COUNT
     if COUNT >= 4000:  # or the run would have shown little
         reached = {outcome for _, outcome in report.outcomes}
-        assert reached >= {"refused", "genuine", "accepted forgery", "frame, drawn", "frame, refused"}
+        assert reached >= {
+            "refused",
+            "genuine",
+            "accepted forgery",
+            "frame, drawn",
+            "frame, refused",
+            "opened",
+            "not opened",
+        }
         assert min(counters.values()) > 0, counters
         assert report.salvaged > 0
 
 
-def test_a_udp_receiver_takes_them_all() -> None:
-    datagrams, frames = run_receiver_fuzz(1500)
+@pytest.mark.parametrize("key", [None, KEY])
+def test_a_udp_receiver_takes_them_all(key: bytes | None) -> None:
+    datagrams, frames = run_receiver_fuzz(1500, key=key)
     assert datagrams == 1500
     assert frames > 20
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from random import Random
 
+from fuzz_files import CLASSICAL, more_targets
 from fuzz_targets import targets
 from fuzzing import run_fuzz
 from mutations import fields_of, mutate, write
@@ -34,6 +35,14 @@ def test_a_number_and_a_seed_always_make_the_same_mutant() -> None:
     assert mutants == [mutate(Random(f"7 {number}"), own, own) for number in range(200)]
     assert len({mutant.data for mutant in mutants}) > 150
     assert len({mutant.kind for mutant in mutants}) == 10
+
+
+def test_files_and_released_streams_are_attacked_too() -> None:
+    names = {target.name for target in more_targets()}
+    assert names == {"released", "sequence", "wrapped", *CLASSICAL}
+    for target in more_targets():
+        for number in range(30):
+            mutate(Random(f"8 {number}"), target.streams, target.streams, target.forge)
 
 
 def test_the_forger_knows_the_container() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +25,8 @@ from gosvae.sender.client import CALL_OVERHEAD_BYTES, LinkClient
 from gosvae.sender.grpc_target import GrpcTarget
 from gosvae.sender.sender import UdpTarget, send_pictures
 from gosvae.sender.sequence_transmitter import SequenceTransmitter
+from gosvae.sender.target import SenderCounters, Target
+from gosvae.sender.transmitter import Transmitter
 from gosvae.sender.udp import UdpSender
 from gosvae.tensors import ImageArray
 from gosvae.wire import VIDEO_VERSION
@@ -163,6 +165,50 @@ def test_a_receiver_that_does_not_know_bare_frames_gets_containers() -> None:
             finally:
                 await target.close()
             assert target.counters.answered == 3
+
+    run(test)
+
+
+def test_a_rate_leaves_frames_of_a_complete_video_out() -> None:
+    """A frame that is not sent is not tried again: the rate of frames is a choice."""
+    sender = SequenceTransmitter(sequence_codec(level=100), kbps=8.0, fps=10.0, max_age_ms=300.0)
+    sent = []
+    for number, picture in enumerate(frames(9)):
+        stream = sender.code(picture, 5.0 + 0.1 * number, patient=True)
+        if stream is not None:
+            sent.append(number)
+            sender.spend(10_000)  # far above the rate
+    assert sent == [0, 3, 6]
+    assert (sender.counters.coded, sender.counters.skipped, sender.waits) == (3, 6, False)
+
+
+def test_a_picture_that_is_left_out_is_not_tried_again() -> None:
+    class EverySecond(Transmitter):
+        calls = 0
+
+        @property
+        def waits(self) -> bool:
+            return False
+
+        def _code(self, image_uint8_HW3: ImageArray, now_s: float, room: Callable[[float], int]) -> bytes | None:
+            self.calls += 1
+            return super()._code(image_uint8_HW3, now_s, room) if self.calls % 2 else None
+
+    class Sink(Target):
+        def __init__(self) -> None:
+            self.counters = SenderCounters()
+
+        async def send(self, number: int, stream: bytes, image_uint8_HW3: ImageArray) -> int:
+            del number, image_uint8_HW3
+            return len(stream)
+
+        async def finish(self) -> None:
+            pass
+
+    async def test() -> None:
+        sender, sink = EverySecond(sequence_codec(level=100).codec), Sink()
+        await send_pictures(frames(5), sender, sink, fps=None, stop=asyncio.Event(), patient=True)
+        assert (sender.calls, sink.counters.sent, sender.counters.skipped) == (5, 3, 2)
 
     run(test)
 

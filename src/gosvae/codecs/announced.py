@@ -65,7 +65,7 @@ def _opened_pixels(data: bytes, file_format: str) -> int:
             image = Image.open(BytesIO(data), formats=[file_format])
         with image:
             return image.width * image.height
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # Pillow raises nearly any type on damaged bytes, such as RuntimeError for AVIF
         return 0
 
 

@@ -1,17 +1,16 @@
 """Coding of the class maps in answers: one lossless coding, a zlib stream (RFC 1950) of the map's bytes.
 
-Each byte is the class of one pixel, row by row. The table compares codings of maps of 256x512 pixels (the outputs of
-the embedded expert on ten validation images of CamVid; one core, milliseconds to code and to decode):
+Each byte is the class of one pixel, row by row. The table compares codings of maps of 256x512 pixels with 12 classes,
+for ten drawn scenes and for noise; times are processor times in milliseconds (`scripts/answer_maps.py`):
 
-| coding | bytes | code | decode | decode noise |
-|---|--:|--:|--:|--:|
-| this one, level 7 | 3,096 | 1.1 | 0.13 | 0.5 |
-| grey PNG | 4,208 | 1.1 | 0.5 | 0.9 |
-| runs as varints, in Python | 5,439 | 0.3 | 0.7 | 52 |
-| `codecs.class_map`, in Python | 875 | 368 | 367 | 18,500 |
+| coding | bytes | code | decode | noise: bytes | code | decode |
+|---|--:|--:|--:|--:|--:|--:|
+| this one, level 7 | 2,752 | 1.51 | 0.18 | 67,237 | 7.01 | 0.64 |
+| grey PNG | 3,434 | 1.83 | 0.56 | 71,064 | 9.93 | 0.99 |
+| `codecs.class_map` | 800 | 178.01 | 200.20 | 66,481 | 633.78 | 82.65 |
 
 `codecs.class_map` is for streams, where bytes count more than time: the label-map codec and GESCO use it. For answers
-it is too slow: the next batch waits while an answer is coded, and it takes longer than decoder and expert together.
+it is too slow: the next batch waits while an answer is coded.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ ClassArray = npt.NDArray[np.uint8]
 MAX_PIXELS = 2**28
 """Largest number of pixels of a class map that is decoded; it bounds the memory that a false size can take."""
 _LEVEL = 7
-"""Level of zlib; 6 takes 12 % more bytes in nearly the same time, 9 takes 9 % fewer bytes and twenty times as long."""
+"""Level of zlib: lower ones take more bytes in nearly the same time, and the highest one takes far longer."""
 
 
 def encode_class_map(classes_uint8_HW: ClassArray, coding: ClassMapCoding) -> bytes:

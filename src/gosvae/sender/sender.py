@@ -138,7 +138,7 @@ async def send_pictures(
                 began_s = time.monotonic()
                 stream = await loop.run_in_executor(coder, code, began_s)
                 target.counters.coding_ms.append(1000.0 * (time.monotonic() - began_s))
-                if stream is not None or not patient or stop.is_set():
+                if stream is not None or not (patient and transmitter.waits) or stop.is_set():
                     break
                 await asyncio.wait((stopping,), timeout=ROOM_PAUSE_S)
             if stream is not None:

@@ -65,6 +65,11 @@ class SequenceTransmitter(Transmitter):
         self._lock = threading.Lock()
         self.pictures_only = False
 
+    @property
+    def waits(self) -> bool:
+        """See `Transmitter.waits`: frames of a video are left out, because the rate chooses how many are sent."""
+        return self._control is None or self.pictures_only
+
     def hear(self, number: int, reason: Reason | None) -> None:
         """Take the outcome of a frame, counted from 0: None if it was decoded; called in any thread."""
         with self._lock:
@@ -74,7 +79,7 @@ class SequenceTransmitter(Transmitter):
         self._listen(now_s)
         if self.pictures_only:
             return super()._code(image_uint8_HW3, now_s, room)
-        if self._control is not None and not self._control.wants():
+        if self._control is not None and not self._control.wants(now_s):
             return None
         height, width = image_uint8_HW3.shape[:2]
         encoder = self._encoder

@@ -85,6 +85,11 @@ class Transmitter:
         self.counters = TransmitterCounters()
         self._bucket = None if kbps is None else LeakyBucket(kbps, first_s=1 / fps)
 
+    @property
+    def waits(self) -> bool:
+        """Whether a picture for which the rate has no room may have it later; otherwise it is left out."""
+        return True
+
     def code(
         self,
         image_uint8_HW3: ImageArray,
@@ -106,7 +111,7 @@ class Transmitter:
         """
         stream = self._code(image_uint8_HW3, now_s, room)
         self.counters.coded += stream is not None
-        self.counters.skipped += stream is None and not patient
+        self.counters.skipped += stream is None and not (patient and self.waits)
         return stream
 
     def _code(self, image_uint8_HW3: ImageArray, now_s: float, room: Callable[[float], int]) -> bytes | None:

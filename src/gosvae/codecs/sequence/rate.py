@@ -16,6 +16,8 @@ _STEP = 12
 """Levels from one try to the next."""
 _PATIENCE = 4
 """Number of frames between two changes: a change of level costs bytes of its own."""
+_SMOOTHING = 0.1
+"""Weight of the latest time between two frames of the source in their mean."""
 _SLACK = (0.75, 1.05)
 """Shares of the rate between which nothing is changed."""
 
@@ -25,7 +27,7 @@ class RateControl:
 
     Args:
         kbps: kilobits (1000 bits) a second.
-        frames_per_second: rate of the source.
+        frames_per_second: rate of the source, as far as it is known; the times of the frames correct it.
         max_age_ms: longest time from one frame that is sent to the next.
         level: level at the beginning.
 
@@ -42,17 +44,43 @@ class RateControl:
             raise ConfigError(f"{kbps} kbit/s at {frames_per_second} frames a second: expected more than 0")
         if max_age_ms <= 0:
             raise ConfigError(f"a map of at most {max_age_ms} ms: expected more than 0", argument="max_age_ms")
-        self._bytes_of_slot = kbps * 125.0 / frames_per_second
-        self._most = max(1, int(max_age_ms * frames_per_second / 1000.0 + 1e-6))
+        self._bytes_per_s, self._max_age_s = kbps * 125.0, max_age_ms / 1000.0
+        self._period_s = 1.0 / frames_per_second
+        self._seen_s: float | None = None
+        self._is_measured = False
         self.level, self.every = level, self._most
         self._debt = 0.0
         self._waited = self._most
         self._since = 0
         self._mean: float | None = None
 
-    def wants(self) -> bool:
-        """Return whether the next frame of the source is sent. Called once for each of them."""
-        self._debt = max(self._debt - self._bytes_of_slot, -self._bytes_of_slot)
+    @property
+    def _most(self) -> int:
+        """Largest number of frames of the source for each one that is sent."""
+        return max(1, int(self._max_age_s / self._period_s + 1e-6))
+
+    @property
+    def _bytes_of_slot(self) -> float:
+        """Number of bytes for each frame of the source."""
+        return self._bytes_per_s * self._period_s
+
+    def wants(self, now_s: float | None = None) -> bool:
+        """Return whether the next frame of the source is sent. Called once for each of them.
+
+        Args:
+            now_s: time of the frame on a clock that never goes back; None means one period after the frame before.
+        """
+        gap_s = self._period_s
+        if now_s is not None:
+            if self._seen_s is not None:
+                gap_s = max(0.0, now_s - self._seen_s)
+                if not self._is_measured:
+                    self._period_s, self._is_measured = min(max(gap_s, 1e-3), 10.0), True
+                else:  # a pause of the source is no slower source
+                    self._period_s += _SMOOTHING * (min(max(gap_s, 1e-3), 2.0 * self._period_s) - self._period_s)
+            self._seen_s = now_s
+        self.every = min(self.every, self._most)
+        self._debt = max(self._debt - self._bytes_per_s * gap_s, -self._bytes_of_slot)
         self._waited += 1
         # A large frame, such as a key frame, is paid for by the frames after it, as long as the map does not get older.
         if self._waited < self.every or (self._debt > 0 and self._waited < self._most):
