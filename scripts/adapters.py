@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""An adapter against a full fine-tuning of the decoder, with the same CPU time, for experts that are new to a codec.
+"""Compare an adapter with a full fine-tuning of the decoder at equal CPU time, for experts that are new to a codec.
 
-    scripts/adapters.py gosvae-variable-camvid --expert fastestdet.onnx --seen camvid:PATH@train \
+    scripts/adapters.py gosvae-variable-camvid --expert fastestdet.onnx --seen camvid:PATH@train \\
         --data camvid:PATH@val --minutes 5 --kib 1 --out adapters.md
 
 Both trainings are those of `gosvae adapt` with the number of steps that a trial says to fit into the time. The time is

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A codec between a finished one and what it became by further training: the weights are interpolated.
+"""Interpolate between the weights of a finished codec and those after further training.
 
     scripts/blend.py gosvae-variable-camvid runs/streets-4 --share 0.75 --out runs/streets
 

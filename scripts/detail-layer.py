@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Settings of the AV1 encoder by what perception models see, and the price of several slices of the detail layer.
+"""Measure settings of the AV1 encoder with perception models, and the cost of several slices of the detail layer.
 
     scripts/detail-layer.py settings --data camvid:PATH@seen --every 10 --limit 9 --expert expert-camvid
     scripts/detail-layer.py slices --data camvid:PATH@seen --every 10 --limit 9

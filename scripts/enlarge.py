@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A part of an image and of what codecs make of it, enlarged, side by side.
+"""Draw a part of an image and of its reconstructions by several codecs, enlarged, side by side.
 
     scripts/enlarge.py docs/assets/street.jpg gosvae-variable-camvid gosvae-streets --out docs/assets/lattice.png
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rules and networks that make one picture of the two layers of a stream: agreement and mIoU of each.
+"""Measure agreement and mIoU of rules and networks that make one picture of the two layers of a stream.
 
     scripts/fusion-rules.py --data camvid:PATH@val --limit 8 --expert expert-camvid expert-idd
     scripts/fusion-rules.py --data camvid:PATH@val --limit 8 --expert expert-camvid --fusion runs/fusion

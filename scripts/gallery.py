@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""A gallery: an image at several sizes of its stream, and what experts of several tasks see on each reconstruction.
+"""Draw a gallery: an image at several sizes of its stream, and the results of experts on each reconstruction.
 
-    scripts/gallery.py gosvae-streets --kib 0.3 1 4 --data camvid:PATH@val --image 32 \
+    scripts/gallery.py gosvae-streets --kib 0.3 1 4 --data camvid:PATH@val --image 32 \\
         --expert map=embedded boxes=fastestdet.onnx edges --out docs/assets/gallery.webp
 
 Any images and experts will do: `--data folder:my-images`, and for `--expert` whatever `gosvae evaluate` takes. The name

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""How codecs fare with judges that they never met: shares of the uncompressed, BD-rate, and the lattice of their grid.
+"""Measure codecs with networks that took no part in their training: mIoU, agreement, BD-rate, and the lattice.
 
-    scripts/judge.py gosvae-variable-camvid runs/mine --data camvid:PATH@unseen \
+    scripts/judge.py gosvae-variable-camvid runs/mine --data camvid:PATH@unseen \\
         --expert expert-camvid expert-idd --limit 34 --out runs/judged
 
 Every codec of any rate is a curve over the budgets of `--kib`, met image by image; AVIF at full, half and third size,
@@ -12,9 +12,9 @@ as Pillow writes it and at speed 1 tuned for SSIM, is one over its qualities. Fo
 - the BD-rate on both against the upper envelope of all AVIF curves, for files as they are and without container boxes,
 - what the envelope reaches at the same budgets.
 
-With `--detector` FastestDet looks too: AP50 of its boxes on reconstructions against those on the originals.
+With `--detector` it also prints the AP50 of FastestDet's boxes on reconstructions against those on the originals.
 
-Label maps come in the common classes where an expert knows these. The lattice is the energy of the reconstructions at
+Labels are those of the common classes for an expert of these. The lattice is the energy of the reconstructions at
 the harmonics of 1/16 over that of the originals (`gosvae.evaluation.lattice`). Rows of AVIF and of the uncompressed
 images that stand in the folder of `--out` already, for the same images and experts, are not measured again.
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Ordinary photos: PSNR and SSIM at equal bytes against AVIF, and what `gosvae compress` makes of them by itself.
+"""Compare PSNR and SSIM of photos with those of AVIF at equal bytes, and print the choices of `gosvae compress`.
 
     scripts/photos.py                             # sample photos of scikit-learn and scikit-image, if these are there
     scripts/photos.py my-photos --out runs/photos

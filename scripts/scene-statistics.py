@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Makes `scene.json` of a variable-rate codec: what the latents of its training images look like.
+"""Make `scene.json` of a variable-rate codec: what the latents of its training images look like.
 
-    scripts/scene-statistics.py src/gosvae/models/gosvae-variable-camvid \
+    scripts/scene-statistics.py src/gosvae/models/gosvae-variable-camvid \\
         --data camvid:PATH@seen idd-lite:PATH@seen folder:KITTI streets:20
 
 A codec of two layers decides with it whether a picture is for perception models or for people. Every data set counts

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Bits against tasks: one stream of a released codec, judged by experts that took no part in its training.
+"""Measure one stream of a released codec with experts of several tasks that took no part in its training.
 
-    scripts/tasks.py gosvae-variable-camvid avif --kib 0.5 1 2 3 --data camvid:PATH@val --limit 20 \
+    scripts/tasks.py gosvae-variable-camvid avif --kib 0.5 1 2 3 --data camvid:PATH@val --limit 20 \\
         --detector fastestdet.onnx --out tasks.md
 
 Each row is a codec at a budget, met image by image. The columns are

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Trains the small network that makes one picture of the two layers of a stream, by imitation.
+"""Train the small network that makes one picture of the two layers of a stream, by imitation.
 
     scripts/train-fusion.py make --data 'camvid:PATH@seen+idd-lite:PATH@seen' --images 400 --out runs/examples
     scripts/train-fusion.py train --examples runs/examples --minutes 60 --out runs/fusion
 
-`make` writes one file for each image: the image, the picture of the task layer at a random level, those of the detail
-layer at random sizes and qualities. Every tenth image of `--data` is left out, so that
-settings can be chosen on images that no training saw. `train` reads random crops of these files, and takes up files
+`make` writes one file for each image: the image, the picture of the task layer at a random level, and those of the
+detail layer at random sizes and qualities. Every tenth image of `--data` is left out, so that settings can be chosen on
+images that no training saw. `train` reads random crops of these files, and takes up files
 that `make` adds meanwhile. In a part of the crops the network has no task layer. The loss is the divergence of an
 expert's classes from those on the original, the squared error, its excess over that of the detail layer alone, and a
 perceptual distance. It needs no labels.

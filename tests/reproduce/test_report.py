@@ -185,7 +185,7 @@ def test_captions_follow_the_settings(made: tuple[Runner, Path]) -> None:
     assert "seed 0 (VQ-VAE (r=4): 3); 32 bits." in first
     assert "differ in their optimiser steps" in effort.equal_steps({**results, "vqvae": longer})
     plain = effort.training(World(replace(world.job, changes=())), results, rows)
-    assert "Codes that are never used are revived for the first time after so many steps: " in plain[-1]
+    assert "Codes that are never used are revived for the first time after this number of steps: " in plain[-1]
     assert not any("Changes of the user" in line for line in plain)
 
 

@@ -1,1 +1,1 @@
-"""A receiver: frames of many senders are decoded, shown to the expert, and answered."""
+"""Receiver that decodes frames of many senders, shows them to the expert, and answers them."""

@@ -1,6 +1,6 @@
 """Connections of a listening port: found among the open descriptors of this process, counted by source, and ended.
 
-gRPC shows a program no connection, only calls. The operating system lists the descriptors of a process, and a duplicate
+gRPC shows calls to a program, but no connections. The operating system lists the descriptors of a process. A duplicate
 of one is enough to learn both addresses and to shut the connection down, as if the other end had left.
 """
 

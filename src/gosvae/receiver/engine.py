@@ -2,7 +2,7 @@
 
 The queue is bounded. Every frame ends in one of two ways: it is answered, or it is dropped for a reason, and both are
 counted. The sender whose frames have taken the least time is next. Networks run in two threads, one of them with low
-priority for large frames, so that these hold up nobody; everything else runs on the event loop.
+priority for large frames, which then do not delay others; everything else runs on the event loop.
 """
 
 from __future__ import annotations

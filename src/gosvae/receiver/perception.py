@@ -1,4 +1,4 @@
-"""Decoding of streams and the expert's look at the pictures, in batches; without a queue and without a network.
+"""Decoding of streams and the expert's results on the pictures, in batches; without a queue or a connection.
 
 Axis legend: B frames, 3 RGB channels, H and W pixels.
 """

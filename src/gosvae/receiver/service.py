@@ -1,4 +1,4 @@
-"""The gRPC service in front of the engine: every sender has a stream of frames up and a stream of answers down.
+"""The gRPC service in front of the engine: each sender sends a stream of frames and reads a stream of answers.
 
 No client can take more than its share: the bytes of a message, the number of streams, the frames without an answer, the
 answers that are not read, and the time are limited. `docs/service.md` explains the protocol.

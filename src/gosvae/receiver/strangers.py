@@ -1,4 +1,4 @@
-"""Strangers at the door of a receiver: few lines in the log for each of them, and delays for wrong tokens."""
+"""Limits on unknown clients of a receiver: lines in the log, and delays for wrong tokens."""
 
 from __future__ import annotations
 

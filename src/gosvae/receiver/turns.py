@@ -2,7 +2,7 @@
 
 Start-time fair queueing (Goyal, Vin and Cheng 1996): every sender has a virtual time, the time that its frames have
 taken so far, and the sender that is furthest behind is next. A sender that was away starts at the virtual time of the
-others, so that nobody saves time up.
+others, so that no sender saves time up.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Turns:
                 self._used_s[ticket.frame.sender] += share_s - ticket.charged_s
 
     def refund(self, ticket: Ticket) -> None:
-        """Give back what a frame was charged that was not worked on."""
+        """Give back the charge of a frame that was not worked on."""
         if ticket.frame.sender in self._used_s:
             self._used_s[ticket.frame.sender] -= ticket.charged_s
 

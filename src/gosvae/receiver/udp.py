@@ -1,6 +1,6 @@
-"""Streams over UDP, the receiver's end: datagrams in, frames out when they are complete or their time is over.
+"""Receiver's end of streams over UDP: datagrams become frames, which end when complete or when their time is over.
 
-Nothing is sent again. Senders of videos are told which frames were decoded, without encryption.
+Nothing is sent again. Feedback tells senders of videos which frames were decoded.
 
 `docs/link.md` describes the datagrams. With a key they are encrypted and authenticated, see `gosvae.packets.sealed`;
 without one they are neither.

@@ -1,6 +1,6 @@
-"""Checks before the first step of a run: what cannot work is refused at once and not after days of training.
+"""Checks before the first step of a run, which refuse at once what would fail after days of training.
 
-The order is that of the cost: names, folders, files of weights, classes in the expert's configuration, and only then
+The cheapest checks come first: names, folders, files of weights, classes in the expert's configuration, and only then
 the expert itself.
 """
 

@@ -57,7 +57,7 @@ class _Claim:
 _CLAIMS = (
     _Claim("GOS-VAE from scratch above VQ-VAE (Tables I, II)", ("gosvae-scratch",), ("vqvae",)),
     _Claim("GOS-VAE with a pre-trained start above VQ-VAE (Tables I, II)", ("gosvae",), ("vqvae",)),
-    _Claim("the same, residual (Tables I, II)", ("gosvae-residual",), ("vqvae-residual",)),
+    _Claim("residual GOS-VAE above residual VQ-VAE (Tables I, II)", ("gosvae-residual",), ("vqvae-residual",)),
     _Claim("GOS-VAE with a pre-trained start above VQ-GAN (Tables I, II)", ("gosvae",), ("vqgan",)),
     _Claim("residual GOS-VAE above shallow GOS-VAE (Tables I, II)", ("gosvae-residual",), ("gosvae",)),
     _Claim("residual VQ-VAE above shallow VQ-VAE (Tables I, II)", ("vqvae-residual",), ("vqvae",)),
@@ -174,7 +174,7 @@ def _steadiness_line(results: Mapping[str, Result]) -> tuple[str, ...] | None:
     ratio, interval = (None, None) if found is None else found
     count = min(len(spread.values) for spread in (*scratch, *start))
     held = "-" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
-    text = "pre-trained start steadier at high r: spread over seeds from scratch, divided by the other (Fig. 4)"
+    text = "pre-trained start steadier at high r: spread over seeds from scratch, divided by its own (Fig. 4)"
     judged = verdict(interval, middle=1.0)
     return (text, "ratio", number(ratio, 2), held, str(count), DASH, judged, "above 1, without a number")
 

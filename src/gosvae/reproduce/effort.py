@@ -107,7 +107,7 @@ def _revival(found: Sequence[_Training]) -> list[str]:
             after[one.title] = str(int(math.log(quantizer.revive_below) / math.log(quantizer.usage_decay)))
     if not after:
         return []
-    return [f"Codes that are never used are revived for the first time after so many steps: {shared(after)}."]
+    return [f"Codes that are never used are revived for the first time after this number of steps: {shared(after)}."]
 
 
 def codebook_weights(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan]) -> str:

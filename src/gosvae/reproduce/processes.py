@@ -1,6 +1,6 @@
 """Rows on several devices at once: each row is made in a process of its own, on one device.
 
-Rows do not talk to each other, so that N devices make N rows at a time, and a row's numbers are those of one device.
+Rows are independent: N devices make N rows at a time, and a row's numbers are those of one device.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _end_with_parent() -> None:
 
 @dataclass(frozen=True)
 class _Running:
-    """A row in the making."""
+    """Row that is being made."""
 
     row: RowPlan
     device: int

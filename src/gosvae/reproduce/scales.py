@@ -48,7 +48,7 @@ class Scale:
 
     @property
     def is_papers(self) -> bool:
-        """Whether it is the paper's own, where nothing takes the place of what the paper has without being named."""
+        """Whether the scale is the paper's own, where every substitute for what the paper uses must be named."""
         return self.name == "paper"
 
 

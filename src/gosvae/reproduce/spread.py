@@ -1,4 +1,4 @@
-"""Mean and spread of a quantity over the seeds of a row, and what a difference of two rows says."""
+"""Mean and spread of a quantity over the seeds of a row, and the verdict on a difference of two rows."""
 
 from __future__ import annotations
 

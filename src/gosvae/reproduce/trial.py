@@ -1,6 +1,6 @@
 """Trial of every row before a run: steps and an evaluation at full size, with memory, batch and hours.
 
-Nothing is kept of a trial. Its networks have their initial weights, so that no number of it is a result.
+A trial leaves no files. Its networks have their initial weights, so its figures are not results.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def _try_stage(world: World, training: CodecTraining, task: torch.nn.Module, sta
         return TrainingBatches(training.seen, **options, seed=run.seed, rank=rank, world_size=world_size)
 
     def steps(batch: int) -> tuple[float, int] | None:
-        """Return seconds and peak of a step of so many images; None if they have no room."""
+        """Return seconds and peak memory of a step of a number of images; None if they have no room."""
         some = stage.model_copy(update={"batches": stage.batches.model_copy(update={"batch_size": batch})})
         meter.reset()
         try:

@@ -1,1 +1,1 @@
-"""A sender: pictures are read, coded and sent over gRPC or UDP."""
+"""Sender that reads and codes pictures and sends them over gRPC or UDP."""

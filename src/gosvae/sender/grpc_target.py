@@ -1,4 +1,4 @@
-"""Receiver over gRPC as the destination of frames: what is under way, what comes back, and what a broken link loses."""
+"""Destination of frames over gRPC: frames on the way, their outcomes, and frames that a broken link loses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Coding of a video at the sender: frames depend on earlier ones, and what the receiver tells chooses on which."""
+"""Coding of a video at the sender: frames depend on earlier ones, chosen by the receiver's feedback."""
 
 from __future__ import annotations
 

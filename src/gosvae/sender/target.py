@@ -1,4 +1,4 @@
-"""What the destination of frames is, over whichever link, and the numbers that a sender counts."""
+"""Interface of a destination of frames over any link, and the counters of a sender."""
 
 from __future__ import annotations
 

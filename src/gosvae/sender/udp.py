@@ -1,6 +1,6 @@
-"""Streams over UDP, the sender's end: packets and repair packets that leave at a pace.
+"""Sender's end of streams over UDP: packets and repair packets are sent at a steady rate.
 
-Nothing is sent again. A receiver of videos tells which frames it has decoded.
+Nothing is sent again. Feedback of a receiver of videos says which frames it has decoded.
 
 `docs/link.md` describes the datagrams. With a key they are encrypted and authenticated, see `gosvae.packets.sealed`;
 without one they are neither.

@@ -1,1 +1,1 @@
-"""What an expert is asked for, behind one contract: segmentation, detection, depth, keypoints, lanes, features."""
+"""Tasks of experts behind one contract: segmentation, detection, depth, keypoints, lanes, features."""

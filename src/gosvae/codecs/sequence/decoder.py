@@ -1,4 +1,4 @@
-"""Decoder of a sequence: it shows what the encoder coded, or says what is missing."""
+"""Decoder of a sequence: it returns the pictures that the encoder coded, or names a frame that is missing."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _SHORT_DISTANCES = 8
 
 
 class Mode(IntEnum):
-    """How the symbols of a frame are coded: two bits of its first byte."""
+    """Coding of the symbols of a frame: two bits of its first byte."""
 
     INTRA = 0
     NETWORK = 1

@@ -1,6 +1,6 @@
 """Rate of a sequence: which frames of a source are sent, and at which level, for a number of kbit a second.
 
-Few frames at a high level give better maps than many at a low one, and older ones.
+Few frames at a high level give better, but older, class maps than many frames at a low level.
 """
 
 from __future__ import annotations
