@@ -13,8 +13,8 @@ def truncate(data: bytes, kib: float) -> bytes:
 
     The slices of the detail layer are removed first, beginning with the last one. The rest of a stream of two layers is
     then the stream of its task layer, as the codec of that layer writes it. If it is still too long, its last slices
-    are marked as lost, and `LossTolerantCodec.decompress_damaged` shows the picture of the others. A stream that fits is
-    returned as it is. Slices that are damaged or missing already stay lost.
+    are marked as lost, and `LossTolerantCodec.decompress_damaged` shows the picture of the others. A stream that fits
+    is returned as it is. Slices that are damaged or missing already stay lost.
 
     Args:
         data: a stream; its end may be missing.
