@@ -154,3 +154,9 @@ def test_every_requirement_is_pinned() -> None:
 
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
     assert {normal(r) for r in required} - {"gosvae"} <= {normal(pin) for pin in pins}
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """Pytest imports the files of tests by their name alone, and refuses the second."""
+    names = [path.name for path in (REPOSITORY / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -32,9 +32,9 @@ class GosvaeError(Exception):
     """Root of all errors that a caller can act on.
 
     Args:
-        message: one line: what was given, what was expected, what to do.
+        message: one line with the given value, the expected one, and the remedy.
         argument: name of the argument of the Python API that mends it, such as `expert`. The command line prints its
-            own option of that name behind the message.
+            own option of that name after the message.
     """
 
     def __init__(self, message: str = "", *, argument: str | None = None) -> None:

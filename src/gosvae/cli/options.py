@@ -162,15 +162,15 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how frozen networks judge in a training."""
     parser.add_argument(
         "--micro-batch", type=micro_batch_of, default="auto", metavar="N",
-        help="images that the expert takes at once, which bounds memory; gradients stay those of the batch; default: "
-        "auto, as many as fit into a quarter of the GPU's memory",
+        help="images that the expert takes at once, which bounds memory; gradients stay those of the batch; auto: "
+        "as many as fit into a quarter of the GPU's memory, or into 2 GiB on a CPU",
     )  # fmt: skip
     parser.add_argument(
         "--expert-cache", type=Path, metavar="FOLDER",
         help="keep what the expert sees on whole images in this folder, in half precision; default: keep nothing",
     )  # fmt: skip
     parser.add_argument(
-        "--expert-cache-gib", type=float, default=40.0, metavar="GIB", help="largest size of that folder; default 40"
+        "--expert-cache-gib", type=float, default=40.0, metavar="GIB", help="largest size of that folder in GiB"
     )
 
 

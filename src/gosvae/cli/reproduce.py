@@ -92,7 +92,7 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N",
-        help="number of seeds of each learned row of the tables, which then show mean and spread; default 1",
+        help="number of seeds of each learned row of the tables, which then show mean and spread",
     )  # fmt: skip
     parser.add_argument(
         "--keep", type=Path, metavar="FOLDER",

@@ -61,7 +61,7 @@ def add_compress(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--detail-slices", type=int, default=DEFAULT_OPTIONS.detail_slices, metavar="N",
-        help="number of slices of the detail layer, 1..8: gosvae truncate can cut behind each; more take more bytes",
+        help="number of slices of the detail layer, 1..8: gosvae truncate can cut after each; more take more bytes",
     )  # fmt: skip
     add_sender_loading(parser)
     parser.add_argument(

@@ -59,7 +59,7 @@ class StreamOptions:
         effort: work for fewer bytes in a variable-rate codec: 0 rounds the integers, 1 reassigns them by their
             histogram, which takes hardly any time, and 2 to 9 reassign them by the context model, effort - 1 times.
         purpose: whom the picture is for, in a codec of two layers: `machine`, `people`, `both`, or `auto`.
-        detail_slices: number of slices of the detail layer, in a codec of two layers, 1..8; a stream can be cut behind
+        detail_slices: number of slices of the detail layer, in a codec of two layers, 1..8; a stream can be cut after
             each.
 
     Raises:

@@ -9,12 +9,12 @@ from gosvae.units import bytes_from_kib
 
 
 def truncate(data: bytes, kib: float) -> bytes:
-    """Return the longest beginning of a stream, in whole slices, that takes at most so many KiB.
+    """Return the longest beginning of a stream, in whole slices, that takes at most `kib` KiB.
 
-    The slices of the detail layer go first, from the last one on. What is left of a stream of two layers is then the
-    stream of its task layer alone, as the codec of that layer writes it. If that is too long too, its last slices are
-    marked as lost, and `LossTolerantCodec.decompress_damaged` shows the picture of the others. A stream that fits is
-    returned as it is. Slices that are damaged or missing already stay lost.
+    The slices of the detail layer are removed first, beginning with the last one. The rest of a stream of two layers is
+    then the stream of its task layer, as the codec of that layer writes it. If it is still too long, its last slices
+    are marked as lost, and `LossTolerantCodec.decompress_damaged` shows the picture of the others. A stream that fits
+    is returned as it is. Slices that are damaged or missing already stay lost.
 
     Args:
         data: a stream; its end may be missing.

@@ -75,7 +75,7 @@ def load_footage(
         frames_per_second: rate of the frames. A video file has its own.
         geometry: geometry of the frames, in place of the default of a data set.
         limit: largest number of frames of a clip, from its beginning; None takes all.
-        expert_classes: classes of the expert, which the labels are given in where that is possible.
+        expert_classes: classes of the expert; labels are converted to them if possible.
 
     Raises:
         ConfigError: the rate is missing or not positive.

@@ -86,7 +86,7 @@ def evaluate_video(
         progress: whether to show a bar on stderr; None shows it on a terminal only.
         generator: as `evaluate`.
         link: link that the frames are sent over, for codecs with a temporal model; None delivers everything. Bytes are
-            then those of the datagrams, and a frame that does not arrive leaves the map before it.
+            then those of the datagrams. The class map before a frame that does not arrive stays in use.
 
     Raises:
         ConfigError: two entries have the same label, a rate is not positive, a frame cannot be kept, the classes of

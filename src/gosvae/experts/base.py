@@ -146,7 +146,7 @@ class TaskExpert(nn.Module, ABC):
         return self
 
     def preparation(self, height: int, width: int) -> str:
-        """Return what is done to images of a size before the network, beyond what the fingerprint knows."""
+        """Return the preparation of images of this size before the network that the fingerprint does not cover."""
         del height, width
         return ""
 

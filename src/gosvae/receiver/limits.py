@@ -16,7 +16,7 @@ class ServiceLimits:
         max_streams: greatest number of open streams, of all clients together. If there are as many, a stream without a
             frame for `stale_s` gives way to a new one.
         max_connections: greatest number of connections, of all clients together; another one is closed at once. It is
-            less if the process may not open so many descriptors.
+            less if the process may not open that many descriptors.
         max_per_source: greatest number of connections, and of streams, of one source address.
         max_pending_frames: greatest number of frames of one sender that are not answered yet. Further frames are
             dropped; with the policy `block`, and of a patient sender, they are not read.

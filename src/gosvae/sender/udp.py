@@ -34,7 +34,7 @@ class UdpSender(asyncio.DatagramProtocol):
         first_frame: number of its first frame.
         frames, datagrams, octets: numbers of frames, datagrams and bytes that were sent; the bytes are without the
             headers of IP and UDP (28 bytes a datagram for IPv4).
-        compact: whether the receiver has told that it takes compact packets.
+        compact: whether the receiver has said that it takes compact packets.
         on_feedback: function that is called with the feedback of a receiver on this stream.
         errors: number of errors that the operating system reported, such as that nobody listens; sending goes on.
     """

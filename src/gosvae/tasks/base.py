@@ -27,7 +27,7 @@ class Meter(ABC, Generic[R]):
         """Count one image.
 
         Args:
-            reference: what should be seen: the expert's own result on the original, or the labels.
+            reference: expected result: the expert's own result on the original, or the labels.
             seen: result on the reconstruction.
         """
 
