@@ -17,7 +17,7 @@ import numpy as np
 from fuzz_targets import Target, pictures, repack, variable_encode
 from mutations import DAMAGE
 
-from gosvae.bitstream import MAX_PIXELS, Header, Stream, pack, salvage, unpack_slices
+from gosvae.bitstream import MAX_PIXELS, Header, Stream, pack_slices, salvage, unpack_slices
 from gosvae.codecs.announced import announced_pixels
 from gosvae.codecs.classical import load_classical
 from gosvae.codecs.latent import Latent
@@ -180,15 +180,16 @@ def wrapped_target() -> Target:
     streams = []
     for slices in (1, 4):
         encoder = sequence_codec(level=100, slices=slices).encoder(40, 56)
-        streams.append(codec.wrapped(encoder.encode(streets()[1].image_uint8_HW3[:40, :56]), 40, 56))
+        encoder.encode(streets()[1].image_uint8_HW3[:40, :56])
+        streams.append(codec.wrapped(encoder.parts, 40, 56))
 
     def decode(data: bytes) -> Latent:
-        return codec.decoder().decode_latent(codec.unwrapped(unpack_slices(data)))
+        return codec.decoder().decode_parts(codec.unwrapped(unpack_slices(data)))
 
     def encode(stream: Stream, decoded: Latent) -> bytes:
         if (decoded.height, decoded.width) != (stream.header.height, stream.header.width):
             raise AssertionError("a frame of another size than the stream around it")
-        return pack(stream.header, stream.payloads[0])
+        return pack_slices(stream.header, stream.slices, stream.layout)
 
     return Target("wrapped", decode, encode, None, None, tuple(streams), weight=0.3)
 
