@@ -107,7 +107,7 @@ def test_a_signal_ends_the_run_after_the_step(
 
     def disturb() -> None:
         if next(scenes) == 12:  # the first scene of the third step, after two trial steps of two stages
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)  # in this thread, so that its handler runs at once
 
     before = signal.getsignal(signal.SIGTERM)
     outcome = train(tmp_path, recipe(), data=Disturbed(disturb))
