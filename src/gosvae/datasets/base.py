@@ -96,3 +96,19 @@ class Dataset(ABC):
     def has_labels(self) -> bool:
         """Whether samples carry label maps."""
         return bool(self.class_names)
+
+
+class DatasetView(Dataset):
+    """Another dataset with the same samples, shots and files, of which a subclass changes what a sample holds."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.name, self._dataset = dataset.name, dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def shot(self, index: int) -> str:
+        return self._dataset.shot(index)
+
+    def check(self, index: int) -> tuple[int, int] | None:
+        return self._dataset.check(index)

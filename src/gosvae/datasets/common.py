@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from gosvae.datasets.base import IGNORE_INDEX, Dataset, Sample
+from gosvae.datasets.base import IGNORE_INDEX, Dataset, DatasetView, Sample
 from gosvae.datasets.camvid import CAMVID_CLASSES
 from gosvae.datasets.cityscapes import CITYSCAPES_CLASSES
 from gosvae.datasets.idd_lite import IDD_LITE_CLASSES
@@ -44,7 +44,7 @@ def common_class_of_each(class_names: Sequence[str]) -> tuple[int, ...] | None:
     return tuple(next(i for i, parts in enumerate(_PARTS.values()) if name in parts) for name in class_names)
 
 
-class InCommonClasses(Dataset):
+class InCommonClasses(DatasetView):
     """A data set whose label maps are in the common classes.
 
     Raises:
@@ -58,19 +58,9 @@ class InCommonClasses(Dataset):
         if numbers is None:
             known = "CamVid, Cityscapes and IDD-Lite"
             raise DatasetError(f"{dataset.name!r} has classes of its own: common classes are known for {known}")
-        self.name = dataset.name
-        self._dataset = dataset
+        super().__init__(dataset)
         self._table_256 = np.full(256, IGNORE_INDEX, np.uint8)
         self._table_256[: len(numbers)] = numbers
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def shot(self, index: int) -> str:
-        return self._dataset.shot(index)
-
-    def check(self, index: int) -> tuple[int, int] | None:
-        return self._dataset.check(index)
 
     def __getitem__(self, index: int) -> Sample:
         sample = self._dataset[index]

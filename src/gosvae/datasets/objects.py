@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from gosvae.datasets.base import INSTANCE_STEP, Dataset, ObjectArray, Sample
+from gosvae.datasets.base import INSTANCE_STEP, Dataset, DatasetView, ObjectArray, Sample
 from gosvae.errors import DatasetError
 from gosvae.tensors import LabelArray
 
@@ -52,7 +52,7 @@ def _instance_edges(objects_HW: ObjectArray, classes_HW: ObjectArray) -> npt.NDA
     return edges_HW
 
 
-class ObjectsAsLabels(Dataset):
+class ObjectsAsLabels(DatasetView):
     """Images whose label maps are the symbols of their object maps.
 
     Attributes:
@@ -64,20 +64,11 @@ class ObjectsAsLabels(Dataset):
     """
 
     def __init__(self, dataset: Dataset, *, instances: bool = True) -> None:
-        self.name, self.class_names = dataset.name, dataset.object_names
+        super().__init__(dataset)
+        self.class_names = dataset.object_names
         self.instances = instances and dataset.has_instances
-        self._dataset = dataset
         if not self.class_names:
             raise DatasetError(f"{dataset.name!r} has no maps of objects: it has no labels, or not all of their files")
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def shot(self, index: int) -> str:
-        return self._dataset.shot(index)
-
-    def check(self, index: int) -> tuple[int, int] | None:
-        return self._dataset.check(index)
 
     def __getitem__(self, index: int) -> Sample:
         sample, objects_HW = self._dataset[index], self._dataset.objects(index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gosvae.datasets.base import Dataset, ObjectArray, Sample
+from gosvae.datasets.base import Dataset, DatasetView, ObjectArray, Sample
 
 
 @dataclass
@@ -48,23 +48,10 @@ class EvenlySpaced(Dataset):
         return index * len(self.dataset) // self.count
 
 
-class WithoutLabels(Dataset):
+class WithoutLabels(DatasetView):
     """Dataset that leaves out the label maps of another one."""
 
     class_names = ()
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.name = dataset.name
-        self._dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def shot(self, index: int) -> str:
-        return self._dataset.shot(index)
-
-    def check(self, index: int) -> tuple[int, int] | None:
-        return self._dataset.check(index)
 
     def __getitem__(self, index: int) -> Sample:
         return replace(self._dataset[index], labels_uint8_HW=None)
