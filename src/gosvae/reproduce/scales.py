@@ -87,32 +87,23 @@ _REVIVING = (
     "gosvae-scratch gosvae-finetune gosvae-ce gosvae-kld gosvae-kld-lpips"
 )
 
+_SMALL = Scale(
+    name="small",
+    table_steps=500,
+    sweep_steps=150,
+    batch_size=4,
+    crop_height=128,
+    crop_width=256,
+    sweep_images=34,
+    histogram_pixels=16_000_000,
+    changes=_SMALL_CHANGES,
+    sentence=_SMALL_SENTENCE,
+)
+
 SCALES: Mapping[str, Scale] = MappingProxyType(
     {
-        "small": Scale(
-            name="small",
-            table_steps=500,
-            sweep_steps=150,
-            batch_size=4,
-            crop_height=128,
-            crop_width=256,
-            sweep_images=34,
-            histogram_pixels=16_000_000,
-            changes=_SMALL_CHANGES,
-            sentence=_SMALL_SENTENCE,
-        ),
-        "cpu-long": Scale(
-            name="cpu-long",
-            table_steps=10_000,
-            sweep_steps=2_000,
-            batch_size=4,
-            crop_height=128,
-            crop_width=256,
-            sweep_images=34,
-            histogram_pixels=16_000_000,
-            changes=_SMALL_CHANGES,
-            sentence=_SMALL_SENTENCE,
-        ),
+        "small": _SMALL,
+        "cpu-long": replace(_SMALL, name="cpu-long", table_steps=10_000, sweep_steps=2_000),
         "gpu": Scale(
             name="gpu",
             table_steps=20_000,
