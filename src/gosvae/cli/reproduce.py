@@ -48,7 +48,7 @@ NOT_CHECKED = (
     "Not checked: the expert, files of weights, single images, memory and the time of a step on this machine. "
     "--check does that."
 )
-"""Sentence of a dry run, which loads the lists of images alone."""
+"""Sentence of a dry run, which loads nothing except the lists of images."""
 
 EXAMPLE = """examples:
   gosvae reproduce all --scale small --data camvid:PATH --expert embedded --out runs/reproduction

@@ -30,12 +30,12 @@ MAX_TOOLS = 63
 """Largest value of `Av1Frame.tools`."""
 
 Tuning = Literal["faithful", "machine"]
-"""Whom the encoder serves; see `encode_av1`."""
+"""Names of the two readers of a picture, a network or people; see `encode_av1`."""
 _SETTINGS: dict[Tuning, dict[str, Any]] = {
     "faithful": {"subsampling": "4:2:0"},
     "machine": {"subsampling": "4:4:4", "advanced": {"enable-cdef": "0", "loopfilter-control": "0"}},
 }
-"""Settings of Pillow's encoder for each tuning."""
+"""Settings of Pillow's AVIF encoder, by the name of the tuning."""
 
 _SEQUENCE_HEADER, _TEMPORAL_DELIMITER, _FRAME = 1, 2, 6
 _PRIMARIES_TRANSFER_MATRIX = (1, 13, 6)

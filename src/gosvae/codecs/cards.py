@@ -89,7 +89,7 @@ class GescoCard(Card):
 
     @model_serializer(mode="wrap")
     def _without_absent_objects(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave the source that there is not out, so that models of an expert are written as they always were."""
+        """Leave out a source that is None, so that the files of models of an expert keep their bytes."""
         tree: dict[str, Any] = write(self)
         return {key: value for key, value in tree.items() if key not in ("expert", "objects") or value is not None}
 

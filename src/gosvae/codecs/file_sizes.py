@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 _SEQUENCE_HEADER = 1
 _MOST_ITEMS, _MOST_BOXES, _MOST_UNITS = 64, 1024, 1024
-"""Largest numbers of pictures of an AVIF file, of its boxes, and of units of a picture, that are looked at."""
+"""Largest numbers of pictures and boxes of an AVIF file, and of units of a picture; files with more are refused."""
 _JXL_RATIOS = ((0, 1), (1, 1), (6, 5), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 """Ratios of width to height by their numbers."""
 

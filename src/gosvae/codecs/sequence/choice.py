@@ -13,7 +13,7 @@ from gosvae.codecs.sequence.format import Mode
 from gosvae.entropy.temporal import Memory
 
 _CLEARLY = 0.75
-"""Share of the size without a reference below which a frame is sent without choosing symbols for an intra frame."""
+"""Share of the intra size below which a frame is sent at once, without a search for the symbols of an intra frame."""
 
 
 def shortest(

@@ -25,7 +25,7 @@ KEPT_FRAMES = 32
 CHECK_BYTES = 2
 """Length of the checksum at the end of a frame."""
 SLICE_LENGTH_BYTES = 3
-"""Length of the field before each slice but the last that tells its length."""
+"""Length in bytes of the field that holds the length of a slice; the last slice has no such field."""
 _SESSION = struct.Struct(f">4sB{SHORT_FINGERPRINT_BYTES}s{MARK_BYTES}sHHHBB")
 _CRC = struct.Struct(">I")
 _RATE_UNITS = 100
