@@ -45,8 +45,9 @@ class EngineLimits:
     Attributes:
         policy: name of the policy for a frame that arrives while the queue is full. `drop-oldest` drops the oldest
             frame of the sender that has the most frames in the queue, so that the newest frames of every sender come
-            through; `drop-newest` drops the frame that arrived; with `block`, `submit` waits. For a patient frame
-            `submit` waits with every policy.
+            through; among senders with equally many it takes one whose latest frame was invalid or that had no answer
+            yet. `drop-newest` drops the frame that arrived; with `block`, `submit` waits. For a patient frame `submit`
+            waits with every policy.
         max_frames, max_bytes: greatest number of frames, and of their bytes, in the queue, of all senders together.
         max_batch: greatest number of frames that go through the networks together.
         deadline_ms: greatest age of a frame, from its arrival, when its turn comes; older frames are dropped, but for
@@ -73,6 +74,8 @@ class EngineLimits:
             )
 
 
+_OF_THE_FRAME = {Reason.MALFORMED, Reason.DAMAGED, Reason.FOREIGN, Reason.TOO_LARGE}
+"""Reasons that lie in the frame itself and not in the work of the receiver."""
 _WHY = {
     Reason.SHUTDOWN: "the receiver is closing",
     Reason.GONE: "its sender has left",
@@ -247,8 +250,11 @@ class Engine:
         """Count an outcome, call the observers with it, and complete the frame's future."""
         if isinstance(outcome, Answer):
             self._counts["answered"] += 1
+            self._turns.prove(ticket.frame.sender, answered=True)
         else:
             self._dropped[outcome.reason] += 1
+            if outcome.reason in _OF_THE_FRAME:
+                self._turns.prove(ticket.frame.sender, answered=False)
         for observer in self.observers:
             try:
                 observer(ticket.frame, outcome, perceived)

@@ -55,6 +55,7 @@ class Turns:
         self._queues: OrderedDict[tuple[bool, str], deque[Ticket]] = OrderedDict()
         self._virtual_s = 0.0
         self._used_s: OrderedDict[str, float] = OrderedDict()
+        self._proven: OrderedDict[str, None] = OrderedDict()
         self._s_per_pixel = _FIRST_SECONDS_PER_PIXEL
 
     def add(self, ticket: Ticket) -> None:
@@ -94,13 +95,27 @@ class Turns:
         if ticket.frame.sender in self._used_s:
             self._used_s[ticket.frame.sender] -= ticket.charged_s
 
-    def oldest_of_the_busiest(self, sender: str) -> Ticket:
-        """Remove and return the oldest frame of the sender with the most frames, or of `sender` if it has as many.
+    def prove(self, sender: str, *, answered: bool) -> None:
+        """Note whether the latest frame of a sender was answered; a sender is *proven* if it was."""
+        self._proven.pop(sender, None)
+        if answered:
+            self._proven[sender] = None
+            while len(self._proven) > MOST_KNOWN:
+                self._proven.popitem(last=False)
 
-        Frames of patient senders stay.
+    def oldest_of_the_busiest(self, sender: str) -> Ticket:
+        """Remove and return the oldest frame of the sender with the most frames.
+
+        Among senders with equally many, those that are not proven come first, and `sender` before others: a crowd that
+        sends invalid frames does not take the places of those whose frames are answered. Frames of patient senders
+        stay.
         """
         droppable = [key for key, queue in self._queues.items() if not queue[0].frame.patient]
-        return self._pop(max(droppable, key=lambda key: (len(self._queues[key]), key[1] == sender)))
+
+        def precedence(key: tuple[bool, str]) -> tuple[int, bool, bool]:
+            return len(self._queues[key]), key[1] not in self._proven, key[1] == sender
+
+        return self._pop(max(droppable, key=precedence))
 
     def any(self) -> Ticket:
         """Remove and return a frame."""
