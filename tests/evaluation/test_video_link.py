@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -10,12 +9,10 @@ import pytest
 from small_world import BlockCodec
 
 from gosvae.codecs.frame_by_frame import FrameByFrame
-from gosvae.codecs.registry import load_sequence_codec
 from gosvae.errors import ConfigError
-from gosvae.evaluation.clips import Clip, Footage, load_footage
+from gosvae.evaluation.clips import Clip, Footage
 from gosvae.evaluation.temporal import VideoEntry, evaluate_video
 from gosvae.evaluation.video_link import LinkConditions, Shown, SimulatedLink
-from gosvae.experts.registry import load_expert
 from gosvae.tensors import ImageArray
 from tiny import expert, sequence_codec, streets
 
@@ -92,16 +89,31 @@ def test_only_codecs_that_hear_of_losses_are_sent() -> None:
         evaluate_video(entries, Footage("street", (), (clip,)), expert(), link=LinkConditions(0.1), progress=False)
 
 
-@pytest.mark.slow
-def test_a_tenth_of_the_datagrams_costs_at_most_two_points(camvid_root: Path) -> None:
-    footage = load_footage(f"camvid:{camvid_root}", frames_per_second=15.0, limit=30)
-    entries = [VideoEntry("street", load_sequence_codec("gosvae-variable-camvid:48"))]
-    whole, lossy = (
-        evaluate_video(entries, footage, load_expert("embedded"), link=LinkConditions(loss), progress=False).rows[1]
-        for loss in (0.0, 0.1)
+def test_a_frame_is_missing_only_within_a_round_trip_after_a_loss() -> None:
+    class Recorded:
+        """Random numbers that are remembered with the frame that is sent."""
+
+        def __init__(self) -> None:
+            self.frame, self.lost, self._generator = 0, set[int](), np.random.default_rng(3)
+
+        def random(self) -> float:
+            number = self._generator.random()
+            if number < 0.1:
+                self.lost.add(self.frame)
+            return number
+
+    recorded, missing = Recorded(), set[int]()
+    link = SimulatedLink(
+        sequence_codec(level=100),
+        expert(),
+        LinkConditions(0.1, ROUND_TRIP_MS),
+        FRAMES_PER_SECOND,
+        cast(np.random.Generator, recorded),
     )
-    assert whole.miou is not None
-    assert lossy.miou is not None
-    assert whole.age_ms == 0
-    assert 0 < (lossy.age_ms or 0) < 100
-    assert lossy.miou >= whole.miou - 0.02
+    for number, frame in enumerate(frames(100)):
+        recorded.frame = number
+        if link.send(frame).perceived is None:
+            missing.add(number)
+    assert len(recorded.lost) >= 10
+    assert all(recorded.lost & set(range(number - ROUND_TRIP_FRAMES, number + 1)) for number in missing)
+    assert len(missing) <= 2 * len(recorded.lost)
