@@ -19,6 +19,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -244,5 +245,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the receiver and the attackers end with this process
     with contextlib.suppress(KeyboardInterrupt):
         sys.exit(main())
