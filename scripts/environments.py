@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,6 @@ def sum_of(grids: Iterator[list[np.ndarray]]) -> str:
 
 def report_of_process(models: list[str]) -> dict[str, object]:
     """Return the sum of the symbols that this process decodes, and the versions of its libraries."""
-    import constriction
     import torch
 
     paths = list(committed_streams(models))
@@ -88,7 +88,7 @@ def report_of_process(models: list[str]) -> dict[str, object]:
         "streams": len(paths),
         "sum": sum_of(decoded_symbols(path) for path in paths),
         "versions": f"NumPy {np.__version__}, PyTorch {torch.__version__}, "
-        f"constriction {getattr(constriction, '__version__', 'unknown')}",
+        f"constriction {version('constriction')}",
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
     }
