@@ -53,16 +53,17 @@ _STRETCH_CONTEXTS = 4
 """Number of contexts of a stretch."""
 _MAX_REMEMBERED = 1 << 14
 """Number of neighbourhoods whose contexts are kept; it affects the speed only, and no byte."""
-_FREE_EFFORT, _PIXELS_OF_EFFORT = 6400, 1
-"""Effort that a map may take, and number of pixels for each additional unit of effort.
+_FREE_EFFORT, _EFFORT_OF_FIVE_PIXELS = 7400, 2
+"""Effort that a map may take, and additional effort for every five pixels.
 
 The unit is the work for one flag of a pixel. A map of more effort, such as noise, is coded in passes.
 """
-_ROW_EFFORT, _STRETCH_EFFORT, _PIXEL_EFFORT, _CLASS_EFFORT, _CLASSES_OF_EFFORT = 1, 1, 0, 18, 16
+_ROW_EFFORT, _STRETCH_EFFORT, _PIXEL_EFFORT, _CLASS_EFFORT, _CLASSES_OF_EFFORT = 1, 2, 1, 8, 8
 """Effort of a row, of a stretch, of a pixel beside its flags, and of a class that no neighbour has; number of classes
-that make this effort greater by 1."""
-_NEIGHBOURHOOD_EFFORT, _CANDIDATE_EFFORT, _CONTEXT_EFFORT = 0, 3, 1
-"""Effort of a neighbourhood that is not remembered, of each candidate in it, and of each new context of these."""
+of the map that make the latter greater by 1."""
+_NEIGHBOURHOOD_EFFORT, _CANDIDATE_EFFORT, _CONTEXT_EFFORT = 3, 4, 1
+"""Effort of a neighbourhood that is not remembered, of a candidate that is tried there first, and of each new context
+of such a candidate."""
 _LEFT, _RIGHT, _TOP = 3, 2, 3
 """Widths of the margins that the template needs."""
 
@@ -145,7 +146,7 @@ class _MapCoder:
         self.undecided: list[_Neighbourhood] = []
         self.most_contexts = 0
         self.stretches: dict[int, tuple[list[Counter], Weights]] = {}
-        self.left = _FREE_EFFORT + self.height * self.width // _PIXELS_OF_EFFORT
+        self.left = _FREE_EFFORT + _EFFORT_OF_FIVE_PIXELS * self.height * self.width // 5
 
     def spend(self, effort: int) -> None:
         """Count the effort of what follows.

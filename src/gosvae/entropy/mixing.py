@@ -259,7 +259,7 @@ def code_bit(coder: SymbolCoder, counters: Sequence[Counter], weights: Weights, 
 
 
 def code_bit_of_five(coder: SymbolCoder, counters: Sequence[Counter], weights: Weights, value: bool) -> bool:
-    """Code and return one bit as `code_bit` does with five different counters, in two thirds of the time."""
+    """Code and return one bit as `code_bit` does with five different counters, but quicker."""
     counter_0, counter_1, counter_2, counter_3, counter_4 = counters
     weight_0, weight_1, weight_2, weight_3, weight_4 = weights
     old_0, (trust_0, step_0, counter_0[1]) = counter_0
