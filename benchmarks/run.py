@@ -15,7 +15,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -107,6 +107,32 @@ def measure_variable(name: str, repeats: int) -> dict[str, Any]:
         **mixed,
         "encoder_kmac_per_pixel": encoder_kmac(codec.model.encoder),
     }
+
+
+def measure_video(name: str, repeats: int) -> dict[str, Any]:
+    """Measure a trained video codec at several levels on the generated clip of the demo, without the key frame."""
+    from gosvae.cli.demo_video import generated_clip
+    from gosvae.codecs.registry import load_sequence_codec
+
+    codec = load_sequence_codec(name)
+    frames = generated_clip().clips[0].frames
+    result: dict[str, Any] = {}
+    for level in (0, 64, 128):
+        encoder, decoder = codec.at(level).encoder(HEIGHT, WIDTH), codec.decoder()
+        shown, sent = itertools.cycle(frames), list[bytes]()
+        decoder.decode_latent(encoder.encode(next(shown)))
+        result[f"level_{level}_encode_ms"] = median_ms(partial(_encode_next, encoder, shown, sent), repeats)
+        result[f"level_{level}_bytes"] = round(sum(map(len, sent)) / len(sent))
+        result[f"level_{level}_decode_entropy_ms"] = median_ms(partial(_decode_next, decoder, iter(sent)), repeats)
+    return result
+
+
+def _decode_next(decoder: Any, sent: Iterator[bytes]) -> None:
+    decoder.decode_latent(next(sent))
+
+
+def _encode_next(encoder: Any, frames: Iterator[Any], sent: list[bytes]) -> None:
+    sent.append(encoder.encode(next(frames)))
 
 
 def encoder_kmac(encoder: torch.nn.Module) -> float:
@@ -219,18 +245,22 @@ def measure_training(recipe_name: str, steps: int) -> dict[str, Any]:
     }
 
 
+MEASURES: dict[str, Callable[[str, int], dict[str, Any]]] = {
+    "learned": measure_learned,
+    "variable": measure_variable,
+    "video": measure_video,
+    "classical": measure_classical,
+    "static": measure_static,
+    "context": measure_context,
+    "training": measure_training,
+}
+"""What each kind of case measures."""
+
+
 def _child(job: tuple[str, str, int, int]) -> dict[str, Any]:
     kind, name, repeats, threads = job
     torch.set_num_threads(threads)
-    measures = {
-        "learned": measure_learned,
-        "variable": measure_variable,
-        "classical": measure_classical,
-        "static": measure_static,
-        "context": measure_context,
-        "training": measure_training,
-    }
-    return {"case": f"{kind} {name}", "threads": threads, **measures[kind](name, repeats), "peak_mib": peak_mib()}
+    return {"case": f"{kind} {name}", "threads": threads, **MEASURES[kind](name, repeats), "peak_mib": peak_mib()}
 
 
 def main() -> int:
@@ -238,6 +268,7 @@ def main() -> int:
     from gosvae.codecs.checkpoint import load_codec_checkpoint
     from gosvae.codecs.classical import CLASSICAL_CODECS
     from gosvae.codecs.registry import embedded_codecs, models_folder
+    from gosvae.codecs.temporal_model import has_temporal_model
     from gosvae.provenance import hardware
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -245,6 +276,7 @@ def main() -> int:
         "--threads", type=int, nargs="+", default=[torch.get_num_threads()], help="numbers of threads to measure with"
     )
     parser.add_argument("--repeats", type=int, default=20, help="number of images or steps for a median")
+    parser.add_argument("--only", nargs="+", choices=sorted(MEASURES), help="kinds of cases; all by default")
     parser.add_argument("--recipes", nargs="*", default=["vqvae", "gosvae", "gosvae-compact"], help="recipes to train")
     parser.add_argument("--classical", nargs="*", default=["avif", "jpeg", "jpegxl", "webp"], help="classical codecs")
     parser.add_argument("--json", type=Path, help="file for the numbers")
@@ -253,10 +285,12 @@ def main() -> int:
     kinds = {"codec": "learned", "variable-rate": "variable"}
     cards = {name: load_codec_checkpoint(models_folder() / name).card for name in embedded_codecs()}
     jobs = [(kinds[card.kind], name) for name, card in cards.items()]
+    jobs += [("video", name) for name in cards if has_temporal_model(models_folder() / name)]
     jobs += [("classical", name) for name in CLASSICAL_CODECS if name in options.classical]
     jobs += [("static", "8192 indices")]
     jobs += [("context", f"r={stride}") for stride in (4, 8, 16)]
     jobs += [("training", name) for name in options.recipes]
+    jobs = [job for job in jobs if options.only is None or job[0] in options.only]
     print(f"{hardware()}; images of {HEIGHT}x{WIDTH} pixels; KiB and MiB are 1024-based")
     results = []
     context = multiprocessing.get_context("spawn")

@@ -128,10 +128,10 @@ def sequence_streams(size_hw: tuple[int, int]) -> Iterator[tuple[str, str, bytes
     pictures = images(*size_hw)
     for shown, second in (("moved", np.roll(pictures["scene"], 7, axis=1)), ("noise", pictures["noise"])):
         encoder = codec.encoder(*size_hw)
-        key, later = encoder.encode(pictures["scene"]), encoder.encode(second)
         decoder = codec.decoder()
-        decoder.decode_latent(key)
-        wrapped = codec.wrapped(later, *size_hw)
+        decoder.decode_latent(encoder.encode(pictures["scene"]))
+        encoder.encode(second)
+        wrapped = codec.wrapped(encoder.parts, *size_hw)
 
         def decode(data: bytes, known: object = decoder) -> object:
             return known.decode_latent(codec.unwrapped(unpack_slices(data)))  # type: ignore[attr-defined]

@@ -42,7 +42,7 @@ from gosvae.experts.base import Expert
 from gosvae.experts.registry import load_task_expert
 from gosvae.files import write_atomically
 from gosvae.metrics import ConfusionMatrix
-from gosvae.tasks.boxes import DetectionMeter
+from gosvae.tasks.boxes import Boxes, DetectionMeter
 from gosvae.tasks.registry import load_task
 from gosvae.tensors import ImageArray, image_to_tensor
 
@@ -158,7 +158,14 @@ class Bench:
     """Images, their neighbours, and what every judge sees on them."""
 
     def __init__(
-        self, dataset: Dataset, limit: int, experts: Sequence[str], detector: Path | None, *, text: bool
+        self,
+        dataset: Dataset,
+        limit: int,
+        experts: Sequence[str],
+        detector: Path | None,
+        classes: Sequence[str],
+        *,
+        text: bool,
     ) -> None:
         self.experts: dict[str, Expert] = {}
         for name in experts:
@@ -168,6 +175,10 @@ class Bench:
             self.experts[Path(name).name] = expert
         self.detector = None if detector is None else load_task_expert(detector, gradients=False)
         self.task = None if self.detector is None else load_task(self.detector)
+        names = () if self.detector is None else self.detector.info.class_names
+        if unknown := [name for name in classes if name not in names]:
+            raise ConfigError(f"{unknown[0]!r} is no class of the detector; it has {', '.join(names) or 'none'}")
+        self.classes = [names.index(name) for name in classes or names]
         self.reader = TextReader() if text else None
         count = min(limit, len(dataset) - 1)
         places = [i * (len(dataset) - 1) // count for i in range(count)]
@@ -185,7 +196,9 @@ class Bench:
         if self.reader is not None:
             seen["words"] = self.reader(image)
         if self.detector is not None and self.task is not None:
-            seen["boxes"] = self.task.results(self.detector(x))[0]
+            found: Boxes = self.task.results(self.detector(x))[0]
+            kept = np.isin(found.classes_N, self.classes)
+            seen["boxes"] = Boxes(found.corners_N4[kept], found.scores_N[kept], found.classes_N[kept])
         return seen
 
     def measure(self, label: str, send: Callable[[ImageArray], tuple[ImageArray, int, bool]]) -> Row:
@@ -231,11 +244,12 @@ def main() -> int:
     parser.add_argument("--limit", type=int, default=20, help="number of images, evenly spaced")
     parser.add_argument("--expert", nargs="*", default=["embedded"], help="segmentation networks")
     parser.add_argument("--detector", type=Path, help="ONNX file of a detector with its card")
+    parser.add_argument("--classes", nargs="+", default=[], help="classes of the detector that count; all by default")
     parser.add_argument("--text", action="store_true", help="read text on the images, too")
     parser.add_argument("--out", type=Path, required=True, help="Markdown file of the table")
     options = parser.parse_args()
     dataset = load_prepared(options.data, default_split="val")
-    bench = Bench(dataset, options.limit, options.expert, options.detector, text=options.text)
+    bench = Bench(dataset, options.limit, options.expert, options.detector, options.classes, text=options.text)
     detected = ["boxes AP50", "boxes AP50:95"] if options.detector else []
     header = ["codec", "KiB", *(f"{name}, mIoU" for name in bench.experts), *detected, "edges F1", "ORB matches"]
     header += ["words"] if options.text else []

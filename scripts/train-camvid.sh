@@ -14,7 +14,7 @@ models=src/gosvae/models
 mkdir -p "$models/expert-camvid"
 cp runs/expert-camvid/{config.json,provenance.json,weights.safetensors} "$models/expert-camvid/"
 
-# Another expert, which is not used to train any codec.
+# Another expert, which `gosvae-variable-camvid` does not imitate.
 "$gosvae" train-expert expert-unet --data "$data" --set name=expert-unet-camvid --out runs/expert-unet-camvid
 mkdir -p "$models/expert-unet-camvid"
 cp runs/expert-unet-camvid/{config.json,provenance.json,weights.safetensors} "$models/expert-unet-camvid/"

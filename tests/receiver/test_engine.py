@@ -175,6 +175,42 @@ def test_drop_oldest_keeps_the_newest_of_each_sender() -> None:
     run(test)
 
 
+def test_a_crowd_without_answers_takes_no_place_of_a_sender_with_answers() -> None:
+    async def test() -> None:
+        gate = Gate()
+        async with Engine(gate, EngineLimits(policy="drop-oldest", max_frames=4, deadline_ms=0)) as engine:
+            gate.opened.set()
+            assert reason(await (await engine.submit(Frame("good", 0, b"x")))) is None
+            gate.opened.clear()
+            await engine.submit(Frame("good", 1, b"x"))
+            await until(lambda: len(gate.batches) == 2)
+            good = await engine.submit(Frame("good", 2, b"x"))
+            crowd = [await engine.submit(Frame(f"mute {n}", 0, b"x")) for n in range(20)]
+            gate.opened.set()
+            assert reason(await good) is None
+            assert reasons(await asyncio.gather(*crowd)) == [Reason.SUPERSEDED] * 17 + [None] * 3
+
+    run(test)
+
+
+def test_a_sender_of_invalid_frames_is_no_longer_one_with_answers() -> None:
+    async def test() -> None:
+        gate = Gate()
+        async with Engine(gate, EngineLimits(policy="drop-oldest", max_frames=2, deadline_ms=0)) as engine:
+            gate.opened.set()
+            for name in ("good", "bad"):
+                await (await engine.submit(Frame(name, 0, b"x")))
+            engine.drop(Frame("bad", 1, b"x"), Reason.DAMAGED, "damaged")
+            gate.opened.clear()
+            await held_up(engine, gate)
+            await until(lambda: engine.counters.working == 1)
+            waiting = [await engine.submit(Frame(name, 2, b"x")) for name in ("good", "bad", "other")]
+            gate.opened.set()
+            assert reasons(await asyncio.gather(*waiting)) == [None, Reason.SUPERSEDED, None]
+
+    run(test)
+
+
 def test_drop_newest_refuses_what_comes_last() -> None:
     async def test() -> None:
         gate = Gate()

@@ -53,7 +53,7 @@ _STRETCH_CONTEXTS = 4
 """Number of contexts of a stretch."""
 _MAX_REMEMBERED = 1 << 14
 """Number of neighbourhoods whose contexts are kept; it affects the speed only, and no byte."""
-_FREE_EFFORT, _EFFORT_OF_FIVE_PIXELS = 7400, 2
+_FREE_EFFORT, _EFFORT_OF_FIVE_PIXELS = 6200, 3
 """Effort that a map may take, and additional effort for every five pixels.
 
 The unit is the work for one flag of a pixel. A map of more effort, such as noise, is coded in passes.

@@ -1,4 +1,4 @@
-"""Wire format of links that lose packets: streams are cut into packets, and put together from those that arrive."""
+"""Wire format for links that lose packets: streams are cut into packets and put together from those that arrive."""
 
 from gosvae.packets.inlet import Inlet
 from gosvae.packets.packet import DEFAULT_MTU_BYTES, FrameInfo, Packet, Part, packetise, read_packet

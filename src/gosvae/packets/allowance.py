@@ -1,4 +1,4 @@
-"""Processor time that the repair of packets may take: a share of the time that passes, for each stream and in all."""
+"""Limit on the processor time that repairing packets takes: a share of elapsed time, for each stream and for all."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 MOST_STREAMS = 1024
-"""Greatest number of streams whose use is remembered; the one that used nothing for the longest time is forgotten."""
+"""Greatest number of streams whose use is remembered; the stream that was idle for the longest time is forgotten first.
+"""
 _ALL = -1
 """Key of the use of all streams together."""
 
 
 class Allowance:
-    """Token buckets of processor time. Whoever used more than its share waits until the time has passed.
+    """Token buckets of processor time. A stream that has used more than its share waits until its bucket fills again.
 
     Args:
-        stream_share, share: greatest share of one processor that a stream may use over time, and all streams together.
-        saved_s: number of seconds of processor time that a stream may use at once; all together may use four times as
-            many.
-        clock: clock of the time that passes, in seconds.
-        timer: clock of the processor time of this thread, in seconds.
+        stream_share: greatest share of one processor that a stream may use over time.
+        share: greatest share of one processor that all streams together may use over time.
+        saved_s: number of seconds of processor time that a stream may use at once; all streams together may use four
+            times as many.
+        clock: function that returns the elapsed time in seconds.
+        timer: function that returns the processor time of this thread in seconds.
     """
 
     def __init__(

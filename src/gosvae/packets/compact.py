@@ -1,7 +1,8 @@
-"""Compact packets of a video: what all packets of a stream share is left out, and comes from an earlier full packet.
+"""Compact packets of a video, which leave out the values that all packets of a stream share.
 
-A packet of `gosvae.packets.packet` has 32 bytes besides its slice, a compact one 9. The receiver makes full packets of
-them, which go through the reassembler as all others do. `docs/link.md` has the layout.
+The receiver takes these values from an earlier full packet. A full packet (see `gosvae.packets.packet`) has 32 bytes
+besides its slice, a compact one has 9. The receiver expands compact packets into full ones, which go through the
+reassembler like all others. `docs/link.md` has the layout.
 """
 
 from __future__ import annotations
@@ -77,9 +78,10 @@ def read_compact(data: bytes) -> CompactPacket:
 
 
 def compact_packets(stream: bytes, *, stream_id: int, frame: int, mtu_bytes: int) -> list[bytes] | None:
-    """Return the compact packets of a frame of a video; None if it needs full packets.
+    """Return the compact packets of a frame of a video; None if the frame needs full packets.
 
-    Full packets are for everything but videos, for frames that begin a session, and for slices longer than a packet.
+    Full packets are needed for everything but videos, for frames that begin a session, for frames of more than
+    `MOST_SLICES` slices, and for slices that are empty or longer than a packet.
 
     Args:
         stream: the stream around the frame.
@@ -109,34 +111,47 @@ class _Stream:
 
 
 _FORGET = 0.9
-"""Factor by which the usual time between the packets of a frame shrinks with each frame that takes less."""
+"""Factor by which the usual time from the first packet of a frame to the last shrinks with each frame that takes less.
+"""
 
 
 class CompactReader:
-    """Maker of full packets from compact ones, which remembers what the latest full packet of each stream said."""
+    """Reader that expands compact packets into full ones, with the values of the latest full packet of each stream.
+
+    Attributes:
+        expanded: number of compact packets that were expanded.
+        unknown: number of compact packets of streams without an earlier full packet.
+        damaged: number of datagrams that begin as a compact packet and are not an intact one.
+    """
 
     def __init__(self) -> None:
         self._streams: OrderedDict[int, _Stream] = OrderedDict()
         self.expanded = self.unknown = self.damaged = 0
 
     def has_compact(self, stream_id: int) -> bool:
-        """Return whether compact packets of a stream have come."""
+        """Return whether compact packets of a stream have arrived."""
         stream = self._streams.get(stream_id)
         return stream is not None and stream.compact
 
     def spread_s(self, stream_id: int) -> float | None:
-        """Return the usual time from the first packet of a frame to the last; None without compact packets."""
+        """Return the usual time in seconds from the first packet of a frame to the last.
+
+        It is None for a stream of which no compact packet has arrived.
+        """
         stream = self._streams.get(stream_id)
         return stream.spread_s if stream is not None and stream.compact else None
 
     def note_spread(self, stream_id: int, seconds: float) -> None:
-        """Note the time from the first packet of a complete frame to the last."""
+        """Note the time in seconds from the first packet of a complete frame to the last."""
         stream = self._streams.get(stream_id)
         if stream is not None:
             stream.spread_s = max(seconds, _FORGET * (stream.spread_s or 0.0))
 
     def read(self, data: bytes) -> bytes | None:
-        """Return a full packet for a compact one, None if its stream is not known; other datagrams as they are."""
+        """Return the full packet for a compact one; return other datagrams unchanged.
+
+        The result is None for a compact packet that is damaged or whose stream is not known; both are counted.
+        """
         if not is_compact(data):
             if data[:1] == bytes([PACKET_FIRST_BYTE]) and data[_MODEL_PLACE : _MODEL_PLACE + 1] == _VIDEO:
                 self._remember(data)
@@ -160,7 +175,7 @@ class CompactReader:
         return Packet(packet.stream_id, frame, packet.index, info, (part,)).to_bytes()
 
     def _remember(self, data: bytes) -> None:
-        """Remember what a full packet of a video says of its stream."""
+        """Remember the values in a full packet of a video that all packets of its stream share."""
         try:
             packet = read_packet(data)
         except PacketError:

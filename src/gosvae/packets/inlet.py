@@ -1,4 +1,4 @@
-"""Entrance of datagrams into a receiver: recovery, reassembly, and deadlines on a clock of the caller."""
+"""Entry point of a receiver for datagrams: recovery, reassembly, and deadlines by the caller's clock."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from gosvae.packets.reassembly import Reassembler, ReceivedFrame
 from gosvae.packets.recovery import Recovery
 
 DEFAULT_DEADLINE_MS = 250.0
-"""Default time, from its first packet, for which the receiver waits for a frame."""
+"""Default number of milliseconds from the arrival of a frame's first packet after which the frame is closed."""
 _SPREAD = 3.0
-"""Multiple of the usual time from the first packet of a video's frame to its last, for which the others are waited for.
-"""
+"""Multiple of the usual time from the first packet of a video's frame to the last, after which a frame is closed."""
 _LEAST_WAIT_S = 0.02
+"""Number of seconds that are added to this multiple."""
 
 
 class Inlet:
-    """Recovery, reassembly and deadlines in one: takes datagrams and returns frames.
+    """Recovery, reassembly and deadlines in one object, which takes datagrams and returns frames.
 
     Args:
-        deadline_ms: longest time, from its first packet, for which the receiver waits for a frame. A frame of a video
-            in compact packets is waited for as long as the packets of the frames before it were under way.
-        reassembler, recovery: parts with limits of their own; None means the defaults, and that frames of a stream are
-            returned in order.
+        deadline_ms: number of milliseconds from the arrival of a frame's first packet after which the frame is closed,
+            with slices missing if they have not arrived. Frames of a video in compact packets are closed earlier:
+            after three times the time that the packets of its earlier frames usually took to arrive, plus 20 ms, if
+            that is less than `deadline_ms`.
+        reassembler, recovery: objects to use; None makes one with the default limits. The default reassembler returns
+            the frames of a stream in order.
 
     Raises:
         ConfigError: the deadline is not above 0.
@@ -49,12 +51,12 @@ class Inlet:
         return min((began_s + self._wait_s(key[0]) for key, began_s in self._began_s.items()), default=None)
 
     def _wait_s(self, stream_id: int) -> float:
-        """Return the time for which frames of a stream are waited for."""
+        """Return the number of seconds from the first packet of a frame after which a frame of a stream is closed."""
         spread_s = self.compact.spread_s(stream_id)
         return self.deadline_s if spread_s is None else min(self.deadline_s, _LEAST_WAIT_S + _SPREAD * spread_s)
 
     def add(self, data: bytes, now_s: float) -> list[ReceivedFrame]:
-        """Take a datagram, whatever it is, and return the frames that are closed by it.
+        """Take a datagram, which may hold any bytes, and return the frames that it closes.
 
         Args:
             data: the datagram.
@@ -79,7 +81,11 @@ class Inlet:
         return done
 
     def expire(self, now_s: float) -> list[ReceivedFrame]:
-        """Close the frames whose time is over and return those with at least one slice."""
+        """Close the frames whose deadline has passed and return those with at least one slice.
+
+        Args:
+            now_s: time on the caller's clock, as in `add`.
+        """
         done = []
         for key, began_s in list(self._began_s.items()):
             if key in self._began_s and began_s + self._wait_s(key[0]) <= now_s:

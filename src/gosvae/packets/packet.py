@@ -1,7 +1,7 @@
 """Packets: datagrams with parts of a stream, each usable without the others. `docs/link.md` has the layout.
 
-A packet repeats what the header of the stream says and holds whole slices, or a part of one that is longer than a
-packet.
+A packet repeats the values in the header of the stream. It holds whole slices, or a part of a slice that is longer than
+a packet.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from gosvae.wire import (
 DEFAULT_MTU_BYTES = 1200
 """Default length of the longest packet, in bytes.
 
-It passes any path of IPv6 (1280 bytes) with the headers of IP, UDP and a tunnel. QUIC uses the same length.
+With the headers of IP, UDP and a tunnel, such a packet fits any IPv6 path (1280 bytes). QUIC uses the same length.
 """
 MIN_MTU_BYTES = 64
 MAX_MTU_BYTES = 65507
@@ -82,8 +82,8 @@ class FrameInfo:
         layout: layout of the slices.
         slice_count: number of slices, 1..256.
         packet_count: number of packets, 1..65535.
-        checksum: CRC-32 of the stream that the packets were made of, 0..2**32 - 1, so that slices of two streams are
-            never put together; None in packets of version 1, which do not have it.
+        checksum: CRC-32 of the stream that was cut into these packets, 0..2**32 - 1; it prevents slices of two streams
+            from being put together. None in packets of version 1, which do not have it.
         detail_count: number of slices of the detail layer, which are the last ones; 0 in a stream of one layer.
     """
 
@@ -95,7 +95,14 @@ class FrameInfo:
     detail_count: int = 0
 
     def stream_of(self, slices: Sequence[bytes | None]) -> bytes:
-        """Return the stream of the frame's slices, None for those that are missing; errors as in `pack_slices`."""
+        """Return the stream that holds the given slices of the frame.
+
+        Args:
+            slices: bytes of each slice; None for one that is missing.
+
+        Raises:
+            BitstreamError: as in `pack_slices`.
+        """
         return pack_slices(self.header, slices, self.layout, self.detail_count)
 
 
@@ -168,13 +175,13 @@ def packetise(
 ) -> list[bytes]:
     """Return the packets of one stream, in order.
 
-    A packet takes the next slices, as many as fit; a slice that is longer than a packet is split over several packets
-    of its own. A stream of container version 1 travels, and arrives, as one of version 2.
+    Each packet takes as many of the next slices as fit; a slice that is longer than a packet is split over several
+    packets, which hold nothing else. A stream of container version 1 is sent, and arrives, as one of version 2.
 
     Args:
-        stream: A complete, intact stream.
-        stream_id: number that tells senders apart, 0..2**32 - 1; a random one for each session.
-        frame: number of the frame, taken modulo 2**16; the next frame of the sender has the next number.
+        stream: complete, intact stream.
+        stream_id: number that tells senders apart, 0..2**32 - 1; choose a random one for each session.
+        frame: number of the frame, taken modulo 2**16; consecutive frames of a sender have consecutive numbers.
         mtu_bytes: length of the longest packet, 64..65507, without the headers of IP and UDP.
         slices_per_packet: greatest number of slices that share a packet, and are lost together.
 

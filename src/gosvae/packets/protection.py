@@ -1,8 +1,8 @@
-"""Forward error correction across packets: repair packets for those of a frame. `docs/link.md` has the layout.
+"""Forward error correction: repair packets, from which lost packets are restored. `docs/link.md` has the layout.
 
-The code is RaptorQ (RFC 6330), a systematic fountain code: packets travel unchanged, and nearly any K datagrams, of K
-packets and their repair packets, give all K packets. The library `raptorq` computes it; it is in the extra `link` and
-is imported when it is needed first.
+The code is RaptorQ (RFC 6330), a systematic fountain code: packets travel unchanged, and K packets are nearly always
+restored from any K datagrams among them and their repair packets. The library `raptorq` computes the code; it is in the
+extra `link` and is imported on first use.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from gosvae.packets.packet import DEFAULT_MTU_BYTES, FRAME_NUMBERS, MAX_MTU_BYTE
 from gosvae.wire import REPAIR_FIRST_BYTE, REPAIR_VERSION
 
 SYMBOL_STEP = 8
-"""Number of bytes that the length of a symbol is a multiple of."""
+"""Step of the lengths of symbols, in bytes: each length is a multiple of it."""
 LEAST_SYMBOL_BYTES = 32
-"""Least length of a symbol: that of the shortest packet. Shorter ones would make much work of few bytes."""
+"""Least length of a symbol in bytes: that of the shortest packet. Shorter ones would cost much work for few bytes."""
 MAX_GROUP = 255
 """Greatest number of packets that share repair packets."""
 MAX_GROUP_BYTES = 2**22
@@ -59,7 +59,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Group:
-    """Packets that share repair packets; they are the symbols 0..K-1 of the code, in this order.
+    """Group of packets that share repair packets; the packets are the symbols 0..K-1 of the code, in this order.
 
     Attributes:
         stream_id: number of the stream.
@@ -90,8 +90,8 @@ class RepairPacket:
     """The contents of a repair packet.
 
     Attributes:
-        group: packets that it helps to recover.
-        symbol_id: number of its symbol in the code, from K on.
+        group: group of packets that it helps to recover.
+        symbol_id: number of its symbol in the code: K or more, where K is the number of packets of the group.
         symbol: bytes of the symbol.
     """
 
@@ -182,7 +182,7 @@ def import_raptorq() -> Any:
 
 
 def repair_count(packets: int, overhead: float) -> int:
-    """Return the number of repair packets for a number of packets: the share, rounded up."""
+    """Return the number of repair packets for a number of packets: `packets * overhead`, rounded up."""
     return math.ceil(round(packets * overhead, 9))
 
 
@@ -195,14 +195,16 @@ def protect(
 ) -> list[bytes]:
     """Return the packets, unchanged, followed by their repair packets.
 
-    A receiver without `Recovery` uses the packets and ignores the repair packets. Packets of several frames that are
-    given together share repair packets, which recovers more at the same overhead but has to wait for the last frame.
+    A receiver without `Recovery` uses the packets and ignores the repair packets. If the packets of several frames are
+    given, they share repair packets. This recovers more at the same overhead, but the receiver has to wait for the last
+    frame.
 
     Args:
         packets: packets of one stream, as `packetise` returns them, of one frame or of several consecutive frames.
         overhead: number of repair packets for each packet, rounded up for each group: 0.25 gives 2 for 8 packets.
-        classes: classes for unequal protection, each a number of packets and their overhead, from the first packet on
-            and the most important first; `overhead` holds for the packets that are left. A class recovers by itself.
+        classes: pairs of a number of packets and their overhead, for unequal protection: the first pair is for the
+            first packets, the second for the next ones, and so on. `overhead` is for the packets that are left. Each
+            class has repair packets of its own.
         mtu_bytes: length of the longest datagram; see `REPAIR_OVERHEAD_BYTES`.
 
     Raises:
@@ -237,7 +239,7 @@ def symbol_bytes_of(packets: Sequence[bytes]) -> int:
 
 
 def symbol_of(packet: bytes, symbol_bytes: int) -> bytes:
-    """Return the symbol of a packet: its length, the packet, then zeros."""
+    """Return the symbol of a packet: the length of the packet, the packet, and zeros up to `symbol_bytes`."""
     return (_LENGTH.pack(len(packet)) + packet).ljust(symbol_bytes, b"\0")
 
 
@@ -283,7 +285,7 @@ def _repair(read: Sequence[Packet], packets: Sequence[bytes], overhead: float) -
 
 
 def recover(group: Group, symbols: Sequence[tuple[int, bytes]]) -> list[bytes] | None:
-    """Return all K symbols of a group from some of them and from repair symbols; None if these are not enough.
+    """Return all K symbols of a group, computed from some of them and repair symbols; None if these are not enough.
 
     Args:
         group: the group.

@@ -1,4 +1,4 @@
-"""Reassembly of streams from packets in any order, with duplicates, late ones and garbage, in bounded memory."""
+"""Reassembly of streams from packets, which may come in any order, late, twice or damaged, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from gosvae.errors import ConfigError, PacketError
 from gosvae.packets.packet import FRAME_NUMBERS, FrameInfo, Packet, Part, read_packet
 
 JUMP = 16
-"""Greatest distance from the newest frame of its stream at which a frame number is believed at once, if that is more
-than the window. Of numbers further away it takes two in sequence (RFC 3550, appendix A.1)."""
+"""Greatest distance from the newest frame of its stream at which a frame number is accepted at once, unless the window
+is larger. A number further away is accepted only if the next such number follows it (RFC 3550, appendix A.1)."""
 _FRAME_COST_BYTES = 1024
 _PACKET_COST_BYTES = 256
 """Greatest number of bytes for the bookkeeping of a frame and of a packet, which the limit on bytes includes."""
@@ -20,12 +20,12 @@ _PACKET_COST_BYTES = 256
 
 @dataclass(frozen=True)
 class ReceivedFrame:
-    """The slices of a frame that arrived.
+    """Frame with the slices that arrived.
 
     Attributes:
         stream_id: number of the stream, as it was sent.
         frame: number of the frame, modulo 2**16.
-        stream: A stream of container version 2. If nothing is missing, it has exactly the bytes that were sent;
+        stream: stream of container version 2. If nothing is missing, it has exactly the bytes that were sent;
             otherwise `bitstream.salvage` and `decode_damaged` read the slices in it.
         missing: numbers, from 0, of the slices that did not arrive.
         packets: number of packets that arrived.
@@ -47,16 +47,16 @@ class Counters:
     Attributes:
         used: number of packets that brought new bytes.
         damaged: number of datagrams that are not an intact packet.
-        duplicates: number of packets that were there already.
-        late: number of packets of frames that were closed already, including duplicates for complete frames, and of
-            frames before one that was returned already if the order is kept.
-        stray: number of packets whose frame number is far from those of their stream: of a sender that started again
-            and is believed with its next frame, or forged.
+        duplicates: number of packets that had arrived already.
+        late: number of packets of frames that were closed already, including duplicates for complete frames. If the
+            reassembler is `ordered`, also those of frames before one that was returned already.
+        stray: number of packets whose frame number is far from those of their stream. They are forged, or of a sender
+            that started again, whose next frame is accepted.
         conflicting: number of packets that contradict an earlier one of the same frame, by a defect or a forgery.
         complete: number of frames that were returned with every slice.
         partial: number of frames that were returned with slices missing.
         lost: number of frames of which packets arrived but no whole slice.
-        forged: number of frames whose slices are all there and are not those of the stream that was sent.
+        forged: number of frames that have all their slices, but do not match the checksum of the stream that was sent.
         evicted: number of partial and lost frames that were closed to keep within the limits on memory.
     """
 
@@ -155,25 +155,26 @@ class _Sender:
 
 
 class Reassembler:
-    """Buffer that takes packets one at a time and returns each frame once, when it is complete or its time is over.
+    """Buffer that takes packets one at a time and returns each frame once, when it is complete or closed.
 
-    The time of a frame is over when a packet of the same stream arrives that is more than `window` frames newer, when
-    the limits on memory are reached (the oldest frame is closed first), or when `close` or `flush` is called. There is
-    no clock in here: deadlines are up to the caller. Packets that arrive later are counted and dropped. An object must
-    not be used by several threads at once.
+    An incomplete frame is closed when a packet of the same stream arrives that is more than `window` frames newer, when
+    the limits on memory are reached (the oldest frame is closed first), or when the caller closes it. The reassembler
+    has no clock: deadlines are up to the caller. Packets that arrive after their frame was closed are counted and
+    dropped. An object must not be used by several threads at once.
 
     Args:
-        window: greatest number of frames by which the newest frame may be ahead; 0 closes a frame when the next one
-            begins.
-        max_frames: greatest number of frames in flight, of all streams together.
-        max_bytes: greatest number of bytes of the frames in flight, bookkeeping included.
+        window: greatest number of frames by which the newest frame of a stream may be ahead of an open one; 0 closes a
+            frame when the next one begins.
+        max_frames: greatest number of open frames, of all streams together.
+        max_bytes: greatest number of bytes of the open frames, bookkeeping included.
         max_streams: greatest number of streams that are remembered. The stream that was silent for the longest time is
             forgotten first; if it comes back, it counts as new.
-        ordered: whether frames of a stream are returned in the order of their numbers: with a frame come those before
-            it, with slices missing, and packets of frames before it are late.
+        ordered: whether frames of a stream are returned in the order of their numbers. When a frame is returned, the
+            open frames before it are closed and returned first, with slices missing; packets of these that arrive
+            later are counted as late.
 
     Raises:
-        ConfigError: A limit allows nothing, or the window is half of the frame numbers or more.
+        ConfigError: a limit allows nothing, or the window is half of the frame numbers or more.
     """
 
     def __init__(
@@ -207,7 +208,10 @@ class Reassembler:
         return tuple(self._frames)
 
     def add(self, data: bytes) -> list[ReceivedFrame]:
-        """Take one datagram, whatever it is, and return the frames that it closes: usually none or one."""
+        """Take a datagram, which may hold any bytes, and return the frames that it completes or closes.
+
+        Usually this is no frame or one frame.
+        """
         try:
             packet = read_packet(data)
         except PacketError:
@@ -241,12 +245,15 @@ class Reassembler:
         return done
 
     def close(self, stream_id: int, frame: int) -> ReceivedFrame | None:
-        """Close a frame and return it; None if it has no whole slice or is not in flight."""
+        """Close a frame and return it; None if it has no whole slice or is not open."""
         key = stream_id, frame
         return next(iter(self._close([key])), None) if key in self._frames else None
 
     def close_until(self, stream_id: int, frame: int) -> list[ReceivedFrame]:
-        """Close a frame and, if the order is kept, those of its stream before it; return those with a whole slice."""
+        """Close a frame and return it if it has a whole slice.
+
+        If the reassembler is `ordered`, do the same for the frames of the stream before it.
+        """
         key = stream_id, frame
         return self._close([*self._before(key), key]) if key in self._frames else []
 

@@ -1,4 +1,4 @@
-"""Recovery of lost packets by repair packets, in front of the reassembler, in bounded memory and processor time."""
+"""Recovery of lost packets from repair packets, ahead of the reassembler, in bounded memory and processor time."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ _Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class RecoveryCounters:
-    """Numbers of repair packets and of recovered packets; the first five add up to the repair packets that came.
+    """Numbers of repair packets and of recovered packets; the first five add up to the repair packets that arrived.
 
     Attributes:
         kept: number of repair packets that may help.
         damaged: number of datagrams that begin as a repair packet and are not an intact one.
-        duplicates: number of repair packets that were there already.
+        duplicates: number of repair packets that had arrived already.
         late: number of repair packets of groups that are complete or were given up.
-        unusable: number of repair packets that contradict the packets of their group, or belong to one group too many,
-            by a defect or a forgery.
+        unusable: number of repair packets that contradict the packets of their group, or whose packets are in too many
+            groups already, by a defect or a forgery.
         recovered: number of lost packets that were recovered.
         given_up: number of groups whose symbols did not give intact packets, by a defect or a forgery.
         evicted: number of groups that were forgotten to keep within the limits on memory.
-        deferred: number of attempts to decode that were left out because the stream, or all streams together, had used
-            their share of processor time; the next datagram of the group is another chance.
+        deferred: number of attempts to decode that were skipped because the stream, or all streams together, had used
+            their share of processor time. The next datagram of the group starts another attempt.
     """
 
     kept: int = 0
@@ -68,18 +68,20 @@ class _State:
 class Recovery:
     """Buffer that takes datagrams one at a time and returns packets for `Reassembler.add`, recovered ones included.
 
-    Packets are returned at once, whatever they are, and kept for a while; repair packets are not returned. A recovered
-    packet is returned only if its own checksum holds and it has the place that the group names. The memory is bounded:
-    the frames and groups that came first are forgotten first. An object must not be used by several threads at once.
+    Datagrams that are no repair packets are returned at once and unchanged, and the packets among them are kept for a
+    while. Repair packets are not returned. A recovered packet is returned only if its checksum is correct and it has
+    the frame number and the index that the group names for it. Memory is bounded: the frames and groups that began
+    first are forgotten first. An object must not be used by several threads at once.
 
     Args:
         max_frames: greatest number of frames whose packets are kept, of all streams together.
         max_groups: greatest number of groups whose repair packets are kept.
         max_bytes: greatest number of bytes of both, bookkeeping included.
-        allowance: processor time that decoding may take, for datagrams of strangers; None means no limit.
+        allowance: limit on the processor time that decoding takes, for a receiver that strangers can reach; None means
+            no limit.
 
     Raises:
-        ConfigError: A limit allows nothing.
+        ConfigError: a limit allows nothing, or the number of frames or groups is 2**16 or more.
     """
 
     def __init__(
@@ -108,10 +110,10 @@ class Recovery:
         return RecoveryCounters(**{f.name: self._counts[f.name] for f in fields(RecoveryCounters)})
 
     def add(self, data: bytes) -> list[bytes]:
-        """Take one datagram, whatever it is, and return the datagrams for the reassembler.
+        """Take a datagram, which may hold any bytes, and return the datagrams for the reassembler.
 
         Raises:
-            MissingDependencyError: A packet could be recovered and raptorq is not installed.
+            MissingDependencyError: a packet could be recovered, and raptorq is not installed.
         """
         back = self._add_repair(data) if is_repair(data) else [data, *self._add_packet(data)]
         self._forget()

@@ -1,9 +1,9 @@
 """Sealed datagrams: packets and repair packets, encrypted and authenticated by a key that both ends know.
 
 The cipher is ChaCha20-Poly1305 (RFC 8439), with a key of its own for every session of a sender (HKDF, RFC 5869) and the
-number of the datagram as the nonce. A receiver takes each datagram once: a window of numbers tells repeated ones (RFC
-4303, section 3.4.3), and only sessions newer than the latest one of a stream are begun. `docs/link.md` has the layout.
-The library `cryptography` computes it; it is in the extra `serve` and is imported when it is needed first.
+number of the datagram as the nonce. A receiver takes each datagram once: a window of numbers shows which have arrived
+(RFC 4303, section 3.4.3), and a session that is older than the latest one of its stream is refused. `docs/link.md` has
+the layout. The library `cryptography` computes the cipher; it is in the extra `serve` and is imported on first use.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from gosvae.errors import ConfigError, MissingDependencyError
 from gosvae.wire import SEALED_FIRST_BYTE, SEALED_VERSION
 
 MIN_KEY_BYTES = 32
-"""Least length of a key."""
+"""Least length of a key in bytes."""
 WINDOW = 1024
-"""Number of the latest datagrams of a session of which each is known to have come or not; older ones are refused."""
+"""Number of the latest datagrams of a session for which the receiver remembers whether they arrived.
+
+Older datagrams are refused.
+"""
 COUNTERS = 2**32
-"""Number of datagrams of a session; then the sender begins another."""
+"""Greatest number of datagrams of a session; after them the sender begins another one."""
 
 _HEADER = struct.Struct(">BBIHII")
 """Magic, version, stream id, epoch (two fields: its upper 16 and lower 32 bits), counter."""
@@ -65,8 +68,10 @@ class Sealer:
     Args:
         key: key that both ends know, of at least 32 bytes.
         stream_id: number of the stream.
-        feedback: whether the datagrams are feedback of the receiver of the stream, which has keys of its own.
-        now_ms: clock of the epoch, in milliseconds since 1970. A session has to begin later than the one before it.
+        feedback: whether the datagrams are feedback from the receiver of the stream. Feedback is sealed with session
+            keys of its own.
+        now_ms: function that returns the time in milliseconds since 1970, from which the session takes its epoch. Each
+            session has to begin later than the one before it.
 
     Raises:
         ConfigError: the key is too short.
@@ -109,8 +114,8 @@ class SealCounters:
 
     Attributes:
         opened: number of datagrams that were opened.
-        forged: number of datagrams that nobody with the key sealed, or that were damaged.
-        replayed: number of datagrams that had come before, were older than the window, or of an older session.
+        forged: number of datagrams that are damaged or were not sealed with the key.
+        replayed: number of datagrams that had arrived before, were older than the window, or were of an older session.
     """
 
     opened: int = 0
@@ -133,8 +138,8 @@ class Opener:
 
     Args:
         key: key that both ends know, of at least 32 bytes.
-        max_streams: greatest number of streams whose sessions are remembered. A session of a stream that was forgotten,
-            or of the time before this object was made, can be begun once more by someone who recorded it.
+        max_streams: greatest number of streams whose sessions are remembered. Someone who recorded a session can replay
+            it once if its stream was forgotten, or if it took place before this object was made.
         feedback: whether the datagrams are feedback, as in `Sealer`.
 
     Raises:

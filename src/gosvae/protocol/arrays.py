@@ -1,6 +1,7 @@
 """Coding of the arrays in answers, which are results of experts: a zlib stream (RFC 1950) of the values, row by row.
 
-Values are little-endian. Floats have 16 bits if all of them fit, which keeps three decimal digits, else 32.
+Values are little-endian. Floats have 16 bits, which keeps three decimal digits, if all values of the array are in the
+range of 16-bit floats, and otherwise 32 bits.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ Values = npt.NDArray[np.generic]
 MAX_VALUES = 2**24
 """Largest number of values of an array; it bounds the memory that a false shape can take."""
 MAX_AXES = 8
+"""Largest number of axes of an array."""
 MAX_RESULT_BYTES = 2**22
 """Largest number of bytes of the coded arrays of one expert; a client reads messages of up to 2**24 bytes."""
 _LEVEL = 3
@@ -38,7 +40,7 @@ class CodedArray:
 
     Attributes:
         name: name of the array, such as `corners`.
-        shape: numbers of values along the axes.
+        shape: number of values along each axis.
         kind: type of the values.
         data: the coded values.
     """
@@ -49,10 +51,10 @@ class CodedArray:
     data: bytes
 
     def values(self) -> Values:
-        """Return the values; floats have 32 bits.
+        """Return the values; floats are returned with 32 bits. The shape bounds memory and time.
 
         Raises:
-            LinkError: the bytes are not an array of this shape. Memory and time are bounded by the shape.
+            LinkError: the bytes are not an array of this shape, or the shape is too large.
         """
         if len(self.shape) > MAX_AXES or math.prod(self.shape) > MAX_VALUES:
             raise LinkError(f"an array of the shape {self.shape}: expected at most {MAX_VALUES} values")
@@ -70,10 +72,14 @@ class CodedArray:
 
 
 def code_arrays(expert: str, arrays: Mapping[str, Values]) -> tuple[CodedArray, ...]:
-    """Return the arrays of an expert's result, coded.
+    """Return the coded arrays of an expert's result.
+
+    Args:
+        expert: name of the expert, for errors.
+        arrays: the arrays by name.
 
     Raises:
-        LinkError: an array is of a type that messages do not hold, or the result is too large.
+        LinkError: messages cannot hold the type or the shape of an array, or the result is too large.
     """
     coded = tuple(_coded(name, values) for name, values in arrays.items())
     n_bytes = sum(len(each.data) for each in coded)

@@ -1,4 +1,4 @@
-"""Coding of the class maps in answers: one lossless coding, a zlib stream (RFC 1950) of the map's bytes.
+"""Lossless coding of the class maps in answers: a zlib stream (RFC 1950) of the map's bytes.
 
 Each byte is the class of one pixel, row by row. The table compares codings of maps of 256x512 pixels with 12 classes,
 for ten drawn scenes and for noise; times are processor times in milliseconds (`scripts/answer_maps.py`):
@@ -9,8 +9,8 @@ for ten drawn scenes and for noise; times are processor times in milliseconds (`
 | grey PNG | 3,434 | 1.83 | 0.56 | 71,064 | 9.93 | 0.99 |
 | `codecs.class_map` | 800 | 178.01 | 200.20 | 66,481 | 633.78 | 82.65 |
 
-`codecs.class_map` is for streams, where bytes count more than time: the label-map codec and GESCO use it. For answers
-it is too slow: the next batch waits while an answer is coded.
+`codecs.class_map` is for streams, where bytes matter more than time: the label-map codec and GESCO use it. It is too
+slow for answers, because the next batch waits while an answer is coded.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ ClassArray = npt.NDArray[np.uint8]
 MAX_PIXELS = 2**28
 """Largest number of pixels of a class map that is decoded; it bounds the memory that a false size can take."""
 _LEVEL = 7
-"""Level of zlib: lower ones take more bytes in nearly the same time, and the highest one takes far longer."""
+"""Level of zlib: lower levels take more bytes in nearly the same time, and the highest level takes far longer."""
 
 
 def encode_class_map(classes_uint8_HW: ClassArray, coding: ClassMapCoding) -> bytes:
-    """Return a class map, uint8 (H, W), as bytes; with the coding `none` there are no bytes."""
+    """Return the bytes of a class map, uint8 (H, W); they are empty with the coding `none`."""
     return b"" if coding == "none" else zlib.compress(classes_uint8_HW.tobytes(), _LEVEL)
 
 
 def decode_class_map(data: bytes, coding: ClassMapCoding, height: int, width: int) -> ClassArray:
     """Return the class map, uint8 (height, width), of bytes that `encode_class_map` made.
 
-    The size of the map bounds memory and time, whatever the bytes are.
+    The size of the map bounds memory and time, whatever bytes are given.
 
     Raises:
         LinkError: the bytes are not a class map of this size, or the coding is `none`.

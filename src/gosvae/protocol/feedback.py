@@ -1,4 +1,4 @@
-"""Feedback over UDP: 12 bytes from the receiver that tell a sender of a video which frames were decoded."""
+"""Feedback over UDP: datagrams of 12 bytes that tell the sender of a video which of its frames were decoded."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from gosvae.errors import PacketError
 FEEDBACK_FIRST_BYTE = 0xFB
 """First byte of a feedback datagram."""
 FEEDBACK_VERSION = 1
+"""Version of feedback that every sender of videos reads."""
 COMPACT_FEEDBACK_VERSION = 2
-"""Version of feedback of a receiver that takes compact packets; older senders leave such datagrams out."""
+"""Version of feedback from a receiver that takes compact packets; older senders ignore it."""
 MOST_TOLD = 32
-"""Number of frames that a datagram tells of."""
+"""Number of frames whose outcomes a datagram holds."""
 FRAME_NUMBERS = 2**16
+"""Number of frame numbers; after the last one they begin again at 0."""
 _FORM = struct.Struct(">BBIHI")
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """Which of the latest frames of a stream were decoded.
+    """Outcomes of the latest frames of a stream.
 
     Attributes:
         stream_id: number of the stream.
         newest: number of the newest frame that arrived, modulo 2**16.
-        decoded: bit i is set if frame `newest - i` was decoded, for i of 0..31.
-        compact: whether the receiver takes compact packets, which the version of the datagram tells.
+        decoded: bits of the frames: bit i, 0..31, is set if frame `newest - i` was decoded.
+        compact: whether the receiver takes compact packets; the version of the datagram says so.
     """
 
     stream_id: int
@@ -44,7 +46,7 @@ class Feedback:
         """Return the feedback in a datagram.
 
         Raises:
-            PacketError: the bytes are no feedback of this version.
+            PacketError: the bytes are not feedback of a known version.
         """
         if len(data) != _FORM.size:
             raise PacketError(f"{len(data)} bytes are no feedback, which has {_FORM.size}")
@@ -62,7 +64,13 @@ class Outcomes:
         self._decoded = 0
 
     def add(self, number: int, *, decoded: bool) -> None:
-        """Add the outcome of a frame, given its number modulo 2**16; outcomes of old frames are left out."""
+        """Add the outcome of a frame.
+
+        Args:
+            number: number of the frame modulo 2**16; outcomes of frames that are `MOST_TOLD` or more older than the
+                newest one are ignored.
+            decoded: whether the frame was decoded without concealment.
+        """
         ahead = 0 if self._newest is None else (number - self._newest) % FRAME_NUMBERS
         if self._newest is None or 0 < ahead < FRAME_NUMBERS // 2:
             self._decoded = 0 if self._newest is None else (self._decoded << min(ahead, MOST_TOLD)) % 2**MOST_TOLD
@@ -72,6 +80,11 @@ class Outcomes:
             self._decoded |= 1 << behind
 
     def feedback(self, stream_id: int, *, compact: bool = False) -> Feedback:
-        """Return what is known; at least one outcome has been added."""
+        """Return the feedback with the outcomes so far; at least one must have been added.
+
+        Args:
+            stream_id: number of the stream.
+            compact: whether the receiver takes compact packets.
+        """
         assert self._newest is not None
         return Feedback(stream_id, self._newest, self._decoded, compact)

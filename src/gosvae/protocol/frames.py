@@ -1,6 +1,6 @@
 """Frames and their outcomes: a frame is answered, or it is dropped for a reason.
 
-A receiver makes these values and a sender reads the same ones from its messages.
+A receiver makes these values, and a sender reads the same values from the receiver's messages.
 
 Axis legend: H and W pixels, 3 RGB channels.
 """
@@ -22,7 +22,10 @@ from gosvae.tensors import ImageArray
 
 
 class Reason(StrEnum):
-    """Reason for which a frame is dropped; `gosvae.wire.REASONS` has the numbers."""
+    """Reason for which a frame is dropped.
+
+    `gosvae.wire.REASONS` has the numbers of the reasons in messages, and `docs/service.md` explains each of them.
+    """
 
     MALFORMED = "malformed"
     DAMAGED = "damaged"
@@ -47,14 +50,14 @@ class Frame:
         stream: bytes that the codec made, or the part of them that arrived.
         incomplete: whether slices are missing, which the codec then conceals.
         coding: coding of the class map in the answer.
-        deadline_ms: greatest age of the frame when its turn comes; 0 leaves it to the engine. The shorter of both
-            deadlines counts.
+        deadline_ms: greatest age of the frame, from its arrival, when its turn comes; 0 means no deadline of its own.
+            The engine may have a deadline too; the shorter of both counts.
         original: the picture as an image file, for people; empty if none was sent.
         patient: whether the sender waits for the answer however long it takes; the same for all frames of a sender.
         arrived_s: time of arrival on the clock of `time.monotonic`.
-        carried_bytes: number of bytes of the stream on the link, if the receiver has put a container around them; 0
-            means all bytes of the stream.
         results: whether the answer has the results of the experts of other tasks.
+        carried_bytes: number of bytes that arrived over the link, if the receiver has put a container around them; 0
+            means that all bytes of `stream` arrived.
     """
 
     sender: str
@@ -82,15 +85,16 @@ class Frame:
 
 @dataclass
 class StageTimes:
-    """Milliseconds that a frame spent in each stage of the receiver; those of networks are of the whole batch.
+    """Times that a frame spent in the stages of the receiver, in milliseconds.
 
     Attributes:
-        queue_ms: from arrival until the frame's turn.
-        entropy_ms: entropy decoding; 0 for a codec that decodes in one step.
-        reconstruct_ms: run of the decoder network.
-        expert_ms: run of the expert network.
-        answer_ms: coding of the class map.
-        total_ms: time from arrival until the answer is ready; more than the sum of the others if it waited for a batch.
+        queue_ms: time from arrival until the frame's turn.
+        entropy_ms: time of entropy decoding; 0 for a codec that decodes in one step.
+        reconstruct_ms: time of the decoder network, for the whole batch.
+        expert_ms: time of the expert network, for the whole batch.
+        answer_ms: time of coding the answer.
+        total_ms: time from arrival until the answer is ready; more than the sum of the others if the frame waited for
+            other frames of its batch.
         batch: number of frames that shared the expert network.
     """
 
@@ -105,7 +109,7 @@ class StageTimes:
 
 @dataclass(frozen=True)
 class ReferenceFacts:
-    """What a frame of a video takes from an earlier one.
+    """Relation of a frame of a video to its reference, an earlier frame.
 
     Attributes:
         distance: number of frames from the reference to this one; 0 for a frame without a reference.
@@ -125,8 +129,8 @@ class Perceived:
         classes_uint8_HW: class of every pixel; None if no expert gives a class map.
         concealed_HW: mask, bool (H, W), of the pixels whose part of the stream was lost; None if nothing was lost.
         stages: times of the stages.
-        reference: what a frame of a video takes from an earlier one; None for other pictures.
         results: results of the experts of other tasks, by the name of the expert.
+        reference: relation of a frame of a video to its reference; None for other pictures.
     """
 
     image_uint8_HW3: ImageArray
@@ -142,8 +146,8 @@ class TaskResult:
     """Result of an expert of another task than segmentation, or of a further one.
 
     Attributes:
-        expert: name of the expert, as in the receiver's introduction.
-        coded: the arrays of the result, coded; see `Task.arrays`.
+        expert: name of the expert, as in the receiver's `Welcome`.
+        coded: the coded arrays of the result; see `Task.arrays`.
     """
 
     expert: str

@@ -1,4 +1,4 @@
-"""Conversion between frames and the messages of `proto/link.proto`; gRPC is imported when it is used."""
+"""Conversion between frames and the messages of `proto/link.proto`; gRPC is imported on first use."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _read_result(message: Any) -> TaskResult:
 def read_outcome(message: link_pb2.FromReceiver) -> Outcome | None:
     """Return the outcome in a message; None if the message has another kind.
 
-    A reason that this version does not know is read as `FAILED`, a coding that it does not know as `none`.
+    An unknown reason is read as `FAILED`, and an unknown coding as `none`.
     """
     match message.WhichOneof("kind"):
         case "result":

@@ -1,4 +1,4 @@
-"""Addresses, tokens and certificates, and the rule for listening beyond this machine."""
+"""Addresses, tokens, keys and certificates, and the check of an address that other machines can reach."""
 
 from __future__ import annotations
 
@@ -56,7 +56,11 @@ class Endpoint:
 
 
 def read_token(file: Path | None, environment: Mapping[str, str] = MappingProxyType(os.environ)) -> str | None:
-    """Return the token in a file or, without a file, in the environment's `GOSVAE_TOKEN`; None if there is neither.
+    """Return the token in a file or, without a file, in the variable `GOSVAE_TOKEN`; None if there is neither.
+
+    Args:
+        file: file with the token.
+        environment: environment variables.
 
     Raises:
         ConfigError: the file cannot be read, or the token is too short or not printable ASCII.
@@ -85,7 +89,7 @@ def _read_secret(file: Path, what: str) -> str:
 
 
 def read_key(file: Path) -> bytes:
-    """Return the key in a file, which senders and receivers over UDP share.
+    """Return the key in a file. Senders and receivers over UDP share this key.
 
     Raises:
         ConfigError: the file cannot be read, or the key is too short.
@@ -109,9 +113,9 @@ class ServerTls:
     """PEM files of a receiver.
 
     Attributes:
-        certificate, key: certificate of the receiver with its chain, and the key.
-        client_authority: certificate of the authority that signs those of clients (mutual TLS); None asks clients for
-            no certificate.
+        certificate, key: certificate of the receiver with its chain, and its private key.
+        client_authority: certificate of the authority that signs the certificates of clients (mutual TLS); None asks
+            clients for no certificate.
     """
 
     certificate: Path
@@ -143,8 +147,10 @@ class ClientTls:
     """PEM files of a sender.
 
     Attributes:
-        authority: certificate of the authority that signs the receiver's; None trusts those that gRPC trusts.
-        certificate, key: certificate of the sender and its key, if the receiver asks for one.
+        authority: certificate of the authority that signs the receiver's certificate; None means the authorities that
+            gRPC trusts.
+        certificate, key: certificate of the sender and its private key, for receivers that ask for them; otherwise
+            None.
     """
 
     authority: Path | None = None
@@ -168,7 +174,18 @@ def read_pem(file: Path) -> bytes:
 
 
 def check_exposure(what: str, endpoint: Endpoint, *, encrypted: bool, authenticated: bool, insecure: bool) -> None:
-    """Raise `ConfigError` if an endpoint would be open to a network without encryption and authentication."""
+    """Check that an endpoint is not open to a network without encryption and authentication.
+
+    Args:
+        what: name of the part that listens, for the error.
+        endpoint: address to listen on; loopback addresses are always allowed.
+        encrypted: whether connections use TLS.
+        authenticated: whether clients need a token or a certificate.
+        insecure: whether to allow any endpoint.
+
+    Raises:
+        ConfigError: other machines can reach the endpoint, and it lacks encryption or authentication.
+    """
     if endpoint.is_loopback or insecure or (encrypted and authenticated):
         return
     missing = " and ".join(

@@ -1,1 +1,1 @@
-"""Receiver that decodes frames of many senders, shows them to the expert, and answers them."""
+"""Receiver, which decodes the frames of many senders, runs the expert on them, and answers them."""

@@ -17,7 +17,12 @@ from gosvae.tasks.base import Arrays
 
 
 def answer(frame: Frame, perceived: Perceived, results: Mapping[str, Arrays]) -> Answer:
-    """Return the answer to a frame, with results by expert; sets the times of coding it and of the whole.
+    """Return the answer to a frame, and set `answer_ms` and `total_ms` of its times.
+
+    Args:
+        frame: the frame.
+        perceived: what the networks made of it.
+        results: arrays of each further expert, by the name of the expert.
 
     Raises:
         LinkError: the result of an expert cannot be sent.

@@ -1,7 +1,8 @@
-"""Connections of a listening port: found among the open descriptors of this process, counted by source, and ended.
+"""Connections to a listening port: found among the open descriptors of this process, counted by source, and ended.
 
-gRPC shows calls to a program, but no connections. The operating system lists the descriptors of a process. A duplicate
-of one is enough to learn both addresses and to shut the connection down, as if the other end had left.
+gRPC shows calls to a program, but not connections. The operating system lists the descriptors of the process. With a
+duplicate of a descriptor, the program can read both addresses of a connection and shut it down, as if the other end had
+left.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Address(NamedTuple):
 
 
 def address_of(peer: str) -> Address | None:
-    """Return the address in gRPC's name of the other end of a call, such as `ipv4:192.0.2.1:5000`; None for no address.
+    """Return the address in gRPC's name of a peer, such as `ipv4:192.0.2.1:5000`; None if the name has no address.
 
     An IPv4 address in IPv6 form is returned in IPv4 form.
     """
@@ -42,7 +43,7 @@ def address_of(peer: str) -> Address | None:
 
 
 def plain_host(host: str) -> str:
-    """Return an IP address without a zone, and in IPv4 form where it is one in IPv6 form."""
+    """Return an IP address without its zone; an IPv4 address in IPv6 form is returned in IPv4 form."""
     host = host.partition("%")[0]
     with contextlib.suppress(ValueError):
         mapped = getattr(ipaddress.ip_address(host), "ipv4_mapped", None)
@@ -85,7 +86,7 @@ def _sockets(port: int) -> Iterator[tuple[Address, socket.socket]]:
 
 
 def end(port: int, addresses: Collection[Address]) -> None:
-    """Shut the connections to a port of this process down whose other ends have these addresses."""
+    """Shut down the connections to a port of this process from these addresses."""
     for address, found in _sockets(port):
         if address in addresses:
             with contextlib.suppress(OSError):
@@ -106,9 +107,12 @@ class Watch:
         self._sweeps = 0
 
     def sweep(self, busy: Collection[Address]) -> dict[str, int]:
-        """End the connections of each source address beyond the limit, and return their numbers by source address.
+        """End the connections of each source address beyond the limit.
 
-        Connections that are not `busy` end first, and of these the newest.
+        Connections whose addresses are not in `busy` are ended first, the newest before older ones.
+
+        Returns:
+            Number of connections that were ended, by source address.
         """
         self._sweeps += 1
         there = [address for address, _ in _sockets(self.port)]
@@ -131,7 +135,7 @@ def _import_resource() -> Any:
 
 
 def descriptor_limit() -> int:
-    """Return the number of descriptors that this process may open; 0 if there is no limit or it is not known."""
+    """Return the number of descriptors that this process may open; 0 if the limit is absent or not known."""
     resource = _import_resource()
     if resource is None:
         return 0
@@ -140,7 +144,7 @@ def descriptor_limit() -> int:
 
 
 def raise_descriptor_limit() -> None:
-    """Raise the limit on open descriptors of this process as far as it may, up to `MOST_DESCRIPTORS`."""
+    """Raise the limit on open descriptors of this process as far as the system allows, up to `MOST_DESCRIPTORS`."""
     resource = _import_resource()
     if resource is None:
         return

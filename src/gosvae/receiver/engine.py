@@ -1,8 +1,8 @@
-"""The receiver's engine: frames of many senders wait their turn, share the networks in batches, and are answered.
+"""Engine of the receiver: frames of many senders wait for their turn, share the networks in batches, and are answered.
 
-The queue is bounded. Every frame ends in one of two ways: it is answered, or it is dropped for a reason, and both are
-counted. The sender whose frames have taken the least time is next. Networks run in two threads, one of them with low
-priority for large frames, which then do not delay others; everything else runs on the event loop.
+The queue is bounded. Every frame is either answered or dropped for a reason, and both are counted. The next frame is
+one of the sender whose frames have taken the least time so far. The networks run in two threads. One of them is for
+large frames and has low priority, so that large frames do not delay others. Everything else runs on the event loop.
 """
 
 from __future__ import annotations
@@ -45,16 +45,17 @@ class EngineLimits:
     Attributes:
         policy: name of the policy for a frame that arrives while the queue is full. `drop-oldest` drops the oldest
             frame of the sender that has the most frames in the queue, so that the newest frames of every sender come
-            through; `drop-newest` drops the frame that arrived; with `block`, `submit` waits. For a patient frame
-            `submit` waits with every policy.
+            through; among senders with equally many it takes one whose latest frame was invalid or that had no answer
+            yet. `drop-newest` drops the frame that arrived; with `block`, `submit` waits. For a patient frame `submit`
+            waits with every policy.
         max_frames, max_bytes: greatest number of frames, and of their bytes, in the queue, of all senders together.
         max_batch: greatest number of frames that go through the networks together.
-        deadline_ms: greatest age of a frame, from its arrival, when its turn comes; older frames are dropped, but for
-            patient ones. A frame whose work then takes `OVERTIME` times as long is given up if others wait. 0 means no
-            deadline.
+        deadline_ms: greatest age of a frame, from its arrival, when its turn comes; older frames are dropped, except
+            patient ones. The work on a frame is given up if it takes `OVERTIME` times the deadline while others wait.
+            0 means no deadline.
 
     Raises:
-        ConfigError: the policy is unknown, or a limit lets nothing through.
+        ConfigError: the policy is unknown, or a limit allows nothing.
     """
 
     policy: Policy = "drop-oldest"
@@ -73,6 +74,8 @@ class EngineLimits:
             )
 
 
+_OF_THE_FRAME = {Reason.MALFORMED, Reason.DAMAGED, Reason.FOREIGN, Reason.TOO_LARGE}
+"""Reasons that lie in the frame itself and not in the work of the receiver."""
 _WHY = {
     Reason.SHUTDOWN: "the receiver is closing",
     Reason.GONE: "its sender has left",
@@ -86,7 +89,7 @@ Observer = Callable[[Frame, Outcome, Perceived | None], None]
 
 @dataclass(frozen=True)
 class EngineCounters:
-    """Numbers of frames; `received` = `answered` + the sum of `dropped` + `waiting` + `working`.
+    """Numbers of frames: `received` is the sum of `answered`, all of `dropped`, `waiting` and `working`.
 
     Attributes:
         received: number of frames that were submitted.
@@ -107,7 +110,7 @@ class EngineCounters:
 
     @property
     def unaccounted(self) -> int:
-        """Number of frames that are missing in the counts; anything but 0 is a defect of the engine."""
+        """Number of received frames that no other count includes; anything but 0 is a defect of the engine."""
         return self.received - self.answered - sum(self.dropped.values()) - self.waiting - self.working
 
 
@@ -126,7 +129,7 @@ class Engine:
     """Queue in front of the networks, for one event loop: `async with Engine(perception, limits) as engine`.
 
     Args:
-        perception: decodes frames and shows them to the expert.
+        perception: codec and experts for the frames.
         limits: limits of the queue; None means the defaults.
         clock: clock of `Frame.arrived_s`, in seconds.
 
@@ -178,9 +181,9 @@ class Engine:
     async def submit(self, frame: Frame) -> asyncio.Future[Outcome]:
         """Put a frame into the queue and return a future of its outcome.
 
-        A caller that no longer wants the outcome cancels the future. This waits for a place in the queue if the policy
-        is `block` or the frame is patient; otherwise it returns at once. Patient frames take at most half of the queue,
-        or one place, so that others come through.
+        If the policy is `block` or the frame is patient, this waits for a place in the queue; otherwise it returns at
+        once. Patient frames take at most half of the queue, or one place, so that other frames get through. A caller
+        that no longer wants the outcome cancels the future.
         """
         self._counts["received"] += 1
         ticket = self._ticket(frame)
@@ -247,8 +250,11 @@ class Engine:
         """Count an outcome, call the observers with it, and complete the frame's future."""
         if isinstance(outcome, Answer):
             self._counts["answered"] += 1
+            self._turns.prove(ticket.frame.sender, answered=True)
         else:
             self._dropped[outcome.reason] += 1
+            if outcome.reason in _OF_THE_FRAME:
+                self._turns.prove(ticket.frame.sender, answered=False)
         for observer in self.observers:
             try:
                 observer(ticket.frame, outcome, perceived)
@@ -346,9 +352,9 @@ class Engine:
         return Reason.STALE if overdue and self._turns.waiting[lane.large] else None
 
     async def close(self, grace_s: float = 5.0) -> None:
-        """Stop the engine: take no more frames, work on those in the queue for at most `grace_s`, and drop the rest.
+        """Stop the engine: take no more frames, process those in the queue for at most `grace_s`, and drop the rest.
 
-        Work that is under way afterwards ends at its next stage or, if it is long, at its next operation of PyTorch.
+        Work that then still runs ends at its next stage or, if it is long, at its next operation of PyTorch.
         """
         self._closing = True
         self._room.set()

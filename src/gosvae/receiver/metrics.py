@@ -37,7 +37,7 @@ def import_prometheus() -> Any:
 
 
 class Metrics:
-    """Metrics of an engine and, where there are any, of its gRPC service and its UDP receiver.
+    """Metrics of an engine, and of its gRPC service and UDP receiver if it has them.
 
     Attributes:
         registry: collector registry of these metrics alone.
@@ -78,7 +78,7 @@ class Metrics:
             self._bytes.observe(frame.stream_bytes)
 
     def families(self) -> Iterator[Any]:
-        """Yield the counters and gauges with their present values, as metric families of `prometheus_client`."""
+        """Yield the counters and gauges with their current values, as metric families of `prometheus_client`."""
         core = self._prometheus.core
         engine = self._engine.counters
         frames = core.CounterMetricFamily(

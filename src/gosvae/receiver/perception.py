@@ -1,4 +1,4 @@
-"""Decoding of streams and the expert's results on the pictures, in batches; without a queue or a connection.
+"""Decoding of streams and running of the experts on the pictures, in batches; without a queue or a connection.
 
 Axis legend: B frames, 3 RGB channels, H and W pixels.
 """
@@ -38,16 +38,16 @@ from gosvae.tensors import ImageArray, image_to_tensor
 log = logging.getLogger(__name__)
 
 LEAST_MAX_PIXELS = 2**21
-"""Least default of the greatest number of pixels of a frame; 4 times the size of the expert's pictures if that is more.
-"""
+"""Default of `max_pixels`, unless 4 times the size of the expert's pictures is more."""
 LEAST_LARGE_PIXELS = 2**18
-"""Least number of pixels above which a frame is large; twice the size of the expert's pictures if that is more."""
+"""Number of pixels above which a frame is large, unless twice the size of the expert's pictures is more."""
 BATCH_PIXELS = 2**21
-"""Greatest number of pixels that go through a network together; a larger frame goes alone. It bounds the memory."""
+"""Greatest number of pixels that go through a network together, which bounds the memory; a larger frame goes alone."""
 
 
 MOST_SEQUENCES = 256
-"""Greatest number of senders whose references are kept; those of the sender that was silent the longest go first."""
+"""Greatest number of senders whose references are kept; those of the sender that was silent the longest are dropped
+first."""
 
 
 MOST_REFERENCE_BYTES = 2**28
@@ -72,21 +72,23 @@ class _Work:
 
 
 class Perception:
-    """A codec and its experts, called with the frames of a batch; threads may call it at the same time.
+    """Codec and experts of a receiver, called with the frames of a batch; several threads may call it at the same time.
 
     Args:
         codec: codec that the senders use.
-        expert: segmentation network that looks at the reconstructions; None for a codec that sends class maps
-            (`ClassMapCodec`), or if there are `judges` only.
-        judges: experts of any task by name, whose results are sent beside the class map.
+        expert: segmentation network that gives the class maps; None for a codec that sends class maps
+            (`ClassMapCodec`), or if there are only `judges`.
+        judges: further experts of any task, by name, whose results are sent besides the class map.
         device: device of the experts.
         max_pixels: greatest number of pixels of a frame; larger frames are dropped before anything is decoded. None
-            means 2**21, or 4 times the size of the pictures that the expert was trained for if that is more.
+            means 2**21, or 4 times the size of the pictures that the experts were trained for if that is more.
         sequences: video codec of the same model, for senders of videos; None takes single pictures only.
 
     Attributes:
-        large_pixels: number of pixels above which a frame is large, so that the engine works on it with low priority:
-            2**18, or twice the size of the expert's pictures if that is more.
+        large_pixels: number of pixels above which a frame is large, so that the engine processes it with low priority:
+            2**18, or twice the size of the pictures that the experts were trained for if that is more.
+        class_names: names of the classes of the class maps, in the order of their numbers.
+        expert_name: names of all experts, for people.
 
     Raises:
         ConfigError: the expert has more than 256 classes, an expert is needed and there is none, there are judges for a
@@ -140,7 +142,12 @@ class Perception:
         return self._sequences is not None
 
     def contained(self, data: bytes, height: int, width: int) -> bytes:
-        """Return a frame of a video, which came without its container, in one."""
+        """Return a frame of a video with a container around it.
+
+        Args:
+            data: bytes of the frame, which arrived without a container.
+            height, width: size of the frame in pixels.
+        """
         return data if self._sequences is None else self._sequences.wrapped([data], height, width)
 
     def is_sequence(self, stream: bytes) -> bool:
@@ -150,7 +157,7 @@ class Perception:
     def __call__(
         self, frames: Sequence[tuple[bytes, bool]], senders: Sequence[str] | None = None
     ) -> list[Perceived | Dropped]:
-        """Return the results in the order of the frames; a frame that cannot be decoded does not affect the others.
+        """Return the result of each frame, in their order; a frame that cannot be decoded does not affect the others.
 
         Args:
             frames: pairs of a stream and whether slices of it are missing.

@@ -1,4 +1,4 @@
-"""The complete receiver: engine, gRPC service, UDP, live page and metrics."""
+"""Complete receiver: engine, gRPC service, UDP, live page and metrics."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ class ReceiverConfig:
     Attributes:
         grpc, udp, page: addresses to listen on; None leaves that part out. One of `grpc` and `udp` is needed.
         engine, service: limits of the engine and of the gRPC service.
-        udp_deadline_ms: time that a frame over UDP is waited for, from its first packet.
-        udp_key: key of at least 32 bytes that senders over UDP know, with which their datagrams are sealed; None takes
-            datagrams of anyone.
+        udp_deadline_ms: number of milliseconds from the arrival of a frame's first packet after which a frame over UDP
+            is closed; see `Inlet`.
+        udp_key: key of at least 32 bytes that senders over UDP know and that seals their datagrams; None takes
+            datagrams from anyone.
         tls: certificate and key for gRPC and the page; None listens without encryption.
         token: token that senders and readers of the page must know; None asks for no token.
-        insecure: whether to listen beyond this machine without encryption and authentication.
+        insecure: whether other machines may reach the addresses without encryption and authentication.
 
     Raises:
         ConfigError: there is no address, or one would be open to a network; see `check_exposure`.
@@ -76,14 +77,19 @@ class ReceiverConfig:
 
 
 class Receiver:
-    """Receiver that listens while it is entered: `async with Receiver(perception, config) as receiver`.
+    """Receiver that listens within its context: `async with Receiver(perception, config) as receiver`.
 
-    Entering raises `LinkError` if an address cannot be listened on, and `MissingDependencyError` if a package of
-    `gosvae[serve]` is not installed.
+    Entering the context raises `LinkError` if the receiver cannot listen on an address, and `MissingDependencyError` if
+    a package of `gosvae[serve]` is not installed.
+
+    Args:
+        perception: codec and experts.
+        config: addresses, limits and security.
 
     Attributes:
         engine: engine, with the counters of frames.
-        service, udp, web: parts that listen, with their addresses and counters; None if they were left out.
+        service, udp, web: gRPC service, UDP receiver and web server, with their addresses and counters; None for those
+            that the configuration leaves out.
         board: data of the live page.
     """
 

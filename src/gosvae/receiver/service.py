@@ -1,7 +1,7 @@
-"""The gRPC service in front of the engine: each sender sends a stream of frames and reads a stream of answers.
+"""gRPC service in front of the engine: each sender sends a stream of frames and reads a stream of answers.
 
-No client can take more than its share: the bytes of a message, the number of streams, the frames without an answer, the
-answers that are not read, and the time are limited. `docs/service.md` explains the protocol.
+No client can take more than its share. The bytes of a message, the number of streams, the frames without an answer, the
+unread answers, and the time to read or to send are limited. `docs/service.md` explains the protocol.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MESSAGE_OVERHEAD_BYTES = 65536
 SWEEP_S = 0.5
 """Seconds between two counts of the connections of each source address."""
 SPARE_DESCRIPTORS = 256
-"""Number of descriptors that are kept for everything but connections of clients."""
+"""Number of descriptors that are kept free for everything except connections of clients."""
 
 
 class LinkService:
@@ -89,7 +89,7 @@ class LinkService:
         """Start to listen; afterwards `endpoint` has the port.
 
         Raises:
-            LinkError: the address cannot be listened on.
+            LinkError: the service cannot listen on the address.
             ConfigError: the files of TLS cannot be used.
         """
         grpc, limits = self._grpc, self.limits

@@ -1,4 +1,4 @@
-"""A sender's stream in the gRPC service: the introduction, then frames in and answers out, each within limits."""
+"""Stream of one sender in the gRPC service: the introduction, then frames in and answers out, within limits."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class Session:
         farewell: gRPC status and text that the call ends with; None if it ends well.
         closing: whether the receiver is closing.
         video_hw: size of the frames of a video, once a key frame without a container has come.
-        used_s: time of the latest frame, or of the beginning, on the clock of `time.monotonic`.
+        used_s: time of the latest frame, or of the start of the stream, on the clock of `time.monotonic`.
         grpc: the module `grpc`.
     """
 
@@ -196,13 +196,13 @@ class Session:
             self.farewell = self.grpc.StatusCode.UNAVAILABLE, "the receiver is closing"
 
     def read_no_more(self) -> None:
-        """Take no more frames, because the receiver is closing; frames that were taken are still answered."""
+        """Take no more frames, because the receiver is closing; frames already taken are still answered."""
         self.closing = True
         if self.reader is not None:
             self.reader.cancel()
 
     def give_way(self) -> None:
-        """End the stream, which has had no frame for long, because another client needs its place."""
+        """End the stream, which has had no frame for a long time, because another client needs its place."""
         self.ledger.refuse(CallRefusal.GAVE_WAY, self.peer)
         self.farewell = self.grpc.StatusCode.UNAVAILABLE, "all streams are open, and this one had no frame"
         if self.reader is not None:

@@ -1,4 +1,4 @@
-"""Limits on unknown clients of a receiver: lines in the log, and delays for wrong tokens."""
+"""Limits on unknown clients of a receiver: number of their lines in the log, and delays after wrong tokens."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 MOST_SOURCES = 1024
-"""Greatest number of source addresses that are remembered; the one that was silent for longest is forgotten."""
+"""Greatest number of source addresses that are remembered; the one that was silent for longest is forgotten first."""
 WINDOW_S = 60.0
-"""Seconds after which a source address has a clean slate."""
+"""Seconds over which the events of a source address are counted; then the count begins again at 0."""
 LINES_OF_SOURCE = 5
 """Greatest number of lines about a source address in `WINDOW_S`."""
 LINES = 100
 """Greatest number of lines about all source addresses in `WINDOW_S`."""
 FIRST_DELAY_S = 0.1
-"""Seconds that the answer to the second wrong token of a source address waits; each further one waits twice as long."""
+"""Delay in seconds of the answer to the second wrong token of a source address; it doubles with each further one."""
 MOST_DELAY_S = 5.0
-"""Longest wait of the answer to a wrong token."""
+"""Longest delay in seconds of the answer to a wrong token."""
 MOST_WAITING = 64
 """Greatest number of answers to wrong tokens that wait at the same time; further ones are given at once."""
 
@@ -57,7 +57,7 @@ class LimitedLog:
         self._of_source, self._of_all = _Window(clock), _Window(clock)
 
     def refused(self, source: str, why: str) -> None:
-        """Write that a source address was refused, unless there are enough such lines."""
+        """Write that a source address was refused, unless the limit on such lines is reached."""
         number, before = self._of_source.count(source)
         if number > LINES_OF_SOURCE:
             return

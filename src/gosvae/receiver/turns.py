@@ -1,8 +1,8 @@
-"""Turns of senders: whose frame goes through the networks next, by the time that each sender has kept them busy.
+"""Turns of senders: choice of the next frame by the time for which each sender has kept the networks busy.
 
-Start-time fair queueing (Goyal, Vin and Cheng 1996): every sender has a virtual time, the time that its frames have
-taken so far, and the sender that is furthest behind is next. A sender that was away starts at the virtual time of the
-others, so that no sender saves time up.
+The method is start-time fair queueing (Goyal, Vin and Cheng 1996): every sender has a virtual time, the time that its
+frames have taken so far, and the sender with the least virtual time is next. A sender that was away starts at the
+virtual time of the others, so that it cannot save up time.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _SMOOTHING = 0.2
 
 @dataclass(eq=False)
 class Ticket:
-    """A frame that waits or is worked on.
+    """Frame in the engine, waiting or in the networks.
 
     Attributes:
         frame: the frame.
         outcome: future of its outcome.
         pixels: number of pixels that its header announces.
-        large: whether it is worked on with low priority.
-        charged_s: time that its sender was charged for it when its turn came, by an estimate.
+        large: whether it is processed with low priority.
+        charged_s: estimated time in seconds that its sender was charged for it when its turn came.
     """
 
     frame: Frame
@@ -41,12 +41,12 @@ class Ticket:
 
 
 class Turns:
-    """Frames that wait, in a queue for each sender and each of the two priorities.
+    """Waiting frames, in a queue for each sender and each of the two priorities.
 
     Attributes:
-        waiting: numbers of frames that wait, of the usual ones and of the large ones.
-        waiting_bytes: number of their bytes.
-        patient, patient_bytes: number of patient frames that wait, and of their bytes.
+        waiting: number of usual frames and number of large frames that wait.
+        waiting_bytes: number of bytes of the waiting frames.
+        patient, patient_bytes: number of waiting frames of patient senders, and of their bytes.
     """
 
     def __init__(self) -> None:
@@ -55,6 +55,7 @@ class Turns:
         self._queues: OrderedDict[tuple[bool, str], deque[Ticket]] = OrderedDict()
         self._virtual_s = 0.0
         self._used_s: OrderedDict[str, float] = OrderedDict()
+        self._proven: OrderedDict[str, None] = OrderedDict()
         self._s_per_pixel = _FIRST_SECONDS_PER_PIXEL
 
     def add(self, ticket: Ticket) -> None:
@@ -68,7 +69,7 @@ class Turns:
         self._count(ticket, 1)
 
     def take(self, *, large: bool) -> Ticket:
-        """Remove and return the frame of this priority whose turn it is, and charge its sender by an estimate."""
+        """Remove and return the next frame of a priority, and charge its sender with an estimated time."""
         _, sender = min((key for key in self._queues if key[0] == large), key=lambda key: self._used_s[key[1]])
         ticket = self._pop((large, sender))
         self._virtual_s = max(self._virtual_s, self._used_s[sender])
@@ -77,9 +78,13 @@ class Turns:
         return ticket
 
     def charge(self, tickets: Iterable[Ticket], seconds: float) -> None:
-        """Charge the senders of frames with the time that the networks took for all of them, in place of the estimate.
+        """Replace the estimated charge of frames by the time that the networks took for all of them together.
 
-        A frame has a share by its pixels; without a call, the estimate stays.
+        The time is divided among the frames in proportion to their pixels.
+
+        Args:
+            tickets: frames of one batch.
+            seconds: time that the networks took.
         """
         tickets = list(tickets)
         pixels = sum(max(ticket.pixels, 1) for ticket in tickets)
@@ -90,17 +95,31 @@ class Turns:
                 self._used_s[ticket.frame.sender] += share_s - ticket.charged_s
 
     def refund(self, ticket: Ticket) -> None:
-        """Give back the charge of a frame that was not worked on."""
+        """Give back the charge of a frame that was not processed."""
         if ticket.frame.sender in self._used_s:
             self._used_s[ticket.frame.sender] -= ticket.charged_s
 
-    def oldest_of_the_busiest(self, sender: str) -> Ticket:
-        """Remove and return the oldest frame of the sender with the most frames, or of `sender` if it has as many.
+    def prove(self, sender: str, *, answered: bool) -> None:
+        """Note whether the latest frame of a sender was answered; a sender is *proven* if it was."""
+        self._proven.pop(sender, None)
+        if answered:
+            self._proven[sender] = None
+            while len(self._proven) > MOST_KNOWN:
+                self._proven.popitem(last=False)
 
-        Frames of patient senders stay.
+    def oldest_of_the_busiest(self, sender: str) -> Ticket:
+        """Remove and return the oldest frame of the sender with the most waiting frames.
+
+        Of senders with equally many frames, one that is not proven is chosen, and `sender` rather than another one. A
+        crowd that sends invalid frames therefore takes no place of a sender whose frames are answered. Frames of
+        patient senders are never removed.
         """
         droppable = [key for key, queue in self._queues.items() if not queue[0].frame.patient]
-        return self._pop(max(droppable, key=lambda key: (len(self._queues[key]), key[1] == sender)))
+
+        def precedence(key: tuple[bool, str]) -> tuple[int, bool, bool]:
+            return len(self._queues[key]), key[1] not in self._proven, key[1] == sender
+
+        return self._pop(max(droppable, key=precedence))
 
     def any(self) -> Ticket:
         """Remove and return a frame."""

@@ -1,6 +1,6 @@
-"""Receiver's end of streams over UDP: datagrams become frames, which end when complete or when their time is over.
+"""Receiver's end of streams over UDP: datagrams become frames, which are closed when complete or at a deadline.
 
-Nothing is sent again. Feedback tells senders of videos which frames were decoded.
+Lost datagrams are not sent again. Feedback tells senders of videos which of their frames were decoded.
 
 `docs/link.md` describes the datagrams. With a key they are encrypted and authenticated, see `gosvae.packets.sealed`;
 without one they are neither.
@@ -33,11 +33,11 @@ QUEUED_FRAMES = 64
 QUEUED_BYTES = 2**25
 """Default of the greatest number of bytes in the queue."""
 SOCKET_BUFFER_BYTES = 2**21
-"""Number of bytes that the receiver asks the operating system to buffer; it may get fewer."""
+"""Number of bytes that the receiver asks the operating system to buffer; the system may give fewer."""
 
 
 MOST_PEERS = 256
-"""Greatest number of streams whose senders get feedback; the one that was silent the longest goes first."""
+"""Greatest number of streams whose senders get feedback; the one that was silent the longest is forgotten first."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class UdpCounters:
         datagrams, octets: number of datagrams that arrived, and of the bytes in them.
         expired: number of frames that were closed by their deadline.
         delivered: number of frames that `on_frame` was called with.
-        dropped: number of frames that were removed from a full queue, because `on_frame` is slower than the senders.
+        dropped: number of frames that were removed from a full queue, because `on_frame` was too slow.
         failed: number of frames for which `on_frame` raised an exception; it is logged.
     """
 
@@ -63,8 +63,8 @@ class UdpCounters:
 class UdpReceiver(asyncio.DatagramProtocol):
     """Receiver that calls a function with every frame, complete or with slices missing. `open` makes one.
 
-    Datagrams are processed when they arrive, without a queue. Frames wait for `on_frame` in a queue; if it is
-    full, the oldest frames are dropped and counted, so that the newest come through.
+    Datagrams are processed when they arrive, without a queue. Frames wait for `on_frame` in a queue; if it is full, the
+    oldest frames are dropped and counted.
 
     Attributes:
         inlet: reassembly with its counters.
@@ -110,11 +110,11 @@ class UdpReceiver(asyncio.DatagramProtocol):
             on_frame: function that is called with one frame after the other, never with two at once.
             inlet: reassembly with its deadline and limits; None means the defaults.
             max_frames, max_bytes: greatest number of frames, and of their bytes, that wait for `on_frame`.
-            key: key of at least 32 bytes that senders know: only datagrams that are sealed with it are taken. None
-                takes datagrams that are not sealed.
+            key: key of at least 32 bytes that senders know. Only datagrams that are sealed with it are taken. None
+                takes only datagrams that are not sealed.
 
         Raises:
-            OSError: the address cannot be listened on.
+            OSError: the receiver cannot listen on the address.
             ConfigError: the queue would hold nothing, or the key is too short.
             MissingDependencyError: there is a key, and cryptography is not installed.
         """
@@ -157,7 +157,7 @@ class UdpReceiver(asyncio.DatagramProtocol):
         self._set_timer()
 
     def tell(self, feedback: Feedback) -> None:
-        """Send feedback to where the latest complete frame of its stream came from."""
+        """Send feedback to the address from which the latest frame of its stream came."""
         addr = self._peers.get(feedback.stream_id)
         if addr is None or self._transport is None:
             return

@@ -1,1 +1,1 @@
-"""Sender that reads and codes pictures and sends them over gRPC or UDP."""
+"""Sender, which reads pictures, codes them, and sends them over gRPC or UDP."""

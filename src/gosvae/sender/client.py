@@ -24,16 +24,16 @@ CALL_OVERHEAD_BYTES = 14
 """Number of bytes around a message: gRPC's prefix and the head of an HTTP/2 frame. TCP, IP and TLS add more."""
 
 STATUS_S = 1.0
-"""Longest wait for the receiver's own status after a failed write; it stays away while answers before it are unread."""
+"""Longest wait in seconds for the receiver's status after a failed write; gRPC gives it once all answers were read."""
 
 NOBODY = "no receiver at {endpoint}: check that one listens there, with the same TLS settings and trusted certificates"
-"""Line for a connection that ends before the receiver has introduced itself."""
+"""Text of the error for a connection that ends before the receiver has introduced itself."""
 ENDED = "the stream to {endpoint} ended: the receiver is closing or the connection broke; connect again"
-"""Line for a connection that ends later, for any reason."""
+"""Text of the error for a connection that ends later."""
 
 
 class UnreachableError(LinkError):
-    """A receiver that is not there, or a connection to it that broke: a later attempt may succeed."""
+    """Error for a receiver that cannot be reached, or a connection that broke; a later attempt may succeed."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class RemoteExpert:
 
 @dataclass(frozen=True)
 class Welcome:
-    """A receiver's introduction.
+    """Introduction of a receiver, its first message.
 
     Attributes:
         codec: name of the receiver's codec.
@@ -64,8 +64,8 @@ class Welcome:
         max_pending_frames: greatest number of frames of one sender that are not answered yet.
         policy: name of the receiver's policy for a full queue; see `EngineLimits`.
         deadline_ms: greatest age of a frame when its turn comes; 0 means no deadline.
-        video: version of the frames of videos that it takes without a container; 0 means none.
-        experts: experts beside the one that gives the class map.
+        video: version of video frames that the receiver takes without a container; 0 means that it takes none.
+        experts: experts besides the one that gives the class map.
     """
 
     codec: str
@@ -116,17 +116,17 @@ class LinkClient:
             coding: coding of the class maps in answers.
             results: whether answers have the results of the receiver's other experts, such as boxes or depth.
             fingerprint: fingerprint of the sender's codec, 8 bytes; if it is empty, the receiver checks nothing.
-            patient: whether the sender waits for the answer to every frame. The receiver then reads its frames no
-                faster than it works, and drops none for its age or for newer ones.
+            patient: whether the sender waits for the answer to every frame. The receiver then reads frames no faster
+                than it processes them, and drops none because it is old or because newer ones have arrived.
             tls: certificates; None sends without encryption.
-            token: token of the receiver. It is sent over TLS or to this machine only, unless `insecure`.
+            token: token of the receiver. It is sent only over TLS or to this machine, unless `insecure`.
             timeout_s: seconds that the connection and the introduction may take.
             insecure: whether the token may be sent to another machine without encryption.
             proxy: whether to connect through the HTTP proxy that the environment names (`http_proxy`, `https_proxy`).
 
         Raises:
-            UnreachableError: there is no receiver; it may come later.
-            LinkError: the receiver refuses, or both ends do not have the same settings of TLS.
+            UnreachableError: there is no receiver; a later attempt may succeed.
+            LinkError: the receiver refuses the connection, or only one end uses TLS.
             ConfigError: the token would travel unencrypted, or the files of TLS cannot be used.
             MissingDependencyError: grpcio is not installed.
         """
@@ -194,15 +194,15 @@ class LinkClient:
         """Send a frame; wait while the receiver does not read.
 
         Args:
-            number: number of the frame, which its outcome has too.
+            number: number of the frame; its outcome has the same number.
             stream: bytes of the codec.
-            deadline_ms: greatest age of the frame when its turn comes; 0 leaves it to the receiver.
+            deadline_ms: greatest age of the frame when its turn comes; 0 means the receiver's deadline.
             round_trip_ms: round trip of the latest answer, for the receiver's page; 0 if there is none.
-            original: the picture as an image file, for the receiver's page; empty sends none. It is left out if the
-                frame would be longer with it than the receiver takes.
+            original: the picture as an image file, for the receiver's page; empty sends none. It is left out if it
+                would make the frame longer than the receiver takes.
 
         Returns:
-            Number of bytes of the message without the original.
+            Number of bytes on the link: those of the message without the original, and `CALL_OVERHEAD_BYTES`.
 
         Raises:
             UnreachableError: the connection broke or the receiver is closing.
@@ -223,7 +223,7 @@ class LinkClient:
         return len(data) - len(original) + CALL_OVERHEAD_BYTES
 
     async def send_raw(self, data: bytes) -> None:
-        """Send any bytes as a message, for tests of receivers; errors are those of `send`."""
+        """Send arbitrary bytes as a message, for tests of receivers; errors are those of `send`."""
         grpc = import_grpc()
         try:
             await self._call.write(data)
@@ -231,7 +231,7 @@ class LinkClient:
             raise await self._failure() from None
 
     async def finish(self) -> None:
-        """Tell the receiver that no more frames come; their outcomes still do. Errors are those of `send`."""
+        """Tell the receiver that no more frames follow; outcomes still arrive. Errors are those of `send`."""
         grpc = import_grpc()
         try:
             await self._call.done_writing()
@@ -239,7 +239,7 @@ class LinkClient:
             raise await self._failure() from None
 
     async def answers(self) -> AsyncIterator[Outcome]:
-        """Yield the outcomes of frames in the order in which they are ready, until no more come.
+        """Yield the outcomes of frames in the order in which they are ready, until there are no more.
 
         Raises:
             UnreachableError: the connection broke or the receiver is closing.
@@ -301,10 +301,10 @@ def _credentials(grpc: Any, tls: ClientTls) -> Any:
 
 
 class _Ending:
-    """The status that the receiver has ended a call with.
+    """Status with which the receiver ended a call.
 
-    A write that fails because the call has ended makes gRPC note an internal error of its own. That happens before or
-    after it notes the receiver's status, and the later of the two stands: so each is looked at when it is noted.
+    A write that fails because the call has ended makes gRPC report an internal error of its own, before or after the
+    status of the receiver. gRPC keeps only the later of the two, so each is checked when it is reported.
     """
 
     def __init__(self, call: Any) -> None:
@@ -318,7 +318,7 @@ class _Ending:
             self._status = status
 
     async def status(self) -> tuple[Any, str]:
-        """Return the code and the details of the call's end; waits for it."""
+        """Wait for the end of the call, and return its code and details."""
         code, details = await self._call.code(), await self._call.details() or ""
         end_s = time.monotonic() + STATUS_S
         while self._status is None and _of_a_failed_write(code, details) and time.monotonic() < end_s:

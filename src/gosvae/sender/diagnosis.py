@@ -1,7 +1,7 @@
-"""Diagnosis of a connection that fails: one true line when only one end of the link uses TLS, or a certificate is bad.
+"""Diagnosis of a failed connection: whether only one end of the link uses TLS, or a certificate is not accepted.
 
-gRPC reports most of these failures as a socket that was closed. A second connection, which ends after the TLS
-handshake, tells more.
+gRPC reports most of these failures as a closed socket. A second connection, which ends after the TLS handshake, shows
+the cause.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ALERT_S = 1.0
 
 
 async def tls_problem(endpoint: Endpoint, tls: ClientTls | None) -> LinkError | None:
-    """Return the error that says what is wrong with TLS between both ends; None if nothing is found.
+    """Return the error that says why TLS fails between both ends; None if no reason is found.
 
     Args:
         endpoint: address of the receiver.

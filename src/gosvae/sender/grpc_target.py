@@ -1,4 +1,4 @@
-"""Destination of frames over gRPC: frames on the way, their outcomes, and frames that a broken link loses."""
+"""Destination of frames over gRPC, with frames that are under way, their outcomes, and reconnection."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from gosvae.sender.target import SenderCounters, Target
 from gosvae.tensors import ImageArray
 
 DRAIN_S = 120.0
-"""Seconds without an outcome after which the end stops waiting for the frames that have none."""
+"""Seconds without an outcome after which `finish` stops waiting for the frames that have none."""
 INTERRUPTED_S = 10.0
-"""The same limit for a sender that was interrupted."""
+"""Seconds of the same limit for a sender that was interrupted."""
 OnAnswer = Callable[[Answer], None]
 """Function that is called with every answer."""
 
@@ -35,13 +35,13 @@ class _Flying:
 
 
 class GrpcTarget(Target):
-    """Receiver over gRPC; outcomes of frames are read in a task of their own.
+    """Receiver over gRPC; a task of its own reads the outcomes of frames.
 
     Args:
-        client: connection to the receiver. `close` closes it, or the one that replaced it.
-        originals: whether to send every picture along, as a JPEG, for the receiver's page.
+        client: connection to the receiver. `close` closes it, or the connection that replaced it.
+        originals: whether to send every picture with its frame, as a JPEG, for the receiver's page.
         on_answer: function that is called with every answer.
-        reconnection: way to a new connection when this one breaks; None lets `send` and `finish` fail.
+        reconnection: maker of a new connection when this one breaks; without one, `send` and `finish` then fail.
         patient: whether `finish` waits for the answers without a limit, until `stop` of the reconnection is set.
     """
 
@@ -68,7 +68,10 @@ class GrpcTarget(Target):
         return len(self._flying)
 
     async def send(self, number: int, stream: bytes, image_uint8_HW3: ImageArray) -> int:
-        """Send a frame; wait while the receiver has as many frames without an answer as it allows, or is away."""
+        """Send a frame and return the number of bytes on the link.
+
+        This waits while the greatest number of frames without an answer is reached, or while the receiver is away.
+        """
         link_bytes = 0
         while len(self._flying) >= self._client.welcome.max_pending_frames:
             self._room.clear()
@@ -86,7 +89,7 @@ class GrpcTarget(Target):
         return link_bytes + await self._send_all()
 
     async def finish(self) -> None:
-        """Wait for the answers that are missing; a connection that breaks meanwhile is replaced."""
+        """Wait for the missing answers; if the connection breaks meanwhile, it is replaced."""
         while self._flying:
             await self._send_all()
             try:

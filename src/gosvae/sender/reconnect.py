@@ -1,4 +1,4 @@
-"""Attempts to reach a receiver that is not there yet or that restarts, with growing pauses between them."""
+"""Attempts to reach a receiver that is not running yet or restarts, with growing pauses between them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ from gosvae.sender.client import LinkClient, UnreachableError
 
 @dataclass(frozen=True)
 class BackOff:
-    """Pauses between attempts, up to twice as long each time.
+    """Pauses between attempts, whose longest duration doubles each time.
 
-    They are random, so that the senders of a receiver that restarts do not come back all at once.
+    Pauses are random, so that the senders of a receiver that restarts do not reconnect all at once.
 
     Attributes:
-        first_s: longest duration of the first pause.
-        most_s: longest duration of a pause.
+        first_s: longest duration of the first pause in seconds.
+        most_s: longest duration of any pause in seconds.
     """
 
     first_s: float = 0.5
     most_s: float = 15.0
 
     def pauses_s(self, random_0_1: Callable[[], float]) -> Iterator[float]:
-        """Yield the durations of the pauses without end; each is between half of its longest duration and all of it."""
+        """Yield durations of pauses in seconds, without end; each is half to all of the longest duration of its pause.
+
+        Args:
+            random_0_1: function that returns random numbers in [0, 1).
+        """
         longest_s = self.first_s
         while True:
             yield longest_s * (0.5 + 0.5 * random_0_1())
@@ -37,23 +41,23 @@ class BackOff:
 
 @dataclass
 class Reconnection:
-    """Connects to a receiver, and tries again while that may help.
+    """Maker of connections to a receiver, which tries again while a further attempt may succeed.
 
     Attributes:
-        open: function that makes one attempt; `LinkClient.open` with its arguments.
-        give_up_after_s: seconds without a receiver after which the error of the latest attempt is raised; 0 makes one
-            attempt alone, infinity never gives up.
+        open: function that makes one attempt, such as `LinkClient.open` with its arguments.
+        give_up_after_s: seconds without a receiver after which the error of the latest attempt is raised; 0 makes only
+            one attempt, infinity never gives up.
         fresh_s: age in seconds up to which a frame without an answer is sent again over a new connection; None means
             the receiver's deadline for frames, and any age if it has none.
         say: function that is called with a line for people whenever something changes.
         stop: event that ends the waiting.
         back_off: pauses between attempts.
-        clock: function that returns seconds and never goes back.
+        clock: function that returns a time in seconds, which never goes back.
         sleep: function that waits for a number of seconds.
-        random_0_1: function that returns random numbers of [0, 1).
+        random_0_1: function that returns random numbers in [0, 1).
 
     Raises:
-        ConfigError: the time is below 0 or not a number.
+        ConfigError: `give_up_after_s` is below 0 or not a number.
     """
 
     open: Callable[[], Awaitable[LinkClient]]
@@ -74,8 +78,8 @@ class Reconnection:
         """Return a new connection, after as many attempts as it takes.
 
         Raises:
-            UnreachableError: there is no receiver, and the time is over or `stop` is set.
-            LinkError, ConfigError: as in `LinkClient.open`; a further attempt would not help.
+            UnreachableError: there is no receiver, and `give_up_after_s` has passed or `stop` is set.
+            LinkError, ConfigError: as in `LinkClient.open`; a further attempt would fail too.
         """
         began_s = self.clock()
         for attempts, pause_s in enumerate(self.back_off.pauses_s(self.random_0_1), 1):

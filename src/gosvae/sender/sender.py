@@ -1,4 +1,4 @@
-"""The complete sender: pictures are coded and sent over gRPC or UDP, and the outcomes of frames are counted."""
+"""Complete sender: pictures are coded and sent over gRPC or UDP, and the outcomes of frames are counted."""
 
 from __future__ import annotations
 
@@ -22,11 +22,15 @@ from gosvae.sender.udp import UdpSender
 from gosvae.tensors import ImageArray
 
 ROOM_PAUSE_S = 0.1
-"""Seconds after which a picture for which the rate has no room is tried again."""
+"""Seconds between two attempts to send a picture for which the rate has no room."""
 
 
 class UdpTarget(Target):
-    """Receiver over UDP, from which nothing comes back but which frames of a video were decoded."""
+    """Receiver over UDP, which sends nothing back except feedback on the frames of a video.
+
+    Args:
+        sender: sender of the datagrams.
+    """
 
     def __init__(self, sender: UdpSender) -> None:
         self.counters = SenderCounters()
@@ -55,7 +59,7 @@ class UdpTarget(Target):
 
 
 class _Feed:
-    """Reader of pictures from an iterator, in a daemon thread because it may hang in a pipe or a camera."""
+    """Reader of pictures from an iterator, in a daemon thread because a pipe or a camera may block."""
 
     def __init__(self, pictures: Iterator[ImageArray]) -> None:
         self._pictures = pictures
@@ -108,15 +112,16 @@ async def send_pictures(
     """Code and send pictures until there are no more, or until `stop` is set; then wait for the answers.
 
     Args:
-        pictures: pictures, uint8 (H, W, 3) each, which are read when their turn comes.
+        pictures: iterator over pictures, uint8 (H, W, 3); each is read when its turn comes.
         transmitter: codec with its rate.
         target: destination of the frames.
-        fps: greatest number of pictures a second; None sends them as fast as they come.
+        fps: greatest number of pictures a second; None sends them as fast as they are read.
         stop: event that ends the sending.
         patient: whether a picture for which the rate has no room waits; otherwise it is skipped.
 
     Raises:
-        ImageError, LinkError: as in the source and the target.
+        ImageError: a picture cannot be read or coded.
+        LinkError: the target cannot send, or the receiver ended the connection.
         TimeoutError: answers are missing at the end, as in the target's `finish`.
     """
     feed, loop = _Feed(pictures), asyncio.get_running_loop()

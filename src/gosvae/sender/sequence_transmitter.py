@@ -1,4 +1,4 @@
-"""Coding of a video at the sender: frames depend on earlier ones, chosen by the receiver's feedback."""
+"""Coding of a video at the sender: each frame depends on an earlier one, which is chosen by the receiver's feedback."""
 
 from __future__ import annotations
 
@@ -18,30 +18,35 @@ from gosvae.tensors import ImageArray
 log = logging.getLogger(__name__)
 
 SILENCE_S = 1.0
-"""Seconds without a word of the receiver after which the next frame depends on no other."""
+"""Seconds without an outcome from the receiver after which the next frame is a key frame."""
 DEFAULT_MAX_AGE_MS = 250.0
-"""Default of the longest time between two frames that are sent."""
+"""Default of the longest time in milliseconds between two frames that are sent."""
 _MOST_FAILURES = 4
-"""Number of frames in a row, on a lossy link, after which the receiver is taken to lack their references."""
+"""Number of frames in a row that are not decoded, on a lossy link, after which the receiver counts as lacking their
+references."""
 _REFUSING = (Reason.DAMAGED, Reason.FOREIGN, Reason.MALFORMED)
-"""Reasons for which a receiver refuses the first frame of a video if it takes pictures only."""
+"""Reasons for which a receiver that takes only single pictures refuses the first frame of a video."""
 
 
 class SequenceTransmitter(Transmitter):
-    """A video codec whose frame rate and level follow the rate of the link.
+    """Video codec of a sender, whose frame rate and level follow the rate of the link.
 
-    A receiver that refuses the first frame is taken for one that decodes single pictures only, and gets these.
+    If the receiver refuses a key frame, it is assumed to decode single pictures only, and the sender then codes each
+    picture on its own.
 
     Args:
         codec: video codec.
         kbps: rate on the link in 1000 bits a second; None sends every picture at the codec's level.
-        fps: pictures a second, as far as they are known.
-        max_age_ms: longest time between two frames that are sent, for a rate.
-        lossy: whether frames may be lost on the way, so that a frame that was not decoded does not tell whether the
-            receiver lacks its reference.
+        fps: estimated number of pictures a second.
+        max_age_ms: longest time in milliseconds between two frames that are sent; used with `kbps` only.
+        lossy: whether frames may be lost on the way. A frame that was not decoded then does not show that the receiver
+            lacks its reference.
+
+    Attributes:
+        pictures_only: whether the receiver has refused videos.
 
     Raises:
-        ConfigError: a rate, `fps` or the age is not above 0.
+        ConfigError: `kbps`, `fps` or `max_age_ms` is not above 0.
     """
 
     def __init__(
@@ -67,11 +72,16 @@ class SequenceTransmitter(Transmitter):
 
     @property
     def waits(self) -> bool:
-        """See `Transmitter.waits`: frames of a video are left out, because the rate chooses how many are sent."""
+        """See `Transmitter.waits`; False for a video with a rate, which is kept by leaving frames out."""
         return self._control is None or self.pictures_only
 
     def hear(self, number: int, reason: Reason | None) -> None:
-        """Take the outcome of a frame, counted from 0: None if it was decoded; called in any thread."""
+        """Take the outcome of a frame into account; any thread may call this.
+
+        Args:
+            number: number of the frame, from 0.
+            reason: reason why the frame was dropped; None if it was decoded.
+        """
         with self._lock:
             self._heard.append((number, reason))
 
@@ -96,7 +106,7 @@ class SequenceTransmitter(Transmitter):
         return self._sequences.wrapped(encoder.parts, height, width)
 
     def _listen(self, now_s: float) -> None:
-        """Take the outcomes that came since the last frame into account."""
+        """Apply the outcomes that have arrived since the last frame."""
         with self._lock:
             heard, self._heard = self._heard, deque()
         encoder = self._encoder

@@ -1,4 +1,4 @@
-"""Sources of a sender's pictures: files, a folder, a video, a camera, or the standard input.
+"""Sources of a sender's pictures: files, folders, a video, a camera, or standard input.
 
 Axis legend: H and W pixels, 3 RGB channels.
 """
@@ -28,7 +28,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".m
 MAX_PICTURE_BYTES = 2**28
 """Greatest number of bytes of a picture on the standard input."""
 MAX_DAMAGED_FRAMES = 25
-"""Number of damaged frames in a row that end a video or camera."""
+"""Number of damaged frames in a row at which reading a video or camera ends."""
 CAMERA = "camera:"
 _LENGTH = struct.Struct(">I")
 _PPM_FIELD_CHARACTERS = 16
@@ -37,18 +37,17 @@ _PPM_FIELD_CHARACTERS = 16
 def open_source(names: Sequence[str], stdin: BinaryIO) -> Iterator[ImageArray]:
     """Return an iterator over pictures, uint8 (H, W, 3), that reads each one when it is asked for.
 
-    After the `ImageError` of one file, the iterator goes on with the next file. Damaged frames of a video or camera are
-    stepped over and counted in the log. Frames are turned upright as the video says.
+    After an `ImageError` for a file, the iterator continues with the next file. Damaged frames of a video or camera are
+    skipped, and their number is logged. Frames are turned upright by the rotation that the video gives.
 
     Args:
-        names: any number of image files and of folders, whose images are read as `find_images` lists them; or one video
-            file, one `camera:FORMAT:DEVICE` such as `camera:v4l2:/dev/video0` (a format that FFmpeg knows), or
-            `-`.
+        names: names of image files and of folders, whose images are read as `find_images` lists them; or one video
+            file, one `camera:FORMAT:DEVICE` such as `camera:v4l2:/dev/video0` (with a format of FFmpeg), or `-`.
         stdin: standard input, which `-` reads; see `read_pictures`.
 
     Raises:
-        ImageError: A source does not exist, or is not a picture; the latter is raised when its turn
-            comes. Of a video or camera: `MAX_DAMAGED_FRAMES` in a row are damaged.
+        ImageError: a source does not exist. The iterator raises it for a file that is not a picture, and for
+            `MAX_DAMAGED_FRAMES` damaged frames in a row of a video or camera.
         MissingDependencyError: PyAV is needed and not installed.
     """
     if not names:
@@ -69,12 +68,12 @@ def open_source(names: Sequence[str], stdin: BinaryIO) -> Iterator[ImageArray]:
 
 
 def is_video(name: str) -> bool:
-    """Return whether a file's name says that it is a video."""
+    """Return whether the ending of a file's name is that of a video."""
     return Path(name).suffix.lower() in VIDEO_SUFFIXES
 
 
 def video_fps(name: str) -> float | None:
-    """Return the frames a second of a video file; None if it does not say. Errors are those of `open_source`."""
+    """Return the frame rate of a video file; None if the file does not give it. Errors are those of `open_source`."""
     with _open_video(name, None) as container:
         rate = container.streams.video[0].average_rate
         return float(rate) if rate else None
@@ -97,7 +96,7 @@ def _image_files(names: Sequence[str]) -> list[Path]:
 
 
 class PictureFiles(Iterator[ImageArray]):
-    """Pictures of files, one after the other; after an `ImageError` for a file the next one can be asked for."""
+    """Iterator over the pictures of files, which can be continued after an `ImageError` for one file."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = iter(files)
@@ -107,11 +106,11 @@ class PictureFiles(Iterator[ImageArray]):
 
 
 def read_pictures(stream: BinaryIO) -> Iterator[ImageArray]:
-    """Yield the pictures that come one after the other through a pipe.
+    """Yield the pictures that arrive one after the other through a pipe.
 
-    They have one of two forms, which the first bytes tell apart: binary PPM pictures (`P6`, 8 bits, as
-    `ffmpeg -f image2pipe -c:v ppm -` writes them), or image files of any format, each after its length as 4 bytes,
-    big-endian.
+    They have one of two forms, which their first bytes show: binary PPM pictures (`P6`, 8 bits, as
+    `ffmpeg -f image2pipe -c:v ppm -` writes them), or image files of any format, each preceded by its length (4 bytes,
+    big-endian).
 
     Raises:
         ImageError: the bytes have neither form or end inside a picture, or a picture is too large.
@@ -196,7 +195,7 @@ def _reason(error: Exception) -> str:
 
 
 class _Damage:
-    """Count of the damaged frames of a video or camera."""
+    """Counter of the damaged frames of a video or camera."""
 
     def __init__(self, name: str) -> None:
         self._name = printable(name)
@@ -225,7 +224,7 @@ class _Damage:
 
 
 class VideoFrames(Iterator[ImageArray]):
-    """Upright pictures of a video; damaged frames are stepped over."""
+    """Iterator over the upright pictures of a video; damaged frames are skipped."""
 
     def __init__(self, container: Any) -> None:
         self._damage = _Damage(container.name)
@@ -332,14 +331,14 @@ def _camera(container: Any) -> Iterator[ImageArray]:
 
 
 def resized(image_uint8_HW3: ImageArray, height: int, width: int) -> ImageArray:
-    """Return the picture at another size."""
+    """Return the picture, uint8 (H, W, 3), resized to a height and width in pixels by Lanczos's filter."""
     if image_uint8_HW3.shape[:2] == (height, width):
         return image_uint8_HW3
     return np.asarray(Image.fromarray(image_uint8_HW3).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def as_jpeg(image_uint8_HW3: ImageArray, quality: int = 75) -> bytes:
-    """Return the picture as a JPEG file; empty if a side is longer than JPEG allows."""
+    """Return the bytes of the picture, uint8 (H, W, 3), as a JPEG file; empty if a side is too long for JPEG."""
     stream = BytesIO()
     with suppress(ValueError):  # a side of more than 65535 pixels
         Image.fromarray(image_uint8_HW3).save(stream, format="JPEG", quality=quality)

@@ -24,12 +24,12 @@ class SenderCounters:
         link_bytes: number of bytes that they took on the link.
         answered: number of frames that were answered.
         dropped: number of frames that the receiver dropped, by `Reason`.
-        lost: number of frames that were under way when the connection broke, and too old to be sent again.
+        lost: number of frames that were under way when the connection broke, and were too old to be sent again.
         sent_again: number of frames that were under way when the connection broke, and were sent again.
         reconnections: number of connections that replaced a broken one.
         originals_left_out: number of originals that were not sent, because the frame would have been too long.
-        round_trips_ms: times from sending to the answer, of the latest frames.
-        coding_ms: times of compression alone, of the latest pictures.
+        round_trips_ms: times from sending a frame to its answer, of the latest frames.
+        coding_ms: times of compression, of the latest pictures.
     """
 
     sent: int = 0
@@ -46,7 +46,7 @@ class SenderCounters:
 
 
 OnOutcome = Callable[[int, Reason | None], None]
-"""Function that is called with the number of a frame and the reason why it was dropped, None if it was decoded."""
+"""Function that is called with the number of a frame and the reason why it was dropped, or None if it was decoded."""
 
 
 class Target(ABC):
@@ -64,16 +64,21 @@ class Target(ABC):
     async def send(self, number: int, stream: bytes, image_uint8_HW3: ImageArray) -> int:
         """Send a frame and return the number of bytes that it takes on the link.
 
+        Args:
+            number: number of the frame, from 0.
+            stream: bytes of the codec.
+            image_uint8_HW3: the original picture, uint8 (H, W, 3).
+
         Raises:
             LinkError: the stream has ended.
         """
 
     @abstractmethod
     async def finish(self) -> None:
-        """Wait for the answers that are missing; errors are those of `send`."""
+        """Wait for the missing answers; errors are those of `send`."""
 
     def room(self, link_bytes: float) -> int:
-        """Return the number of bytes of stream that fit into `link_bytes` on the link, by the frames so far."""
+        """Return the number of bytes of a stream that fit into `link_bytes` on the link, as earlier frames did."""
         counters = self.counters
         share = counters.stream_bytes / counters.link_bytes if counters.link_bytes else 1.0
         return int(link_bytes * share)

@@ -1,4 +1,4 @@
-"""Coding of pictures at the sender: each frame gets the number of bytes that a leaky bucket allows."""
+"""Coding of pictures at the sender, with the number of bytes for each frame that a leaky bucket allows."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gosvae.tensors import ImageArray
 
 
 class LeakyBucket:
-    """Credit of bytes that may be sent: it grows at a steady rate up to a limit, and sending spends it.
+    """Credit of bytes that may be sent, which grows at a steady rate up to a limit; sending spends it.
 
     Args:
         kbps: rate in 1000 bits a second.
-        first_s: seconds whose credit is there at the beginning: the time between two frames.
-        most_s: seconds whose credit is kept at most.
+        first_s: time between two frames in seconds; the bucket begins with the credit of this time.
+        most_s: greatest time in seconds whose credit is kept; the limit is never less than that of twice `first_s`.
 
     Raises:
         ConfigError: the rate or a time is not above 0.
@@ -65,15 +65,15 @@ class TransmitterCounters:
 
 
 class Transmitter:
-    """A codec whose rate follows a leaky bucket, or that keeps its own rate.
+    """Codec of a sender, which keeps a rate on the link or the codec's own rate.
 
     Args:
         codec: codec of the frames.
         kbps: rate on the link in 1000 bits a second, counted by `spend`; None keeps the codec's own rate.
-        fps: frames a second, as far as they are known.
+        fps: estimated number of frames a second.
 
     Raises:
-        ConfigError: the rate or `fps` is not above 0, or there is a rate and that of the codec is fixed.
+        ConfigError: `kbps` or `fps` is not above 0, or `kbps` is given and the rate of the codec is fixed.
     """
 
     def __init__(self, codec: ImageCodec, *, kbps: float | None = None, fps: float = 10.0) -> None:
@@ -87,7 +87,7 @@ class Transmitter:
 
     @property
     def waits(self) -> bool:
-        """Whether a picture for which the rate has no room may have it later; otherwise it is left out."""
+        """Whether a picture for which the rate has no room may be sent later; otherwise it is left out."""
         return True
 
     def code(
@@ -103,8 +103,8 @@ class Transmitter:
         Args:
             image_uint8_HW3: the picture, uint8 (H, W, 3).
             now_s: time on a clock that never goes back.
-            room: function from a number of bytes on the link to the number of bytes of stream that fit into them.
-            patient: whether the caller tries again with a picture without room, which then does not count as skipped.
+            room: function from a number of bytes on the link to the number of bytes of a stream that fit into them.
+            patient: whether the caller tries again if the rate has no room; the picture then does not count as skipped.
 
         Raises:
             ShapeError, ImageError: as in the codec's `compress`.

@@ -1,6 +1,6 @@
 """Sender's end of streams over UDP: packets and repair packets are sent at a steady rate.
 
-Nothing is sent again. Feedback of a receiver of videos says which frames it has decoded.
+Nothing is sent twice. The receiver's feedback says which frames of a video it has decoded.
 
 `docs/link.md` describes the datagrams. With a key they are encrypted and authenticated, see `gosvae.packets.sealed`;
 without one they are neither.
@@ -27,16 +27,17 @@ log = logging.getLogger(__name__)
 
 
 class UdpSender(asyncio.DatagramProtocol):
-    """Sender of streams to one address, with repair packets and at a pace. `open` makes one.
+    """Sender of streams to one address, with repair packets, at a limited pace. `open` makes one.
 
     Attributes:
         stream_id: number that tells the streams of this sender from those of others.
         first_frame: number of its first frame.
-        frames, datagrams, octets: numbers of frames, datagrams and bytes that were sent; the bytes are without the
+        frames, datagrams, octets: numbers of frames, datagrams and bytes that were sent; the bytes do not include the
             headers of IP and UDP (28 bytes a datagram for IPv4).
         compact: whether the receiver has said that it takes compact packets.
-        on_feedback: function that is called with the feedback of a receiver on this stream.
-        errors: number of errors that the operating system reported, such as that nobody listens; sending goes on.
+        on_feedback: function that is called with the receiver's feedback on this stream.
+        errors: number of errors that the operating system reported, such as that nobody listens; sending continues
+            after an error.
     """
 
     def __init__(
@@ -91,15 +92,15 @@ class UdpSender(asyncio.DatagramProtocol):
         Args:
             host, port: address of the receiver.
             stream_id: number of the stream; None takes a random one.
-            first_frame: number of the first frame; None takes a random one, so that a receiver tells a sender that
-                started again with its stream id from one that repeats itself.
-            overhead, classes: repair packets, as in `protect`; 0 and no classes send none.
+            first_frame: number of the first frame; None takes a random one. The receiver can then distinguish a sender
+                that started again with the same stream id from repeated packets.
+            overhead, classes: settings of the repair packets, as in `protect`; 0 and no classes send none.
             mtu_bytes: length of the longest datagram, repair packets included.
-            slices_per_packet: greatest number of slices in a packet, as in `packetise`; with 1, a lost packet takes one
-                slice with it.
+            slices_per_packet: greatest number of slices in a packet, as in `packetise`; with 1, the loss of a packet
+                loses one slice.
             kbps: pace in 1000 bits a second, of the datagrams without the headers of IP and UDP. None sends as fast as
                 possible, which overruns the buffers of most links, and those of a receiver on loopback too.
-            key: key of at least 32 bytes that the receiver knows, with which datagrams are sealed; None does not seal.
+            key: key of at least 32 bytes that the receiver knows and that seals the datagrams; None does not seal them.
 
         Raises:
             OSError: the host is not known.
@@ -124,7 +125,7 @@ class UdpSender(asyncio.DatagramProtocol):
 
     @classmethod
     def offline(cls, *, stream_id: int, first_frame: int, slices_per_packet: int = MAX_SLICES) -> Self:
-        """Return a sender without a socket, whose `datagrams_of` a simulation carries."""
+        """Return a sender without a socket, for a simulation that carries the datagrams of `datagrams_of`."""
         return cls(
             stream_id=stream_id,
             first_frame=first_frame,
@@ -137,15 +138,15 @@ class UdpSender(asyncio.DatagramProtocol):
         )
 
     def pause_writing(self) -> None:
-        """Pause, because the operating system takes no more; called by asyncio."""
+        """Pause sending, because the buffer of the operating system is full; called by asyncio."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """Resume, because the operating system takes more again; called by asyncio."""
+        """Resume sending; called by asyncio."""
         self._writable.set()
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        """Take the feedback of a receiver on this stream; called by asyncio."""
+        """Take the receiver's feedback on this stream; called by asyncio."""
         del addr
         opened = data if self._opener is None else self._opener.open(data)
         if opened is None:
@@ -167,7 +168,7 @@ class UdpSender(asyncio.DatagramProtocol):
         log.debug("UDP: %s", exc)
 
     async def send(self, stream: bytes) -> int:
-        """Send a stream as the next frame and return the number of bytes of its datagrams; returns after the last one.
+        """Send a stream as the next frame; when all datagrams are sent, return the number of their bytes.
 
         Raises:
             BitstreamError, PacketError: as in `packetise` and `protect`.
@@ -185,7 +186,7 @@ class UdpSender(asyncio.DatagramProtocol):
         return sum(map(len, datagrams))
 
     def datagrams_of(self, stream: bytes) -> list[bytes]:
-        """Return the datagrams of a stream, which is then the next frame; errors are those of `send`."""
+        """Return the datagrams that carry a stream as the next frame; errors are those of `send`."""
         frame, mtu_bytes = self.first_frame + self.frames, self._mtu_bytes
         protected = self._overhead > 0 or bool(self._classes)
         datagrams = None

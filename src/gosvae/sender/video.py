@@ -1,4 +1,4 @@
-"""Video files that frames are written to."""
+"""Writer of video files."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _DEFAULT_CODEC = ("libx264", {"crf": "16", "preset": "veryfast"})
 
 
 class VideoFile:
-    """Video of high quality, for people: H.264, or VP9 in a WebM file.
+    """Writer of a video of high quality, for people: H.264, or VP9 in a WebM file.
 
     Args:
-        stream: stream that the file is written to; it can be read and moved in.
-        suffix: ending of the name, such as `.mp4`.
+        stream: binary stream that the file is written to; it must be readable and seekable.
+        suffix: ending of the name of the file, such as `.mp4`.
         frames_per_second: rate at which the frames are shown.
 
     Raises:
-        ImageError: videos of this ending are not written.
+        ImageError: files with this ending cannot be written.
         MissingDependencyError: PyAV is not installed.
     """
 
@@ -42,7 +42,10 @@ class VideoFile:
         self._frame_type = av.VideoFrame
 
     def write(self, frames: Iterable[ImageArray]) -> int:
-        """Write all frames, end the file, and return their number; a last odd row or column is cut off."""
+        """Write all frames, uint8 (H, W, 3), end the file, and return their number.
+
+        If the height or width is odd, the last row or column is cut off.
+        """
         count = 0
         with self._container as container:
             for count, frame in enumerate(frames, start=1):

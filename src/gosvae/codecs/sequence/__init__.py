@@ -1,1 +1,1 @@
-"""The trained video codec: frames of a variable-rate codec, coded given earlier frames, and their bitstream."""
+"""Trained video codec: the frames of a variable-rate codec, coded given earlier frames, and their bitstream."""

@@ -1,4 +1,4 @@
-"""Choice of the shortest way to code a frame, which is never longer than the same symbols without a reference.
+"""Choice of the shortest way to code a frame, which never takes more bytes than the same symbols without a reference.
 
 Axis legend: D latent channels, h and w latent positions.
 """
@@ -13,7 +13,8 @@ from gosvae.codecs.sequence.format import Mode
 from gosvae.entropy.temporal import Memory
 
 _CLEARLY = 0.75
-"""Share of the intra size below which a frame is sent at once, without a search for the symbols of an intra frame."""
+"""Share of the size of an intra frame below which a frame is taken at once, without quantising it again for an intra
+frame."""
 
 
 def shortest(
@@ -27,8 +28,8 @@ def shortest(
 ) -> CodedFrame:
     """Return the shortest of the frames that the modes make; it is never longer than `frames.encode_intra(symbols)`.
 
-    The symbols are coded without a reference until that is certain to take far more bytes, which is usually before half
-    of them are.
+    The attempt without a reference stops as soon as it is certain to take far more bytes, which is usually before half
+    of the symbols are coded.
 
     Args:
         frames: coder of the frames of the session.
@@ -37,8 +38,8 @@ def shortest(
         number: number of the frame modulo 128.
         reference: memory of the reference.
         distance: number of frames from the reference to this frame.
-        alone: function that returns symbols for a frame without a reference, which is called if such a frame is not far
-            longer; None tries `symbols` only.
+        alone: function that returns symbols that are made for a frame without a reference. It is called unless such a
+            frame is far longer. None tries `symbols` only.
     """
     best = frames.encode(symbols, level, number, reference, distance, tables=False)
     if best.header.mode is Mode.UNCHANGED:

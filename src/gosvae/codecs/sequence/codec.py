@@ -1,4 +1,4 @@
-"""The trained video codec: a variable-rate codec whose frames are coded given earlier ones."""
+"""Trained video codec: a variable-rate codec whose frames are coded given earlier ones."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from gosvae.errors import BitstreamError, ForeignStreamError
 class SequenceCodec(VideoCodec):
     """Use this for the frames of a camera or a video whose receiver is a perception model.
 
-    Compared with a `VariableRateCodec` on each frame, it takes a fraction of the bytes where little moves, and a frame
-    depends on an earlier one. Pictures are the same as those of that codec for the same symbols.
+    Compared with a `VariableRateCodec` on each frame, it takes a fraction of the bytes where little moves, but a frame
+    depends on an earlier one. For the same symbols, both give the same pictures.
 
     Args:
-        codec: variable-rate codec of the transforms.
-        model: its temporal model.
-        options: options for writing sequences.
+        codec: variable-rate codec that makes the latents and the pictures.
+        model: temporal model of this codec.
+        options: options for writing sequences; None means the defaults.
 
     Raises:
         CheckpointError: the temporal model does not fit its configuration.
@@ -64,11 +64,11 @@ class SequenceCodec(VideoCodec):
         return f"{self.codec.name} (video)"
 
     def at(self, level: int) -> SequenceCodec:
-        """Return the same codec at another level; they share the networks."""
+        """Return the same codec at another level; both share the networks."""
         return SequenceCodec(self.codec, self.model, replace(self.options, level=level))
 
     def sliced(self, slices: int) -> SequenceCodec:
-        """Return the same codec with this number of interleaved slices a frame; they share the networks."""
+        """Return the same codec with a number of interleaved slices for each frame; both share the networks."""
         return SequenceCodec(self.codec, self.model, replace(self.options, slices=slices, layout="interleaved"))
 
     def encoder(self, height: int, width: int, *, frames_per_second: float = 0.0) -> SequenceEncoder:
@@ -84,19 +84,19 @@ class SequenceCodec(VideoCodec):
         """Return a stream of the container around the parts of a frame, for links that carry such streams.
 
         Args:
-            parts: bytes of each slice, see `CodedFrame.parts`, or all bytes of a frame.
-            height, width: size of the frame.
+            parts: bytes of each slice, see `CodedFrame.parts`, or one item with all bytes of a frame.
+            height, width: size of the frame in pixels.
         """
         fingerprint = xor_mark(self.codec.fingerprint, self.mark)
         header = bitstream.Header(fingerprint, height, width, EntropyModelId.TEMPORAL_CONTEXT)
         return bitstream.pack_slices(header, parts)
 
     def unwrapped(self, stream: bitstream.Stream) -> tuple[bytes | None, ...]:
-        """Return the parts of a frame in a stream of the container; None for those that are lost.
+        """Return the parts of the frame that a stream of the container holds; None for those that are lost.
 
         Raises:
             ForeignStreamError: another codec or another temporal model made the frame.
-            BitstreamError: the stream is not around a frame.
+            BitstreamError: the stream does not hold a frame of a sequence, or all its parts are lost.
         """
         if not is_wrapped(stream) or not stream.payloads:
             raise BitstreamError("not the stream of one frame of a sequence")
@@ -132,7 +132,7 @@ class SequenceCodec(VideoCodec):
 
 
 def bare_frame(data: bytes) -> bytes | None:
-    """Return the bytes of a frame in a stream of the container; None if the stream is not around all of a frame."""
+    """Return the bytes of the frame that a stream of the container holds; None if it does not hold a whole frame."""
     if data[2:3] != bytes([EntropyModelId.TEMPORAL_CONTEXT]):
         return None
     try:
@@ -143,5 +143,5 @@ def bare_frame(data: bytes) -> bytes | None:
 
 
 def is_wrapped(stream: bitstream.Stream) -> bool:
-    """Return whether a stream of the container is around a frame of a sequence."""
+    """Return whether a stream of the container holds a frame of a sequence."""
     return stream.header.entropy_model_id == EntropyModelId.TEMPORAL_CONTEXT

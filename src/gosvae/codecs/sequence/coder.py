@@ -1,4 +1,4 @@
-"""Coding of one frame of a sequence: its symbols become payloads, given the memory of a reference or alone.
+"""Coding of one frame of a sequence: its symbols become payloads, with the memory of a reference or without one.
 
 Axis legend: D latent channels, h and w latent positions, V values of a symbol.
 """
@@ -43,13 +43,13 @@ _KEPT = 0.75
 
 @dataclass(frozen=True)
 class CodedFrame:
-    """A frame that is coded.
+    """Coded frame.
 
     Attributes:
         header: header of the frame.
-        payloads: payload of each slice; one that is empty for a frame without changes.
-        memory: its latent, as a reference of later frames.
-        seed: checksum of the reference; 0 for an intra frame.
+        payloads: payload of each slice; a frame without changes has one, which is empty.
+        memory: latent of the frame, as a reference of later frames.
+        seed: checksum of the frame's reference; 0 for an intra frame.
     """
 
     header: FrameHeader
@@ -64,9 +64,9 @@ class CodedFrame:
         return body + checksum(body, self.seed)
 
     def parts(self) -> list[bytes]:
-        """Return the bytes of each slice, with header and checksum of its own: it is decoded without the others.
+        """Return the part of each slice: bytes with their own header and checksum, which can be decoded alone.
 
-        The part of a frame of one slice is the frame.
+        If a frame has one slice, its only part is the frame.
         """
         if len(self.payloads) == 1:
             return [self.data]
@@ -75,14 +75,14 @@ class CodedFrame:
 
 
 class FrameCoder:
-    """Coder of the frames of one session, for both directions; it keeps no state.
+    """Encoder and decoder of the frames of one session; it keeps no state.
 
     Args:
-        codec: codec of the transforms.
-        network: network of its temporal model, in integers.
-        counts: counts of the tables of that model, see `TemporalTables`.
+        codec: variable-rate codec that makes the latents.
+        network: network of the temporal model, in integers.
+        counts: counts of the tables of the temporal model, see `TemporalTables`.
         slices: number of slices of a frame; small grids have fewer.
-        layout: positions of a slice.
+        layout: layout of the slices.
         grid_hw: numbers of rows and columns of latent positions.
     """
 
@@ -104,9 +104,9 @@ class FrameCoder:
         """Return the entropy model of each slice.
 
         Args:
-            mode: how the symbols are coded; not `UNCHANGED`.
+            mode: way in which the symbols are coded; not `UNCHANGED`.
             level: level of the frame.
-            activity: class of activity.
+            activity: class of activity, 0..7, see `Memory.activity`.
             reference: memory of the reference; None for an intra frame.
         """
         if mode is Mode.INTRA or reference is None:
@@ -126,17 +126,19 @@ class FrameCoder:
         return [encode_indices(model, stacked(symbols[:, *part])) for model, part in parts]
 
     def assign(self, latent_1Dhw: Tensor, level: int, reference: Memory, searches: int, scale: float) -> SymbolArray:
-        """Return the symbols (D, h, w) of a latent that the temporal model finds cheap.
+        """Return symbols (D, h, w) of a latent that take few bits under the temporal model.
 
-        The first guess keeps the symbols of the reference where they are near. Then each value takes the cheaper of the
-        two integers around it: by the tables with one search, by the network in each further one.
+        The first guess keeps the symbols of the reference where they are near the latent, and rounds the latent
+        elsewhere. A search then chooses between the two integers around each value, by their bits and their distance.
+        With one search, the bits are those of the tables. With n > 1 there are n - 1 searches, with the bits of the
+        network.
 
         Args:
             latent_1Dhw: output of the encoder network.
             level: level of the frame.
             reference: memory of the reference.
-            searches: number of searches.
-            scale: factor of the stiffness.
+            searches: number of searches; 0 keeps the first guess.
+            scale: factor of the stiffness, which is the weight of the distance.
         """
         level_1 = torch.tensor([level], device=latent_1Dhw.device)
         y_1Dhw = self._codec.model.scaled(latent_1Dhw, level_1)
@@ -190,7 +192,7 @@ class FrameCoder:
         return self._coded(header, payloads, symbols, level, None)
 
     def least_table_bytes(self, symbols: SymbolArray, level: int, reference: Memory) -> float:
-        """Return the number of bytes of the symbols under the tables, without any rounding up or headers."""
+        """Return the number of bytes of the symbols under the tables, as a fraction and without headers."""
         coded = self._config.groups_at(level) * self._config.group
         bits = self._table_bits(self.activity(symbols, level, reference), reference)[:coded]
         return float(np.take_along_axis(bits, symbols[:coded, ..., None], axis=3).sum()) / 8
@@ -198,7 +200,16 @@ class FrameCoder:
     def encode(
         self, symbols: SymbolArray, level: int, number: int, reference: Memory, distance: int, *, tables: bool
     ) -> CodedFrame:
-        """Return a frame that depends on a reference; `tables` takes the tables in place of the network."""
+        """Return a frame that depends on a reference.
+
+        Args:
+            symbols: symbols (D, h, w) of the frame.
+            level: level of the frame.
+            number: number of the frame modulo 128.
+            reference: memory of the reference.
+            distance: number of frames from the reference to this frame.
+            tables: whether to use the tables in place of the network.
+        """
         if level == reference.level and np.array_equal(symbols, reference.symbols):
             return self._coded(FrameHeader(number, Mode.UNCHANGED, None, distance), [b""], symbols, level, reference)
         activity = self.activity(symbols, level, reference)
@@ -228,7 +239,7 @@ class FrameCoder:
         return Memory.after(symbols, self.level_of(header, reference), reference)
 
     def unknown(self) -> SymbolArray:
-        """Return symbols (D, h, w) that are not known: -1, which the decoder network fills in."""
+        """Return a latent (D, h, w) of unknown symbols: -1, which the decoder network fills in."""
         return np.full((self._config.channels, *self._grid_hw), -1, np.int64)
 
     def level_of(self, header: FrameHeader, reference: Memory | None) -> int:
@@ -238,7 +249,13 @@ class FrameCoder:
     def decode_into(
         self, symbols: SymbolArray, header: FrameHeader, payloads: Sequence[bytes | None], reference: Memory | None
     ) -> Mask:
-        """Write the symbols of slices into a latent (D, h, w); return the mask (h, w) of what was written.
+        """Write the symbols of slices into a latent; return the mask (h, w) of the positions that were written.
+
+        Args:
+            symbols: latent (D, h, w), which is changed.
+            header: header of the frame; its mode is not `UNCHANGED`.
+            payloads: payload of each slice; None for one that is lost.
+            reference: memory of the reference; None for an intra frame.
 
         Raises:
             BitstreamError: there are more or fewer slices, or no encoder makes one of the payloads.

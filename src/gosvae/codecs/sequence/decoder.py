@@ -1,4 +1,4 @@
-"""Decoder of a sequence: it returns the pictures that the encoder coded, or names a frame that is missing."""
+"""Decoder of a sequence, which returns the pictures or names the reference that is missing."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ class SequenceDecoder(VideoDecoder):
     """Decoder of one sequence, see `SequenceCodec`.
 
     Args:
-        codec: codec of the transforms.
+        codec: variable-rate codec that makes the pictures.
         frames_of: function that returns the coder of a session's frames, or raises `ForeignStreamError`.
 
     Attributes:
         header: header of the session; None before the first key frame.
-        distance, unchanged: number of frames from the reference to the frame that was decoded last, 0 without one, and
-            the share of its latent positions whose symbols are those of the reference.
-        number: number of the newest frame that was decoded; numbers begin with that of the first key frame, modulo 128.
+        distance: number of frames from the reference to the frame that was decoded last; 0 without a reference.
+        unchanged: share of the latent positions of that frame, 0..1, whose symbols are those of the reference.
+        number: number of the newest frame that was decoded, counted from the latest key frame, whose own number is
+            taken modulo 128; None before the first key frame.
     """
 
     header: SessionHeader | None
@@ -54,17 +55,19 @@ class SequenceDecoder(VideoDecoder):
         return self._codec.reconstruct(self.decode_latent(data))
 
     def decode_latent(self, data: bytes) -> Latent:
-        """Return the latent of a frame, for decoders that reconstruct several together; errors as `decode`."""
+        """Return the latent of a frame, for callers that reconstruct several frames together; errors as `decode`."""
         return self.decode_parts([data])
 
     def decode_parts(self, parts: Sequence[bytes | None]) -> Latent:
-        """Return the latent of a frame whose slices came one by one, see `CodedFrame.parts`.
+        """Return the latent of a frame whose slices arrived one by one, see `CodedFrame.parts`.
 
-        Slices that are lost, None, are concealed: they keep the symbols of the newest frame. `Latent.known_hw` tells
-        where, and the frame is never a reference.
+        Lost slices are concealed with the symbols of the newest frame or, if its level differs, of the reference; if
+        both levels differ, the decoder network fills them in. `Latent.known_hw` marks the positions that arrived. A
+        frame with lost slices is never a reference.
 
         Args:
-            parts: all bytes of a frame, or the part of each slice; at least one that is there.
+            parts: one item with all bytes of a frame, or the part of each slice, None for one that is lost. At least
+                one is not None.
 
         Raises:
             MissingReferenceError, BitstreamError, ForeignStreamError: as `decode`.

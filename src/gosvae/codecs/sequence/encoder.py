@@ -1,4 +1,4 @@
-"""Encoder of a sequence: references, acknowledgements, and the shortest of several ways to code a frame.
+"""Encoder of a sequence: choice of references, acknowledgements, and budgets.
 
 Axis legend: D latent channels, h and w latent positions.
 """
@@ -26,13 +26,13 @@ from gosvae.errors import ConfigError, RateError, ShapeError
 from gosvae.tensors import ImageArray, check_image
 
 _FULL = 0.7
-"""Share of a budget below which a frame makes the encoder try a higher level."""
+"""Share of a budget below which a frame counts as small."""
 _PATIENCE = 4
-"""Number of such frames in a row before it does: a change of level costs bytes of its own."""
+"""Number of small frames in a row before a higher level is tried: a change of level costs bytes of its own."""
 _HEARD = 64
-"""Number of latest outcomes that tell whether the link loses frames."""
+"""Number of the latest outcomes by which a link counts as lossy."""
 _LOSSY = 2
-"""Number of losses among them from which on only acknowledged frames are references."""
+"""Least number of losses among these outcomes for a lossy link."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class SequenceOptions:
 
     Attributes:
         level: level of frames without a budget, 0..255; None means the level of the codec.
-        effort: number of searches for symbols that take fewer bytes: 0 keeps those of the reference where they are near
-            and rounds the others.
+        effort: number of searches for symbols that take fewer bytes. Without a search, symbols that are near those of
+            the reference are kept, and the others are rounded.
         key_interval: number of frames from one key frame to the next; None makes key frames only where there is no
             reference.
-        slices, layout: see `StreamOptions`.
-        stiffness: factor of the weight of distortion in the searches.
+        slices, layout: number and layout of the slices of a frame; see `StreamOptions`.
+        stiffness: factor of the weight of distortion in the searches, above 0.
 
     Raises:
-        ConfigError: a value outside its range.
+        ConfigError: a value is outside its range.
     """
 
     level: int | None = None
@@ -72,13 +72,13 @@ class SequenceOptions:
 class SequenceEncoder(VideoEncoder):
     """Encoder of one sequence, see `SequenceCodec`.
 
-    A key frame begins with the session header and depends on nothing. The reference of another frame is the newest one
-    that was sent, as long as no loss is known, and otherwise the newest one that the receiver has acknowledged. On a
-    link that loses frames again and again (`is_lossy`) it is always an acknowledged one: a frame that arrives can then
-    be decoded, whatever was lost before it, at the price of a reference that is older by the round trip.
+    A key frame begins with the session header and depends on no other frame. Every other frame has a reference: the
+    newest frame that was sent, or, after a loss, the newest frame that the receiver has acknowledged. On a link that
+    loses frames repeatedly (`is_lossy`) the reference is always an acknowledged frame. Each frame that arrives can then
+    be decoded, whatever was lost before it, but references are older by the round trip.
 
     Args:
-        codec: codec of the transforms.
+        codec: variable-rate codec that makes the latents.
         frames: coder of the frames of the session.
         header: session header.
         options: options for writing sequences.
@@ -128,19 +128,20 @@ class SequenceEncoder(VideoEncoder):
         return sum(self._losses) >= _LOSSY
 
     def is_lost(self, frame_number: int) -> bool:
-        """Return whether a frame was coded after a loss was told, and before a frame that was coded then is known.
+        """Return whether a frame was coded after a loss from which the receiver has not recovered.
 
-        If such a frame is lost too, the receiver may lack the frame that it depends on.
+        It has recovered once it acknowledges a frame that was coded after the loss. If a frame before that is not
+        decoded either, the receiver may lack the reference of this frame.
         """
         return self._lost_until is not None and frame_number >= self._lost_until
 
     def begin_again(self) -> None:
-        """Make the next frame a key frame: the receiver has nothing, or nothing has been heard of it."""
+        """Make the next frame a key frame, because the receiver may have no reference."""
         self._sent, self._acknowledged, self._lost_until = {}, None, None
 
     @property
     def parts(self) -> list[bytes]:
-        """Bytes of each slice of the frame that was coded last, which is decoded without the others."""
+        """Parts of the frame that was coded last, one for each slice; each can be decoded without the others."""
         assert self.last is not None
         begin = self._header_bytes if self._number - 1 == self._key_number else b""
         return [begin + part for part in self.last.parts()]

@@ -1,6 +1,6 @@
 """File of a sequence (`.gosv`): session header, frames, and an index of the key frames at the end.
 
-A file that was cut is read up to the cut. `docs/bitstream.md` has the exact layout.
+A truncated file can be read up to its last whole frame. `docs/bitstream.md` has the exact layout.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gosvae.errors import BitstreamError
 SUFFIX = ".gosv"
 """Ending of the names of files that hold a sequence."""
 INDEX_MAGIC = b"GSVX"
-"""Last bytes of a file with an index."""
+"""Last bytes of a complete file."""
 _END, _HOLD = b"\0", b"\1"
 _ENTRY = struct.Struct(">IQ")
 _FOOT = struct.Struct(">IIII4s")
@@ -40,7 +40,11 @@ class SequenceWriter:
     """Writer of a `.gosv` file; closing it writes the index.
 
     Args:
-        stream: stream that the file is written to.
+        stream: binary stream that the file is written to.
+
+    Attributes:
+        frames: number of frames so far, including those that were not sent.
+        bytes_written: number of bytes so far.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -54,7 +58,7 @@ class SequenceWriter:
         """Write the bytes of the next frame, as `VideoEncoder.encode` returns them.
 
         Raises:
-            BitstreamError: the first frame is no key frame, or the session changes.
+            BitstreamError: the first frame is not a key frame, or the session changes.
         """
         key = is_session(data)
         if key:
@@ -71,7 +75,7 @@ class SequenceWriter:
         self.frames += 1
 
     def hold(self) -> None:
-        """Write that a frame was not sent: the picture before it stays."""
+        """Write a mark for a frame that was not sent: the picture before it stays."""
         self._put(_HOLD)
         self.frames += 1
 
@@ -117,7 +121,7 @@ class SequenceFile:
 
     Attributes:
         header: session header.
-        complete: whether the file ends with its index; one that was cut does not.
+        complete: whether the file ends with its index; a truncated file does not.
 
     Raises:
         BitstreamError: the bytes do not begin as a sequence does.
@@ -136,7 +140,8 @@ class SequenceFile:
         """Read a file.
 
         Raises:
-            BitstreamError: the file cannot be read; others as the constructor.
+            BitstreamError: the file cannot be read, or as in the constructor.
+            ForeignStreamError: as in the constructor.
         """
         try:
             return cls(path.read_bytes())
@@ -155,12 +160,15 @@ class SequenceFile:
         return [number for number, _ in self._scanned_keys()]
 
     def frames(self, first: int = 0) -> Iterator[tuple[int, bytes]]:
-        """Yield number and bytes of the frames from the key frame at or before `first` on, for a `VideoDecoder`.
+        """Yield the number and the bytes of each frame, for a `VideoDecoder`, beginning with a key frame.
 
-        A frame that was not sent has no bytes.
+        The bytes of a frame that was not sent are empty.
+
+        Args:
+            first: number of a frame, from 0; the frames begin with the key frame at or before it.
 
         Raises:
-            BitstreamError: there is no such frame, or the file is damaged: a frame without a possible length.
+            BitstreamError: there is no such frame, or the file is damaged.
         """
         keys = self._index[0] if self._index is not None else self._scanned_keys()
         if not 0 <= first < len(self):
@@ -176,7 +184,7 @@ class SequenceFile:
             number += 1
 
     def headers(self) -> list[tuple[FrameHeader, int]]:
-        """Return header and number of bytes of every frame that was sent."""
+        """Return the header and the number of bytes of every frame that was sent."""
         sent = (self._data[record.first : record.last] for record in self._scanned() if record.last > record.first)
         return [(FrameHeader.unpack(data)[0], len(data)) for data in sent]
 
@@ -230,7 +238,7 @@ class SequenceFile:
 
 
 def frame_modes(headers: list[tuple[FrameHeader, int]]) -> dict[str, int]:
-    """Return how many frames are coded in each way, by name."""
+    """Return the number of frames of each mode, by the name of the mode."""
     counts = {mode.name.lower(): 0 for mode in Mode}
     for header, _ in headers:
         counts[header.mode.name.lower()] += 1

@@ -13,15 +13,15 @@ from gosvae.entropy.base import MARK_BYTES
 from gosvae.errors import BitstreamError, ForeignStreamError
 
 SESSION_MAGIC = b"\x0fGSV"
-"""First bytes of a session header; no frame begins with the first of them, and no text does."""
+"""First bytes of a session header. No frame and no text begins with the first of them."""
 VERSION = 1
 """Version of the session header and of its frames."""
 NUMBERS = 128
-"""Frames carry their number modulo this."""
+"""Number of frame numbers; frames carry their number modulo this."""
 MOST_DISTANCE = NUMBERS // 2 - 1
 """Largest distance, in frames, from a frame to its reference."""
 KEPT_FRAMES = 32
-"""Number of frames that encoder and decoder keep as references."""
+"""Greatest number of frames that encoder and decoder keep as references."""
 CHECK_BYTES = 2
 """Length of the checksum at the end of a frame."""
 SLICE_LENGTH_BYTES = 3
@@ -47,11 +47,14 @@ class SessionHeader:
 
     Attributes:
         fingerprint: first 4 bytes of the SHA-256 of the codec.
-        mark: mark of the codec's context model combined with that of its temporal model, 4 bytes.
-        height, width: size of the frames in pixels.
-        frames_per_second: rate at which frames are shown, in steps of 0.01; 0 if it is not known.
-        slices: number of parts of a frame that are coded apart, each with its own part of the reference.
-        layout: positions of a slice.
+        mark: mark of the codec's context model xor that of its temporal model, 4 bytes.
+        height, width: size of the frames in pixels, 1..65535.
+        frames_per_second: rate at which frames are shown, 0..655.35 in steps of 0.01; 0 if it is not known.
+        slices: number of slices of a frame, 1..256, which are coded independently of each other.
+        layout: layout of the slices.
+
+    Raises:
+        BitstreamError: a value is outside its range, or the frames have more than 2**28 pixels.
     """
 
     fingerprint: bytes
@@ -82,7 +85,7 @@ class SessionHeader:
 
     @classmethod
     def unpack(cls, data: bytes) -> tuple[SessionHeader, bytes]:
-        """Return the header at the beginning of some bytes, and the bytes after it.
+        """Return the header at the beginning of the bytes, and the bytes after it.
 
         Raises:
             ForeignStreamError: the header is of a newer version.
@@ -108,7 +111,7 @@ HEADER_BYTES = _SESSION.size + _CRC.size
 
 
 def is_session(data: bytes) -> bool:
-    """Return whether some bytes begin as a session header does."""
+    """Return whether the bytes begin as a session header does."""
     return data.startswith(SESSION_MAGIC)
 
 
@@ -118,7 +121,7 @@ class FrameHeader:
 
     Attributes:
         number: number of the frame modulo 128.
-        mode: how the symbols are coded.
+        mode: way in which the symbols are coded.
         level: level of the frame; None if it is that of the reference.
         distance: number of frames from the reference to this frame, 1..63; 0 for an intra frame.
         activity: class of activity, see `Memory.activity`; 0 for modes that do not use it.
@@ -141,7 +144,7 @@ class FrameHeader:
 
     @classmethod
     def unpack(cls, data: bytes) -> tuple[FrameHeader, int]:
-        """Return the header at the beginning of some bytes, and its length.
+        """Return the header at the beginning of the bytes, and its length.
 
         Raises:
             BitstreamError: no frame begins with these bytes.
@@ -165,7 +168,7 @@ class FrameHeader:
 
 
 def pack_slices(payloads: Sequence[bytes]) -> bytes:
-    """Return the payloads of slices, each but the last behind its length as 3 bytes."""
+    """Return the joined payloads of slices; each but the last is preceded by its length in 3 bytes."""
     return b"".join(len(part).to_bytes(SLICE_LENGTH_BYTES, "big") + part for part in payloads[:-1]) + payloads[-1]
 
 
@@ -186,10 +189,20 @@ def unpack_slices(data: bytes, count: int) -> list[bytes]:
 
 
 def part_seed(reference: int, index: int) -> int:
-    """Return the value in place of the reference's checksum for a slice that is decoded without the others."""
+    """Return the value that takes the place of the reference's checksum in the checksum of a part.
+
+    Args:
+        reference: checksum of the reference; 0 for an intra frame.
+        index: number of the slice, from 0.
+    """
     return zlib.crc32(bytes([index]), reference)
 
 
 def checksum(data: bytes, reference: int) -> bytes:
-    """Return the checksum of a frame: the low half of a CRC-32 over its reference's checksum and the frame's bytes."""
+    """Return the checksum of a frame, 2 bytes: the low half of the CRC-32 of its bytes, continued from a value.
+
+    Args:
+        data: bytes of the frame before the checksum.
+        reference: checksum of the reference, 0 for an intra frame; `part_seed` for a part.
+    """
     return (zlib.crc32(data, reference) & 0xFFFF).to_bytes(CHECK_BYTES, "big")

@@ -1,4 +1,4 @@
-"""Rate of a sequence: which frames of a source are sent, and at which level, for a number of kbit a second.
+"""Rate control of a sequence: choice of the frames that are sent, and of their level, for a number of kbit a second.
 
 Few frames at a high level give better, but older, class maps than many frames at a low level.
 """
@@ -9,11 +9,12 @@ from gosvae.entropy.latent_network import LEVELS
 from gosvae.errors import ConfigError
 
 GOOD_LEVEL = 64
-"""Level that is reached by sending fewer frames before more of them are sent."""
+"""Level below which spare bits raise the level rather than the number of frames that are sent."""
 BEST_LEVEL = 160
-"""Level above which more frames are sent, until all of them are."""
+"""The same limit while as few frames as allowed are sent. Above it, a lack of bits lowers the level rather than the
+number of frames."""
 _STEP = 12
-"""Levels from one try to the next."""
+"""Number of levels by which the level changes at once."""
 _PATIENCE = 4
 """Number of frames between two changes: a change of level costs bytes of its own."""
 _SMOOTHING = 0.1
@@ -26,17 +27,17 @@ class RateControl:
     """Controller of frame rate and level.
 
     Args:
-        kbps: kilobits (1000 bits) a second.
-        frames_per_second: rate of the source, as far as it is known; the times of the frames correct it.
-        max_age_ms: longest time from one frame that is sent to the next.
-        level: level at the beginning.
+        kbps: rate of the sequence in 1000 bits a second.
+        frames_per_second: estimated frame rate of the source; the times of the frames correct it.
+        max_age_ms: longest time in milliseconds from one frame that is sent to the next.
+        level: level of the first frame, 0..255.
 
     Attributes:
         level: level of the next frame.
         every: number of frames of the source for each one that is sent.
 
     Raises:
-        ConfigError: a rate or an age that is not positive.
+        ConfigError: a rate or the age is not above 0.
     """
 
     def __init__(self, kbps: float, frames_per_second: float, max_age_ms: float, level: int = 0) -> None:
@@ -65,7 +66,7 @@ class RateControl:
         return self._bytes_per_s * self._period_s
 
     def wants(self, now_s: float | None = None) -> bool:
-        """Return whether the next frame of the source is sent. Called once for each of them.
+        """Return whether to send the next frame of the source. Call this once for each frame.
 
         Args:
             now_s: time of the frame on a clock that never goes back; None means one period after the frame before.
@@ -89,7 +90,12 @@ class RateControl:
         return True
 
     def sent(self, n_bytes: int, *, key: bool) -> None:
-        """Tell the size of the frame that was sent; that of a key frame says nothing of the next ones."""
+        """Take the size of the frame that was sent into account.
+
+        Args:
+            n_bytes: number of bytes of the frame.
+            key: whether it is a key frame, whose size says nothing about the next frames.
+        """
         self._debt += n_bytes
         if key:
             return

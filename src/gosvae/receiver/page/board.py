@@ -41,8 +41,8 @@ MOST_WATCHED = 4
 WATCHED_S = 5.0
 """Number of seconds that the pictures of a sender are kept after a page asked for them."""
 FORGET_S = {"grpc": 600.0, "udp": 60.0}
-"""Numbers of seconds after its latest frame that a sender is removed, once its stream has ended; over UDP, where no end
-can be seen, once it is silent."""
+"""Seconds after its latest frame at which a sender is removed. Over gRPC this needs the end of its stream; over UDP,
+where no end can be seen, silence is enough."""
 
 PictureKind = Literal["original", "reconstruction", "classes", "concealed", "result"]
 PICTURE_KINDS: tuple[PictureKind, ...] = get_args(PictureKind)
@@ -335,7 +335,10 @@ class Board:
     def picture(self, sender: str, kind: PictureKind, expert: str = "") -> tuple[bytes, str] | None:
         """Return a sender's latest picture as a file, with its media type; None if there is no picture.
 
-        The kind `result` is the picture of what the expert of a name sees.
+        Args:
+            sender: the engine's name for the sender.
+            kind: kind of the picture; `result` is a drawing of the result of an expert.
+            expert: name of this expert.
         """
         with self._lock:
             state = self._senders.get(sender)

@@ -1,4 +1,4 @@
-"""The door of the page's server: its socket, and connections that wait for a whole request until a deadline."""
+"""Socket of the page's server, and deadlines of connections that wait for a whole request."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gosvae.protocol.security import Endpoint
 
 
 class Waiting:
-    """Connections that wait for a whole request, from the first to the last byte of its head, in their order.
+    """Connections that wait for a whole head of a request, each with a deadline, in the order in which they began.
 
     Args:
-        most: number of connections above which those that have ended are forgotten.
+        most: number of connections above which ended connections are removed.
     """
 
     def __init__(self, most: int) -> None:
@@ -21,14 +21,14 @@ class Waiting:
         self._timers: dict[asyncio.Transport, asyncio.TimerHandle] = {}
 
     def begin(self, transport: asyncio.Transport, seconds: float) -> None:
-        """Let a connection wait for at most some seconds; then it is aborted."""
+        """Begin the wait of a connection, which is aborted after a number of seconds."""
         if len(self._timers) > self._most:
             for ended in [transport for transport in self._timers if transport.is_closing()]:
                 self.end(ended)
         self._timers[transport] = asyncio.get_running_loop().call_later(seconds, self._give_up, transport)
 
     def end(self, transport: asyncio.BaseTransport | None) -> None:
-        """Take away the deadline of a connection: its request is there, or it has ended."""
+        """Remove the deadline of a connection, because its request has arrived or it has ended."""
         timer = self._timers.pop(transport, None) if isinstance(transport, asyncio.Transport) else None
         if timer is not None:
             timer.cancel()
@@ -49,7 +49,7 @@ class Waiting:
         return next((transport for transport in self._timers if not transport.is_closing()), None)
 
     def clear(self) -> None:
-        """Take away all deadlines."""
+        """Remove all deadlines."""
         for transport in list(self._timers):
             self.end(transport)
 
@@ -59,7 +59,7 @@ class Waiting:
 
 
 def listen(endpoint: Endpoint) -> socket.socket:
-    """Return a listening socket that does not block; IPv6 addresses take IPv4 clients too where the system can."""
+    """Return a listening socket that does not block; on an IPv6 address it takes IPv4 clients too if the system can."""
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     listener = socket.create_server(
         (endpoint.host, endpoint.port),

@@ -1,4 +1,4 @@
-"""Files of the pictures that the live page shows."""
+"""Reading and writing of the image files that the live page shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_ORIGINAL_PIXELS = 2**22
 
 
 def picture_file(image: Image.Image, form: str, **options: Any) -> bytes:
-    """Return an image as a file of a format of Pillow."""
+    """Return the bytes of an image file in one of Pillow's formats."""
     stream = BytesIO()
     image.save(stream, format=form, **options)
     return stream.getvalue()
@@ -22,7 +22,7 @@ def picture_file(image: Image.Image, form: str, **options: Any) -> bytes:
 def read_original(data: bytes) -> Image.Image | None:
     """Return the original that a sender sent; None if it cannot be read or is too large.
 
-    The page gets it encoded again, so that bytes of a sender never reach a browser.
+    The page gets it encoded again, so that the bytes of a sender never reach a browser.
     """
     try:
         with warnings.catch_warnings(), Image.open(BytesIO(data), formats=["JPEG", "PNG", "WEBP"]) as image:

@@ -1,4 +1,4 @@
-"""Words of the live page for how a sender stands: whether it sends, is silent or gone, and whether it is answered."""
+"""State of a sender on the live page, and the words for it: whether it sends, is silent or gone, and is answered."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ ACTIVE_S = 3.0
 """Number of seconds after its latest frame from which a sender counts as silent."""
 
 Standing = Literal["live", "unanswered", "silent", "new", "gone"]
-"""Standing of a sender: its frames are answered; none of its latest frames is; it sends none at the moment; it has sent
-none yet; its stream has ended."""
+"""Standing of a sender: its frames are answered (`live`), none of its latest frames is answered (`unanswered`), it
+sends no frames at the moment (`silent`), it has sent no frame yet (`new`), or its stream has ended (`gone`)."""
 
 
 def standing_of(*, connected: bool, quiet_s: float | None, recent: int, answered: int) -> Standing:
@@ -20,8 +20,8 @@ def standing_of(*, connected: bool, quiet_s: float | None, recent: int, answered
     Args:
         connected: whether its stream is open; over UDP always true.
         quiet_s: number of seconds since its latest frame; None if there is none.
-        recent: number of its frames in the last seconds.
-        answered: number of those that were answered.
+        recent: number of its frames in the latest window of time, see `board.WINDOW_S`.
+        answered: number of these frames that were answered.
     """
     if not connected:
         return "gone"
@@ -33,7 +33,7 @@ def standing_of(*, connected: bool, quiet_s: float | None, recent: int, answered
 
 
 def describe(standing: Standing, quiet_s: float | None) -> tuple[str, str]:
-    """Return the words for a sender's standing: short ones for the table of senders, and a whole phrase."""
+    """Return the words for a sender's standing: a short form for the table of senders, and a whole phrase."""
     since = "no frame yet" if quiet_s is None else f"last frame {_age(quiet_s)} ago"
     match standing:
         case "live":
@@ -67,7 +67,7 @@ def headline(standings: Sequence[Standing]) -> tuple[str, str]:
 
 
 def why_no_picture(name: str, received: int, answered: int, dropped: Mapping[str, int]) -> str:
-    """Return the sentence that stands where the pictures of a sender would be."""
+    """Return the sentence that is shown in place of the pictures of a sender."""
     if not received:
         return f"{name} is connected; no frame of it has come yet."
     if not answered:

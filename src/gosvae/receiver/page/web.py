@@ -1,10 +1,10 @@
 """HTTP server of a receiver: the live page, the data that the page shows, and the metrics that Prometheus reads.
 
-The server is read-only and runs on the receiver's event loop; aiohttp speaks HTTP. Limits: the number of connections,
-the length of a request's head, a deadline for everything that a client may delay, and a token where one is set. If all
-connections are taken, the one that has waited longest for a whole request is ended for a new one, so that the newest
-always gets in; a few places are kept for `/health` and `/metrics`. On a loopback address the server also checks the
-host that a browser asks for, so that no other site can read the page.
+The server is read-only and runs on the receiver's event loop; aiohttp speaks HTTP. The number of connections and the
+length of a request's head are limited, everything that a client may delay has a deadline, and a token may be required.
+If all connections are taken, a new one replaces the one that has waited longest for a whole request. A few places are
+kept for `/health` and `/metrics`. On a loopback address the server also checks the host that a browser asks for, so
+that no other site can read the page.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_REQUESTS = 48
-"""Greatest number of requests that are answered at once, but for those to `RESERVED`."""
+"""Greatest number of requests that are answered at once, except those to `RESERVED`."""
 RESERVED = ("/health", "/metrics")
 """Paths that have places of their own, so that the receiver can be watched while the page is flooded."""
 MAX_CONNECTIONS = 64
-"""Greatest number of connections that are open at once, TLS handshakes included. For one more, the connection that has
-waited longest for a whole request is ended; if there is none, the new one is."""
+"""Greatest number of connections that are open at once, TLS handshakes included. A further one replaces the connection
+that has waited longest for a whole request; if no connection waits, the new one is closed."""
 TIMEOUT_S = 15.0
 """Seconds that a client may take for a TLS handshake, for the whole head of a request from the beginning of its
 connection or the end of the answer before, and to read an answer."""
@@ -112,10 +112,10 @@ class WebServer:
     Args:
         endpoint: address to listen on. Port 0 takes any free port; after the start `endpoint` has its number.
         board: source of everything that the page shows.
-        metrics: returns the text that Prometheus reads; None for no metrics.
-        token: word that readers must give, as `Authorization: Bearer TOKEN` or, in a browser, as the password of any
-            user; None for no token.
-        tls: certificate and key; None for no encryption.
+        metrics: function that returns the text that Prometheus reads; None serves no metrics.
+        token: token that readers must give, as `Authorization: Bearer TOKEN` or, in a browser, as the password of any
+            user; None asks for no token.
+        tls: TLS context with certificate and key; None serves without encryption.
 
     Raises:
         MissingDependencyError: aiohttp is not installed.
@@ -155,7 +155,7 @@ class WebServer:
         """Listen for connections.
 
         Raises:
-            LinkError: the address cannot be listened on.
+            LinkError: the server cannot listen on the address.
         """
         http_log = log.getChild("http")
         http_log.addFilter(_keep_traceback)
