@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,17 @@ import pytest
 import torch
 
 from gosvae import bitstream
+from gosvae.bitstream import SliceLayout
 from gosvae.cli.main import main
 from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.codecs.latent import Latent
 from gosvae.codecs.registry import build_codec, load_codec, split_budget
-from gosvae.codecs.slices import StreamOptions
+from gosvae.codecs.slices import StreamOptions, decode_slices, grid_parts
 from gosvae.codecs.tiling import TILE_PIXELS
-from gosvae.codecs.variable import VariableRateCodec, VariableRateOptions
+from gosvae.codecs.variable import VariableRateCodec, VariableRateOptions, stacked
 from gosvae.datasets.streets import Streets
+from gosvae.entropy.coder import encode_indices
+from gosvae.entropy.fixed import FixedLength
 from gosvae.entropy.latent_network import LEVELS
 from gosvae.errors import BitstreamError, ConfigError, ForeignStreamError, RateError
 from gosvae.images import write_image
@@ -103,6 +107,32 @@ def test_symbols_come_back(entropy: str, slices: int, layout: str) -> None:
     received = reader.decode(writer.compress_at(image, 77))
     assert (received.setting, received.height, received.width) == (77, 61, 90)
     np.testing.assert_array_equal(received.symbols, sent.symbols)
+
+
+@pytest.mark.parametrize("layout", ["bands", "interleaved"])
+@pytest.mark.parametrize("entropy", ["fixed", "context"])
+def test_slices_are_coded_together_and_decode_without_each_other(layout: SliceLayout, entropy: str) -> None:
+    options = VariableRateOptions(entropy=entropy, slices=16, layout=layout)  # type: ignore[arg-type]
+    codec = VariableRateCodec(variable_checkpoint(), options=options)
+    image = streets()[1].image_uint8_HW3
+    symbols = codec.quantise(codec.analyse(image), 64, 96, 150).symbols
+    stream = bitstream.unpack_slices(codec.encode(Latent(symbols, 64, 96, 150)))
+    grid_hw, count = (symbols.shape[1], symbols.shape[2]), len(stream.slices)
+    assert count > 3
+    parts, model_id = grid_parts(grid_hw, count, layout), stream.header.entropy_model_id
+    model = FixedLength(codec.config.context.values) if model_id == FixedLength.model_id else None
+    for part, payload in zip(parts, stream.payloads, strict=True):
+        alone = encode_indices(model or codec.coder.entropy_model(150), stacked(symbols[:, *part]))
+        assert payload == bytes([150]) + alone
+    for kept in ({0}, {1, 3}, set(range(count))):
+        slices = tuple(payload if number in kept else None for number, payload in enumerate(stream.payloads))
+        found = decode_slices(codec.coder, replace(stream, slices=slices), grid_hw)
+        for number, part in enumerate(parts):
+            np.testing.assert_array_equal(found.symbols[:, *part], symbols[:, *part] if number in kept else -1)
+    first, *others = stream.payloads
+    for wrong, message in ((bytes([77]) + first[1:], r"levels \[77, 150\]"), (first + 40 * b"x", "payload of")):
+        with pytest.raises(BitstreamError, match=message):
+            decode_slices(codec.coder, replace(stream, slices=(wrong, *others)), grid_hw)
 
 
 def test_the_shortest_of_the_entropy_models_is_taken(codec: VariableRateCodec) -> None:

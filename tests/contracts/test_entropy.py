@@ -8,7 +8,7 @@ import torch
 
 from gosvae.entropy.adaptive import AdaptiveCounts
 from gosvae.entropy.base import EntropyModel, FrequencyTables, TableModel
-from gosvae.entropy.coder import decode_indices, encode_indices
+from gosvae.entropy.coder import decode_images, decode_indices, encode_images, encode_indices
 from gosvae.entropy.context import ContextConfig, ContextModel, ContextNetwork
 from gosvae.entropy.fixed import FixedLength
 from gosvae.entropy.static import StaticHistogram
@@ -95,6 +95,27 @@ def test_batches_cover_every_position_once_for_each_digit(model: EntropyModel) -
             n_digits = len(model.digits) if isinstance(model, ContextModel) else n_digits
             assert batch.tables.weights_NK.shape == (len(symbols), batch.tables.codebook_size)
     assert (counts_N == n_digits).all()
+
+
+def test_images_that_are_coded_together_have_the_bytes_of_each(model: EntropyModel) -> None:
+    shapes = [(3, 5), (1, 1), (16, 32), (2, 40), (40, 50), (4, 4)]  # the fifth has more than one chunk
+    generator = numpy_generator(6)
+    images = [generator.integers(model.codebook_size, size=shape_hw) for shape_hw in shapes]
+    payloads = encode_images(model, images)
+    assert payloads == [encode_indices(model, indices_hw) for indices_hw in images]
+    for decoded_hw, indices_hw in zip(decode_images(model, payloads, shapes), images, strict=True):
+        np.testing.assert_array_equal(decoded_hw, indices_hw)
+    assert encode_images(model, []) == decode_images(model, [], []) == []
+
+
+def test_one_payload_that_no_encoder_makes_is_refused_with_the_others(model: EntropyModel) -> None:
+    shapes = [(3, 5), (6, 7), (2, 40)]
+    generator = numpy_generator(7)
+    payloads = encode_images(model, [generator.integers(model.codebook_size, size=shape_hw) for shape_hw in shapes])
+    for number in range(len(shapes)):
+        damaged = [data + 40 * b"x" if image == number else data for image, data in enumerate(payloads)]
+        with pytest.raises(BitstreamError):
+            decode_images(model, damaged, shapes)
 
 
 def test_the_least_bits_are_a_lower_bound(model: EntropyModel) -> None:

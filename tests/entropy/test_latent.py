@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from gosvae.entropy.base import Batch, IndexArray, SymbolTables
-from gosvae.entropy.coder import decode_indices, encode_indices
+from gosvae.entropy.coder import decode_images, decode_indices, encode_images, encode_indices
 from gosvae.entropy.latent import CHUNK, LatentContextModel
 from gosvae.entropy.latent_network import (
     LEVELS,
@@ -81,7 +81,7 @@ def assert_same(a: list[tuple[IndexArray, IndexArray]], b: list[tuple[IndexArray
 @pytest.mark.parametrize("shape_hw", [(1, 1), (1, 9), (9, 1), (16, 24), (17, 9)])
 def test_an_encoder_that_knows_all_gets_the_tables_of_a_decoder(shape_hw: tuple[int, int]) -> None:
     made, indices_hw = model(), latent(*shape_hw)
-    assert_same(counts(one_by_one(made, indices_hw)), counts(made.known_batches(indices_hw)))
+    assert_same(counts(one_by_one(made, indices_hw)), counts(made.known_batches_of([indices_hw])))
     data = encode_indices(made, indices_hw)
     np.testing.assert_array_equal(decode_indices(made, data, indices_hw.shape), indices_hw)  # type: ignore[arg-type]
 
@@ -89,9 +89,24 @@ def test_an_encoder_that_knows_all_gets_the_tables_of_a_decoder(shape_hw: tuple[
 def test_large_latents_are_evaluated_in_chunks() -> None:
     indices_hw = latent(150, 140)
     made = model()
-    few, many = counts(made.known_batches(indices_hw)), counts(one_by_one(made, indices_hw))
+    few, many = counts(made.known_batches_of([indices_hw])), counts(one_by_one(made, indices_hw))
     assert max(len(where) for where, _ in few) <= CHUNK * CONFIG.group
     assert_same(few, many)
+
+
+def test_latents_that_are_coded_together_have_the_bytes_of_each() -> None:
+    made = model()
+    for sizes in ([(1, 9), (2, 9), (1, 9)], [(3, 4), (3, 3), (2, 4), (2, 3)], [(70, 70), (8, 8), (60, 65), (1, 1)]):
+        images = [latent(*size_hw, seed=number) for number, size_hw in enumerate(sizes)]
+        payloads = encode_images(made, images)
+        assert payloads == [encode_indices(made, indices_hw) for indices_hw in images]
+        shapes = [(CONFIG.channels * height, width) for height, width in sizes]
+        for decoded_hw, indices_hw in zip(decode_images(made, payloads, shapes), images, strict=True):
+            np.testing.assert_array_equal(decoded_hw, indices_hw)
+        for bits, indices_hw in zip(made.bits_of_values_of(images), images, strict=True):
+            np.testing.assert_array_equal(bits, made.bits_of_values(indices_hw))
+        with pytest.raises(BitstreamError):
+            decode_images(made, [*payloads[:-1], payloads[-1] + b"xx"], shapes)
 
 
 def test_levels_have_distributions_of_their_own() -> None:
@@ -106,13 +121,13 @@ def test_levels_have_distributions_of_their_own() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_tables_do_not_depend_on_threads_or_precision(threads: int, dtype: torch.dtype) -> None:
     indices_hw = latent(16, 24)
-    expected = counts(model().known_batches(indices_hw))
+    expected = counts(model().known_batches_of([indices_hw]))
     made, before = model(), torch.get_num_threads()
     made.network.to(dtype)
     torch.set_num_threads(threads)
     try:
         with torch.autocast("cpu", torch.bfloat16):
-            assert_same(expected, counts(made.known_batches(indices_hw)))
+            assert_same(expected, counts(made.known_batches_of([indices_hw])))
     finally:
         torch.set_num_threads(before)
 
@@ -158,7 +173,7 @@ def test_groups_that_are_not_coded_at_a_level_take_no_bits() -> None:
     assert decode_indices(high, encode_indices(high, indices_hw), (54, 14)).tolist() == indices_hw.tolist()
     bits_of_all = high.bits_of_values(indices_hw)
     indices_hw[27:] = CONFIG.bound
-    assert_same(counts(one_by_one(low, indices_hw)), counts(low.known_batches(indices_hw)))
+    assert_same(counts(one_by_one(low, indices_hw)), counts(low.known_batches_of([indices_hw])))
     data = encode_indices(low, indices_hw)
     assert decode_indices(low, data, (54, 14)).tolist() == indices_hw.tolist()
     assert 8 * len(data) == pytest.approx(low.estimated_bits(indices_hw), rel=5e-3, abs=32)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from gosvae.bitstream import SliceLayout
+from gosvae.codecs.slices import grid_parts
 from gosvae.entropy.base import EntropyModel, IndexArray
-from gosvae.entropy.coder import decode_indices, encode_indices
+from gosvae.entropy.coder import decode_images, decode_indices, encode_images, encode_indices
 from gosvae.entropy.latent_network import LatentContextConfig
 from gosvae.entropy.temporal import Memory, TemporalContextModel, TemporalTables
 from gosvae.entropy.temporal_network import (
@@ -81,6 +83,22 @@ def test_round_trip(shape_hw: tuple[int, int], level: int) -> None:
         assert 8 * len(data) >= model.least_bits(symbols.size) - 1
         with pytest.raises(BitstreamError):
             decode_indices(model, data + b"x", symbols.shape)
+
+
+@pytest.mark.parametrize("layout", ["bands", "interleaved"])
+def test_slices_that_are_coded_together_have_the_bytes_of_each(layout: SliceLayout) -> None:
+    network, memory, symbols = integer_temporal_network(CONFIG, trainable().freeze()), reference(7, 11), latent(7, 11)
+    parts = grid_parts((7, 11), 6, layout)
+    memories, images = [memory.part(part) for part in parts], [stacked(symbols[:, *part]) for part in parts]
+    together = TemporalContextModel(network, 100, memories, 3)
+    single = [TemporalContextModel(network, 100, part, 3) for part in memories]
+    payloads = encode_images(together, images)
+    assert payloads == [encode_indices(*pair) for pair in zip(single, images, strict=True)]
+    shapes = [(image.shape[0], image.shape[1]) for image in images]
+    for decoded_hw, image in zip(decode_images(together, payloads, shapes), images, strict=True):
+        np.testing.assert_array_equal(decoded_hw, image)
+    for bits, model, image in zip(together.bits_of_values_of(images), single, images, strict=True):
+        np.testing.assert_array_equal(bits, model.bits_of_values(image))
 
 
 def test_the_trained_network_and_its_integers_give_the_same_logits() -> None:

@@ -91,20 +91,23 @@ class StepCoder(LatentCoder):
     def least_bytes(self, grid_hw: tuple[int, int]) -> int:
         return least_bytes(self._config.latent_channels * grid_hw[0] * grid_hw[1])
 
-    def decode(self, model_id: int, payload: bytes, shape_hw: tuple[int, int]) -> tuple[SymbolArray, int]:
+    def decode(
+        self, model_id: int, payloads: Sequence[bytes], shapes: Sequence[tuple[int, int]]
+    ) -> tuple[list[SymbolArray], int]:
         del model_id
-        largest, channels, (h, w) = self._config.largest_step, self._config.latent_channels, shape_hw
+        (payload,), ((h, w),) = payloads, shapes
+        largest, channels = self._config.largest_step, self._config.latent_channels
         if not payload or not 1 <= payload[0] <= largest:
             raise BitstreamError(f"the step of the latent must be 1..{largest}: damaged")
         step = payload[0]
         entropy_model = ChannelHistograms(self._counts_DF, step)
         if step == largest and payload == self._nothing(channels * h * w):
-            return np.zeros((channels, h, w), np.int64), step
+            return [np.zeros((channels, h, w), np.int64)], step
         # This check precedes any allocation: a false size must not take more memory than the payload can need.
         if 8 * len(payload) < entropy_model.least_bits(h * w) - 32:
             raise BitstreamError(f"payload of {len(payload)} bytes is not a latent of {channels}x{h}x{w}: damaged")
         indices_N = coder.decode(payload[1:], channels * h * w, entropy_model.tables(h * w))
-        return (indices_N + entropy_model.smallest_symbol).reshape(channels, h, w), step
+        return [(indices_N + entropy_model.smallest_symbol).reshape(channels, h, w)], step
 
     def conceal(self, symbols: SymbolArray, known_hw: Mask) -> SymbolArray:
         """See `LatentCoder.conceal`: a stream of one slice is whole."""

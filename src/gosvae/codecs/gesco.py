@@ -131,10 +131,13 @@ class ClassMapCoder(LatentCoder):
         del grid_hw
         return 0
 
-    def decode(self, model_id: int, payload: bytes, shape_hw: tuple[int, int]) -> tuple[SymbolArray, int]:
+    def decode(
+        self, model_id: int, payloads: Sequence[bytes], shapes: Sequence[tuple[int, int]]
+    ) -> tuple[list[SymbolArray], int]:
+        (payload,), (shape_hw,) = payloads, shapes
         if shape_hw[0] * shape_hw[1] > MAX_PIXELS:
             raise BitstreamError(f"{shape_hw[0]}x{shape_hw[1]} pixels, at most {MAX_PIXELS} pixels can be drawn")
-        return decode_class_map(model_id, payload, shape_hw, self._class_count).astype(np.int64), 0
+        return [decode_class_map(model_id, payload, shape_hw, self._class_count).astype(np.int64)], 0
 
     def conceal(self, symbols: SymbolArray, known_hw: Mask) -> SymbolArray:
         """See `LatentCoder.conceal`: a stream of one slice is whole."""

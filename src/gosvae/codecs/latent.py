@@ -117,11 +117,18 @@ class LatentCoder(ABC):
         """Return a lower bound of the bytes of payload of a grid; a stream with fewer bytes is refused unread."""
 
     @abstractmethod
-    def decode(self, model_id: int, payload: bytes, shape_hw: tuple[int, int]) -> tuple[SymbolArray, int]:
-        """Return the symbols of one slice, which has `shape_hw` positions, and the setting that it names.
+    def decode(
+        self, model_id: int, payloads: Sequence[bytes], shapes: Sequence[tuple[int, int]]
+    ) -> tuple[list[SymbolArray], int]:
+        """Return the symbols of slices and the setting that all of them name.
+
+        Args:
+            model_id: id of the entropy model.
+            payloads: payload of each slice, at least one.
+            shapes: numbers of rows and columns of the positions of each slice.
 
         Raises:
-            BitstreamError: no encoder makes this payload.
+            BitstreamError: no encoder makes one of these payloads, or slices have different settings.
         """
 
     @abstractmethod

@@ -17,7 +17,7 @@ import numpy as np
 from gosvae.bitstream import MAX_SLICES, VERSION, SliceLayout, Stream
 from gosvae.codecs.latent import Latent, LatentCoder, SymbolArray
 from gosvae.entropy.base import EntropyModel
-from gosvae.entropy.coder import encode_indices
+from gosvae.entropy.coder import encode_images
 from gosvae.entropy.ids import EntropyModelId
 from gosvae.errors import BitstreamError, ConfigError
 
@@ -157,6 +157,11 @@ def grid_parts(shape_hw: tuple[int, int], count: int, layout: SliceLayout) -> li
     return [(slice(i, None, rows), slice(j, None, columns)) for i in range(rows) for j in range(columns)]
 
 
+def part_shape(grid_hw: tuple[int, int], part: GridPart) -> tuple[int, int]:
+    """Return the numbers of rows and columns of a part of a grid."""
+    return len(range(grid_hw[0])[part[0]]), len(range(grid_hw[1])[part[1]])
+
+
 def slice_count(shape_hw: tuple[int, int], wanted: int, layout: SliceLayout) -> int:
     """Return the largest number of slices, up to `wanted` (at least 1), that the grid can be cut into."""
     return max(n for n in range(1, wanted + 1) if _fits(shape_hw, n, layout))
@@ -187,7 +192,7 @@ def shortest_payloads(
         BitstreamError: an index is outside [0, K), or every model takes fewer bytes than a reader expects (a large
             image of a codebook with one entry).
     """
-    coded = [(model.model_id, [encode_indices(model, part_hw) for part_hw in parts_hw]) for model in models]
+    coded = [(model.model_id, encode_images(model, parts_hw)) for model in models]
     lengths = [sum(map(len, payloads)) for _, payloads in coded]
     believed = [n for n, length in enumerate(lengths) if length >= least]
     if not believed:
@@ -224,24 +229,18 @@ def decode_slices(coder: LatentCoder, stream: Stream, grid_hw: tuple[int, int]) 
         raise BitstreamError(
             f"damaged: a payload of {len(payload)} bytes is not a stream of {grid_hw[0]}x{grid_hw[1]} latent positions"
         )
-    symbols: SymbolArray | None = None
-    known_hw = np.zeros(grid_hw, np.bool_) if stream.damaged else None
-    settings: set[int] = set()
-    for part, data in zip(parts, stream.slices, strict=True):
-        if data is None:
-            continue
-        shape_hw = (len(range(grid_hw[0])[part[0]]), len(range(grid_hw[1])[part[1]]))
-        decoded, setting = coder.decode(header.entropy_model_id, data, shape_hw)
-        settings.add(setting)
-        if len(settings) > 1:
-            raise BitstreamError(f"damaged: slices at the settings {sorted(settings)}, where all have the same")
-        if symbols is None:  # allocated only now, after a false size would have been refused
-            symbols = decoded if len(parts) == 1 else np.full((*decoded.shape[:-2], *grid_hw), -1)
-        if len(parts) > 1:
-            symbols[..., *part] = decoded
-        if known_hw is not None:
-            known_hw[part] = True
-    if symbols is None:
+    intact = [(part, data) for part, data in zip(parts, stream.slices, strict=True) if data is not None]
+    if not intact:
         raise BitstreamError(f"none of the {len(parts)} slices is intact")
+    shapes = [part_shape(grid_hw, part) for part, _ in intact]
+    decoded, setting = coder.decode(header.entropy_model_id, [data for _, data in intact], shapes)
     seed = hashlib.sha256(payload).hexdigest()
-    return Latent(symbols, header.height, header.width, settings.pop(), known_hw, stream.damaged, seed)
+    if len(parts) == 1:
+        return Latent(decoded[0], header.height, header.width, setting, seed=seed)
+    # Allocated only now, after a false size would have been refused.
+    symbols, known_hw = np.full((*decoded[0].shape[:-2], *grid_hw), -1), np.zeros(grid_hw, np.bool_)
+    for (part, _), found in zip(intact, decoded, strict=True):
+        symbols[..., *part] = found
+        known_hw[part] = True
+    mask = known_hw if stream.damaged else None
+    return Latent(symbols, header.height, header.width, setting, mask, stream.damaged, seed)

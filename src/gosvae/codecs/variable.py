@@ -27,7 +27,7 @@ from gosvae.codecs.slices import Slicing, check_container, check_effort, shortes
 from gosvae.codecs.trained import SlicedCodec, card_of, ready
 from gosvae.codecs.variable_model import VariableRateAutoencoder
 from gosvae.entropy.base import EntropyModel
-from gosvae.entropy.coder import decode_indices
+from gosvae.entropy.coder import decode_images
 from gosvae.entropy.fixed import FixedLength
 from gosvae.entropy.latent import LatentContextModel
 from gosvae.entropy.latent_network import LEVELS, LatentContextConfig, LatentContextNetwork, integer_network
@@ -168,12 +168,19 @@ class LevelCoder(LatentCoder):
         del grid_hw
         return 1
 
-    def decode(self, model_id: int, payload: bytes, shape_hw: tuple[int, int]) -> tuple[SymbolArray, int]:
-        if not payload:
+    def decode(
+        self, model_id: int, payloads: Sequence[bytes], shapes: Sequence[tuple[int, int]]
+    ) -> tuple[list[SymbolArray], int]:
+        if not all(payloads):
             raise BitstreamError("a slice without a level: damaged")
-        level, channels, (h, w) = payload[0], self._config.channels, shape_hw
+        levels, channels = {payload[0] for payload in payloads}, self._config.channels
+        if len(levels) > 1:
+            raise BitstreamError(f"damaged: slices at the levels {sorted(levels)}, where all have the same")
+        level = levels.pop()
         model = self._fixed if model_id == FixedLength.model_id else self.entropy_model(level)
-        return decode_indices(model, payload[1:], (channels * h, w)).reshape(channels, h, w), level
+        rows = [(channels * h, w) for h, w in shapes]
+        found = decode_images(model, [payload[1:] for payload in payloads], rows)
+        return [unstacked(symbols_hw, channels) for symbols_hw in found], level
 
     def conceal(self, symbols: SymbolArray, known_hw: Mask) -> SymbolArray:
         """See `LatentCoder.conceal`: symbols that are lost are -1, which the decoder was trained to fill in."""
@@ -355,3 +362,8 @@ def assigned(shifted_Dhw: npt.NDArray[np.float32], bits_DhwV: npt.NDArray[np.flo
 def stacked(symbols_Dhw: SymbolArray) -> SymbolArray:
     """Return (D, h, w) as (D * h, w)."""
     return symbols_Dhw.reshape(-1, symbols_Dhw.shape[2])
+
+
+def unstacked(indices_hw: SymbolArray, channels: int) -> SymbolArray:
+    """Return (D * h, w) as (D, h, w)."""
+    return indices_hw.reshape(channels, -1, indices_hw.shape[1])

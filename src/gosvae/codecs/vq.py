@@ -32,7 +32,7 @@ from gosvae.codecs.trained import SlicedCodec, card_of, ready
 from gosvae.codecs.vq_model import VqAutoencoder
 from gosvae.entropy.adaptive import AdaptiveCounts
 from gosvae.entropy.base import EntropyModel
-from gosvae.entropy.coder import decode_indices
+from gosvae.entropy.coder import decode_images
 from gosvae.entropy.context import ContextModel
 from gosvae.entropy.fixed import FixedLength
 from gosvae.entropy.ids import EntropyModelId
@@ -128,8 +128,10 @@ class IndexCoder(LatentCoder):
     def least_bytes(self, grid_hw: tuple[int, int]) -> int:
         return least_bytes(grid_hw[0] * grid_hw[1])
 
-    def decode(self, model_id: int, payload: bytes, shape_hw: tuple[int, int]) -> tuple[SymbolArray, int]:
-        return decode_indices(self._readers[model_id], payload, shape_hw), 0
+    def decode(
+        self, model_id: int, payloads: Sequence[bytes], shapes: Sequence[tuple[int, int]]
+    ) -> tuple[list[SymbolArray], int]:
+        return decode_images(self._readers[model_id], payloads, shapes), 0
 
     def conceal(self, symbols: SymbolArray, known_hw: Mask) -> SymbolArray:
         """See `LatentCoder.conceal`: lost indices are guessed, see `conceal_indices`."""

@@ -9,8 +9,8 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, final
 
@@ -165,11 +165,13 @@ class Batch:
         where: raster numbers of the positions of the symbols.
         tables: frequencies of the symbols.
         symbol_of_K: symbol of each index, if the symbols are a digit of the indices; None if they are the indices.
+        image: number of the image of the symbols, of those that are coded together.
     """
 
     where: slice | IndexArray
     tables: FrequencyTables | SymbolTables
     symbol_of_K: IndexArray | None = None
+    image: int = 0
 
     def length(self, n_indices: int) -> int:
         """Return the number of symbols of this batch, in an image of `n_indices` indices."""
@@ -208,12 +210,33 @@ class EntropyModel(ABC):
             BitstreamError: the symbols do not stand for indices, so no encoder wrote them.
         """
 
+    def batches_of(self, shapes: Sequence[tuple[int, int]]) -> Generator[Batch, IndexArray, list[IndexArray]]:
+        """Yield the batches of several images, receive the symbols of each, and return the indices of each image.
+
+        The batches of an image are those of `batches`, in the same order: every image has its own bytes. Models that
+        take much time evaluate the images together, and batches of different images then alternate.
+        """
+        found = []
+        for image, shape_hw in enumerate(shapes):
+            coding = self.batches(shape_hw)
+            try:
+                batch = next(coding)
+                while True:
+                    batch = coding.send((yield replace(batch, image=image)))
+            except StopIteration as finished:
+                found.append(finished.value)
+        return found
+
     def known_batches(self, indices_hw: npt.NDArray[Any], *, parts: int = 1) -> Iterator[Batch] | None:
         """Return the batches of `batches` for indices that are all known, or None if there is no quicker way.
 
         They are computed in about `parts` steps, each when its first batch is taken.
         """
-        del indices_hw, parts
+        return self.known_batches_of([indices_hw], parts=parts)
+
+    def known_batches_of(self, images: Sequence[npt.NDArray[Any]], *, parts: int = 1) -> Iterator[Batch] | None:
+        """Return the batches of `batches_of` for images (h, w), as `known_batches` does for one."""
+        del images, parts
         return None
 
     @abstractmethod

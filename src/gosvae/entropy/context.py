@@ -10,7 +10,7 @@ Axis legend: N positions, T taps, E values of an embedding, C channels, K codes,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,7 +34,7 @@ from gosvae.entropy.base import (
 )
 from gosvae.entropy.digits import MOST_NUMBERS, MOST_VALUES, Digits, positional
 from gosvae.entropy.ids import EntropyModelId
-from gosvae.entropy.lattice import KINDS, passes, reach, taps
+from gosvae.entropy.lattice import KINDS, Run, passes, planes_together, reach, taps
 from gosvae.entropy.logits import LOGIT_BITS, counts_of_logits
 from gosvae.errors import CheckpointError
 from gosvae.nn.integer import (
@@ -276,23 +276,47 @@ class ContextModel(EntropyModel):
 
     def batches(self, shape_hw: tuple[int, int]) -> Generator[Batch, IndexArray, IndexArray]:
         """See `EntropyModel.batches`: each chunk of each pass has one batch for every digit."""
-        check_shape(shape_hw)
-        height, width = shape_hw
-        padded = torch.full((height + 2 * self._reach, width + 2 * self._reach), self.codebook_size, device=self.device)
-        known, stride = padded.view(-1), width + 2 * self._reach
-        indices_N = np.zeros(height * width, np.int64)
-        for parts in self._passes:
-            for part in parts:
-                offsets = self._offsets(part.kind, part.spacing, stride)
-                positions = part.positions(shape_hw)
-                for where in np.split(positions, range(CHUNK, len(positions), CHUNK)):
-                    if len(where):
-                        places = self._places(where, width)
-                        h_NC = self._features(known, places, offsets, part.kind, part.level)
-                        indices_N[where] = yield from self._chunk(where, h_NC)
-            done = np.concatenate([part.positions(shape_hw) for part in parts])
-            known[self._places(done, width)] = torch.from_numpy(indices_N[done]).to(self.device)
-        return indices_N
+        return (yield from self.batches_of([shape_hw]))[0]
+
+    def batches_of(self, shapes: Sequence[tuple[int, int]]) -> Generator[Batch, IndexArray, list[IndexArray]]:
+        """See `EntropyModel.batches_of`: a chunk of a pass is evaluated for up to 1024 positions of all images."""
+        for shape_hw in shapes:
+            check_shape(shape_hw)
+        found: list[IndexArray] = []
+        for planes in planes_together(shapes, CHUNK):
+            padded = planes.padded(self._reach)
+            places_N = torch.from_numpy(padded.places_N).to(self.device)
+            known = torch.full((padded.size,), self.codebook_size, device=self.device)
+            indices_N = np.zeros(planes.starts[-1], np.int64)
+            for parts in self._passes:
+                runs = [run for part in parts for run in planes.runs(part, CHUNK)]
+                for run in runs:
+                    places = places_N[torch.from_numpy(run.numbers).to(self.device)]
+                    offsets = self._offsets(run.part.kind, run.part.spacing, padded.stride)
+                    h_NC = self._features(known, places, offsets, run.part.kind, run.part.level)
+                    indices_N[run.numbers] = yield from self._digits(run, h_NC)
+                if runs:
+                    done = np.concatenate([run.numbers for run in runs])
+                    known[places_N[torch.from_numpy(done).to(self.device)]] = torch.from_numpy(indices_N[done]).to(
+                        self.device
+                    )
+            found += np.split(indices_N, planes.starts[1:-1])
+        return found
+
+    def _digits(self, run: Run, h_NC: Tensor) -> Generator[Batch, IndexArray, IndexArray]:
+        """Yield the batches of a run, given its features, and return its indices."""
+        n_digits = len(self.digits)
+        digits_ND = np.empty((len(run.numbers), n_digits), np.int64)
+        for d in range(n_digits):
+            tables, first = SymbolTables(self._counts(h_NC, d)), 0
+            symbol_of_K = self.digits.table_KD[:, d] if n_digits > 1 else None
+            for image, where in run.pieces:
+                rows = slice(first, first + len(where))
+                digits_ND[rows, d] = yield Batch(where, tables.part(rows), symbol_of_K, image)
+                first = rows.stop
+            if d < n_digits - 1:
+                h_NC = self._with_digit(h_NC, d, torch.from_numpy(digits_ND[:, d]).to(self.device))
+        return self.digits.indices(digits_ND)
 
     def most_probable(
         self, indices_hw: npt.NDArray[np.int64], known_hw: npt.NDArray[np.bool_], where: IndexArray
@@ -327,17 +351,6 @@ class ContextModel(EntropyModel):
                     digits_ND[:, d] = np.where(self.digits.allowed(digits_ND), counts_NV, -1).argmax(axis=1)
             result[start : start + CHUNK] = self.digits.indices(digits_ND)
         return result
-
-    def _chunk(self, where: IndexArray, h_NC: Tensor) -> Generator[Batch, IndexArray, IndexArray]:
-        """Yield the batches of one chunk, given its features, and return its indices."""
-        n_digits = len(self.digits)
-        digits_ND = np.empty((len(where), n_digits), np.int64)
-        for d in range(n_digits):
-            tables = SymbolTables(self._counts(h_NC, d))
-            digits_ND[:, d] = yield Batch(where, tables, self.digits.table_KD[:, d] if n_digits > 1 else None)
-            if d < n_digits - 1:
-                h_NC = self._with_digit(h_NC, d, torch.from_numpy(digits_ND[:, d]).to(self.device))
-        return self.digits.indices(digits_ND)
 
     def _places(self, where: IndexArray, width: int) -> Tensor:
         """Return the positions (N,) in the flattened padded grid."""

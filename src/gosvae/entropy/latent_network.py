@@ -136,6 +136,9 @@ class LatentContextNetwork(nn.Module):
         more_inputs: number of further embeddings that `look` gets for each position.
     """
 
+    offsets_D: Tensor
+    """First row of each channel in the table of embeddings."""
+
     def __init__(
         self, config: LatentContextConfig, linear: Callable[..., Linear] | None = None, more_inputs: int = 0
     ) -> None:
@@ -146,6 +149,7 @@ class LatentContextNetwork(nn.Module):
         width, embedding, values = config.width, config.embedding_width, config.values
         rows = config.channels * values + 1  # the last row stands for a position that is not known
         levels = LEVELS if self.integer else config.anchors
+        self.register_buffer("offsets_D", torch.arange(config.channels) * values, persistent=False)
         scale = 0.5 / config.channels**0.5
         self.embedding = nn.Parameter(scale * torch.randn(rows, embedding))
         self.levels = nn.Parameter(0.5 * torch.randn(levels, embedding))
@@ -200,8 +204,7 @@ class LatentContextNetwork(nn.Module):
 
     def rows(self, symbols_ND: Tensor) -> Tensor:
         """Return the rows (N, D) of the embedding table for symbols 0..2L of all channels."""
-        offsets_D = torch.arange(self.config.channels, device=symbols_ND.device) * self.config.values
-        return symbols_ND + offsets_D
+        return symbols_ND + self.offsets_D
 
     def look(self, x_NI: Tensor, kind: int | None, refinement: int, added_NC: Tensor | None = None) -> Tensor:
         """Return the output (N, C) of the first layer of a kind of pass.
@@ -233,8 +236,8 @@ class LatentContextNetwork(nn.Module):
 
     def with_group(self, h_NC: Tensor, group: int, symbols_NG: Tensor) -> Tensor:
         """Return the features (N, C) for the next group, when the symbols 0..2L of this one are known."""
-        offsets_G = torch.arange(self.config.group, device=symbols_NG.device) * self.config.values
-        added_NC = F.embedding_bag(symbols_NG + offsets_G, self._signed(self.known[group]), mode="sum")
+        rows_NG = symbols_NG + self.offsets_D[: self.config.group]
+        added_NC = F.embedding_bag(rows_NG, self._signed(self.known[group]), mode="sum")
         return self._relu(self.known_layers[group](self._relu(h_NC + added_NC)))
 
     @torch.no_grad()

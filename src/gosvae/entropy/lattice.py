@@ -10,8 +10,11 @@ Axis legend: N positions of a pass, T taps (neighbours that a position sees), h 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -90,3 +93,85 @@ def passes(refinements: int) -> tuple[tuple[Part, ...], ...]:
         vertical = Part(step, s, 0, 2, level, s, sees_edges=last)
         result += [(centres,), (horizontal,), (vertical,)] if last else [(centres,), (horizontal, vertical)]
     return tuple(result)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Positions that are evaluated at once: up to a chunk of one part of a pass in each of several grids.
+
+    Attributes:
+        part: part of the pass.
+        pieces: number of the image and raster numbers of the positions, for each grid that has some.
+        numbers: all these positions, as `Planes` numbers them.
+    """
+
+    part: Part
+    pieces: list[tuple[int, npt.NDArray[np.int64]]]
+    numbers: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """Grids (h, w) that are coded together; their positions are numbered grid by grid, each in raster order.
+
+    Attributes:
+        shapes: height and width of each grid.
+        first_image: number of the image of the first grid.
+        first_position: number of the first position, where the grids are a part of several.
+    """
+
+    shapes: tuple[tuple[int, int], ...]
+    first_image: int = 0
+    first_position: int = 0
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """Number of positions before each grid, and of all positions."""
+        return tuple(accumulate((height * width for height, width in self.shapes), initial=0))
+
+    def runs(self, part: Part, most: int) -> Iterator[Run]:
+        """Yield the positions of a part of a pass, at most `most` of each grid at a time."""
+        positions = [part.positions(shape_hw) for shape_hw in self.shapes]
+        for first in range(0, max(map(len, positions)), most):
+            chunks = [(grid, where[first : first + most]) for grid, where in enumerate(positions) if len(where) > first]
+            numbers = np.concatenate([where + self.starts[grid] for grid, where in chunks])
+            yield Run(part, [(self.first_image + grid, where) for grid, where in chunks], numbers)
+
+    def padded(self, margin: int) -> Padded:
+        """Return where the positions are in a flat array in which `margin` positions are around each grid."""
+        stride, row, places = max(width for _, width in self.shapes) + margin, margin, []
+        for height, width in self.shapes:
+            rows = np.arange(row, row + height, dtype=np.int64)
+            places.append(((rows * stride)[:, None] + np.arange(margin, margin + width)).reshape(-1))
+            row += height + margin
+        return Padded(np.concatenate(places), stride, row * stride + margin)
+
+
+@dataclass(frozen=True, eq=False)
+class Padded:
+    """Places of positions in a flat array of grids with margins; see `Planes.padded`.
+
+    Grids are one above the other with one margin between them. The margin on the right of a row is that on the left of
+    the next row.
+
+    Attributes:
+        places_N: place of each position.
+        stride: distance between the same columns of two rows.
+        size: length of the flat array.
+    """
+
+    places_N: npt.NDArray[np.int64]
+    stride: int
+    size: int
+
+
+def planes_together(shapes: Sequence[tuple[int, int]], most: int) -> Iterator[Planes]:
+    """Yield the grids in order, as many together as have up to `most` positions, and at least one."""
+    first, position = 0, 0
+    while first < len(shapes):
+        last, end = first, position
+        while last < len(shapes) and (last == first or end + math.prod(shapes[last]) - position <= most):
+            end += math.prod(shapes[last])
+            last += 1
+        yield Planes(tuple(shapes[first:last]), first, position)
+        first, position = last, end

@@ -10,6 +10,7 @@ Axis legend: N positions, T taps, D channels, Y ages, V values, E values of an e
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,6 +24,7 @@ from gosvae.entropy.base import FrequencyTables, IndexArray, TableModel, check_i
 from gosvae.entropy.ids import EntropyModelId
 from gosvae.entropy.latent import Conditions, LatentContextModel
 from gosvae.entropy.latent_network import LatentContextConfig
+from gosvae.entropy.lattice import Planes
 from gosvae.entropy.temporal_network import ACTIVITIES, AGES, TemporalContextNetwork, reference_taps
 from gosvae.errors import ConfigError, ShapeError
 from gosvae.nn.integer import exact_arithmetic
@@ -69,6 +71,11 @@ class Memory:
         """CRC-32 of level, symbols and ages, one byte each."""
         return zlib.crc32(bytes([self.level]) + self.symbols.tobytes() + self.ages.tobytes())
 
+    @property
+    def shape_hw(self) -> tuple[int, int]:
+        """Numbers of rows and columns of latent positions."""
+        return self.symbols.shape[1], self.symbols.shape[2]
+
     def part(self, where: tuple[slice, slice]) -> Memory:
         """Return the memory of the rows and columns of a slice."""
         return Memory(self.symbols[:, *where], self.ages[:, *where], self.level)
@@ -91,47 +98,51 @@ class Memory:
 
 
 class TemporalConditions(Conditions):
-    """A reference as the network of a temporal model sees it.
+    """References as the network of a temporal model sees them.
 
     Args:
         network: network in integers.
-        memory: reference.
+        memories: parts of one reference, one for each latent.
         activity: class of activity of the frame, see `Memory.activity`.
     """
 
-    def __init__(self, network: TemporalContextNetwork, memory: Memory, activity: int) -> None:
+    def __init__(self, network: TemporalContextNetwork, memories: Sequence[Memory], activity: int) -> None:
         super().__init__(network.space)
         self._temporal, device = network, network.embedding.device
-        channels, height, width = memory.symbols.shape
-        rows = memory.ages.astype(np.int64) * network.config.context.values + memory.symbols
-        self._rows_ND = torch.from_numpy(rows.reshape(channels, -1).T.copy()).to(device)
+        rows_ND = np.concatenate([_rows(memory, network.config.context.values) for memory in memories])
+        self._rows_ND = torch.from_numpy(np.ascontiguousarray(rows_ND)).to(device)
         pairs = reference_taps(network.config.taps)
         margin = max(max(abs(dy), abs(dx)) for dy, dx in pairs)
-        self._width, self._margin, self._stride = width, margin, width + 2 * margin
-        self._offsets_T = torch.tensor([dy * self._stride + dx for dy, dx in pairs], device=device)
+        padded = Planes(tuple(memory.shape_hw for memory in memories)).padded(margin)
+        self._places_N = torch.from_numpy(padded.places_N).to(device)
+        self._offsets_T = torch.tensor([dy * padded.stride + dx for dy, dx in pairs], device=device)
         with exact_arithmetic(device):
-            grid_hwE = network.outside().repeat(height + 2 * margin, self._stride, 1)
-            inside = grid_hwE[margin : margin + height, margin : margin + width]
-            inside[:] = network.embed(self._rows_ND).view(height, width, -1)
-            self._grid_NE = grid_hwE.flatten(0, 1)
+            self._grid_NE = network.outside().repeat(padded.size, 1)
+            self._grid_NE[self._places_N] = network.embed(self._rows_ND)
             self._centred_NC = network.centred(self._rows_ND)
-            self._frame_I = torch.cat([network.level_table()[memory.level], network.activity_table()[activity]])
+            level_E = network.level_table()[memories[0].level]
+            self._frame_I = torch.cat([level_E, network.activity_table()[activity]])
 
-    def inputs(self, where: IndexArray) -> tuple[Tensor, Tensor]:
-        rows, columns = np.divmod(where, self._width)
-        places = (rows + self._margin) * self._stride + columns + self._margin
-        places_N = torch.from_numpy(places).to(self._offsets_T.device)
-        x_NTE = self._grid_NE[places_N[:, None] + self._offsets_T]
-        x_NI = torch.cat([x_NTE.flatten(1), self._frame_I.expand(len(where), -1)], dim=1)
-        return x_NI, self._centred_NC[self._at(where)]
+    def inputs(self, numbers: IndexArray) -> tuple[Tensor, Tensor]:
+        numbers_N = torch.from_numpy(numbers).to(self._places_N.device)
+        x_NTE = self._grid_NE[self._places_N[numbers_N][:, None] + self._offsets_T]
+        x_NI = torch.cat([x_NTE.flatten(1), self._frame_I.expand(len(numbers), -1)], dim=1)
+        return x_NI, self._centred_NC[numbers_N]
 
-    def grouped(self, h_NC: Tensor, group: int, where: IndexArray) -> tuple[Tensor, Tensor]:
-        rows_ND = self._rows_ND[self._at(where)]
-        h_NC = self._temporal.with_reference(h_NC, group, rows_ND)
-        return h_NC, self._temporal.logits(h_NC, group, rows_ND)
+    def at(self, numbers: IndexArray) -> Tensor:
+        """Return the symbols and ages (N, D) of the reference, see `Conditions.at`."""
+        return self._rows_ND[torch.from_numpy(numbers).to(self._rows_ND.device)]
 
-    def _at(self, where: IndexArray) -> Tensor:
-        return torch.from_numpy(where).to(self._rows_ND.device)
+    def grouped(self, h_NC: Tensor, group: int, at: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert at is not None
+        h_NC = self._temporal.with_reference(h_NC, group, at)
+        return h_NC, self._temporal.logits(h_NC, group, at)
+
+
+def _rows(memory: Memory, values: int) -> IndexArray:
+    """Return `age * V + symbol` (N, D) of all positions of a reference."""
+    rows: IndexArray = memory.ages.astype(np.int64) * values + memory.symbols
+    return rows.reshape(len(rows), -1).T
 
 
 class TemporalContextModel(LatentContextModel):
@@ -143,7 +154,8 @@ class TemporalContextModel(LatentContextModel):
     Args:
         network: network in integers, as `integer_temporal_network` makes it.
         level: level of the frame, 0..255.
-        memory: latent of the reference, of the same shape as that of the frame.
+        memory: latent of the reference, of the same shape as that of the frame; or several parts of it, one for each
+            latent that is coded together with the others.
         activity: class of activity of the frame, see `Memory.activity`.
         mark: mark of the model, see `EntropyModel.mark`.
     """
@@ -152,17 +164,24 @@ class TemporalContextModel(LatentContextModel):
     name = "temporal-context"
 
     def __init__(
-        self, network: TemporalContextNetwork, level: int, memory: Memory, activity: int, mark: bytes = b""
+        self,
+        network: TemporalContextNetwork,
+        level: int,
+        memory: Memory | Sequence[Memory],
+        activity: int,
+        mark: bytes = b"",
     ) -> None:
-        conditions = TemporalConditions(network, memory, activity)
+        memories = [memory] if isinstance(memory, Memory) else memory
+        conditions = TemporalConditions(network, memories, activity)
         super().__init__(network.config.context, network.space, level, mark, conditions)
-        self._shape = memory.symbols.shape
+        self._shapes = [memory.shape_hw for memory in memories]
 
-    def _plane(self, shape_hw: tuple[int, int]) -> tuple[int, int]:
-        plane_hw = super()._plane(shape_hw)
-        if plane_hw != self._shape[1:]:
-            raise ShapeError(f"expected a latent of the shape {self._shape} of its reference", shape_hw)
-        return plane_hw
+    def _planes(self, shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        planes = super()._planes(shapes)
+        for shape_hw, expected_hw in zip(planes, self._shapes, strict=True):
+            if shape_hw != expected_hw:
+                raise ShapeError(f"expected a latent of the shape {expected_hw} of its reference", shape_hw)
+        return planes
 
 
 class TemporalTables(TableModel):

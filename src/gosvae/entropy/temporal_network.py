@@ -89,6 +89,9 @@ class Reference:
 class TemporalContextNetwork(nn.Module):
     """Network from neighbours and a reference to logits; `linear` as in `LatentContextNetwork`."""
 
+    offsets_D: Tensor
+    """First row of each channel in the tables of the reference."""
+
     def __init__(self, config: TemporalConfig, linear: Callable[..., Linear] | None = None) -> None:
         super().__init__()
         self.config = config
@@ -97,6 +100,8 @@ class TemporalContextNetwork(nn.Module):
         embedding, group_rows = context.embedding_width, context.group * AGES * context.values
         rows = context.channels * AGES * context.values
         self.space = LatentContextNetwork(context, linear, more_inputs=config.taps + 2)
+        per_channel = AGES * context.values
+        self.register_buffer("offsets_D", torch.arange(context.channels) * per_channel, persistent=False)
         scale = 0.5 / context.channels**0.5
         self.embedding = nn.Parameter(scale * torch.randn(rows + 1, embedding))  # the last row is outside of the grid
         self.levels = nn.Parameter(0.5 * torch.randn(LEVELS if self.integer else context.anchors, embedding))
@@ -141,8 +146,7 @@ class TemporalContextNetwork(nn.Module):
         return F.embedding_bag(self._table_rows(rows_ND), self._signed(self.centre), mode="sum")
 
     def _table_rows(self, rows_ND: Tensor) -> Tensor:
-        per_channel = AGES * self.config.context.values
-        return rows_ND + torch.arange(rows_ND.shape[1], device=rows_ND.device) * per_channel
+        return rows_ND + self.offsets_D[: rows_ND.shape[1]]
 
     def with_reference(self, h_NC: Tensor, group: int, rows_ND: Tensor) -> Tensor:
         """Return the features (N, C) of a group with the reference's symbols of this group."""
@@ -154,16 +158,15 @@ class TemporalContextNetwork(nn.Module):
     def logits(self, h_NC: Tensor, group: int, rows_ND: Tensor) -> Tensor:
         """Return the logits (N, G, V) of a group for the features of `with_reference`, in units as the space part."""
         size = self.config.context.group
-        per_channel = AGES * self.config.context.values
-        offsets_G = torch.arange(group * size, (group + 1) * size, device=rows_ND.device) * per_channel
-        rows_NG = rows_ND[:, group * size : (group + 1) * size] + offsets_G
-        direct: Tensor = self.direct
+        channels = slice(group * size, (group + 1) * size)
+        rows_NG = rows_ND[:, channels] + self.offsets_D[channels]
         if self.integer:
-            direct = direct * 2.0 ** (LOGIT_BITS - _DIRECT_BITS)
+            direct_NGV = F.embedding(rows_NG, self.direct) * 2.0 ** (LOGIT_BITS - _DIRECT_BITS)
         else:
             limit = LARGEST_WEIGHT * 2.0**-_DIRECT_BITS
-            direct = round_to_units(direct.clamp(-limit, limit), _DIRECT_BITS - UNIT_BITS)
-        return self.space.logits(h_NC, group) + F.embedding(rows_NG, direct)
+            direct = round_to_units(self.direct.clamp(-limit, limit), _DIRECT_BITS - UNIT_BITS)
+            direct_NGV = F.embedding(rows_NG, direct)
+        return self.space.logits(h_NC, group) + direct_NGV
 
     @torch.no_grad()
     def start_from(self, tensors: Mapping[str, Tensor]) -> None:

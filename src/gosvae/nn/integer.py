@@ -227,7 +227,7 @@ def integer_layers(pattern: nn.Module, tensors: dict[str, Tensor]) -> Callable[.
 
 def integer_relu(x: Tensor) -> Tensor:
     """Return `x` rounded down and clamped to integers in [0, 255]."""
-    return x.floor().clamp(0.0, float(LARGEST_ACTIVATION))
+    return x.floor().clamp_(0.0, float(LARGEST_ACTIVATION))
 
 
 class _Precision:
@@ -249,13 +249,17 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
     with _PRECISION.lock:
         if not _PRECISION.users:
             _PRECISION.outside = torch.get_float32_matmul_precision()
-            torch.set_float32_matmul_precision("highest")
+            if _PRECISION.outside != "highest":
+                torch.set_float32_matmul_precision("highest")
         _PRECISION.users += 1
+    # A context of autocast takes longer than most of the layers that run in it.
+    used = torch.is_autocast_enabled(device.type)
+    autocast = torch.autocast(device.type, enabled=False) if used else contextlib.nullcontext()
     try:
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        with torch.inference_mode(), autocast:
             yield
     finally:
         with _PRECISION.lock:
             _PRECISION.users -= 1
-            if not _PRECISION.users:
+            if not _PRECISION.users and _PRECISION.outside != "highest":
                 torch.set_float32_matmul_precision(_PRECISION.outside)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +27,10 @@ from gosvae.codecs.sequence.format import (
     part_seed,
     unpack_slices,
 )
-from gosvae.codecs.slices import GridPart, grid_parts, slice_count
-from gosvae.codecs.variable import VariableRateCodec, assigned, stacked
+from gosvae.codecs.slices import GridPart, grid_parts, part_shape, slice_count
+from gosvae.codecs.variable import VariableRateCodec, assigned, stacked, unstacked
 from gosvae.entropy.base import EntropyModel
-from gosvae.entropy.coder import decode_indices, encode_indices, encode_within
+from gosvae.entropy.coder import decode_images, encode_images, encode_within
 from gosvae.entropy.latent_network import LEVELS
 from gosvae.entropy.temporal import Memory, TemporalContextModel, TemporalTables
 from gosvae.entropy.temporal_network import TemporalContextNetwork
@@ -100,30 +101,40 @@ class FrameCoder:
         self._grid_hw = grid_hw
         self._parts: list[GridPart] = grid_parts(grid_hw, slice_count(grid_hw, slices, layout), layout)
 
-    def models(self, mode: Mode, level: int, activity: int, reference: Memory | None) -> list[EntropyModel]:
-        """Return the entropy model of each slice.
+    def models(
+        self, mode: Mode, level: int, activity: int, reference: Memory | None, parts: Sequence[GridPart]
+    ) -> list[tuple[EntropyModel, Sequence[GridPart]]]:
+        """Return the entropy models of slices, each with the slices that it codes together, in order.
 
         Args:
             mode: way in which the symbols are coded; not `UNCHANGED`.
             level: level of the frame.
             activity: class of activity, 0..7, see `Memory.activity`.
             reference: memory of the reference; None for an intra frame.
+            parts: positions of each slice.
         """
         if mode is Mode.INTRA or reference is None:
-            return [self._codec.coder.entropy_model(level) for _ in self._parts]
-        memories = [reference if len(self._parts) == 1 else reference.part(part) for part in self._parts]
-        if mode is Mode.TABLES:
-            return [TemporalTables(self._config, self._counts, level, memory, activity) for memory in memories]
-        return [TemporalContextModel(self._network, level, memory, activity) for memory in memories]
+            return [(self._codec.coder.entropy_model(level), parts)]
+        memories = [reference.part(part) for part in parts]
+        if mode is Mode.NETWORK:
+            return [(TemporalContextModel(self._network, level, memories, activity), parts)]
+        return [
+            (TemporalTables(self._config, self._counts, level, memory, activity), [part])
+            for memory, part in zip(memories, parts, strict=True)
+        ]
 
     def activity(self, symbols: SymbolArray, level: int, reference: Memory) -> int:
         """Return the class of activity of a frame's symbols (D, h, w) at a level."""
         return reference.activity(symbols, self._config.groups_at(level) * self._config.group)
 
-    def payloads(self, symbols: SymbolArray, models: list[EntropyModel]) -> list[bytes]:
-        """Return the payload of each slice of symbols (D, h, w)."""
-        parts = zip(models, self._parts, strict=True)
-        return [encode_indices(model, stacked(symbols[:, *part])) for model, part in parts]
+    def payloads(
+        self, symbols: SymbolArray, mode: Mode, level: int, activity: int, reference: Memory | None
+    ) -> list[bytes]:
+        """Return the payload of each slice of symbols (D, h, w); arguments as those of `models`."""
+        payloads: list[bytes] = []
+        for model, parts in self.models(mode, level, activity, reference, self._parts):
+            payloads += encode_images(model, [stacked(symbols[:, *part]) for part in parts])
+        return payloads
 
     def assign(self, latent_1Dhw: Tensor, level: int, reference: Memory, searches: int, scale: float) -> SymbolArray:
         """Return symbols (D, h, w) of a latent that take few bits under the temporal model.
@@ -157,11 +168,12 @@ class FrameCoder:
         for _ in range(searches - 1):
             activity = self.activity(symbols, level, reference)
             found = np.empty_like(symbols)
-            for model, part in zip(self.models(Mode.NETWORK, level, activity, reference), self._parts, strict=True):
+            for model, parts in self.models(Mode.NETWORK, level, activity, reference, self._parts):
                 assert isinstance(model, TemporalContextModel)
-                values = shifted[:, *part]
-                bits = model.bits_of_values(stacked(symbols[:, *part]))
-                found[:, *part] = assigned(values, bits.reshape(*values.shape, -1), stiffness)
+                bits_of_parts = model.bits_of_values_of([stacked(symbols[:, *part]) for part in parts])
+                for part, bits in zip(parts, bits_of_parts, strict=True):
+                    values = shifted[:, *part]
+                    found[:, *part] = assigned(values, bits.reshape(*values.shape, -1), stiffness)
             symbols = found
         return symbols
 
@@ -175,7 +187,7 @@ class FrameCoder:
     def encode_intra(self, symbols: SymbolArray, level: int, number: int) -> CodedFrame:
         """Return a frame that depends on no other."""
         header = FrameHeader(number, Mode.INTRA, level)
-        payloads = self.payloads(symbols, self.models(Mode.INTRA, level, 0, None))
+        payloads = self.payloads(symbols, Mode.INTRA, level, 0, None)
         return self._coded(header, payloads, symbols, level, None)
 
     def encode_intra_within(self, symbols: SymbolArray, level: int, number: int, most_bytes: int) -> CodedFrame | None:
@@ -183,7 +195,8 @@ class FrameCoder:
         header = FrameHeader(number, Mode.INTRA, level)
         around = len(header.pack()) + CHECK_BYTES + SLICE_LENGTH_BYTES * (len(self._parts) - 1)
         payloads: list[bytes] = []
-        for part, model in zip(self._parts, self.models(Mode.INTRA, level, 0, None), strict=True):
+        model = self._codec.coder.entropy_model(level)
+        for part in self._parts:
             room = most_bytes - around - sum(map(len, payloads))
             payload = encode_within(model, stacked(symbols[:, *part]), room)
             if payload is None:
@@ -214,7 +227,7 @@ class FrameCoder:
             return self._coded(FrameHeader(number, Mode.UNCHANGED, None, distance), [b""], symbols, level, reference)
         activity = self.activity(symbols, level, reference)
         mode = Mode.TABLES if tables else Mode.NETWORK
-        payloads = self.payloads(symbols, self.models(mode, level, activity, reference))
+        payloads = self.payloads(symbols, mode, level, activity, reference)
         header = FrameHeader(number, mode, None if level == reference.level else level, distance, activity)
         return self._coded(header, payloads, symbols, level, reference)
 
@@ -265,12 +278,14 @@ class FrameCoder:
         if len(payloads) != len(self._parts):
             raise BitstreamError(f"damaged: a frame of {len(payloads)} slices, its session has {len(self._parts)}")
         level = self.level_of(header, reference)
-        models = self.models(header.mode, level, header.activity, reference)
         known_hw = np.zeros(self._grid_hw, np.bool_)
-        for model, part, data in zip(models, self._parts, payloads, strict=True):
-            if data is None:
-                continue
-            channels, h, w = symbols[:, *part].shape
-            symbols[:, *part] = decode_indices(model, data, (channels * h, w)).reshape(channels, h, w)
-            known_hw[part] = True
+        intact = [part for part, data in zip(self._parts, payloads, strict=True) if data is not None]
+        waiting, channels = (data for data in payloads if data is not None), self._config.channels
+        for model, parts in self.models(header.mode, level, header.activity, reference, intact):
+            shapes = [part_shape(self._grid_hw, part) for part in parts]
+            some = list(islice(waiting, len(parts)))
+            found = decode_images(model, some, [(channels * h, w) for h, w in shapes])
+            for part, symbols_hw in zip(parts, found, strict=True):
+                symbols[:, *part] = unstacked(symbols_hw, channels)
+                known_hw[part] = True
         return known_hw
