@@ -53,8 +53,8 @@ _STRETCH_CONTEXTS = 4
 """Number of contexts of a stretch."""
 _MAX_REMEMBERED = 1 << 14
 """Number of neighbourhoods whose contexts are kept; it affects the speed only, and no byte."""
-_FREE_EFFORT, _EFFORT_OF_FIVE_PIXELS = 6200, 3
-"""Effort that a map may take, and additional effort for every five pixels.
+_FREE_EFFORT, _EFFORT_OF_PIXEL = 5000, 1
+"""Effort that a map may take, and additional effort for each pixel.
 
 The unit is the work for one flag of a pixel. A map of more effort, such as noise, is coded in passes.
 """
@@ -146,7 +146,7 @@ class _MapCoder:
         self.undecided: list[_Neighbourhood] = []
         self.most_contexts = 0
         self.stretches: dict[int, tuple[list[Counter], Weights]] = {}
-        self.left = _FREE_EFFORT + _EFFORT_OF_FIVE_PIXELS * self.height * self.width // 5
+        self.left = _FREE_EFFORT + _EFFORT_OF_PIXEL * self.height * self.width
 
     def spend(self, effort: int) -> None:
         """Count the effort of what follows.
