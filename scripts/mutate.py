@@ -32,7 +32,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "bitstream.py": ("tests/test_bitstream.py",),
     "entropy/base.py": ("tests/entropy/test_coder.py", "tests/contracts/test_entropy.py"),
     "entropy/coder.py": ("tests/entropy/test_coder.py", "tests/contracts/test_entropy.py"),
-    "entropy/mixing.py": ("tests/codecs/test_class_map.py",),
+    "entropy/mixing.py": ("tests/entropy/test_mixing.py", "tests/codecs/test_class_map.py"),
     "codecs/class_map_scan.py": ("tests/codecs/test_class_map.py",),
     "codecs/class_map_passes.py": ("tests/codecs/test_class_map.py",),
     "quantizers/vq.py": ("tests/quantizers/test_vq.py", "tests/contracts/test_quantizers.py"),

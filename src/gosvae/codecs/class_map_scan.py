@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable
-from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from gosvae.entropy.mixing import (
     SymbolWriter,
     Weights,
     code_bit,
+    code_bit_of_five,
     new_counter,
     new_weights,
 )
@@ -37,6 +38,9 @@ ClassMapBytes = npt.NDArray[np.uint8]
 _TEMPLATE = ((-1, 0), (0, -1), (-1, -1), (1, -1), (-2, 0), (0, -2), (1, -2), (-2, -1), (2, -1), (-1, -2), (-3, 0),
              (0, -3), (-2, -2), (2, -2))  # fmt: skip
 """Neighbours (x, y) of a pixel, nearest first."""
+_FROM_BELOW = sorted(_TEMPLATE, key=lambda place: (-place[1], place[0]))
+_NEAREST_FIRST = itemgetter(*map(_FROM_BELOW.index, _TEMPLATE))
+"""Function that puts the neighbours, read row by row from below, into the order of the template."""
 _PATTERNS = (4, 8, 14)
 """Numbers of neighbours that make each pattern context."""
 _MAX_CANDIDATES = 4
@@ -45,16 +49,21 @@ _MAX_CONTEXTS = 1 << 17
 
 Further contexts, which occur only in maps like noise, share one counter for each decision.
 """
+_STRETCH_CONTEXTS = 4
+"""Number of contexts of a stretch."""
 _MAX_REMEMBERED = 1 << 14
 """Number of neighbourhoods whose contexts are kept; it affects the speed only, and no byte."""
-_FREE_EFFORT, _EFFORT_OF_PIXEL = 6400, 1.0
+_FREE_EFFORT, _EFFORT_OF_PIXEL = 5000, 1
 """Effort that a map may take, and additional effort for each pixel.
 
-The unit is the work for one bit. A map of more effort, such as noise, is coded in passes.
+The unit is the work for one flag of a pixel. A map of more effort, such as noise, is coded in passes.
 """
-_ROW_EFFORT, _CANDIDATE_EFFORT, _CONTEXT_EFFORT, _CLASS_EFFORT = 1, 3, 1, 18
-"""Effort of a row, of a candidate in a neighbourhood that is not remembered, of a new context of such a candidate, and
-of a class that no neighbour has."""
+_ROW_EFFORT, _STRETCH_EFFORT, _PIXEL_EFFORT, _CLASS_EFFORT, _CLASSES_OF_EFFORT = 1, 2, 1, 8, 8
+"""Effort of a row, of a stretch, of a pixel beside its flags, and of a class that no neighbour has; number of classes
+of the map that make the latter greater by 1."""
+_NEIGHBOURHOOD_EFFORT, _CANDIDATE_EFFORT, _CONTEXT_EFFORT = 3, 4, 1
+"""Effort of a neighbourhood that is not remembered, of a candidate that is tried there first, and of each new context
+of such a candidate."""
 _LEFT, _RIGHT, _TOP = 3, 2, 3
 """Widths of the margins that the template needs."""
 
@@ -86,17 +95,34 @@ def decode_scan(data: bytes, shape_hw: tuple[int, int], class_count: int) -> tup
     return class_map_HW, reader.finish()
 
 
-@dataclass(slots=True)
-class _Decision:
-    """A candidate class, with the counters and weights that code whether the pixel has it."""
-
-    candidate: int
-    counters: list[Counter]
-    weights: Weights
-
-
 class EffortError(Exception):
     """A map that takes more effort than its size allows."""
+
+
+_Decision = tuple[int, list[Counter], Weights]
+"""A candidate class, with the counters and weights that code whether the pixel has it."""
+
+
+class _Neighbourhood:
+    """Classes of the neighbours of a pixel, and the decisions about its class.
+
+    Attributes:
+        classes: different classes, nearest first.
+        pattern: numbers of the neighbours' classes among the different ones, in the order of the template.
+        nearest: classes of the four nearest neighbours.
+        n_candidates: number of classes that are tried.
+        decisions: those about the first candidates; each is made when it is first needed.
+    """
+
+    __slots__ = ("classes", "decisions", "n_candidates", "nearest", "pattern")
+
+    def __init__(self, classes: list[int], pattern: bytes, nearest: tuple[int, ...]) -> None:
+        self.classes, self.pattern, self.nearest = classes, pattern, nearest
+        self.n_candidates = min(len(classes), _MAX_CANDIDATES)
+        self.decisions: list[_Decision] = []
+
+
+_CLASSES = [bytes((number,)) for number in range(256)]
 
 
 class _MapCoder:
@@ -112,12 +138,14 @@ class _MapCoder:
         self.class_count = class_count
         self.stride = self.width + _LEFT + _RIGHT
         self.pixels = bytearray(self.stride * (self.height + _TOP))
-        self.offsets = [x + y * self.stride for x, y in _TEMPLATE]
         self.counters: defaultdict[Hashable, Counter] = defaultdict(new_counter)
         self.weights: defaultdict[Hashable, Weights] = defaultdict(partial(new_weights, len(_PATTERNS) + 2))
-        self.flag_weights: defaultdict[int, Weights] = defaultdict(partial(new_weights, 4))
+        self.flag_weights: defaultdict[int, Weights] = defaultdict(partial(new_weights, _STRETCH_CONTEXTS))
         self.new_class_counts: defaultdict[int, list[int]] = defaultdict(lambda: [2] * class_count)
-        self.decisions: dict[bytes, list[_Decision]] = {}
+        self.neighbourhoods: dict[bytes, _Neighbourhood] = {}
+        self.undecided: list[_Neighbourhood] = []
+        self.most_contexts = 0
+        self.stretches: dict[int, tuple[list[Counter], Weights]] = {}
         self.left = _FREE_EFFORT + _EFFORT_OF_PIXEL * self.height * self.width
 
     def spend(self, effort: int) -> None:
@@ -132,40 +160,63 @@ class _MapCoder:
 
     def run(self, source: bytes | None) -> ClassMapBytes:
         """Return the map; `source` holds its classes for a writer and is None for a reader."""
-        pixels, stride = self.pixels, self.stride
+        pixels, stride, width = self.pixels, self.stride, self.width
+        edges = [width + 1]  # where a pixel of the row differs from the one at its left; at last, beyond the margin
         for y in range(self.height):
             self.spend(_ROW_EFFORT)
             start = (y + _TOP) * stride + _LEFT
             pixels[start - _LEFT : start] = pixels[start - stride : start - stride + 1] * _LEFT
-            row = None if source is None else source[y * self.width : (y + 1) * self.width]
+            row = None if source is None else source[y * width : (y + 1) * width]
+            edges_above, edges, place = edges, [], 0
             x = 0
-            while x < self.width:
-                here, above = start + x, start + x - stride
+            while x < width:
+                here = start + x
+                above = here - stride
                 left = pixels[here - 1]
                 if pixels[above - 1] == pixels[above] == pixels[above + 1] == left:
-                    x += self._stretch(here, self.width - x, None if row is None else row[x:])
+                    while edges_above[place] <= x:
+                        place += 1
+                    length = edges_above[place] - 1 - x
+                    x += self._stretch(here, left, length, None if row is None else row[x : x + length])
+                    if pixels[start + x - 1] != left:
+                        edges.append(x - 1)
                 else:
-                    pixels[here] = self._pixel(here, 0 if row is None else row[x])
+                    value = pixels[here] = self._pixel(here, 0 if row is None else row[x])
+                    if value != left:
+                        edges.append(x)
                     x += 1
-            pixels[start + self.width : start + stride - _LEFT] = pixels[start + self.width - 1 :][:1] * _RIGHT
+            edges.append(width + 1)
+            pixels[start + width : start + stride - _LEFT] = pixels[start + width - 1 : start + width] * _RIGHT
+        self.spend(0)
         rows = np.frombuffer(pixels, np.uint8).reshape(-1, stride)[_TOP:]
-        return np.ascontiguousarray(rows[:, _LEFT : _LEFT + self.width])
+        return np.ascontiguousarray(rows[:, _LEFT : _LEFT + width])
 
-    def _stretch(self, here: int, n_left: int, row: bytes | None) -> int:
-        """Code equal pixels up to the next edge of the row above or the first other pixel, and return their number."""
-        self.spend(1)
-        pixels, stride = self.pixels, self.stride
-        above, above2 = here - stride, here - 2 * stride
-        known = pixels[here - 1]
-        alike = bytes((known,))
-        ahead = pixels[above + 1 : above + 1 + n_left]
-        length = max(1, n_left - len(ahead.lstrip(alike)))
-        run = 0 if row is None else length - len(row[:length].lstrip(alike))
-        edges = (pixels[above2 - 1 : above2 + 2] == alike * 3, pixels[here - 2] == known)
+    def _stretch(self, here: int, known: int, length: int, row: bytes | None) -> int:
+        """Code the pixels up to the next edge of the row above or the first other pixel, and return their number.
+
+        Args:
+            here: place of the first pixel in the buffer.
+            known: class of its neighbours.
+            length: number of pixels up to the next edge of the row above.
+            row: classes of these pixels, for a writer.
+        """
+        self.spend(_STRETCH_EFFORT)
+        pixels, alike = self.pixels, _CLASSES[known]
+        run = 0 if row is None else length - len(row.lstrip(alike))
+        above2 = here - 2 * self.stride
+        edges = (
+            pixels[above2 - 1] == pixels[above2] == pixels[above2 + 1] == known,
+            pixels[here - 2] == known,
+        )
         size = length.bit_length()
-        contexts: tuple[Hashable, ...] = ((size, edges), (size, known), (size, known, edges), (known, edges))
-        counters = [self.counters["stretch", context] for context in contexts]
-        if code_bit(self.coder, counters, self.flag_weights[size], run == length):
+        number = size << 10 | known << 2 | edges[0] << 1 | edges[1]
+        if number not in self.stretches:
+            self._expect(_STRETCH_CONTEXTS)
+            contexts: tuple[Hashable, ...] = ((size, edges), (size, known), (size, known, edges), (known, edges))
+            found = [self.counters["stretch", context] for context in contexts]
+            self.stretches[number] = found, self.flag_weights[size]
+        counters, weights = self.stretches[number]
+        if code_bit(self.coder, counters, weights, run == length):
             pixels[here : here + length] = alike * length
             return length
         run = self.coder.uniform(length, run)
@@ -176,64 +227,94 @@ class _MapCoder:
     def _pixel(self, here: int, value: int) -> int:
         """Code one pixel by its neighbours and return its class."""
         pixels, stride = self.pixels, self.stride
-        above, above2 = here - stride, here - 2 * stride
+        above = here - stride
+        above2 = above - stride
         around = bytes(
             pixels[here - 3 : here]
             + pixels[above - 2 : above + 3]
             + pixels[above2 - 2 : above2 + 3]
             + pixels[above2 - stride : above2 - stride + 1]
         )
-        decisions = self.decisions.get(around)
-        if decisions is None:
-            if len(self.decisions) >= _MAX_REMEMBERED:
-                self.decisions.clear()
-            decisions = self.decisions[around] = self._decisions([pixels[here + offset] for offset in self.offsets])
-        self.spend(len(decisions))
-        for decision in decisions:
-            candidate = decision.candidate
-            if code_bit(self.coder, decision.counters, decision.weights, value == candidate):
+        self.spend(_PIXEL_EFFORT)
+        neighbourhood = self.neighbourhoods.get(around)
+        if neighbourhood is None:
+            neighbourhood = self._new_neighbourhood(around)
+        for candidate, counters, weights in neighbourhood.decisions:
+            self.left -= 1  # checked at the next pixel
+            if code_bit_of_five(self.coder, counters, weights, value == candidate):
                 return candidate
-        return self._new_class([decision.candidate for decision in decisions], self.class_count, value)
+        while len(neighbourhood.decisions) < neighbourhood.n_candidates:
+            candidate, counters, weights = self._decide(neighbourhood)
+            self.left -= 1
+            if code_bit_of_five(self.coder, counters, weights, value == candidate):
+                return candidate
+        excluded = [candidate for candidate, _, _ in neighbourhood.decisions]
+        return self._new_class(excluded, self.class_count, value)
 
-    def _decisions(self, neighbours: list[int]) -> list[_Decision]:
-        """Return the candidates among neighbours (in the order of the template) with their counters and weights."""
+    def _new_neighbourhood(self, around: bytes) -> _Neighbourhood:
+        """Return and remember a neighbourhood, given the classes of its pixels from the left and from below."""
+        self.spend(_NEIGHBOURHOOD_EFFORT)
+        neighbours = _NEAREST_FIRST(around)
         classes = list(dict.fromkeys(neighbours))
-        self.spend(_CANDIDATE_EFFORT * min(len(classes), _MAX_CANDIDATES))
-        rank_of = {number: rank for rank, number in enumerate(classes)}
-        pattern = bytes([rank_of[neighbour] for neighbour in neighbours])
-        near, middle = pattern[: _PATTERNS[0]], pattern[: _PATTERNS[1]]
-        left, above, above_left, above_right = neighbours[:4]
-        corner = (left == above_left) + 2 * (above == above_left)
-        edges = (left == above, above == above_right, left == above_left)
-        decisions = []
-        for rank, candidate in enumerate(classes[:_MAX_CANDIDATES]):
-            following = classes[rank + 1] if rank + 1 < len(classes) else None
-            counters = [
-                self._counter((0, rank, near)),
-                self._counter((1, rank, middle)),
-                self._counter((2, rank, pattern)),
-                self._counter((3, rank, candidate, following, near)),
-                self._counter((4, rank, left, above, above_right, corner)),
-            ]
-            decisions.append(_Decision(candidate, counters, self.weights[rank, edges]))
-        return decisions
+        pattern = bytes(map(classes.index, neighbours))
+        neighbourhood = _Neighbourhood(classes, pattern, neighbours[:4])
+        if len(self.neighbourhoods) >= _MAX_REMEMBERED:
+            self.neighbourhoods.clear()
+        self.neighbourhoods[around] = neighbourhood
+        self.undecided.append(neighbourhood)
+        self._expect((len(_PATTERNS) + 2) * neighbourhood.n_candidates)
+        return neighbourhood
 
-    def _counter(self, context: tuple[Hashable, ...]) -> Counter:
-        """Return the counter of a context, which begins with its place in the list of contexts of a decision."""
-        counter = self.counters.get(context)
-        if counter is None:
-            self.spend(_CONTEXT_EFFORT)
-            counter = self.counters[context if len(self.counters) < _MAX_CONTEXTS else context[0]]
-        return counter
+    def _expect(self, n_contexts: int) -> None:
+        """Make all counters of the neighbourhoods as soon as there could be the largest number of contexts.
+
+        Before that, the contexts of a candidate that is never tried have no effect.
+        """
+        self.most_contexts += n_contexts
+        if self.most_contexts < _MAX_CONTEXTS:
+            return
+        for neighbourhood in self.undecided:
+            while len(neighbourhood.decisions) < neighbourhood.n_candidates:
+                self._decide(neighbourhood)
+        self.undecided.clear()
+
+    def _decide(self, neighbourhood: _Neighbourhood) -> _Decision:
+        """Add the decision about the next candidate of a neighbourhood, with its counters and weights."""
+        self.spend(_CANDIDATE_EFFORT)
+        rank, classes, pattern = len(neighbourhood.decisions), neighbourhood.classes, neighbourhood.pattern
+        candidate = classes[rank]
+        following = classes[rank + 1] if rank + 1 < len(classes) else None
+        near = pattern[: _PATTERNS[0]]
+        left, above, above_left, above_right = neighbourhood.nearest
+        above_left_is_left = left == above_left
+        counters, found = self.counters, []
+        for context in (
+            (0, rank, near),
+            (1, rank, pattern[: _PATTERNS[1]]),
+            (2, rank, pattern),
+            (3, rank, candidate, following, near),
+            (4, rank, left, above, above_right, above_left_is_left + 2 * (above == above_left)),
+        ):
+            counter = counters.get(context)
+            if counter is None:
+                self.left -= _CONTEXT_EFFORT
+                counter = counters[context if len(counters) < _MAX_CONTEXTS else context[0]]
+            found.append(counter)
+        decision = candidate, found, self.weights[rank, (left == above, above == above_right, above_left_is_left)]
+        neighbourhood.decisions.append(decision)
+        return decision
 
     def _new_class(self, excluded: list[int], context: int, value: int) -> int:
         """Code a class that is not in `excluded` and return it."""
-        self.spend(_CLASS_EFFORT + self.class_count // 16)
+        self.spend(_CLASS_EFFORT + self.class_count // _CLASSES_OF_EFFORT)
         counts = self.new_class_counts[context]
-        others = [number for number in range(self.class_count) if number not in excluded]
+        others, other_counts = list(range(self.class_count)), counts.copy()
+        for number in sorted(excluded, reverse=True):
+            del others[number], other_counts[number]
         if not others:
             raise AssertionError  # only bytes that no encoder makes say "none" where all classes were offered
-        position = others.index(value) if value in others else 0
-        found = others[self.coder.weighted([counts[number] for number in others], position)]
+        # A reader's value may be excluded, and is ignored.
+        position = max(0, value - sum(number <= value for number in excluded))
+        found = others[self.coder.weighted(other_counts, position)]
         counts[found] += 5
         return found

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from operator import mul
+from itertools import accumulate
+from operator import mul, sub
 from typing import Any, Protocol
 
 import constriction
 import numpy as np
 
-from gosvae.entropy.base import FrequencyTables
+from gosvae.entropy.base import TABLE_BITS
 from gosvae.entropy.coder import finished_bytes
 
 _PROBABILITY_BITS = 16
@@ -26,19 +27,31 @@ _LIMIT = 255
 """Largest count of bits of a counter; the limit keeps counters learning."""
 _STEP_OF_COUNT = [2 * 65536 // (2 * count + 3) for count in range(_LIMIT + 1)]
 """Step of a counter by its count of bits, in 1/65536: about 1 / (count + 1.5)."""
-_NEXT_COUNT = [*range(1, _LIMIT + 1), _LIMIT]
 _TRUST_OF_COUNT = [0, 1, *[2] * 4, *[3] * (_LIMIT - 5)]
 """Factor of a counter's logit by its count of bits, in halves; a counter without any bits has the factor 0."""
 
-Counter = list[int]
-"""State of one context: the probability of a one in 1/65536, and the number of bits behind it (at most 255)."""
+Stage = list[Any]
+"""Factor of the logit, step, and next stage of the counters with the same count of bits."""
+Counter = list[Any]
+"""State of one context: the probability of a one in 1/65536, and the stage, which stands for the number of bits."""
 Weights = list[int]
 """Weights of the counters of a decision, in 1/65536."""
 
 
+def _first_stage() -> Stage:
+    """Return the stage of a counter that has seen no bit; the last stage is its own next one."""
+    stages: list[Stage] = [[trust, step] for trust, step in zip(_TRUST_OF_COUNT, _STEP_OF_COUNT, strict=True)]
+    for stage, following in zip(stages, [*stages[1:], stages[-1]], strict=True):
+        stage.append(following)
+    return stages[0]
+
+
+_FIRST_STAGE = _first_stage()
+
+
 def new_counter() -> Counter:
     """Return a counter that has seen no bit."""
-    return [1 << (_PROBABILITY_BITS - 1), 0]
+    return [1 << (_PROBABILITY_BITS - 1), _FIRST_STAGE]
 
 
 def new_weights(n_counters: int) -> Weights:
@@ -89,8 +102,20 @@ class SymbolCoder(Protocol):
 
 _BITS_AT_ONCE = 64
 """Number of bits that are written at once, since a call of the coder takes as long as many bits."""
+_FEW_BITS = 16
+"""Number of bits below which it is quicker to write them one by one."""
 _BERNOULLI = constriction.stream.model.Bernoulli(perfect=False)
 """Model of constriction that takes a probability for each bit."""
+_MODELS: list[Any] = [None] * 2**_PROBABILITY_BITS
+"""Models of constriction by the probability of a one in 1/65536; each is made when it is first needed."""
+
+
+def _model_of(probability: int) -> Any:
+    """Return the model of a bit that is one with this probability, in 1/65536."""
+    model = _MODELS[probability]
+    if model is None:
+        model = _MODELS[probability] = constriction.stream.model.Bernoulli(probability / 65536, perfect=False)
+    return model
 
 
 class SymbolWriter:
@@ -114,25 +139,29 @@ class SymbolWriter:
 
     def uniform(self, n_values: int, value: int) -> int:
         if n_values > 1:
-            self._write(value, constriction.stream.model.Uniform(n_values))
+            self.write(value, constriction.stream.model.Uniform(n_values))
         return value
 
     def weighted(self, counts: Sequence[int], value: int) -> int:
         if len(counts) > 1:
-            self._write(value, _categorical(counts))
+            self.write(value, _categorical(counts))
         return value
 
-    def _write(self, value: int, model: object) -> None:
+    def write(self, value: int, model: Any) -> None:
+        """Write the bits that wait, and a value under a model of constriction."""
         self.write_bits()
         self._encoder.encode(value, model)
 
     def write_bits(self) -> None:
         """Write the bits that wait. A probability is a multiple of 2**-16, so that floats are exact."""
-        if self.waiting:
+        if len(self.waiting) < _FEW_BITS:
+            for bit, probability in zip(self.waiting, self.probabilities, strict=True):
+                self._encoder.encode(int(bit), _model_of(probability))
+        else:
             probabilities = np.array(self.probabilities, np.float64) * 2.0**-_PROBABILITY_BITS
             self._encoder.encode(np.array(self.waiting, np.int32), _BERNOULLI, probabilities)
-            self.waiting.clear()
-            self.probabilities.clear()
+        self.waiting.clear()
+        self.probabilities.clear()
 
     @property
     def least_bytes(self) -> int:
@@ -143,10 +172,6 @@ class SymbolWriter:
         """Return the bytes of the stream."""
         self.write_bits()
         return finished_bytes(self._encoder)
-
-
-_MODELS: list[Any] = [None] * 2**_PROBABILITY_BITS
-"""Models of constriction by the probability of a one in 1/65536; each is made when it is first needed."""
 
 
 class SymbolReader:
@@ -168,7 +193,7 @@ class SymbolReader:
         # Written out, since this is the innermost loop of a map.
         model = _MODELS[probability]
         if model is None:
-            model = _MODELS[probability] = constriction.stream.model.Bernoulli(probability / 65536, perfect=False)
+            model = _model_of(probability)
         bit: int = self._decoder.decode(model)
         self._bits.append(bit)
         self._probabilities.append(probability)
@@ -179,17 +204,17 @@ class SymbolReader:
 
     def uniform(self, n_values: int, value: int) -> int:
         del value
-        if n_values == 1:
-            return 0
-        return self._writer.uniform(n_values, self._decode(constriction.stream.model.Uniform(n_values)))
+        return self._read(constriction.stream.model.Uniform(n_values)) if n_values > 1 else 0
 
     def weighted(self, counts: Sequence[int], value: int) -> int:
         del value
-        return self._writer.weighted(counts, self._decode(_categorical(counts))) if len(counts) > 1 else 0
+        return self._read(_categorical(counts)) if len(counts) > 1 else 0
 
-    def _decode(self, model: object) -> int:
+    def _read(self, model: Any) -> int:
         self._check()
-        return int(self._decoder.decode(model))
+        value = int(self._decoder.decode(model))
+        self._writer.write(value, model)
+        return value
 
     def _check(self) -> None:
         if self._writer.least_bytes > self._n_bytes:
@@ -200,13 +225,22 @@ class SymbolReader:
         return self._writer.finish()
 
 
-def _categorical(counts: Sequence[int]) -> object:
-    return FrequencyTables(np.array([counts], np.int64)).coder_models[0]
+def _categorical(counts: Sequence[int]) -> Any:
+    """Return the model of constriction with the weights of `FrequencyTables`, in a quicker way for one small table."""
+    scale = (1 << TABLE_BITS) - len(counts)
+    sums = list(accumulate(counts))
+    total = sums[-1]
+    edges = [each * scale // total for each in sums]
+    weights = np.array([edges[0], *map(sub, edges[1:], edges)], np.float64)
+    return constriction.stream.model.Categorical(weights, perfect=False)
 
 
 def code_bit(coder: SymbolCoder, counters: Sequence[Counter], weights: Weights, value: bool) -> bool:
-    """Code and return one bit: mix the counters, code the bit, and let counters and weights learn from it."""
-    logits = [_LOGITS[probability >> 4] * _TRUST_OF_COUNT[count] for probability, count in counters]
+    """Code and return one bit: mix the counters, code the bit, and let counters and weights learn from it.
+
+    A counter that occurs twice learns twice.
+    """
+    logits = [_LOGITS[counter[0] >> 4] * counter[1][0] for counter in counters]
     mixed = sum(map(mul, weights, logits)) >> 17  # 16 bits of the weights, 1 of the halves of trust
     if mixed > _MAX_LOGIT:
         mixed = _MAX_LOGIT
@@ -214,18 +248,52 @@ def code_bit(coder: SymbolCoder, counters: Sequence[Counter], weights: Weights, 
         mixed = -_MAX_LOGIT
     probability = _PROBABILITIES[mixed + _MAX_LOGIT]
     bit = coder.bit(probability, value)
-    if bit:
-        error = 65536 - probability
-        for counter in counters:
-            old, count = counter
-            counter[0] = old + ((65536 - old) * _STEP_OF_COUNT[count] >> 16)  # below 65536, since the step is
-            counter[1] = _NEXT_COUNT[count]
-    else:
-        error = -probability
-        for counter in counters:
-            old, count = counter
-            counter[0] = old + (-old * _STEP_OF_COUNT[count] >> 16)
-            counter[1] = _NEXT_COUNT[count]
+    target = 65536 if bit else 0
+    for counter in counters:
+        old, (_, step, counter[1]) = counter
+        counter[0] = old + ((target - old) * step >> 16)  # below 65536, since the step is
+    error = target - probability
     # A learning rate of 1/256.
     weights[:] = [weight + ((error * logit + 65536) >> 17) for weight, logit in zip(weights, logits, strict=True)]
+    return bit
+
+
+def code_bit_of_five(coder: SymbolCoder, counters: Sequence[Counter], weights: Weights, value: bool) -> bool:
+    """Code and return one bit as `code_bit` does with five different counters, but quicker."""
+    counter_0, counter_1, counter_2, counter_3, counter_4 = counters
+    weight_0, weight_1, weight_2, weight_3, weight_4 = weights
+    old_0, (trust_0, step_0, counter_0[1]) = counter_0
+    old_1, (trust_1, step_1, counter_1[1]) = counter_1
+    old_2, (trust_2, step_2, counter_2[1]) = counter_2
+    old_3, (trust_3, step_3, counter_3[1]) = counter_3
+    old_4, (trust_4, step_4, counter_4[1]) = counter_4
+    logits = _LOGITS
+    logit_0 = logits[old_0 >> 4] * trust_0
+    logit_1 = logits[old_1 >> 4] * trust_1
+    logit_2 = logits[old_2 >> 4] * trust_2
+    logit_3 = logits[old_3 >> 4] * trust_3
+    logit_4 = logits[old_4 >> 4] * trust_4
+    mixed = (
+        weight_0 * logit_0 + weight_1 * logit_1 + weight_2 * logit_2 + weight_3 * logit_3 + weight_4 * logit_4
+    ) >> 17
+    if mixed > _MAX_LOGIT:
+        mixed = _MAX_LOGIT
+    elif mixed < -_MAX_LOGIT:
+        mixed = -_MAX_LOGIT
+    probability = _PROBABILITIES[mixed + _MAX_LOGIT]
+    bit = coder.bit(probability, value)
+    target = 65536 if bit else 0
+    error = target - probability
+    counter_0[0] = old_0 + ((target - old_0) * step_0 >> 16)
+    counter_1[0] = old_1 + ((target - old_1) * step_1 >> 16)
+    counter_2[0] = old_2 + ((target - old_2) * step_2 >> 16)
+    counter_3[0] = old_3 + ((target - old_3) * step_3 >> 16)
+    counter_4[0] = old_4 + ((target - old_4) * step_4 >> 16)
+    weights[:] = (
+        weight_0 + ((error * logit_0 + 65536) >> 17),
+        weight_1 + ((error * logit_1 + 65536) >> 17),
+        weight_2 + ((error * logit_2 + 65536) >> 17),
+        weight_3 + ((error * logit_3 + 65536) >> 17),
+        weight_4 + ((error * logit_4 + 65536) >> 17),
+    )
     return bit
