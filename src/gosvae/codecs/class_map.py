@@ -1,8 +1,8 @@
 """Lossless coding of class maps, for the label-map codec and for codecs that send a semantic map.
 
 There are two codings. `class_map_scan` takes the fewest bytes, in a time that depends on the map; `class_map_passes`
-takes a time in proportion to the pixels. Maps whose scan would take a reader more than about 20 ms + 2 us for each
-pixel are coded in passes, and a scan of more effort is refused.
+takes a time in proportion to the pixels. The *effort* of a scan counts its steps. A map of more effort than its size
+allows is coded in passes, and a scan of more effort is refused.
 """
 
 from __future__ import annotations
