@@ -87,8 +87,7 @@ def report_of_process(models: list[str]) -> dict[str, object]:
     return {
         "streams": len(paths),
         "sum": sum_of(decoded_symbols(path) for path in paths),
-        "versions": f"NumPy {np.__version__}, PyTorch {torch.__version__}, "
-        f"constriction {version('constriction')}",
+        "versions": f"NumPy {np.__version__}, PyTorch {torch.__version__}, constriction {version('constriction')}",
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
     }
