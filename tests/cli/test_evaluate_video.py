@@ -96,6 +96,8 @@ def test_from_words_to_files(
         (["x264:30@fps=0", "--fps", "5"], "'x264:30@fps=0' sends 0.0 frames a second"),
         (["x264:99", "--fps", "5"], "x264 crf 99"),
         (["--sweep", "label-map", "--fps", "5"], "--sweep label-map: its rate is fixed"),
+        (["x264:30", "--fps", "5", "--slices", "2"], "give --loss too (option --slices)"),
+        (["x264:30", "--fps", "5", "--loss", "0.1", "--slices", "0"], "0 slices: expected at least 1"),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -105,6 +107,19 @@ def test_what_cannot_be_is_one_line(
     line = capsys.readouterr().err
     assert message in line
     assert line.count("\n") == 1
+
+
+def test_a_table_over_a_link_says_which_link(
+    codec: str, frames: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_temporal_model(Path(codec), temporal_model(VariableRateCodec.load(codec)))
+    words = ["evaluate-video", f"{codec}:100", "--data", frames, "--fps", "10", "--quiet"]
+    link = ["--loss", "0.25", "--round-trip-ms", "150", "--repeats", "2", "--out", str(tmp_path / "out")]
+    assert main([*words, *link]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "loses 25 % of them, round trip 150 ms, every clip sent 2 times" in printed
+    assert main([*words, "--reuse", str(tmp_path / "out")]) == 2
+    assert "another channel" in capsys.readouterr().err
 
 
 def test_the_envelope_needs_a_classical_codec(codec: str, frames: str, capsys: pytest.CaptureFixture[str]) -> None:
