@@ -142,6 +142,19 @@ def test_a_film_of_a_clip_beside_av1(
     assert all(rate <= ours for rate in rivals)
 
 
+def test_av1_at_its_lowest_quality_where_it_takes_more_bits(
+    codec: str, frames: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_temporal_model(Path(codec), temporal_model(VariableRateCodec.load(codec)))
+    monkeypatch.setattr(demo_video, "OURS", f"{codec}:0")
+    monkeypatch.setattr(demo_video, "at_equal_bits", lambda *_: None)
+    assert main(["demo", "--video", frames, "--fps", "10", "--out", str(tmp_path / "demo")]) == 0
+    printed = capsys.readouterr().out
+    assert "it is shown at its lowest one" in printed
+    assert "svtav1-half:63" in printed
+    assert (tmp_path / "demo" / "video.webp").is_file()
+
+
 def load_rows(printed: str) -> list[float]:
     """kbit/s of the codecs of a printed table."""
     lines = printed.split("\n\n")[0].splitlines()[3:]

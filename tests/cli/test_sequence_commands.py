@@ -185,6 +185,9 @@ def test_what_cannot_be_meant_is_refused(
     ):
         assert main([*arguments, *codec]) == 2
         assert match in capsys.readouterr().err
+    Image.fromarray(streets()[0].image_uint8_HW3[:32]).save(frames / "2.png")
+    assert main(["compress", str(frames), "-o", str(tmp_path / "sizes.gosv"), *codec]) == 2
+    assert "frame 2 has 96x32 pixels, the first one 96x64" in capsys.readouterr().err
     before = file.read_bytes()
     assert main(["compress", str(frames), "-o", str(file), "--skip-existing", *codec]) == 0
     assert "is left as it is" in capsys.readouterr().err

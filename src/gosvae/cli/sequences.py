@@ -127,6 +127,12 @@ def run_compress_sequence(options: argparse.Namespace) -> int:
             if control is not None and not control.wants():
                 writer.hold()
                 continue
+            if picture.shape != first.shape:
+                (height, width), (rows, columns) = first.shape[:2], picture.shape[:2]
+                raise ImageError(
+                    f"frame {writer.frames} has {columns}x{rows} pixels, the first one {width}x{height}: give all of "
+                    "them one size (option --resize)"
+                )
             if control is not None:
                 encoder.level = control.level
             data = encoder.encode(picture, budget_bytes=budget)
