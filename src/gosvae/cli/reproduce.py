@@ -21,6 +21,7 @@ from gosvae.cli.options import (
 from gosvae.config import parse
 from gosvae.errors import ConfigError
 from gosvae.extras import require
+from gosvae.heap import keep_freed_memory
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES
 from gosvae.reproduce.checks import check_job
 from gosvae.reproduce.job import ADE20K, CITYSCAPES, Job, World
@@ -257,6 +258,7 @@ def run_reproduce(options: argparse.Namespace) -> int:
             print_outline(part.world, part.rows, part.experiments)
         print(NOT_CHECKED)
         return 0
+    keep_freed_memory()
     require("train", "the training of the rows")
     require("plot", "the report")
     if options.check:
