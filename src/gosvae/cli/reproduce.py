@@ -20,6 +20,7 @@ from gosvae.cli.options import (
 )
 from gosvae.config import parse
 from gosvae.errors import ConfigError
+from gosvae.experts.registry import check_segmentation
 from gosvae.extras import require
 from gosvae.heap import keep_freed_memory
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES
@@ -160,7 +161,12 @@ def expert_of(options: argparse.Namespace) -> str:
 
 
 def job_of(options: argparse.Namespace, data: str, expert: str) -> Job:
-    """Return the job that the options ask for, on one data set with its expert."""
+    """Return the job that the options ask for, on one data set with its expert.
+
+    Raises:
+        ExpertError: a card says that the expert has another task than segmentation.
+    """
+    check_segmentation(expert)
     names = ("accelerator", "devices", "precision", "workers", "cache_mib", *JUDGING)
     run = {name: getattr(options, name) for name in names}
     return Job(
