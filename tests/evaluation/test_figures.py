@@ -51,6 +51,17 @@ def test_the_plot_names_axes_curves_and_reference(evaluation: Evaluation, tmp_pa
     assert svg.read_bytes() == first
 
 
+def test_names_of_strangers_are_text_in_plots(tmp_path: Path) -> None:
+    """A formula that Matplotlib cannot read would be an error, and markup would be part of the SVG."""
+    svg, name = tmp_path / "rate.svg", "$\\no$ <script>a</script> & \x1b"
+    evaluation = run([CodecEntry(name, RawCodec())])
+    provenance = replace(evaluation.provenance, dataset=name, expert=name)
+    plot_rate_task(replace(evaluation, provenance=provenance), [svg])
+    text = text_of(svg)
+    assert "<script>" not in text
+    assert "\x1b" not in text
+
+
 def test_the_plot_takes_the_agreement_where_there_are_no_labels(tmp_path: Path) -> None:
     svg = tmp_path / "rate.svg"
     plot_rate_task(run(curve_entries(), use_labels=False), [svg])
