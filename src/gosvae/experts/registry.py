@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -175,6 +176,10 @@ def _load(text: str, gradients: bool, trust: bool, verify: bool) -> TaskExpert:
     hint = f"no file or folder {text!r}" if text else "the name is empty"
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
         hint += f" (did you mean hf:{text}?)"
+    base, _, weight = text.rpartition(":")
+    known = base in ("embedded", *embedded_experts()) or walk.expanded(base).is_file()
+    if known and re.fullmatch(r"\d+(\.\d+)?", weight):
+        hint += f" (only a training takes a weight: leave out :{weight})"
     near = get_close_matches(text, ["embedded", *embedded_experts()], n=1)
     if near:
         hint += f" (did you mean {near[0]}?)"
