@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,17 @@ def test_the_plot_names_axes_curves_and_reference(evaluation: Evaluation, tmp_pa
     assert svg.read_bytes() == first
 
 
+def test_names_of_strangers_are_text_in_plots(tmp_path: Path) -> None:
+    """A formula that Matplotlib cannot read would be an error, and markup would be part of the SVG."""
+    svg, name = tmp_path / "rate.svg", "$\\no$ <script>a</script> & \x1b"
+    evaluation = run([CodecEntry(name, RawCodec())])
+    provenance = replace(evaluation.provenance, dataset=name, expert=name)
+    plot_rate_task(replace(evaluation, provenance=provenance), [svg])
+    text = text_of(svg)
+    assert "<script>" not in text
+    assert "\x1b" not in text
+
+
 def test_the_plot_takes_the_agreement_where_there_are_no_labels(tmp_path: Path) -> None:
     svg = tmp_path / "rate.svg"
     plot_rate_task(run(curve_entries(), use_labels=False), [svg])
@@ -71,6 +83,20 @@ def test_the_picture_shows_images_over_the_experts_maps(evaluation: Evaluation, 
     top = page[16 + text_height : 16 + text_height + height, 16 : 16 + 120]
     original = Image.fromarray(evaluation.kept[0].image_uint8_HW3).resize((120, height), Image.Resampling.LANCZOS)
     np.testing.assert_array_equal(top, np.asarray(original))
+
+
+def test_pictures_of_judges_are_named_in_their_order(evaluation: Evaluation, tmp_path: Path) -> None:
+    first = evaluation.kept[0]
+    seen = {"boxes": first.image_uint8_HW3, "far": first.image_uint8_HW3}
+    made = tuple(replace(each, drawn=seen) for each in first.reconstructions)
+    pages = []
+    for kept in (first, replace(first, reconstructions=made, drawn=seen)):
+        draw_pictures(replace(evaluation, kept=(kept,)), tmp_path / "page.png", tile_width=240, columns=3)
+        pages.append(np.asarray(Image.open(tmp_path / "page.png").convert("L")))
+    plain, judged = pages
+    line = round(1.6 * 13)
+    assert judged.shape[0] - plain.shape[0] == 2 * 2 * (240 * 16 // 24 + 2) + line + 16
+    assert (judged[-16 - line : -16] < 128).any()  # the names
 
 
 def test_extreme_shapes_make_small_pages(tmp_path: Path) -> None:
