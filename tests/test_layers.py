@@ -31,7 +31,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "walk",
         "plugins",
         "interruption",
-        "heap",
         "weights",
     ),
     ("nn", "images"),

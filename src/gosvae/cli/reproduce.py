@@ -22,7 +22,6 @@ from gosvae.config import parse
 from gosvae.errors import ConfigError
 from gosvae.experts.registry import check_segmentation
 from gosvae.extras import require
-from gosvae.heap import keep_freed_memory
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES
 from gosvae.reproduce.checks import check_job
 from gosvae.reproduce.job import ADE20K, CITYSCAPES, Job, World
@@ -264,7 +263,6 @@ def run_reproduce(options: argparse.Namespace) -> int:
             print_outline(part.world, part.rows, part.experiments)
         print(NOT_CHECKED)
         return 0
-    keep_freed_memory()
     require("train", "the training of the rows")
     require("plot", "the report")
     if options.check:
