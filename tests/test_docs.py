@@ -168,3 +168,10 @@ def test_docs_hold_figures_and_tables_only() -> None:
     files = [REPOSITORY / name for name in filter(None, listing.stdout.split("\0"))]
     assert not [file for file in files if file.name == "evaluation.json" or file.suffix == ".html"]
     assert sum(file.stat().st_size for file in files if file.is_file()) < 3_500_000
+
+
+def test_tests_that_the_pages_name_exist() -> None:
+    for page in PAGES:
+        for path, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text(encoding="utf-8")):
+            text = (REPOSITORY / path).read_text(encoding="utf-8")
+            assert not name or f"\ndef {name}(" in text, f"{page.name}: {path}::{name}"

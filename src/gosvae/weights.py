@@ -32,44 +32,62 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def model_files(
-    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], notes: Mapping[str, Any]
+    folder: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    notes: Mapping[str, Any],
+    *,
+    weights_file: str = WEIGHTS_FILE,
 ) -> dict[Path, bytes]:
     """Return the contents of a model's files by their path, for `files.write_together`."""
     weights = save(dict(tensors))
     return {
         folder / NOTES_FILE: json_bytes(notes),
-        folder / CONFIG_FILE: json_bytes({**config, SHA256_KEY: hashlib.sha256(weights).hexdigest()}),
-        folder / WEIGHTS_FILE: weights,
+        folder / CONFIG_FILE: json_bytes({**config, SHA256_KEY: sha256_of(weights)}),
+        folder / weights_file: weights,
     }
 
 
+def sha256_of(weights: bytes) -> str:
+    """Return the value of `SHA256_KEY` for the contents of a file of weights."""
+    return hashlib.sha256(weights).hexdigest()
+
+
 def read_weights(
-    folder: Path, sha256: object, *, verify: bool = True, error: type[GosvaeError] = GosvaeError
+    folder: Path,
+    sha256: object,
+    *,
+    verify: bool = True,
+    error: type[GosvaeError] = GosvaeError,
+    weights_file: str = WEIGHTS_FILE,
+    config_file: str = CONFIG_FILE,
 ) -> dict[str, Tensor]:
     """Return the tensors of a model's weights, all of whose values are finite.
 
     Args:
         folder: folder of the model.
-        sha256: value of `SHA256_KEY` in its `config.json`; None where the key is absent, and nothing is compared.
+        sha256: value of `SHA256_KEY` in its `config_file`; None where the key is absent, and nothing is compared.
         verify: whether to compare the SHA-256.
         error: type of the errors.
+        weights_file: name of the file of the weights.
+        config_file: name of the file that names the weights by their SHA-256.
 
     Raises:
-        GosvaeError: the file cannot be read, is damaged, is not the one that `config.json` names, or has a value
+        GosvaeError: the file cannot be read, is damaged, is not the one that `config_file` names, or has a value
             that is NaN or infinite. The error is of the type `error`.
     """
-    path = folder / WEIGHTS_FILE
+    path = folder / weights_file
     if is_lfs_pointer(path):
         raise error(f"{path} is a Git LFS pointer, not the file itself: run git lfs pull in {folder}")
     if sha256 is not None and not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
-        raise error(f"{folder / CONFIG_FILE}: {SHA256_KEY}: expected 64 hexadecimal digits, got {str(sha256)[:80]!r}")
+        raise error(f"{folder / config_file}: {SHA256_KEY}: expected 64 hexadecimal digits, got {str(sha256)[:80]!r}")
     try:
         data = path.read_bytes()
     except OSError as failure:
         raise error(f"cannot read {path}: {failure.strerror or failure}") from None
-    if verify and sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+    if verify and sha256 is not None and sha256_of(data) != sha256:
         raise error(
-            f"{path} is not the file that {CONFIG_FILE} names by its SHA-256: it is damaged, or of another model; copy "
+            f"{path} is not the file that {config_file} names by its SHA-256: it is damaged, or of another model; copy "
             "both again",
             argument="verify",
         )

@@ -19,6 +19,7 @@ from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.images import read_image, write_image
 from gosvae.recipes import recipe_names
 from gosvae.training.machine.provenance import earlier_runs
+from gosvae.weights import WEIGHTS_FILE
 from tiny import checkpoint, recipe_tree, streets, variable_checkpoint
 
 COMMANDS = ("demo", "train", "train-expert", "export", "evaluate", "compress", "decompress", "info", "list")
@@ -139,6 +140,29 @@ def test_info_tells_all_runs_or_that_they_are_not_recorded(run: Run, tmp_path: P
     assert "earlier run" not in text
     assert re.search(r"started from +old, whose own runs are not recorded", text)
     assert "started from" not in run("info", tmp_path / "single")
+
+
+def test_info_shows_names_of_strangers_without_their_control_characters(run: Run, tmp_path: Path) -> None:
+    notes = {"dataset": "streets\x1b[2J\r\x07", "hardware": "a\nb"}
+    save_codec(tmp_path / "codec", dataclasses.replace(checkpoint(), provenance=notes))
+    text = run("info", tmp_path / "codec")
+    assert r"streets\x1b[2J\r\x07" in text
+    assert r"a\nb" in text
+    assert all(character.isprintable() or character == "\n" for character in text)
+
+
+def test_damaged_weights_are_loaded_by_who_asks_for_it_and_a_note_says_so(
+    refuse: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "other"):
+        save_codec(tmp_path / name, checkpoint(seed=len(name)))
+    damaged = tmp_path / "one"
+    (damaged / WEIGHTS_FILE).write_bytes((tmp_path / "other" / WEIGHTS_FILE).read_bytes())
+    assert "--no-verify" in refuse("info", damaged)
+    assert main(["info", str(damaged), "--no-verify"]) == 0
+    shown = capsys.readouterr()
+    assert "fingerprint" in shown.out
+    assert shown.err == "gosvae: note: the weights of models are not compared with their SHA-256\n"
 
 
 def test_there_and_back(run: Run, codec: Path, photos: Path, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from gosvae.cli.send_report import milliseconds
 from gosvae.codecs.checkpoint import save_codec
 from gosvae.images import read_image, write_image
 from gosvae.protocol.security import Endpoint
+from gosvae.receiver.connections import MOST_DESCRIPTORS
+from gosvae.receiver.receiver import Receiver
 from gosvae.sender.sources import as_jpeg
 from small_link import PATIENCE_S, TOKEN, Authority, patient_senders
 from tiny import checkpoint, streets, variable_checkpoint
@@ -353,6 +355,24 @@ def test_another_codec_is_told(codec: Path, variable: Path, photos: Path, refuse
         taken = receiver.place("gRPC")
         assert "cannot listen" in refuse("receive", "--codec", codec, "--grpc", taken)
     assert "1 foreign" in receiver.said
+
+
+def test_a_receiver_raises_its_limit_on_descriptors_at_the_start(codec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limits: list[int] = []
+
+    async def receive(receiver: Receiver, *, quiet: bool) -> None:
+        del receiver, quiet
+        limits.append(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+    monkeypatch.setattr("gosvae.cli.receive._receive", receive)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, soft), hard))
+        assert main(["receive", "--codec", str(codec), "--grpc", "127.0.0.1:0", "--quiet"]) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert limits == [MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)]
 
 
 def test_what_a_receiver_can_mend(codec: Path, tmp_path: Path, refuse: Run) -> None:

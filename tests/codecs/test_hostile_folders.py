@@ -15,16 +15,25 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from gosvae.codecs.adapter import CHANGES_FILE, Adapter, AdapterCard, save_adapter
 from gosvae.codecs.cards import GescoCard
+from gosvae.codecs.changes import changed_weights
 from gosvae.codecs.checkpoint import CodecCheckpoint, load_codec_checkpoint, save_codec
+from gosvae.codecs.fusion import FusionCard, load_fusion, save_fusion
 from gosvae.codecs.gesco import GescoCodec, give_expert
 from gosvae.codecs.registry import embedded_codecs, load_codec, models_folder
+from gosvae.codecs.sequence.codec import SequenceCodec
+from gosvae.codecs.temporal_model import load_temporal_model, save_temporal_model
+from gosvae.codecs.variable import VariableRateCodec
 from gosvae.errors import CheckpointError, ConfigError, ExpertError, GosvaeError
 from gosvae.experts.base import Expert
 from gosvae.experts.registry import load_expert
+from gosvae.experts.trained import NetworkExpert, card_of
+from gosvae.nn.fusion import FusionConfig, FusionNetwork
 from gosvae.tensors import ImageArray
+from gosvae.training.experts import save_expert
 from gosvae.weights import SHA256_KEY, WEIGHTS_FILE
-from tiny import checkpoint, expert, model_config, scalar_checkpoint, streets, variable_checkpoint
+from tiny import checkpoint, expert, model_config, scalar_checkpoint, streets, temporal_model, variable_checkpoint
 from tiny_gesco import gesco_checkpoint
 
 MADE: dict[str, Callable[[], CodecCheckpoint]] = {
@@ -75,8 +84,9 @@ def test_a_flipped_bit_of_the_weights_is_refused(folder: Path) -> None:
 
 
 def test_every_model_of_the_package_names_its_weights() -> None:
-    for path in models_folder().glob("*/config.json"):
-        assert len(json.loads(path.read_text(encoding="utf-8"))[SHA256_KEY]) == 64
+    for path in (*models_folder().glob("*/config.json"), *models_folder().glob("*/temporal.json")):
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        assert len(tree["sha256" if "shared" in tree else SHA256_KEY]) == 64
     assert len(embedded_codecs()) > 5
 
 
@@ -89,6 +99,67 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         load_codec(tmp_path / "new")
     codec = load_codec(tmp_path / "new", verify=False)
     assert codec.decompress(codec.compress(picture())).shape == picture().shape
+
+
+def make_adapter(folder: Path, seed: int) -> None:
+    base = checkpoint()
+    save_codec(folder / "base", base)
+    adapter = Adapter(base.weights, 2)
+    torch.nn.init.constant_(next(iter(adapter.parameters())), 0.01 * seed)
+    card = AdapterCard(name="adapted", base="base", fingerprint=base.fingerprint().hex(), rank=2)
+    save_adapter(folder, card, adapter, {})
+
+
+def make_fusion(folder: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    sizes = FusionConfig(channels=8, blocks=1, coarse_channels=8, coarse_blocks=1, finish_channels=2)
+    save_fusion(folder, FusionCard(name="tiny", model=sizes), FusionNetwork(sizes), {})
+
+
+def make_temporal_model(folder: Path, seed: int) -> None:
+    codec = VariableRateCodec(variable_checkpoint())
+    model = temporal_model(codec)
+    save_temporal_model(folder, replace(model, counts=(model.counts.int() + seed).to(torch.uint16)))
+
+
+def make_expert(folder: Path, seed: int) -> None:
+    made = load_expert("embedded")
+    assert isinstance(made, NetworkExpert)
+    torch.nn.init.constant_(next(made.network.parameters()), float(seed))
+    save_expert(folder, card_of(made, "own"), made.network, {})
+
+
+def load_temporal(folder: Path, **options: Any) -> object:
+    return load_temporal_model(folder, variable_checkpoint().fingerprint(), **options)
+
+
+OTHERS: dict[str, tuple[Callable[[Path, int], None], Callable[..., object], str]] = {
+    "adapter": (make_adapter, load_codec, CHANGES_FILE),
+    "fusion": (make_fusion, load_fusion, WEIGHTS_FILE),
+    "temporal": (make_temporal_model, load_temporal, "temporal.safetensors"),
+    "expert": (make_expert, load_expert, WEIGHTS_FILE),
+}
+
+
+@pytest.mark.parametrize("kind", list(OTHERS))
+def test_damage_of_other_files_with_weights_is_refused(kind: str, tmp_path: Path) -> None:
+    make, load, name = OTHERS[kind]
+    make(tmp_path / "one", 1)
+    make(tmp_path / "other", 2)
+    path = tmp_path / "one" / name
+    whole = path.read_bytes()
+    load(tmp_path / "one")
+    places = np.random.default_rng(0).integers(8 * len(whole), size=20)
+    for place in (*places.tolist(), 8 * len(whole) - 1):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(GosvaeError, match=r"is not the file that \w+\.json names by its SHA-256"):
+            load(tmp_path / "one")
+    path.write_bytes((tmp_path / "other" / name).read_bytes())
+    with pytest.raises(GosvaeError, match="or of another model"):
+        load(tmp_path / "one")
+    load(tmp_path / "one", verify=False)
 
 
 def test_a_folder_of_an_earlier_version_names_no_weights(folder: Path) -> None:
@@ -171,6 +242,48 @@ def test_a_context_model_larger_than_its_weights_is_refused(sizes: dict[str, int
     assert peak_kib() - before < 500 * 1024
 
 
+def test_a_temporal_model_larger_than_its_weights_is_refused(tmp_path: Path) -> None:
+    save_codec(tmp_path, variable_checkpoint())
+    make_temporal_model(tmp_path, 0)
+    path = tmp_path / "temporal.json"
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    tree["model"]["context"].update(width=4096, blocks=8)
+    path.write_text(json.dumps(tree), encoding="utf-8")
+    before = peak_kib()
+    with pytest.raises(CheckpointError, match="do not belong together"):
+        SequenceCodec.load(tmp_path).encoder(32, 48).encode(picture())
+    assert peak_kib() - before < 500 * 1024
+
+
+def test_a_fusion_network_larger_than_its_weights_is_refused(tmp_path: Path) -> None:
+    make_fusion(tmp_path, 0)
+    change_config(tmp_path, lambda tree: tree["model"].update(channels=512, blocks=32))
+    before = peak_kib()
+    with pytest.raises(CheckpointError, match="do not fit its configuration"):
+        load_fusion(tmp_path)
+    assert peak_kib() - before < 300 * 1024
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gain": (4000,)},
+        {"change": (2000, 8, 8, 3, 3)},
+        {"up": (20_000, 1), "down": (1, 20_000)},
+        {"up": (8,), "down": (8,)},
+        {"up": (8, 2), "down": (3, 72)},
+    ],
+)
+def test_an_adapter_larger_than_the_decoder_is_refused(changes: dict[str, tuple[int, ...]]) -> None:
+    """The product of two small matrices, and a small array that is added to each of many, would fill the memory."""
+    weights = {"decoder.a": torch.zeros(8, 8, 3, 3)}
+    tensors = {f"decoder.a:{part}": torch.zeros(1).expand(shape) for part, shape in changes.items()}
+    before = peak_kib()
+    with pytest.raises(CheckpointError, match=r"does not fit the decoder of its codec: decoder\.a"):
+        changed_weights(weights, tensors)
+    assert peak_kib() - before < 300 * 1024
+
+
 @pytest.mark.parametrize(
     "text",
     ['{"kind": []}', '{"kind": {}}', "[]", "7", "[" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000, "9" * 100_000, ""],
@@ -197,6 +310,22 @@ def test_the_default_type_of_pytorch_changes_nothing(folder: Path) -> None:
         give_expert(again, seen)
         assert again.compress(picture()) == data
         np.testing.assert_array_equal(again.decompress(data), shown)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_the_default_type_of_pytorch_changes_no_fusion_and_no_video(tmp_path: Path) -> None:
+    save_codec(tmp_path, variable_checkpoint())
+    make_temporal_model(tmp_path, 0)
+    make_fusion(tmp_path / "fusion", 1)
+    expected = SequenceCodec.load(tmp_path).encoder(32, 48).encode(picture())
+    layered = load_codec(f"layered:{tmp_path}")
+    data = layered.compress(picture())
+    shown = layered.decompress(data)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert SequenceCodec.load(tmp_path).encoder(32, 48).encode(picture()) == expected
+        np.testing.assert_array_equal(load_codec(f"layered:{tmp_path}").decompress(data), shown)
     finally:
         torch.set_default_dtype(torch.float32)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,17 @@ def test_the_plot_names_axes_curves_and_reference(evaluation: Evaluation, tmp_pa
     first = svg.read_bytes()
     plot_rate_task(evaluation, [svg])
     assert svg.read_bytes() == first
+
+
+def test_names_of_strangers_are_text_in_plots(tmp_path: Path) -> None:
+    """A formula that Matplotlib cannot read would be an error, and markup would be part of the SVG."""
+    svg, name = tmp_path / "rate.svg", "$\\no$ <script>a</script> & \x1b"
+    evaluation = run([CodecEntry(name, RawCodec())])
+    provenance = replace(evaluation.provenance, dataset=name, expert=name)
+    plot_rate_task(replace(evaluation, provenance=provenance), [svg])
+    text = text_of(svg)
+    assert "<script>" not in text
+    assert "\x1b" not in text
 
 
 def test_the_plot_takes_the_agreement_where_there_are_no_labels(tmp_path: Path) -> None:

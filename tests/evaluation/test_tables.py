@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from small_world import BlockCodec, Distance, RawCodec, curve_entries, run
 
 from gosvae.evaluation import CodecEntry
@@ -48,6 +50,18 @@ def test_the_caption_says_how_the_numbers_were_made() -> None:
     assert caption.startswith("scenes, 2 images of 9x17 to 16x24 pixels; expert: brightness; KiB (1024 bytes)")
     assert "headers included" in caption
     assert f"{evaluation.reference.miou_classes} classes" in caption
+
+
+def test_names_of_strangers_are_text_in_tables() -> None:
+    name = "a|b <img src=x> [c](d) `e`\x1b[2J"
+    evaluation = run([CodecEntry(name, RawCodec())])
+    evaluation = replace(evaluation, provenance=replace(evaluation.provenance, dataset=name, expert=name))
+    escaped = r"a\|b \<img src=x\> \[c\](d) \`e\`\\x1b\[2J"
+    table, caption = markdown_table(evaluation).split("\n\n")
+    assert f"| {escaped} |" in table
+    assert caption.startswith(f"{escaped}, 2 images")
+    assert f"expert: {escaped};" in caption
+    assert "\x1b" not in terminal_table(evaluation)
 
 
 def test_rows_over_budget_say_so() -> None:

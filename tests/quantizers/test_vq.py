@@ -67,3 +67,24 @@ def test_training_brings_codes_to_the_clusters() -> None:
         quantizer(z_ND.t().reshape(1, 2, 8, 8)).terms["codebook"].backward()
         optimizer.step()
     torch.testing.assert_close(quantizer.codebook_KD.data, centres_KD, atol=0.1, rtol=0)
+
+
+def test_codes_that_are_hardly_used_are_moved_to_latents() -> None:
+    quantizer = VectorQuantizer(4, 2, revive_below=0.1, usage_decay=0.5)
+    quantizer.codebook_KD.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [50.0, 50.0], [-50.0, 50.0]]))
+    before_KD = quantizer.codebook_KD.detach().clone()
+    z_ND = torch.tensor([[1.1, 0.0], [1.2, 0.0], [1.3, 0.0], [0.0, 1.4]])
+    z_BDhw = z_ND.t().reshape(1, 2, 2, 2)
+    for rare in (0.5, 0.25, 0.125, 0.0625):  # half of the usage before, and half of the share in this batch
+        quantizer(z_BDhw)
+        torch.testing.assert_close(quantizer.usage_K, torch.tensor([3.0 - 2.0 * rare, 1.0, rare, rare]))
+        assert torch.equal(quantizer.codebook_KD, before_KD)
+    quantizer.eval()(z_BDhw)
+    assert (int(quantizer.steps), quantizer.usage_K[2].item()) == (4, 0.0625)
+    indices_Bhw = quantizer.train()(z_BDhw).indices_Bhw
+    assert torch.equal(quantizer.codebook_KD[:2], before_KD[:2])
+    assert all((code_D == z_ND).all(dim=1).any() for code_D in quantizer.codebook_KD[2:])
+    counts_K = torch.bincount(indices_Bhw.flatten(), minlength=4)
+    used_K = torch.tensor([2.875, 1.0, 1.0, 1.0])
+    torch.testing.assert_close(quantizer.usage_K, 0.5 * used_K + 0.5 * counts_K)
+    assert int(quantizer.steps) == 5

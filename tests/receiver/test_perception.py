@@ -12,6 +12,7 @@ from gosvae import bitstream
 from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.registry import build_codec
 from gosvae.codecs.slices import StreamOptions
+from gosvae.interruption import InterruptionError, interruptible
 from gosvae.protocol.frames import Perceived
 from gosvae.receiver.perception import Perception
 from tiny import checkpoint, expert, scalar_checkpoint, streets, variable_checkpoint
@@ -93,3 +94,19 @@ def test_frames_with_lost_slices_share_the_decoder_with_whole_ones(kind: str, pa
             continue
         np.testing.assert_array_equal(result.concealed_HW, shown.concealed_HW)
         assert np.abs(result.image_uint8_HW3.astype(int) - shown.image_uint8_HW3).max() <= 1
+
+
+@pytest.mark.parametrize("begun", [0, 1, 2])
+def test_work_is_stopped_between_its_stages(begun: int) -> None:
+    """The symbols, the picture and the class map of a small frame; no operation of PyTorch is stopped."""
+    codec = KINDS["vq"]()
+    looks, (data,), asked = Perception(codec, expert()), compressed(codec, 1), 0
+
+    def stop() -> str | None:
+        nonlocal asked
+        asked += 1
+        return None if asked <= begun else "enough"
+
+    with interruptible(stop, operations=False), pytest.raises(InterruptionError, match="enough"):
+        looks([(data, False)])
+    assert asked == begun + 1

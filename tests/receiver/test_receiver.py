@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -13,6 +14,9 @@ import pytest
 
 from gosvae.codecs.vq import VqCodec, VqOptions
 from gosvae.errors import ImageError, LinkError
+from gosvae.packets import recovery as recovery_module
+from gosvae.packets.packet import packetise
+from gosvae.packets.protection import Group, RepairPacket, Run
 from gosvae.protocol.frames import Answer, Reason
 from gosvae.protocol.security import Endpoint
 from gosvae.receiver.engine import EngineLimits
@@ -197,6 +201,57 @@ def test_udp_takes_garbage() -> None:
                     sender._transport.sendto(data)
                 await until(lambda: receiver.engine.counters.received == 1)
             await until(lambda: receiver.engine.counters.dropped[Reason.FOREIGN] == 1)
+
+    run(test)
+
+
+def test_forged_repair_packets_take_a_bounded_time_of_a_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred groups whose decoding would take 20 ms of processor time each."""
+    attempts = 0
+
+    def recover(group: Group, symbols: list[tuple[int, bytes]]) -> None:
+        nonlocal attempts
+        del group, symbols
+        attempts += 1
+        end_s = time.thread_time() + 0.02
+        while time.thread_time() < end_s:
+            pass
+
+    monkeypatch.setattr(recovery_module, "recover", recover)
+
+    async def test() -> None:
+        async with Receiver(perception(), replace(CONFIG, grpc=None, page=None)) as receiver:
+            assert receiver.udp is not None
+            for frame in range(100):
+                group = Group(1, frame, (Run(0, 0, 1),), 240)
+                receiver.udp.datagram_received(RepairPacket(group, 1, bytes(240)).to_bytes(), ("127.0.0.1", 9))
+            counters = receiver.udp.inlet.recovery.counters
+            assert counters.kept == 100
+            assert counters.deferred == 100 - attempts
+            assert attempts < 50
+
+    run(test)
+
+
+def test_frames_over_udp_reach_the_engine_in_order() -> None:
+    """Packets of two frames arrive crosswise: the newer frame is whole first, and the rest of the older one is late."""
+    sliced = VqCodec(checkpoint(), options=VqOptions(slices=4, layout="interleaved"))
+    first, second = (
+        packetise(sliced.compress(image), stream_id=1, frame=number, slices_per_packet=1)
+        for number, image in enumerate(pictures(2))
+    )
+
+    async def test() -> None:
+        arrived: list[tuple[int, bool]] = []
+        async with Receiver(perception(), replace(CONFIG, grpc=None, page=None)) as receiver:
+            receiver.engine.observers.append(lambda frame, *_: arrived.append((frame.number, frame.incomplete)))
+            udp = receiver.udp
+            assert udp is not None
+            for data in (*first[:2], *second, *first[2:]):
+                udp.datagram_received(data, ("127.0.0.1", 9))
+            await until(lambda: receiver.engine.counters.answered == 2)
+            assert sorted(arrived) == [(0, True), (1, False)]
+            assert udp.inlet.reassembler.counters.late == 2
 
     run(test)
 

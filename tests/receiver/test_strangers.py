@@ -38,7 +38,7 @@ def test_who_never_reads_loses_its_slot_and_its_connection() -> None:
     """The client is still there: it sends and keeps its connection open, and reads nothing."""
 
     async def test() -> None:
-        limits = patient_limits(max_pending_frames=4, write_s=0.2, farewell_s=0.2)
+        limits = patient_limits(max_pending_frames=4, write_s=0.2, farewell_s=0.2, idle_s=600.0)
         async with serving(PATIENT, limits=limits) as listening:
             options = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
             async with grpc.aio.insecure_channel(str(listening.endpoint), options=options) as channel:

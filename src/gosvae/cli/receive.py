@@ -152,7 +152,7 @@ def run_receive(options: argparse.Namespace) -> int:
     device, loading = device_of(options), loading_of(options)
     codec = loading.load_codec(options.codec, device=device, precision=precision_of(options.codec, options))
     expert, judges = (None, {}) if isinstance(codec, ClassMapCodec) else experts_of(options, device, loading)
-    sequences = sequences_of(codec, options.codec)
+    sequences = sequences_of(codec, options.codec, verify=loading.verify)
     perception = Perception(
         codec, expert, judges=judges, device=device, max_pixels=options.max_pixels, sequences=sequences
     )

@@ -304,7 +304,9 @@ def _transmitter(options: argparse.Namespace, codec: ImageCodec, fps: float) -> 
     wanted = options.video
     if wanted is None:
         wanted = name.startswith(CAMERA) or is_video(name)
-    sequences: SequenceCodec | None = sequences_of(codec, options.codec, slices=options.slices) if wanted else None
+    sequences: SequenceCodec | None = None
+    if wanted:
+        sequences = sequences_of(codec, options.codec, slices=options.slices, verify=not options.no_verify)
     if sequences is None and options.video:
         raise ConfigError(f"--video: {codec.name} has no temporal model")
     if sequences is None:

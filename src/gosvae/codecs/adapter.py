@@ -17,18 +17,18 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from gosvae.codecs.changes import CHANGE, DOWN, GAIN, UP, changed_weights
 from gosvae.codecs.checkpoint import CodecCheckpoint, half_weights, read_json
 from gosvae.config import Config, parse, to_tree
 from gosvae.errors import CheckpointError
-from gosvae.files import json_bytes, write_together
+from gosvae.files import write_together
+from gosvae.weights import CONFIG_FILE, model_files, read_weights
 
 ADAPTER = "adapter"
 """The `kind` in `config.json` of an adapter's folder."""
+CHANGES_FILE = "adapter.safetensors"
 DECODER = "decoder."
 
 
@@ -40,6 +40,8 @@ class AdapterCard(Config):
         base: name or folder of the codec that is adapted.
         fingerprint: SHA-256 of that codec, in hexadecimal.
         rank: rank R of the changes of kernels; None where every parameter has a change of its own.
+        weights_sha256: SHA-256 of `adapter.safetensors`, in hexadecimal, which `save_adapter` writes; None in adapters
+            that were written before the field existed.
     """
 
     kind: Literal["adapter"] = "adapter"
@@ -48,6 +50,7 @@ class AdapterCard(Config):
     base: str
     fingerprint: str
     rank: int | None = Field(ge=0, le=64)
+    weights_sha256: str | None = None
 
 
 class Adapter(nn.Module):
@@ -87,13 +90,7 @@ def save_adapter(folder: Path, card: AdapterCard, adapter: Adapter, provenance: 
         WriteError: there is no space or no permission; existing files are intact.
     """
     changes = half_weights({key.replace("/", "."): value for key, value in adapter.parts.items()})
-    write_together(
-        {
-            folder / "provenance.json": json_bytes(provenance),
-            folder / "config.json": json_bytes(to_tree(card)),
-            folder / "adapter.safetensors": save(changes),
-        }
-    )
+    write_together(model_files(folder, to_tree(card), changes, provenance, weights_file=CHANGES_FILE))
 
 
 def adapter_card(folder: Path) -> AdapterCard | None:
@@ -102,15 +99,21 @@ def adapter_card(folder: Path) -> AdapterCard | None:
     Raises:
         ConfigError: its `config.json` has unknown keys or impossible values.
     """
-    path = folder / "config.json"
+    path = folder / CONFIG_FILE
     tree = read_json(path) if path.is_file() else None
     return (
         parse(AdapterCard, tree, source=str(path)) if isinstance(tree, dict) and tree.get("kind") == ADAPTER else None
     )
 
 
-def with_adapter(base: CodecCheckpoint, folder: Path, card: AdapterCard) -> CodecCheckpoint:
+def with_adapter(base: CodecCheckpoint, folder: Path, card: AdapterCard, *, verify: bool = True) -> CodecCheckpoint:
     """Return a codec with the changes of an adapter; its streams are those of the base.
+
+    Args:
+        base: codec that the adapter changes.
+        folder: folder of the adapter.
+        card: card of the adapter.
+        verify: whether the changes must be those that the card names by their SHA-256.
 
     Raises:
         CheckpointError: the adapter is that of another codec, or is damaged.
@@ -120,9 +123,5 @@ def with_adapter(base: CodecCheckpoint, folder: Path, card: AdapterCard) -> Code
             f"{folder} adapts a codec of fingerprint {card.fingerprint[:16]}, {card.base!r} has "
             f"{base.fingerprint().hex()[:16]}: use the codec that was adapted"
         )
-    path = folder / "adapter.safetensors"
-    try:
-        changes = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from None
+    changes = read_weights(folder, card.weights_sha256, verify=verify, error=CheckpointError, weights_file=CHANGES_FILE)
     return replace(base, card=base.card.model_copy(update={"name": card.name}), changes=changes)

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from gosvae.codecs.checkpoint import half_weights, read_json
@@ -21,10 +19,11 @@ from gosvae.codecs.detail import Detail
 from gosvae.codecs.tiling import decode_in_tiles, without_margins
 from gosvae.config import Config, parse, to_tree
 from gosvae.errors import CheckpointError
-from gosvae.files import json_bytes, write_together
+from gosvae.files import write_together
 from gosvae.nn.fusion import UNSHUFFLE, FusionConfig, FusionNetwork, conditions
 from gosvae.nn.pyramid import Margins
 from gosvae.tensors import ImageArray, image_to_tensor, tensor_to_image
+from gosvae.weights import CONFIG_FILE, SHA256_KEY, check_sizes, model_files, read_weights
 
 
 class Fusion(ABC):
@@ -107,32 +106,31 @@ def save_fusion(folder: Path, card: FusionCard, network: FusionNetwork, provenan
     Raises:
         WriteError: there is no space or no permission; existing files are intact.
     """
-    write_together(
-        {
-            folder / "provenance.json": json_bytes(provenance),
-            folder / "config.json": json_bytes(to_tree(card)),
-            folder / "weights.safetensors": save(half_weights(network.state_dict())),
-        }
-    )
+    write_together(model_files(folder, to_tree(card), half_weights(network.state_dict()), provenance))
 
 
-def load_fusion(folder: Path, *, device: str | torch.device = "cpu") -> LearnedFusion:
+def load_fusion(folder: Path, *, device: str | torch.device = "cpu", verify: bool = True) -> LearnedFusion:
     """Read a fusion network.
 
+    Args:
+        folder: folder of the network.
+        device: device of the network.
+        verify: whether the weights must be those that `config.json` names by their SHA-256.
+
     Raises:
-        CheckpointError: a file is missing or damaged, or the folder holds something else.
+        CheckpointError: a file is missing or damaged, the weights are not those of the configuration, or the folder
+            holds something else.
         ConfigError: `config.json` has unknown keys or impossible values.
     """
-    tree = read_json(folder / "config.json")
+    tree = read_json(folder / CONFIG_FILE)
     if not isinstance(tree, dict) or tree.get("kind") != "fusion":
         raise CheckpointError(f"{folder} does not hold a fusion network: name the folder of one")
-    card = parse(FusionCard, tree, source=str(folder / "config.json"), stored=True)
-    network = FusionNetwork(card.model)
-    path = folder / "weights.safetensors"
-    try:
-        network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
-    except (SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[-1].strip()}") from None
+    sha256 = tree.pop(SHA256_KEY, None)
+    card = parse(FusionCard, tree, source=str(folder / CONFIG_FILE), stored=True)
+    weights = read_weights(folder, sha256, verify=verify, error=CheckpointError)
+    reason = check_sizes(lambda: FusionNetwork(card.model), weights)
+    if reason is not None:
+        raise CheckpointError(f"the weights of {card.name!r} do not fit its configuration: {reason}")
+    network = FusionNetwork(card.model).float()
+    network.load_state_dict({name: value.float() for name, value in weights.items()})
     return LearnedFusion(network, device=device)

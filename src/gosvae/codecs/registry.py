@@ -147,7 +147,7 @@ def load_trained_codec(
         checkpoint = load_codec_checkpoint(folder, verify=verify)
     else:
         base = load_codec_checkpoint(_base_folder(folder, adapter), verify=verify)
-        checkpoint = with_adapter(base, folder, adapter)
+        checkpoint = with_adapter(base, folder, adapter, verify=verify)
     return build_codec(checkpoint, rate=rate, options=options, device=device, precision=precision)
 
 
@@ -171,6 +171,7 @@ def load_layered_codec(
     options: StreamOptions = DEFAULT_OPTIONS,
     device: str | torch.device = "cpu",
     precision: Precision = "32",
+    verify: bool = True,
 ) -> LayeredCodec:
     """Load a codec of two layers, given as in `load_codec`.
 
@@ -183,11 +184,17 @@ def load_layered_codec(
     chosen = chosen_options(options, precision)
     check_options(spec, chosen, option_names(LAYERED))
     chosen |= _level_or_budget(LAYERED, rate)
-    return _layered(load_codec_checkpoint(folder), folder, LayeredOptions(**chosen), device)
+    checkpoint = load_codec_checkpoint(folder, verify=verify)
+    return _layered(checkpoint, folder, LayeredOptions(**chosen), device, verify=verify)
 
 
 def _layered(
-    checkpoint: CodecCheckpoint, folder: Path, options: LayeredOptions, device: str | torch.device
+    checkpoint: CodecCheckpoint,
+    folder: Path,
+    options: LayeredOptions,
+    device: str | torch.device,
+    *,
+    verify: bool = True,
 ) -> LayeredCodec:
     """Return the codec of two layers of a task layer with what its folder holds for them."""
     card_of(checkpoint, VariableRateCard, "a variable-rate codec for the task layer")
@@ -197,7 +204,7 @@ def _layered(
     )
     fusion: Fusion = Selection()
     if (folder / FUSION_FOLDER).is_dir():
-        fusion = load_fusion(folder / FUSION_FOLDER, device=task.device)
+        fusion = load_fusion(folder / FUSION_FOLDER, device=task.device, verify=verify)
     return LayeredCodec(task, options=options, fusion=fusion, scene=load_scene(folder))
 
 
@@ -226,7 +233,7 @@ def load_codec(
     label-map codec: `label-map:hf:ORGANISATION/MODEL`; `label-map` alone has the embedded expert.
 
     A checkpoint folder is data: reading it runs no code and follows no path or name in it, except those of experts and
-    quantizers that are installed.
+    quantizers that are installed and, in the folder of an adapter, that of the codec that it changes.
 
     Args:
         spec: name, folder, or name with a rate.
@@ -244,7 +251,7 @@ def load_codec(
     """
     name, separator, quality = str(spec).partition(":")
     if name == LAYERED:
-        return load_layered_codec(str(spec), options=options, device=device, precision=precision)
+        return load_layered_codec(str(spec), options=options, device=device, precision=precision, verify=verify)
     if name == LABEL_MAP or name in CLASSICAL_CODECS:
         check_options(name, chosen_options(options, precision), ())
     if name == LABEL_MAP:
@@ -335,17 +342,21 @@ def load_sequence_codec(
     return codec.at(int(rate)) if rate else codec
 
 
-def sequences_of(codec: ImageCodec, spec: str | Path, *, slices: int = 1) -> SequenceCodec | None:
+def sequences_of(codec: ImageCodec, spec: str | Path, *, slices: int = 1, verify: bool = True) -> SequenceCodec | None:
     """Return the video codec of a codec that `load_codec` returned for a name or folder; None if it has none.
 
-    Its frames have this number of interleaved slices.
+    Args:
+        codec: the codec.
+        spec: its name or folder.
+        slices: number of interleaved slices of its frames.
+        verify: whether the temporal model must be the one that `temporal.json` names by its SHA-256.
     """
     if not isinstance(codec, VariableRateCodec):
         return None
     folder = checkpoint_folder(split_rate(str(spec))[0])
     if not has_temporal_model(folder):
         return None
-    model = load_temporal_model(folder, codec.checkpoint.fingerprint())
+    model = load_temporal_model(folder, codec.checkpoint.fingerprint(), verify=verify)
     return SequenceCodec(codec, model, SequenceOptions(level=codec.level, slices=slices, layout="interleaved"))
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from gosvae.codecs.checkpoint import read_json
@@ -22,6 +21,7 @@ from gosvae.entropy.base import MARK_BYTES, weights_digest
 from gosvae.entropy.temporal_network import TemporalConfig
 from gosvae.errors import CheckpointError
 from gosvae.files import json_bytes, write_together
+from gosvae.weights import SHA256_KEY, read_weights, sha256_of
 
 COUNTS_KEY = "tables.counts"
 """Name of the counts of `TemporalTables` among the tensors."""
@@ -89,22 +89,24 @@ def has_temporal_model(folder: Path) -> bool:
 
 
 def save_temporal_model(folder: Path, model: TemporalModel) -> None:
-    """Write a temporal model; its files are replaced together.
+    """Write a temporal model; its files are replaced together, and `temporal.json` names the other by its SHA-256.
 
     Raises:
         WriteError: there is no space or no permission; existing files are intact.
     """
     tensors = {name: value.cpu().contiguous() for name, value in model.tensors.items()}
-    tree = {**to_tree(model.card), "provenance": dict(model.provenance)}
-    write_together({folder / _TENSORS: save({**tensors, COUNTS_KEY: model.counts}), folder / _JSON: json_bytes(tree)})
+    data = save({**tensors, COUNTS_KEY: model.counts})
+    tree = {**to_tree(model.card), SHA256_KEY: sha256_of(data), "provenance": dict(model.provenance)}
+    write_together({folder / _TENSORS: data, folder / _JSON: json_bytes(tree)})
 
 
-def load_temporal_model(folder: Path, fingerprint: bytes) -> TemporalModel:
+def load_temporal_model(folder: Path, fingerprint: bytes, *, verify: bool = True) -> TemporalModel:
     """Read the temporal model in a codec's folder.
 
     Args:
         folder: folder of the codec.
         fingerprint: SHA-256 of the codec.
+        verify: whether the tensors must be those that `temporal.json` names by their SHA-256.
 
     Raises:
         CheckpointError: there is no temporal model, it is damaged, or it belongs to another codec.
@@ -115,18 +117,15 @@ def load_temporal_model(folder: Path, fingerprint: bytes) -> TemporalModel:
     tree = read_json(folder / _JSON)
     if not isinstance(tree, dict):
         raise CheckpointError(f"{folder / _JSON} is damaged: expected keys and values")
-    provenance = tree.pop("provenance", {})
+    provenance, sha256 = tree.pop("provenance", {}), tree.pop(SHA256_KEY, None)
     if "shared" in tree:
         return _shared(parse(SharedTemporalCard, tree, source=str(folder / _JSON), stored=True), folder, fingerprint)
     card = parse(TemporalCard, tree, source=str(folder / _JSON), stored=True)
     if card.codec != fingerprint.hex():
         raise CheckpointError(f"the temporal model in {folder} belongs to another codec: train it again for this one")
-    try:
-        tensors: dict[str, Tensor] = load_file(folder / _TENSORS)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {folder / _TENSORS}: {error.strerror or error}") from None
-    except SafetensorError as error:
-        raise CheckpointError(f"{folder / _TENSORS} is damaged: {error}") from None
+    tensors = read_weights(
+        folder, sha256, verify=verify, error=CheckpointError, weights_file=_TENSORS, config_file=_JSON
+    )
     counts = tensors.pop(COUNTS_KEY, None)
     if counts is None or counts.dtype != torch.uint16:
         raise CheckpointError(f"{folder / _TENSORS} has no table {COUNTS_KEY!r}: damaged")

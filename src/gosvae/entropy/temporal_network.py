@@ -39,6 +39,7 @@ from gosvae.nn.integer import (
     round_to_units,
     summed_rows,
 )
+from gosvae.weights import check_amount
 
 ACTIVITIES = 8
 """Number of classes of activity: three bits of a frame."""
@@ -208,13 +209,14 @@ def integer_temporal_network(config: TemporalConfig, tensors: Mapping[str, Tenso
     Raises:
         CheckpointError: a tensor is missing, is not expected, or does not fit the configuration.
     """
-    pattern = TemporalContextNetwork(config)
+    check_amount(lambda: TemporalContextNetwork(config), tensors)
+    pattern = TemporalContextNetwork(config).float()
     expected = {name: (value.shape, value.dtype) for name, value in pattern.freeze().items()}
     given = {name: (value.shape, value.dtype) for name, value in tensors.items()}
     if expected != given:
         wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
         raise CheckpointError(f"the temporal model's weights do not fit its configuration: {', '.join(wrong[:3])}")
-    network = TemporalContextNetwork(config, integer_layers(pattern, dict(tensors)))
+    network = TemporalContextNetwork(config, integer_layers(pattern, dict(tensors))).float()
     with torch.no_grad():
         for name, value in network.named_parameters():
             value.copy_(tensors[name])
