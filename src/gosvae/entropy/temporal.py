@@ -23,7 +23,8 @@ from torch.nn import functional as F
 
 from gosvae.entropy.base import FrequencyTables, IndexArray, TableModel, check_indices, cross_entropy_bits
 from gosvae.entropy.ids import EntropyModelId
-from gosvae.entropy.latent import Conditions, LatentContextModel
+from gosvae.entropy.latent import LatentContextModel
+from gosvae.entropy.latent_grid import Conditions
 from gosvae.entropy.latent_network import LatentContextConfig
 from gosvae.entropy.lattice import Planes
 from gosvae.entropy.temporal_network import ACTIVITIES, AGES, TemporalContextNetwork, reference_taps

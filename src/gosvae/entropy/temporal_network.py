@@ -168,12 +168,11 @@ class TemporalContextNetwork(nn.Module):
         channels = slice(group * size, (group + 1) * size)
         rows_NG = rows_ND[:, channels] + self.offsets_D[channels]
         if self.integer:
-            direct_NGV = F.embedding(rows_NG, self.direct) * 2.0 ** (LOGIT_BITS - _DIRECT_BITS)
-        else:
-            limit = LARGEST_WEIGHT * 2.0**-_DIRECT_BITS
-            direct = round_to_units(self.direct.clamp(-limit, limit), _DIRECT_BITS - UNIT_BITS)
-            direct_NGV = F.embedding(rows_NG, direct)
-        return self.space.logits(h_NC, group) + direct_NGV
+            direct_NGV = F.embedding(rows_NG, self.direct)
+            return self.space.logits(h_NC, group).add_(direct_NGV, alpha=2.0 ** (LOGIT_BITS - _DIRECT_BITS))
+        limit = LARGEST_WEIGHT * 2.0**-_DIRECT_BITS
+        direct = round_to_units(self.direct.clamp(-limit, limit), _DIRECT_BITS - UNIT_BITS)
+        return self.space.logits(h_NC, group) + F.embedding(rows_NG, direct)
 
     @torch.no_grad()
     def start_from(self, tensors: Mapping[str, Tensor]) -> None:

@@ -284,7 +284,7 @@ class _ExactArithmetic:
         # A context of autocast takes longer than most of the layers that run in it.
         kind = device.type
         self._autocast = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else None
-        self._inference: AbstractContextManager[Any] = torch.inference_mode()
+        self._inference = torch.inference_mode()
 
     def __enter__(self) -> None:
         with _PRECISION.lock:
@@ -295,7 +295,7 @@ class _ExactArithmetic:
             _PRECISION.users += 1
         self._inference.__enter__()
         if self._autocast is not None:
-            self._autocast.__enter__()
+            self._autocast.__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
         if self._autocast is not None:
