@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "walk",
         "plugins",
         "interruption",
+        "heap",
         "weights",
     ),
     ("nn", "images"),

@@ -119,7 +119,7 @@ def parse(config_type: type[C], tree: Any, *, source: str = "configuration", sto
             raise ConfigError(f"{source}: {where}: {reason}") from None
         message = first["msg"].removeprefix("Value error, ")
         given = "" if first["type"] == "missing" else f", got {str(first['input'])[:80]!r}"
-        raise ConfigError(f"{source}: {where or 'the whole'}: {message}{given}") from None
+        raise ConfigError(f"{source}: {where}: {message}{given}" if where else f"{source}: {message}") from None
 
 
 def to_tree(config: Config) -> dict[str, Any]:

@@ -96,6 +96,8 @@ def test_from_words_to_files(
         (["x264:30@fps=0", "--fps", "5"], "'x264:30@fps=0' sends 0.0 frames a second"),
         (["x264:99", "--fps", "5"], "x264 crf 99"),
         (["--sweep", "label-map", "--fps", "5"], "--sweep label-map: its rate is fixed"),
+        (["x264:30", "--fps", "5", "--slices", "2"], "give --loss too (option --slices)"),
+        (["x264:30", "--fps", "5", "--loss", "0.1", "--slices", "0"], "0 slices: expected at least 1"),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -105,6 +107,19 @@ def test_what_cannot_be_is_one_line(
     line = capsys.readouterr().err
     assert message in line
     assert line.count("\n") == 1
+
+
+def test_a_table_over_a_link_says_which_link(
+    codec: str, frames: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_temporal_model(Path(codec), temporal_model(VariableRateCodec.load(codec)))
+    words = ["evaluate-video", f"{codec}:100", "--data", frames, "--fps", "10", "--quiet"]
+    link = ["--loss", "0.25", "--round-trip-ms", "150", "--repeats", "2", "--out", str(tmp_path / "out")]
+    assert main([*words, *link]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "loses 25 % of them, round trip 150 ms, every clip sent 2 times" in printed
+    assert main([*words, "--reuse", str(tmp_path / "out")]) == 2
+    assert "another channel" in capsys.readouterr().err
 
 
 def test_the_envelope_needs_a_classical_codec(codec: str, frames: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,6 +140,19 @@ def test_a_film_of_a_clip_beside_av1(
         assert getattr(film, "n_frames", 1) == 4
     ours, *rivals = load_rows(printed)
     assert all(rate <= ours for rate in rivals)
+
+
+def test_av1_at_its_lowest_quality_where_it_takes_more_bits(
+    codec: str, frames: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_temporal_model(Path(codec), temporal_model(VariableRateCodec.load(codec)))
+    monkeypatch.setattr(demo_video, "OURS", f"{codec}:0")
+    monkeypatch.setattr(demo_video, "at_equal_bits", lambda *_: None)
+    assert main(["demo", "--video", frames, "--fps", "10", "--out", str(tmp_path / "demo")]) == 0
+    printed = capsys.readouterr().out
+    assert "it is shown at its lowest one" in printed
+    assert "svtav1-half:63" in printed
+    assert (tmp_path / "demo" / "video.webp").is_file()
 
 
 def load_rows(printed: str) -> list[float]:

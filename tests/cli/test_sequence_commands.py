@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +105,96 @@ def test_a_budget_for_every_frame(tmp_path: Path, codec_folder: Path, capsys: py
     assert "--kbps" in capsys.readouterr().err
     assert main(["compress", str(frames), str(frames), "-o", str(tmp_path / "a.gosv")]) == 2
     assert "2 sources" in capsys.readouterr().err
+
+
+def test_images_by_name_become_one_file(tmp_path: Path, codec_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [str(path) for path in sorted(frames_folder(tmp_path / "frames", 3).iterdir())]
+    file = tmp_path / "drive.gosv"
+    assert main(["compress", *names, "-o", str(file), "--codec", f"{codec_folder}:0"]) == 0
+    assert "3 sources -> " in capsys.readouterr().out
+    assert main(["info", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["frames"] == 3
+    for out in ([], ["-o", str(tmp_path)]):
+        assert main(["compress", *names, *out, "--fps", "5", "--codec", str(codec_folder)]) == 2
+        assert "name the .gosv file" in capsys.readouterr().err
+
+
+def test_a_sequence_goes_through_pipes(
+    tmp_path: Path, codec_folder: Path, capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give(data: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data))))  # type: ignore[arg-type]
+
+    picture = streets()[0].image_uint8_HW3
+    give(b"".join(b"P6 96 64 255\n" + np.roll(picture, number, axis=1).tobytes() for number in range(3)))
+    assert main(["compress", "-", "-o", "-", "--fps", "5", "--codec", f"{codec_folder}:0"]) == 0
+    captured = capsysbinary.readouterr()
+    assert b"3 of 3 frames" in captured.err
+    give(captured.out)
+    assert main(["info", "-", "--json"]) == 0
+    assert json.loads(capsysbinary.readouterr().out)["frames"] == 3
+    give(captured.out)
+    assert main(["decompress", "-", "-o", str(tmp_path / "back/"), "--codec", str(codec_folder)]) == 0
+    assert len(list((tmp_path / "back").iterdir())) == 3
+    give(captured.out)
+    assert main(["decompress", "-", "--codec", str(codec_folder)]) == 2
+    assert b"standard output takes no sequence" in capsysbinary.readouterr().err
+
+
+def test_decoding_may_begin_anywhere(tmp_path: Path, codec_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames, file = frames_folder(tmp_path / "frames", 7), tmp_path / "drive.gosv"
+    compress = ["compress", str(frames), "-o", str(file), "--codec", f"{codec_folder}:100", "--key-interval", "3"]
+    decompress = ["decompress", str(file), "--codec", str(codec_folder), "-o"]
+    assert main(compress) == main([*decompress, str(tmp_path / "all")]) == 0
+    assert main([*decompress, str(tmp_path / "some"), "--first", "2", "--frames", "3"]) == 0
+    some = [read_image(path) for path in sorted((tmp_path / "some").iterdir())]
+    expected = [read_image(path) for path in sorted((tmp_path / "all").iterdir())[2:5]]
+    assert len(some) == 3
+    for picture, same in zip(some, expected, strict=True):
+        np.testing.assert_array_equal(picture, same)
+    for option, value, match in (("--first", "7", "the frames 0 to 6"), ("--frames", "0", "at least 1")):
+        assert main([*decompress, str(tmp_path / "no"), option, value]) == 2
+        assert match in capsys.readouterr().err
+    data = bytearray(file.read_bytes())
+    data[60] ^= 1
+    file.write_bytes(data)
+    assert main([*decompress, str(tmp_path / "damaged")]) == 2
+    error = capsys.readouterr().err
+    assert f"{file}: damaged" in error
+    assert "--first 3 reads on from the key frame" in error
+    assert main([*decompress, str(tmp_path / "rest"), "--first", "3"]) == 0
+
+
+def test_what_cannot_be_meant_is_refused(
+    tmp_path: Path, codec_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames, file = frames_folder(tmp_path / "frames", 2), tmp_path / "drive.gosv"
+    codec = ["--codec", str(codec_folder)]
+    assert main(["compress", str(frames), "-o", f"{tmp_path}/", "--fps", "5", *codec]) == 0
+    assert main(["compress", str(tmp_path / "frames"), "-o", str(file), *codec]) == 0
+    assert (tmp_path / "frames.gosv").is_file()
+    capsys.readouterr()
+    for arguments, match in (
+        (["compress", str(frames), "--kbps", "9"], "--kbps"),
+        (["compress", str(frames), "--resize", "32x48"], "--resize"),
+        (["compress", str(frames), "--fps", "5", "--max-age-ms", "90"], "--max-age-ms"),
+        (["compress", str(frames), "--fps", "0"], "expected more than 0"),
+        (["compress", str(frames), "--fps", "5", "-o", "seen.mp4"], "seen.mp4 is no name for a sequence"),
+        (["decompress", str(file), "-o", "seen.png"], "name of one image"),
+        (["decompress", str(frames), "--first", "1"], "--first"),
+    ):
+        assert main([*arguments, *codec]) == 2
+        assert match in capsys.readouterr().err
+    Image.fromarray(streets()[0].image_uint8_HW3[:32]).save(frames / "2.png")
+    assert main(["compress", str(frames), "-o", str(tmp_path / "sizes.gosv"), *codec]) == 2
+    assert "frame 2 has 96x32 pixels, the first one 96x64" in capsys.readouterr().err
+    before = file.read_bytes()
+    assert main(["compress", str(frames), "-o", str(file), "--skip-existing", *codec]) == 0
+    assert "is left as it is" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    file.write_bytes(before[:30])
+    assert main(["decompress", str(file), "-o", str(tmp_path / "seen.mp4")]) == 2
+    assert f"{file}: cut before the end of its first frame" in capsys.readouterr().err
 
 
 def test_a_temporal_model_is_trained_for_a_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

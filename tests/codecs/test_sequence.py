@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gosvae.codecs.checkpoint import load_codec_checkpoint, save_codec
 from gosvae.codecs.registry import models_folder
@@ -58,6 +59,62 @@ def test_a_decoder_has_the_symbols_of_the_encoder(options: dict[str, object]) ->
         assert encoder.last is not None
         np.testing.assert_array_equal(latent.symbols, encoder.last.memory.symbols)
         assert decoder.number == number
+
+
+def _with_transform(codec: SequenceCodec, kind: str) -> SequenceCodec:
+    """The codec with networks that compute in other floats; its entropy models stay as they are."""
+    transform = codec.codec.transform
+    if kind == "bf16":
+        transform.precision = "bf16"  # type: ignore[attr-defined]
+    elif kind == "float64":
+        model = codec.codec.model
+        model.encoder.double()
+        transform.analyse = lambda x_13HW: model.transform(x_13HW.double())  # type: ignore[method-assign]
+    return codec
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+@pytest.mark.parametrize("kind", ["32", "bf16", "float64"])
+def test_symbols_depend_on_neither_threads_nor_floats_of_the_transform(kind: str, slices: int) -> None:
+    before, film = torch.get_num_threads(), [*frames(2), *noise(2)]
+    makers, coded, symbols = {"32", kind}, {}, {}
+    try:
+        for threads, maker in [(1, "32"), (3, kind)]:
+            torch.set_num_threads(threads)
+            encoder = encoder_of(_with_transform(sequence_codec(level=100, slices=slices), maker))
+            coded[maker], symbols[maker] = [], []
+            for frame in film:
+                coded[maker].append(encoder.encode(frame))
+                assert encoder.last is not None
+                symbols[maker].append(encoder.last.memory.symbols)
+        for threads, reader in [(1, kind), (2, "32"), (3, kind)]:
+            torch.set_num_threads(threads)
+            codec = _with_transform(sequence_codec(level=100, slices=slices), reader)
+            for maker in makers:
+                decoder = codec.decoder()
+                for data, expected in zip(coded[maker], symbols[maker], strict=True):
+                    np.testing.assert_array_equal(decoder.decode_latent(data).symbols, expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", ["32", "bf16", "float64"])
+def test_a_latent_gives_the_same_bytes_whatever_the_threads(kind: str) -> None:
+    """The search for symbols computes in floats too; frames of the same latent are the same on every machine."""
+    film = [*frames(2), *noise(2)]
+    latents = [sequence_codec(level=100).codec.analyse(frame) for frame in film]
+    before, coded = torch.get_num_threads(), []
+    try:
+        for threads, transform in [(1, "32"), (3, kind)]:
+            torch.set_num_threads(threads)
+            codec = _with_transform(sequence_codec(level=100), transform)
+            given = iter(latents)
+            codec.codec.analyse = lambda _, given=given: next(given)  # type: ignore[misc, method-assign]
+            encoder = encoder_of(codec)
+            coded.append([encoder.encode(frame) for frame in film])
+    finally:
+        torch.set_num_threads(before)
+    assert coded[0] == coded[1]
 
 
 def test_the_pictures_are_those_of_the_image_codec() -> None:

@@ -85,6 +85,20 @@ def test_the_picture_shows_images_over_the_experts_maps(evaluation: Evaluation, 
     np.testing.assert_array_equal(top, np.asarray(original))
 
 
+def test_pictures_of_judges_are_named_in_their_order(evaluation: Evaluation, tmp_path: Path) -> None:
+    first = evaluation.kept[0]
+    seen = {"boxes": first.image_uint8_HW3, "far": first.image_uint8_HW3}
+    made = tuple(replace(each, drawn=seen) for each in first.reconstructions)
+    pages = []
+    for kept in (first, replace(first, reconstructions=made, drawn=seen)):
+        draw_pictures(replace(evaluation, kept=(kept,)), tmp_path / "page.png", tile_width=240, columns=3)
+        pages.append(np.asarray(Image.open(tmp_path / "page.png").convert("L")))
+    plain, judged = pages
+    line = round(1.6 * 13)
+    assert judged.shape[0] - plain.shape[0] == 2 * 2 * (240 * 16 // 24 + 2) + line + 16
+    assert (judged[-16 - line : -16] < 128).any()  # the names
+
+
 def test_extreme_shapes_make_small_pages(tmp_path: Path) -> None:
     path = tmp_path / "pictures.png"
     evaluation = run([CodecEntry("Raw", RawCodec())], sizes=[(900, 2), (2, 900)], keep_images=[0, 1])

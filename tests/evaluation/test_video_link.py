@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from small_world import BlockCodec
 
 from gosvae.codecs.frame_by_frame import FrameByFrame
+from gosvae.codecs.latent import Latent
 from gosvae.errors import ConfigError
 from gosvae.evaluation.clips import Clip, Footage
 from gosvae.evaluation.temporal import VideoEntry, evaluate_video
@@ -31,9 +34,32 @@ class Losing:
         return 0.0 if self._asked in self._lost else 1.0
 
 
+class Recorded:
+    """A source of random numbers that remembers at which frames a datagram or a feedback is lost."""
+
+    def __init__(self, loss: float, seed: int = 3) -> None:
+        self.frame, self.lost = 0, set[int]()
+        self._loss, self._generator = loss, np.random.default_rng(seed)
+
+    def random(self) -> float:
+        number = self._generator.random()
+        if number < self._loss:
+            self.lost.add(self.frame)
+        return number
+
+
 def frames(count: int, tiles: int = 1) -> list[ImageArray]:
     image = np.tile(streets()[0].image_uint8_HW3, (tiles, tiles, 1))
     return [np.roll(image, 2 * number, axis=1) for number in range(count)]
+
+
+def changing(count: int) -> Iterator[ImageArray]:
+    """Yield frames of which a part is noise, another part each time, so that no frame equals its reference."""
+    image, generator = streets()[0].image_uint8_HW3, np.random.default_rng(1)
+    for _ in range(count):
+        frame, row, column = image.copy(), generator.integers(32), generator.integers(48)
+        frame[row : row + 32, column : column + 48] = generator.integers(256, size=(32, 48, 3))
+        yield frame
 
 
 def shown(count: int, *lost: int, slices: int = 1, tiles: int = 1) -> list[Shown]:
@@ -90,19 +116,7 @@ def test_only_codecs_that_hear_of_losses_are_sent() -> None:
 
 
 def test_a_frame_is_missing_only_within_a_round_trip_after_a_loss() -> None:
-    class Recorded:
-        """Random numbers that are remembered with the frame that is sent."""
-
-        def __init__(self) -> None:
-            self.frame, self.lost, self._generator = 0, set[int](), np.random.default_rng(3)
-
-        def random(self) -> float:
-            number = self._generator.random()
-            if number < 0.1:
-                self.lost.add(self.frame)
-            return number
-
-    recorded, missing = Recorded(), set[int]()
+    recorded, missing = Recorded(0.1), set[int]()
     link = SimulatedLink(
         sequence_codec(level=100),
         expert(),
@@ -117,3 +131,33 @@ def test_a_frame_is_missing_only_within_a_round_trip_after_a_loss() -> None:
     assert len(recorded.lost) >= 10
     assert all(recorded.lost & set(range(number - ROUND_TRIP_FRAMES, number + 1)) for number in missing)
     assert len(missing) <= 2 * len(recorded.lost)
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_with_a_tenth_of_losses_no_picture_is_wrong_and_maps_are_new_within_a_round_trip(slices: int) -> None:
+    """10 % of the datagrams and of the feedback are lost, at 15 frames a second and a round trip of 100 ms."""
+    rate, conditions, codec = 15.0, LinkConditions(0.1, 100.0, slices=slices), sequence_codec(level=100)
+    recorded, late = Recorded(0.1), math.ceil(0.1 * rate)
+    link = SimulatedLink(codec, expert(), conditions, rate, cast(np.random.Generator, recorded))
+    missing, whole, in_part = set[int](), 0, 0
+    for number, frame in enumerate(changing(90)):
+        recorded.frame = number
+        perceived = link.send(frame).perceived
+        if perceived is None:
+            missing.add(number)
+            continue
+        sent = link._transmitter._encoder
+        assert sent is not None
+        assert sent.last is not None
+        latent = Latent(sent.last.memory.symbols.astype(np.int64), *frame.shape[:2], sent.last.memory.level)
+        expected = codec.codec.reconstruct(latent)
+        if perceived.concealed_HW is None:
+            whole += 1
+            np.testing.assert_array_equal(perceived.image_uint8_HW3, expected)
+        else:  # a frame that is shown in part says where
+            in_part += 1
+            assert 0 < perceived.concealed_HW.mean() < 1
+    assert len(recorded.lost) >= 9
+    assert whole >= 90 - 2 * len(recorded.lost)
+    assert (in_part > 0) == (slices > 1)
+    assert all(recorded.lost & set(range(number - late, number + 1)) for number in missing)

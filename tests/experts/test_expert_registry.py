@@ -14,7 +14,7 @@ from gosvae.experts import registry
 from gosvae.experts.base import NetworkExpert
 from gosvae.experts.exported import ExportedExpert
 from gosvae.experts.huggingface import HuggingFaceExpert
-from gosvae.experts.registry import EXPERTS, embedded_experts, load_expert
+from gosvae.experts.registry import EXPERTS, embedded_experts, load_expert, load_task_expert
 
 
 def test_a_transformers_folder_by_path_and_by_prefix(tmp_path: Path) -> None:
@@ -95,3 +95,13 @@ def test_a_home_folder_that_does_not_exist_is_refused_in_one_line(name: str) -> 
     with pytest.raises(ExpertError) as error:
         load_expert(name)
     assert "\n" not in str(error.value)
+
+
+def test_a_weight_where_none_is_taken_is_named(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"")
+    for text, weight in (("embedded:0.5", "0.5"), (f"{tmp_path}/net.onnx:2", "2")):
+        with pytest.raises(ExpertError, match=rf"only a training takes a weight: leave out :{weight}\)"):
+            load_task_expert(text)
+    with pytest.raises(ExpertError) as caught:
+        load_task_expert(f"{tmp_path}/other.onnx:2")
+    assert "takes a weight" not in str(caught.value)

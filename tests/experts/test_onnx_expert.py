@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import sys
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ pytest.importorskip("onnxruntime")
 
 from experts.onnx_files import exported, graph_model, write_onnx  # noqa: E402
 from experts.tiny_models import CLASS_NAMES, MEAN, STD, TinySegmenter  # noqa: E402
+from gosvae import plugins  # noqa: E402
+from gosvae.cli.main import main  # noqa: E402
 from gosvae.errors import ConfigError, ExpertError  # noqa: E402
 from gosvae.evaluation.boxes import boxes_of  # noqa: E402
 from gosvae.experts.base import Expert  # noqa: E402
@@ -40,6 +44,45 @@ FASTESTDET = {
     "channel_order": "bgr",
 }
 CARD = {"task": "segmentation", "class_names": CLASS_NAMES, "mean": MEAN, "std": STD}
+
+
+TASK_OF_A_PACKAGE = """
+import gosvae
+
+
+class Mean(gosvae.Meter):
+    def __init__(self):
+        self.differences = []
+
+    def update(self, reference, seen):
+        self.differences.append(abs(reference - seen))
+
+    def values(self):
+        return {"closeness": 1 / (1 + sum(self.differences))}
+
+
+class Brightness(gosvae.Task):
+    name = "brightness"
+    columns = ("closeness",)
+
+    def distance(self, original, reconstruction):
+        return (original[0].detach() - reconstruction[0]).square().mean()
+
+    def results(self, output):
+        return [float(each) for each in output[0].mean(dim=(1, 2, 3))]
+
+    def arrays(self, result):
+        return {}
+
+    def describe(self, result):
+        return f"brightness {result:.2f}"
+
+    def meter(self):
+        return Mean()
+
+    def draw(self, image_uint8_HW3, result):
+        return image_uint8_HW3
+"""
 
 
 @pytest.fixture(scope="module")
@@ -245,12 +288,35 @@ def test_files_and_cards_that_are_wrong(tmp_path: Path) -> None:
     write_onnx(path, exported(TinySegmenter()), {"task": "detection"})
     with pytest.raises(ConfigError, match="a detector needs 'boxes'"):
         load_task_expert(path)
+    for task in ("segmentaton", "mine.py:Mine"):  # a card is data and cannot name a program
+        write_onnx(path, exported(TinySegmenter()), {**CARD, "task": task})
+        with pytest.raises(ConfigError, match=rf"task: unknown task '{task}'.* \(known: depth, detection, "):
+            load_task_expert(path)
     write_onnx(path, exported(TinySegmenter()), {**CARD, "class_names": ["one", "two"]})
     with pytest.raises(ExpertError, match="check the class names"):
         load_task_expert(path)
     write_onnx(path, exported(TinySegmenter()), {**FASTESTDET})
     with pytest.raises(ExpertError, match=r"returned \(1, 4, 16, 16\) where \(B, 85, h, w\) was expected"):
         load_task_expert(path)
+
+
+def test_a_card_may_name_the_task_of_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "their_task.py").write_text(TASK_OF_A_PACKAGE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "their_task", raising=False)
+    point = EntryPoint("brightness", "their_task:Brightness", "gosvae.tasks")
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == point.group else [])
+    path = write_onnx(tmp_path / "net.onnx", exported(TinySegmenter()), {"task": "brightness"})
+    expert = load_task_expert(path)
+    assert expert.task == "brightness"
+    assert isinstance(expert(torch.rand(1, 3, 64, 96)), tuple)
+    assert main(["check", "--expert", str(path), "--data", "streets:2", "--images", "2", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "expert: net, brightness, " in out
+    assert "closeness of images at an eighth of their size: " in out
+    assert float(out.partition("gradient at the pixels: ")[2].splitlines()[0]) > 0
 
 
 def test_a_graph_out_of_order_is_refused(tmp_path: Path) -> None:

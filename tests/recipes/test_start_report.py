@@ -47,10 +47,11 @@ def test_the_command_prints_them_and_a_stopped_run_can_be_used(
         str(out),
     ]
     arguments += [word for setting in settings for word in ("--set", setting)]
-    assert main([*arguments, "--max-minutes", "0.000001"]) == 0
+    assert main([*arguments, "--max-minutes", "0.000001", "--expert", "embedded"]) == 0
     printed = capsys.readouterr().out
     heads = [line.split(":")[0] for line in printed.splitlines()]
-    assert heads[:5] == ["recipe", "images", "device", "stages", "time"]
+    assert heads[:6] == ["recipe", "images", "device", "stages", "expert", "time"]
+    assert "expert: not used, no term of the recipe 'vqvae' imitates one" in printed
     assert "the unfinished result can be used" in printed
     assert load_codec(out).name == "vqvae-unfinished"
     assert main([*arguments, "--quiet"]) == 0

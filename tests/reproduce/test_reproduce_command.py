@@ -79,3 +79,15 @@ def test_what_cannot_be_is_one_line(
     line = capsys.readouterr().err
     assert message in line
     assert line.count("\n") == 1
+
+
+def test_an_expert_of_another_task_is_refused_before_anything_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"")
+    (tmp_path / "net.json").write_text('{"task": "depth"}')
+    arguments = ["--data", "folder:none", "--expert", str(tmp_path / "net.onnx"), "--dry-run"]
+    assert main(["reproduce", "table1", *arguments, "--out", str(tmp_path)]) == 2
+    line = capsys.readouterr().err
+    assert "expert 'net' has the task 'depth': an expert of segmentation is needed here" in line
+    assert line.count("\n") == 1

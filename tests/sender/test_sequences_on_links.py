@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from gosvae import bitstream
 from gosvae.codecs.sequence.codec import SequenceCodec, is_wrapped
 from gosvae.codecs.sequence.format import HEADER_BYTES, FrameHeader, is_session
-from gosvae.errors import BitstreamError, ForeignStreamError, PacketError
+from gosvae.errors import BitstreamError, ForeignStreamError, MissingReferenceError, PacketError
 from gosvae.packets.compact import COMPACT_OVERHEAD_BYTES
 from gosvae.protocol.feedback import Feedback, Outcomes
 from gosvae.protocol.frames import Answer, Dropped, Perceived, Reason
@@ -106,6 +107,31 @@ def test_a_refusal_makes_the_next_frame_depend_on_an_acknowledged_one() -> None:
     sender.hear(7, None)
     assert distance(0.8) == 1
     assert distance(2.5) == 0  # after more than a second without a word
+
+
+@pytest.mark.parametrize("lossy", [False, True])
+@pytest.mark.parametrize("lost", [{0}, {3}, {0, 3}, {0, 2, 3, 4}, {5, 6, 7, 8}], ids=str)
+def test_frames_depend_on_others_again_after_a_loss(lost: set[int], lossy: bool) -> None:
+    """The receiver lacks the first frame, or restarts, while the outcomes of two more frames are under way."""
+    codec, delay = sequence_codec(level=100), 2
+    sender, decoder = SequenceTransmitter(codec, lossy=lossy), codec.decoder()
+    outcomes: list[Reason | None] = []
+    distances: list[int] = []
+    for number, picture in enumerate(frames(20)):
+        if number > delay:
+            sender.hear(number - delay - 1, outcomes[number - delay - 1])
+        stream = sender.code(picture, 0.1 * number)
+        distances.append(header_of(codec, stream).distance)
+        outcomes.append(Reason.INCOMPLETE)
+        if number not in lost:
+            with suppress(MissingReferenceError):
+                decoder.decode_parts(codec.unwrapped(bitstream.unpack_slices(stream or b"")))
+                outcomes[-1] = None
+    first_key = max(number for number in range(20) if not distances[number])
+    assert all(distances[first_key + 1 :])
+    recovered = max(lost) + delay + 2
+    assert first_key <= recovered
+    assert outcomes[recovered:] == [None] * (20 - recovered)
 
 
 def test_a_receiver_of_pictures_gets_pictures() -> None:

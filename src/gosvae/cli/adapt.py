@@ -11,6 +11,7 @@ from gosvae.cli.train import add_run_options, report, run_config, training_data
 from gosvae.codecs.registry import load_trained_codec
 from gosvae.config import apply_overrides, parse, to_tree
 from gosvae.errors import ConfigError
+from gosvae.heap import keep_freed_memory
 from gosvae.recipes.run import load_experts
 from gosvae.tasks.group import ExpertGroup, balance
 from gosvae.training.adapters import adapt_codec, adapter_stage
@@ -37,6 +38,7 @@ def add_adapt(parser: argparse.ArgumentParser) -> None:
 
 def run_adapt(options: argparse.Namespace) -> int:
     """Train an adapter."""
+    keep_freed_memory()
     if not options.expert:
         raise ConfigError("an adapter imitates an expert: name one", argument="expert")
     if not 0 <= options.rank <= 64:

@@ -14,6 +14,7 @@ from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
 from gosvae.evaluation.entropy import entropy_table, measure_entropy
 from gosvae.files import json_bytes, write_atomically
+from gosvae.heap import keep_freed_memory
 from gosvae.training.entropy import ContextRecipe, default_recipe, train_context
 from gosvae.training.machine.config import RunConfig
 
@@ -71,6 +72,7 @@ def run_entropy(options: argparse.Namespace) -> int:
 
 def run_train_entropy(options: argparse.Namespace) -> int:
     """Train a context model."""
+    keep_freed_memory()
     codec = load_vq_codec(options.codec)
     tree = apply_overrides(to_tree(default_recipe(options.steps)), options.overrides)
     recipe = parse(ContextRecipe, tree, source="--set")

@@ -95,14 +95,14 @@ def add_evaluate_video(parser: argparse.ArgumentParser) -> None:
         help="send codecs with a temporal model over a simulated link over UDP that loses this share of the datagrams",
     )  # fmt: skip
     parser.add_argument(
-        "--round-trip-ms", type=float, default=100.0, metavar="MS", help="with --loss: round trip of the link"
+        "--round-trip-ms", type=float, metavar="MS", help="with --loss: round trip of the link; default: 100"
     )
     parser.add_argument(
-        "--slices", type=int, default=1, metavar="N",
-        help="with --loss: number of interleaved slices of a frame, each in a packet of its own",
+        "--slices", type=int, metavar="N",
+        help="with --loss: number of interleaved slices of a frame, each in a packet of its own; default: 1",
     )  # fmt: skip
     parser.add_argument(
-        "--repeats", type=int, default=1, metavar="N", help="with --loss: number of times that every clip is sent"
+        "--repeats", type=int, metavar="N", help="with --loss: number of times that every clip is sent; default: 1"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="measure the first N frames of every clip only")
     parser.add_argument("--no-labels", action="store_true", help="measure the agreement with the expert only")
@@ -170,15 +170,28 @@ def _points(
     return curve + behind, [(label + behind, FrameByFrame(codec)) for label, codec in points]
 
 
+def _link_of(options: argparse.Namespace) -> LinkConditions | None:
+    """Return the link of `--loss`; None without it.
+
+    Raises:
+        ConfigError: an option of the link is given without `--loss`, or a value is outside its range.
+    """
+    given = {name: getattr(options, name) for name in ("round_trip_ms", "slices", "repeats")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if options.loss is not None:
+        return LinkConditions(options.loss, **given)
+    for name in given:
+        raise ConfigError("this option is for a simulated link: give --loss too", argument=name)
+    return None
+
+
 def run_evaluate_video(options: argparse.Namespace) -> int:
     """Evaluate the codecs and print the table."""
     if options.limit is not None and options.limit < 1:
         raise ConfigError(f"--limit must be at least 1, got {options.limit}")
     if options.anchor or options.at:
         require("plot", "a BD-rate")
-    link = None
-    if options.loss is not None:
-        link = LinkConditions(options.loss, options.round_trip_ms, slices=options.slices, repeats=options.repeats)
+    link = _link_of(options)
     device, expert = device_of(options), loading_of(options).load_expert(options.expert)
     expert.to(device)
     entries = video_entries(options, device)

@@ -84,11 +84,11 @@ def run_info(options: argparse.Namespace) -> int:
 
 def _describe(what: str, *, verify: bool = True) -> tuple[dict[str, str], dict[str, object]]:
     """Return the lines on a file or a checkpoint, and the values that stand in JSON in place of some of them."""
+    if is_sequence_file(what):
+        return describe_sequence(what)
     if what == STANDARD:
         return _describe_stream(read_stream(None), "standard input")
     path = expanded(what)
-    if is_sequence_file(str(path)):
-        return describe_sequence(path)
     if path.is_file():
         return _describe_stream(read_stream(path), str(path))
     name = EMBEDDED if what == "embedded" else what

@@ -20,7 +20,9 @@ from gosvae.cli.options import (
 )
 from gosvae.config import parse
 from gosvae.errors import ConfigError
+from gosvae.experts.registry import check_segmentation
 from gosvae.extras import require
+from gosvae.heap import keep_freed_memory
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES
 from gosvae.reproduce.checks import check_job
 from gosvae.reproduce.job import ADE20K, CITYSCAPES, Job, World
@@ -159,7 +161,12 @@ def expert_of(options: argparse.Namespace) -> str:
 
 
 def job_of(options: argparse.Namespace, data: str, expert: str) -> Job:
-    """Return the job that the options ask for, on one data set with its expert."""
+    """Return the job that the options ask for, on one data set with its expert.
+
+    Raises:
+        ExpertError: a card says that the expert has another task than segmentation.
+    """
+    check_segmentation(expert)
     names = ("accelerator", "devices", "precision", "workers", "cache_mib", *JUDGING)
     run = {name: getattr(options, name) for name in names}
     return Job(
@@ -257,6 +264,7 @@ def run_reproduce(options: argparse.Namespace) -> int:
             print_outline(part.world, part.rows, part.experiments)
         print(NOT_CHECKED)
         return 0
+    keep_freed_memory()
     require("train", "the training of the rows")
     require("plot", "the report")
     if options.check:

@@ -18,8 +18,9 @@ from gosvae.cli.loading import Loading, add_loading, add_sender_loading, loading
 from gosvae.cli.options import parse_kib, standard_input
 from gosvae.cli.sequences import (
     add_sequence,
-    is_sequence_file,
+    add_sequence_range,
     is_sequence_job,
+    is_sequence_to_decompress,
     run_compress_sequence,
     run_decompress_sequence,
 )
@@ -47,7 +48,8 @@ def add_compress(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gosvae compress`."""
     parser.add_argument(
         "sources", nargs="+", metavar="IMAGE",
-        help="image files (PNG, JPEG, WebP, AVIF, TIFF, ...), folders of them, or - for standard input; or one video",
+        help="image files (PNG, JPEG, WebP, AVIF, TIFF, ...), folders of them, or - for standard input; or one video; "
+        "with -o NAME.gosv, the images are the frames of one sequence",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--out",
@@ -112,7 +114,8 @@ def add_decompress(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--out",
         help="output file; folder for several (FOLDER/ makes it); - for a PNG on standard output; a link is written "
-        "through; default: NAME.gos.png beside NAME.gos",
+        "through; for a .gosv file: a video such as NAME.mp4, or a folder for its frames; default: NAME.gos.png beside "
+        "NAME.gos, NAME.gosv.mp4 beside NAME.gosv",
     )  # fmt: skip
     parser.add_argument(
         "--codec",
@@ -122,6 +125,7 @@ def add_decompress(parser: argparse.ArgumentParser) -> None:
         "--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N",
         help="refuse pictures and frames of more pixels, whose size a few bytes may announce; default: %(default)s",
     )  # fmt: skip
+    add_sequence_range(parser)
     add_loading(parser)
     add_batch(parser)
     parser.set_defaults(run=run_decompress)
@@ -272,7 +276,7 @@ class _Decompressing(Work):
 
 def run_decompress(options: argparse.Namespace) -> int:
     """Reconstruct images from files, or a video from the file of a sequence."""
-    if any(is_sequence_file(source) for source in options.sources):
+    if is_sequence_to_decompress(options):
         return run_decompress_sequence(options)
     ending = SUFFIXES.get((options.codec or "").partition(":")[0], SUFFIX)
     naming = Naming(

@@ -15,6 +15,7 @@ from gosvae.codecs.variable import VariableRateCodec
 from gosvae.config import apply_overrides, parse, to_tree
 from gosvae.datasets.mixture import load_prepared
 from gosvae.errors import ConfigError
+from gosvae.heap import keep_freed_memory
 from gosvae.sender.sources import open_source
 from gosvae.tensors import ImageArray
 from gosvae.training.machine.config import RunConfig
@@ -56,6 +57,7 @@ def add_train_temporal(parser: argparse.ArgumentParser) -> None:
 
 def run_train_temporal(options: argparse.Namespace) -> int:
     """Train a temporal model."""
+    keep_freed_memory()
     if not options.films and not options.stills:
         raise ConfigError("a temporal model is trained on sequences: name films, stills, or both", argument="films")
     codec = VariableRateCodec.load(checkpoint_folder(options.codec))

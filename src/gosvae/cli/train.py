@@ -26,6 +26,7 @@ from gosvae.datasets.base import Dataset
 from gosvae.datasets.mixture import load_prepared
 from gosvae.errors import ConfigError
 from gosvae.experts.registry import load_expert
+from gosvae.heap import keep_freed_memory
 from gosvae.recipes import load_recipe
 from gosvae.recipes.run import train
 from gosvae.training.adaptation import adapt_expert, adaptation_stage
@@ -144,6 +145,7 @@ def report(outcome: Outcome, folder: Path) -> int:
 
 def run_train(options: argparse.Namespace) -> int:
     """Train a codec."""
+    keep_freed_memory()
     folder = options.out or Path("runs") / load_recipe(options.recipe, options.overrides).name
     outcome = train(
         options.recipe,
@@ -166,6 +168,7 @@ def run_train(options: argparse.Namespace) -> int:
 
 def run_train_expert(options: argparse.Namespace) -> int:
     """Train an expert."""
+    keep_freed_memory()
     recipe = load_recipe(options.recipe, options.overrides)
     if not isinstance(recipe, ExpertRecipe):
         raise ConfigError(f"recipe {options.recipe!r} makes a codec: use gosvae train")
@@ -185,6 +188,7 @@ def run_train_expert(options: argparse.Namespace) -> int:
 
 def run_adapt_expert(options: argparse.Namespace) -> int:
     """Adapt an expert to a codec."""
+    keep_freed_memory()
     codec = load_trained_codec(options.codec)
     tree = apply_overrides(to_tree(adaptation_stage(options.steps)), options.overrides)
     stage = parse(StageConfig, tree, source="--set")

@@ -32,8 +32,12 @@ class VideoEncoder(ABC):
     def acknowledge(self, frame_number: int) -> None:  # noqa: B027 - most encoders have no use for it
         """Tell the encoder that the receiver has decoded a frame, counted from 0; it may then be a reference."""
 
-    def lost(self) -> None:  # noqa: B027
-        """Tell the encoder that the receiver lacks a reference: the next frame uses an acknowledged one or none."""
+    def lost(self, frame_number: int | None = None) -> None:  # noqa: B027
+        """Tell the encoder that the receiver lacks a reference: the next frame uses an acknowledged one or none.
+
+        Args:
+            frame_number: number of the frame that was not decoded, counted from 0; None if it is not known.
+        """
 
 
 class VideoDecoder(ABC):

@@ -43,7 +43,9 @@ def caption(
     if source.clips is not None:
         parts += [
             f"clips: {source.clips}",
-            "kbit/s (1000 bits): all bytes of all frames, headers and parameter sets included",
+            "kbit/s (1000 bits): all bytes of all frames, headers and parameter sets included"
+            if source.channel is None
+            else f"kbit/s (1000 bits): {source.channel}",
             "flicker: share of pixels whose class differs from that in the frame before; own: that of the originals; "
             "at rest: the share among pixels whose class stays the same on the original",
             "age: mean age of the newest map",
@@ -56,7 +58,7 @@ def caption(
         parts.append("without boxes: without those of the container, which repeat what the codestream says")
     if source.skipped:
         parts.append(f"left out because they cannot be read: {len(source.skipped)}")
-    if source.channel is not None:
+    if source.channel is not None and source.clips is None:
         parts.append(
             f"channel: {source.channel}; damaged: images that did not arrive whole, lost: of these, those of which "
             "nothing could be decoded"

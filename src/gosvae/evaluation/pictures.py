@@ -43,7 +43,8 @@ def draw_pictures(evaluation: Evaluation, path: Path, *, tile_width: int = 384, 
 
     For each image, the original and its reconstructions stand side by side in the order of the codecs. Below each are
     the expert's class map in colours and what the judges see; above each are the KiB (1024 bytes) and the share of
-    pixels where the expert sees the same class as on the original. A legend names the colours that occur.
+    pixels where the expert sees the same class as on the original. A legend names the colours that occur, and a line
+    names the judges in the order of their pictures.
 
     Args:
         evaluation: evaluation with kept images.
@@ -67,6 +68,8 @@ def draw_pictures(evaluation: Evaluation, path: Path, *, tile_width: int = 384, 
         parts += [_beside(tiles[start : start + columns], width) for start in range(0, len(tiles), columns)]
     if evaluation.kept[0].class_map_HW is not None:
         parts.append(_legend(evaluation, palette_m3, width, font_height))
+    if evaluation.kept[0].drawn:
+        parts.append(_order(evaluation.kept[0], width, font_height))
     page = Image.new("RGB", (width, sum(part.height + _MARGIN for part in parts) + _MARGIN), BACKGROUND)
     y = _MARGIN
     for part in parts:
@@ -143,6 +146,16 @@ def _legend(evaluation: Evaluation, palette_m3: npt.NDArray[np.uint8], width: in
         draw.text((left + round(1.4 * font_height), top), name, fill=INK, font=font)
     draw.text((_MARGIN, y + line_height), fitted(note, font, width - 2 * _MARGIN), fill=GREY, font=font)
     return drawn
+
+
+def _order(kept: KeptImage, width: int, font_height: int) -> Image.Image:
+    """Return a line that names the pictures below an image, in their order."""
+    names = [*([] if kept.class_map_HW is None else ["class map"]), *kept.drawn]
+    font = plain_font(font_height)
+    line = Image.new("RGB", (width, round(1.6 * font_height)), BACKGROUND)
+    text = fitted(f"Below each image: {', '.join(names)}", font, width - 2 * _MARGIN)
+    ImageDraw.Draw(line).text((_MARGIN, 0), text, fill=GREY, font=font)
+    return line
 
 
 def plain_font(height: int) -> Font:

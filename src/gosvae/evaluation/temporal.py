@@ -101,7 +101,7 @@ def evaluate_video(
         check_classes(footage, expert)
     if not use_labels:
         footage = replace(footage, clips=tuple(_without_labels(clip) for clip in footage.clips))
-    provenance = _provenance(footage, expert)
+    provenance = replace(_provenance(footage, expert), channel=None if link is None else str(link))
     rows, images = ({}, ()) if keep_frames else _known(known, provenance)
     wanted = [UNCOMPRESSED, *(entry.label for entry in codecs)]
     if missing := [entry for entry in codecs if entry.label not in rows]:
@@ -132,7 +132,7 @@ def _known(known: Sequence[Evaluation], provenance: Provenance) -> tuple[dict[st
     rows: dict[str, Row] = {}
     images: list[ImageRow] = []
     for evaluation in known:
-        for name in ("dataset", "clips", "geometry", "expert_fingerprint"):
+        for name in ("dataset", "clips", "geometry", "expert_fingerprint", "channel"):
             given, expected = getattr(evaluation.provenance, name), getattr(provenance, name)
             if given != expected:
                 raise ConfigError(f"the known evaluation has another {name}: {given!r}, expected {expected!r}")

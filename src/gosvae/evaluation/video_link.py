@@ -24,6 +24,8 @@ from gosvae.sender.udp import UdpSender
 from gosvae.tensors import ImageArray
 
 _STREAM_ID = 1
+_ROUNDING_S = 1e-6
+"""Number of seconds by which rounding may delay a feedback that arrives with the next frame."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,16 @@ class LinkConditions:
             raise ConfigError(f"a round trip of {self.round_trip_ms:g} ms: expected 0 or more")
         if self.repeats < 1:
             raise ConfigError(f"every clip is sent {self.repeats} times: expected at least 1", argument="repeats")
+        if self.slices < 1:
+            raise ConfigError(f"{self.slices} slices: expected at least 1", argument="slices")
+
+    def __str__(self) -> str:
+        slices = f", {self.slices} slices a frame" if self.slices > 1 else ""
+        repeats = f", every clip sent {self.repeats} times" if self.repeats > 1 else ""
+        return (
+            f"datagrams over a link that loses {100 * self.loss:g} % of them, round trip {self.round_trip_ms:g} ms"
+            f"{slices}{repeats}"
+        )
 
 
 @dataclass(frozen=True)
@@ -104,7 +116,7 @@ class SimulatedLink:
         """Send the next frame and return what the receiver shows before the one after it would arrive."""
         number, now_s = self._sent, self._sent / self._rate
         self._sent += 1
-        while self._feedback and self._feedback[0][0] <= now_s:
+        while self._feedback and self._feedback[0][0] <= now_s + _ROUNDING_S:
             self._sender.datagram_received(heapq.heappop(self._feedback)[2], ())
         stream = self._transmitter.code(frame_uint8_HW3, now_s)
         assert stream is not None  # without a rate every frame is sent

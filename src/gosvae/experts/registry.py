@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ from gosvae.experts import exported
 from gosvae.experts.base import Expert, TaskExpert
 from gosvae.experts.exported import load_exported_expert
 from gosvae.experts.huggingface import huggingface_class_names, load_huggingface_expert
+from gosvae.experts.onnx.card import load_card
 from gosvae.experts.onnx.expert import SUFFIX as ONNX_SUFFIX
 from gosvae.experts.onnx.expert import load_onnx_expert
 from gosvae.experts.tflite import SUFFIX as TFLITE_SUFFIX
@@ -102,10 +104,30 @@ def load_expert(spec: str | Path, *, trust: bool = False, verify: bool = True) -
     """
     expert = load_task_expert(spec, trust=trust, verify=verify)
     if not isinstance(expert, Expert):
-        raise ExpertError(
-            f"expert {expert.info.name!r} has the task {expert.task!r}: an expert of segmentation is needed here"
-        )
+        raise _other_task(expert.info.name, expert.task)
     return expert
+
+
+def check_segmentation(spec: str) -> None:
+    """Refuse an expert of another task, as `load_expert` does, if the card beside its file names the task.
+
+    This is quick, as nothing is loaded.
+
+    Raises:
+        ExpertError: the task is not segmentation, or the card is not JSON.
+        ConfigError: the card has unknown keys or impossible values.
+    """
+    path = walk.expanded(spec)
+    card = path.with_suffix(".json")
+    if path.suffix not in (ONNX_SUFFIX, TFLITE_SUFFIX) or not card.is_file():
+        return
+    facts = load_card(card, {})
+    if facts.task != "segmentation":
+        raise _other_task(facts.name or path.stem, facts.task)
+
+
+def _other_task(name: str, task: str) -> ExpertError:
+    return ExpertError(f"expert {name!r} has the task {task!r}: an expert of segmentation is needed here")
 
 
 def load_task_expert(
@@ -154,6 +176,10 @@ def _load(text: str, gradients: bool, trust: bool, verify: bool) -> TaskExpert:
     hint = f"no file or folder {text!r}" if text else "the name is empty"
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
         hint += f" (did you mean hf:{text}?)"
+    base, _, weight = text.rpartition(":")
+    known = base in ("embedded", *embedded_experts()) or walk.expanded(base).is_file()
+    if known and re.fullmatch(r"\d+(\.\d+)?", weight):
+        hint += f" (only a training takes a weight: leave out :{weight})"
     near = get_close_matches(text, ["embedded", *embedded_experts()], n=1)
     if near:
         hint += f" (did you mean {near[0]}?)"

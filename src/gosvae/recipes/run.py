@@ -87,6 +87,8 @@ def train(
         place = perceptual_place(name, weights) if judged else None
         for line in description(chosen, used, frozen, name if judged else None, place, run):
             tell(line)
+        if expert is not None and frozen is None:
+            tell(f"expert: not used, no term of the recipe {chosen.name!r} imitates one")
         for each, scale in scales.items():
             tell(f"expert {each}: distance {scale:.4g} between images and their eighth of the size")
     return train_codec(

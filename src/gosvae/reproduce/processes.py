@@ -21,6 +21,7 @@ from typing import Protocol
 import torch
 
 from gosvae.errors import ConfigError
+from gosvae.heap import keep_freed_memory
 from gosvae.reproduce.job import Job
 from gosvae.reproduce.plan import RowPlan
 from gosvae.training.machine.loop import device_type
@@ -145,6 +146,7 @@ def _make_row(there: Connection, make: Callable[[Callable[[str], None]], Summary
     with contextlib.suppress(AttributeError, OSError):
         os.setsid()  # Ctrl-C reaches the first process alone, which ends the others once
     _end_with_parent()
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     there.send(make(there.send))

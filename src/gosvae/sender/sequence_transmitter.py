@@ -128,11 +128,13 @@ class SequenceTransmitter(Transmitter):
                 log.warning("the receiver refuses videos (%s): each frame is sent on its own", reason)
                 self.pictures_only = True
                 return
+            elif number - self._first < encoder.key_number:
+                continue  # the frames to come do not depend on it
             elif number > newest and self._lacks_references(encoder, number):
                 encoder.begin_again()
                 self._failures = 0
             else:
-                encoder.lost()
+                encoder.lost(number - self._first)
 
     def _lacks_references(self, encoder: SequenceEncoder, number: int) -> bool:
         """Return whether a frame that was not decoded shows that the receiver lacks the reference of the next one."""

@@ -75,7 +75,8 @@ class SequenceEncoder(VideoEncoder):
     A key frame begins with the session header and depends on no other frame. Every other frame has a reference: the
     newest frame that was sent, or, after a loss, the newest frame that the receiver has acknowledged. On a link that
     loses frames repeatedly (`is_lossy`) the reference is always an acknowledged frame. Each frame that arrives can then
-    be decoded, whatever was lost before it, but references are older by the round trip.
+    be decoded, whatever was lost before it, but references are older by the round trip. Until a frame is acknowledged
+    after a key frame, the key frame takes the place of the acknowledged frame.
 
     Args:
         codec: variable-rate codec that makes the latents.
@@ -99,6 +100,7 @@ class SequenceEncoder(VideoEncoder):
         self._sent: dict[int, Memory] = {}
         self._acknowledged: int | None = None
         self._lost_until: int | None = None
+        self._is_key_in_doubt = False
         self._losses: deque[bool] = deque(maxlen=_HEARD)
         self.level = codec.level if options.level is None else options.level
         self._spare = 0
@@ -115,8 +117,16 @@ class SequenceEncoder(VideoEncoder):
         if self._lost_until is not None and frame_number >= self._lost_until:
             self._lost_until = None
 
-    def lost(self) -> None:
-        """See `VideoEncoder.lost`: until the next frame is acknowledged, only acknowledged frames are references."""
+    def lost(self, frame_number: int | None = None) -> None:
+        """See `VideoEncoder.lost`: until the next frame is acknowledged, only acknowledged frames are references.
+
+        Frames before the latest key frame are ignored: nothing depends on them. The next frame is a key frame if no
+        frame was acknowledged since the latest one, which may be lost too; with a number, only if it is that one.
+        """
+        if frame_number is not None and frame_number < self._key_number:
+            return
+        if self._acknowledged is None and frame_number in (None, self._key_number):
+            self._is_key_in_doubt = True
         if self._lost_until is None or self.is_lossy:  # frames that depend on a lost one are no further losses
             self._losses.append(True)
         if self._lost_until is None:
@@ -147,6 +157,11 @@ class SequenceEncoder(VideoEncoder):
         return [begin + part for part in self.last.parts()]
 
     @property
+    def key_number(self) -> int:
+        """Number of the latest key frame, counted from 0."""
+        return self._key_number
+
+    @property
     def next_number(self) -> int:
         """Number of the next frame, counted from 0."""
         return self._number
@@ -170,7 +185,11 @@ class SequenceEncoder(VideoEncoder):
         if interval is not None and self._number - self._key_number >= interval:
             return None
         careful = self._lost_until is not None or self.is_lossy
-        number = self._acknowledged if careful else max(self._sent, default=None)
+        number = max(self._sent, default=None)
+        if careful:
+            number = self._acknowledged
+            if number is None and not self._is_key_in_doubt:
+                number = self._key_number
         if number is None or number not in self._sent or self._number - number >= KEPT_FRAMES:
             return None
         return self._number - number, self._sent[number]
@@ -226,6 +245,7 @@ class SequenceEncoder(VideoEncoder):
         self.last = coded
         if key:
             self._sent, self._key_number = {}, self._number
+            self._acknowledged, self._is_key_in_doubt = None, False
         self._sent[self._number] = coded.memory
         oldest = self._number - KEPT_FRAMES
         self._sent = {number: memory for number, memory in self._sent.items() if number > oldest}

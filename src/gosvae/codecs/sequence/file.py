@@ -120,6 +120,7 @@ class SequenceFile:
         data: bytes of the file.
 
     Attributes:
+        data: bytes of the file.
         header: session header.
         complete: whether the file ends with its index; a truncated file does not.
 
@@ -130,7 +131,7 @@ class SequenceFile:
 
     def __init__(self, data: bytes) -> None:
         self.header, _ = SessionHeader.unpack(data)
-        self._data = data
+        self.data = data
         self._index = self._read_index()
         self.complete = self._index is not None
         self._records: list[_Record] | None = None
@@ -177,15 +178,15 @@ class SequenceFile:
             raise BitstreamError(f"damaged: there is no key frame at or before frame {first}")
         number, place = keys[bisect_right([key for key, _ in keys], first) - 1]
         for record in self._walk(place):
-            data = self._data[record.first : record.last]
+            data = self.data[record.first : record.last]
             if is_session(data):
                 raise BitstreamError("damaged: a second session in the file of a sequence")
-            yield number, (self._data[:HEADER_BYTES] + data if record.key else data)
+            yield number, (self.data[:HEADER_BYTES] + data if record.key else data)
             number += 1
 
     def headers(self) -> list[tuple[FrameHeader, int]]:
         """Return the header and the number of bytes of every frame that was sent."""
-        sent = (self._data[record.first : record.last] for record in self._scanned() if record.last > record.first)
+        sent = (self.data[record.first : record.last] for record in self._scanned() if record.last > record.first)
         return [(FrameHeader.unpack(data)[0], len(data)) for data in sent]
 
     def _scanned_keys(self) -> list[tuple[int, int]]:
@@ -200,7 +201,7 @@ class SequenceFile:
 
     def _walk(self, place: int) -> Iterator[_Record]:
         """Yield the records from a place on; the first that is not complete ends a file that was cut."""
-        data = self._data
+        data = self.data
         while place < len(data):
             begin, field, shift = place, 0, 0
             while place < len(data):
@@ -224,7 +225,7 @@ class SequenceFile:
 
     def _read_index(self) -> tuple[list[tuple[int, int]], int] | None:
         """Return frame numbers and places of the key frames, and the number of frames; None without an intact index."""
-        data = self._data
+        data = self.data
         if len(data) < HEADER_BYTES + _FOOT.size or not data.endswith(INDEX_MAGIC):
             return None
         n_keys, n_frames, crc, length, _ = _FOOT.unpack(data[-_FOOT.size :])

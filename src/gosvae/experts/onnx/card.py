@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gosvae.config import Config, parse
-from gosvae.errors import ExpertError
+from gosvae.errors import ExpertError, unknown_name
 from gosvae.experts.base import IGNORE_INDEX
 from gosvae.files import is_lfs_pointer
+from gosvae.plugins import plugin_names
 
-TaskName = Literal["segmentation", "detection", "depth", "keypoints", "lanes", "features"]
+TASK_NAMES = ("segmentation", "detection", "depth", "keypoints", "lanes", "features")
+"""Names of the tasks of the package."""
 BoxLayout = Literal["fastestdet", "yolov8", "yolov5", "detr", "rt-detr"]
 Three = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
 
@@ -27,7 +29,7 @@ class OnnxCard(Config):
 
     Attributes:
         name: name in tables; by default the stem of the file.
-        task: what the network answers.
+        task: one of `TASK_NAMES`, or a task that an installed package registers as `gosvae.tasks`.
         class_names: names of the classes, in the order of the outputs.
         ignore_index: label that is not counted.
         input_height, input_width: image size that the network expects, where the graph leaves it free.
@@ -48,7 +50,7 @@ class OnnxCard(Config):
     """
 
     name: str | None = None
-    task: TaskName = "features"
+    task: str = "features"
     class_names: Annotated[tuple[str, ...], Field(max_length=10_000)] = ()
     ignore_index: int = Field(default=IGNORE_INDEX, ge=0, le=255)
     input_height: int | None = Field(default=None, gt=0)
@@ -63,6 +65,14 @@ class OnnxCard(Config):
     boxes: BoxLayout | None = None
     constants: Mapping[str, Any] = {}
     runtime: bool = False
+
+    @field_validator("task")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        """Refuse unknown tasks. A file of a program is refused too, because a card is data."""
+        if name not in TASK_NAMES and name not in plugin_names("tasks"):
+            raise ValueError(unknown_name("task", name, [*TASK_NAMES, *plugin_names("tasks")]))
+        return name
 
     @model_validator(mode="after")
     def _what_the_task_needs(self) -> OnnxCard:

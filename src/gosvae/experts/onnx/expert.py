@@ -19,7 +19,7 @@ from gosvae.errors import ExpertError
 from gosvae.experts.base import DenseBoxes, Expert, ExpertInfo, Output, TaskExpert
 from gosvae.experts.boxes import fastestdet_boxes, query_boxes, yolo_boxes
 from gosvae.experts.fitting import Fit, Placement, place
-from gosvae.experts.onnx.card import OnnxCard, load_card
+from gosvae.experts.onnx.card import TASK_NAMES, OnnxCard, load_card
 from gosvae.experts.onnx.graph import Input, check_opset, parse_model, read_model
 from gosvae.experts.onnx.network import OnnxNetwork
 from gosvae.experts.onnx.runtime import (
@@ -178,13 +178,13 @@ class OnnxExpert(TaskExpert):
         self.freeze()
 
     def dense(self, x_B3HW: Tensor) -> Output:
-        """Return the output of the task, see `TaskExpert`.
+        """Return the output of the task, see `TaskExpert`; a task of another package gets all outputs as a tuple.
 
         Raises:
             ExpertError: the network's answer has another layout than its card says.
         """
         found, placement = _answer(self, self.model, x_B3HW)
-        if self.task == "features":
+        if self.task == "features" or self.task not in TASK_NAMES:
             return found
         if self.task == "detection":
             boxes = self._boxes(found, placement.input_hw)
