@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from gosvae.errors import WriteError
-from gosvae.files import json_bytes, write_atomically, write_json, write_together
+from gosvae.files import (
+    MOST_DEPTH,
+    MOST_JSON_BYTES,
+    json_bytes,
+    parse_json,
+    write_atomically,
+    write_json,
+    write_together,
+)
 
 
 def no_space(*_: object) -> None:
@@ -115,3 +123,13 @@ def test_folders_and_devices_are_not_replaced(tmp_path: Path) -> None:
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
     with pytest.raises(WriteError, match=r"File exists|Not a directory"):
         write_atomically(tmp_path / "pipe" / "below", b"1")
+
+
+def test_json_of_any_origin_is_bounded() -> None:
+    deepest = b"[" * MOST_DEPTH + b"]" * MOST_DEPTH
+    assert json_bytes(parse_json(deepest)).split() == json_bytes(json.loads(deepest)).split()
+    for opening, closing in ((b"[", b"]"), (b'{"a": ', b"}")):
+        with pytest.raises(ValueError, match="nested more than 100 deep"):
+            parse_json(opening * MOST_DEPTH + b"[]" + closing * MOST_DEPTH)
+    with pytest.raises(ValueError, match="at most 16777216 are read"):
+        parse_json(b" " * MOST_JSON_BYTES + b"1")

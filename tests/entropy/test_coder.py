@@ -12,7 +12,7 @@ import pytest
 
 from gosvae.entropy import coder
 from gosvae.entropy.adaptive import AdaptiveCounts
-from gosvae.entropy.base import Batch, EntropyModel, FrequencyTables, IndexArray
+from gosvae.entropy.base import Batch, EntropyModel, FrequencyTables, IndexArray, SymbolTables
 from gosvae.entropy.coder import decode, decode_indices, encode, encode_indices
 from gosvae.entropy.fixed import FixedLength
 from gosvae.entropy.static import StaticHistogram
@@ -206,3 +206,9 @@ def test_a_decoder_ends_when_its_bytes_are_used_up() -> None:
         with pytest.raises(BitstreamError):
             decode_indices(model, data, (1000, model.batch_size))
         assert 1 <= model.batches_read < 20
+
+
+def test_weights_of_symbols_follow_the_documented_rule() -> None:
+    tables = SymbolTables(np.array([[1000, 0, 0], [0, 0, 1000], [1, 1, 2]]), largest_weight=2**24 - 101)
+    expected = [[2**24 - 101, 51, 50], [51, 50, 2**24 - 101], [2**22, 2**22, 2**23]]
+    assert tables.weights_NK.tolist() == expected

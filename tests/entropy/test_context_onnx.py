@@ -14,15 +14,13 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 
 def layer_nodes(name: str, layer: IntegerLinear, source: str, use: int, floats: dict[str, np.ndarray]) -> list[object]:
-    """`(x @ weight + bias) * scale`, unrounded, as `NAME`."""
+    """`x @ weight + bias`, unrounded, as `NAME`."""
     node = onnx.helper.make_node
-    floats[f"{name}.w"] = np.ascontiguousarray(layer.weight_OI.numpy().T)
+    floats[f"{name}.w"] = layer.weight_IO.numpy()
     floats[f"{name}.b"] = layer.bias_PO[use].numpy()
-    floats[f"{name}.s"] = layer.scale_O.numpy()
     return [
         node("MatMul", [source, f"{name}.w"], [f"{name}.product"]),
-        node("Add", [f"{name}.product", f"{name}.b"], [f"{name}.sum"]),
-        node("Mul", [f"{name}.sum", f"{name}.s"], [name]),
+        node("Add", [f"{name}.product", f"{name}.b"], [name]),
     ]
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from gosvae.entropy.base import Batch, IndexArray, SymbolTables
 from gosvae.entropy.coder import decode_images, decode_indices, encode_images, encode_indices
 from gosvae.entropy.latent import CHUNK, LatentContextModel
+from gosvae.entropy.latent_few import MOST_POSITIONS, FewPositions
 from gosvae.entropy.latent_network import (
     LEVELS,
     LatentContextConfig,
@@ -107,6 +108,22 @@ def test_latents_that_are_coded_together_have_the_bytes_of_each() -> None:
             np.testing.assert_array_equal(bits, made.bits_of_values(indices_hw))
         with pytest.raises(BitstreamError):
             decode_images(made, [*payloads[:-1], payloads[-1] + b"xx"], shapes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_few_positions_have_the_integers_of_many(dtype: torch.dtype) -> None:
+    config = CONFIG.model_copy(update={"blocks": 2})
+    network = integer_network(config, trainable(config).freeze()).to(dtype)
+    few, generator = FewPositions(network), torch_generator(4)
+    for n_positions in range(1, MOST_POSITIONS + 1):
+        h_NC = torch.randint(256, (n_positions, config.width), generator=generator).to(dtype)
+        symbols_NG = torch.randint(config.values, (n_positions, config.group), generator=generator)
+        logits = [network.logits(network.features(h_NC), 0)]
+        logits.append(network.logits(network.with_group(network.features(h_NC), 0, symbols_NG), 1))
+        before = few.features(h_NC.numpy())
+        found = [few.logits(before, 0), few.logits(few.with_group(before, 0, symbols_NG.numpy()), 1)]
+        for expected_NGV, found_NV in zip(logits, found, strict=True):
+            np.testing.assert_array_equal(expected_NGV.reshape(found_NV.shape).numpy(), found_NV)
 
 
 def test_levels_have_distributions_of_their_own() -> None:

@@ -147,6 +147,10 @@ def test_slices_of_two_pictures_never_make_one() -> None:
     mixed = [packet for pair in zip(ours, theirs, strict=True) for packet in pair]
     assert [frame.stream for frame in add_all(reassembler, mixed)] == [stream(7)]
     assert reassembler.counters == Counters(used=4, conflicting=3, late=1, complete=1)
+    reassembler = Reassembler()
+    others = add_all(reassembler, [*ours[:2], *theirs[2:], *ours[2:]])
+    assert [frame.stream for frame in others] == [stream(7)], "packets of the other picture fill no gap"
+    assert reassembler.counters == Counters(used=4, conflicting=2, complete=1)
     stolen = [replace(read_packet(data), info=read_packet(ours[0]).info).to_bytes() for data in theirs]
     reassembler = Reassembler()
     assert add_all(reassembler, [*ours[:2], *stolen[2:]]) == [], "not even with the true checksum"

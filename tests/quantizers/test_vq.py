@@ -74,7 +74,7 @@ def test_codes_that_are_hardly_used_are_moved_to_latents() -> None:
     quantizer.codebook_KD.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [50.0, 50.0], [-50.0, 50.0]]))
     before_KD = quantizer.codebook_KD.detach().clone()
     z_ND = torch.tensor([[1.1, 0.0], [1.2, 0.0], [1.3, 0.0], [0.0, 1.4]])
-    z_BDhw = z_ND.t().reshape(1, 2, 2, 2)
+    z_BDhw = z_ND.repeat(2, 1).t().reshape(1, 2, 4, 2)
     for rare in (0.5, 0.25, 0.125, 0.0625):  # half of the usage before, and half of the share in this batch
         quantizer(z_BDhw)
         torch.testing.assert_close(quantizer.usage_K, torch.tensor([3.0 - 2.0 * rare, 1.0, rare, rare]))
@@ -86,5 +86,5 @@ def test_codes_that_are_hardly_used_are_moved_to_latents() -> None:
     assert all((code_D == z_ND).all(dim=1).any() for code_D in quantizer.codebook_KD[2:])
     counts_K = torch.bincount(indices_Bhw.flatten(), minlength=4)
     used_K = torch.tensor([2.875, 1.0, 1.0, 1.0])
-    torch.testing.assert_close(quantizer.usage_K, 0.5 * used_K + 0.5 * counts_K)
+    torch.testing.assert_close(quantizer.usage_K, 0.5 * used_K + 0.5 * counts_K / 2)
     assert int(quantizer.steps) == 5

@@ -73,7 +73,8 @@ class LearnedFusion(Fusion):
         detail_13HW = image_to_tensor(detail.image_uint8_HW3)
         base_13HW = detail_13HW if base_uint8_HW3 is None else image_to_tensor(base_uint8_HW3)
         with_base = base_uint8_HW3 is not None
-        condition_1P = torch.tensor([conditions_of(detail, with_base=with_base)], device=self.device)
+        conditions_P = conditions_of(detail, with_base=with_base)
+        condition_1P = torch.tensor([conditions_P], dtype=torch.float32, device=self.device)
 
         def fuse(part_1Chw: Tensor, margins: Margins) -> Tensor:
             return without_margins(network.fuse(part_1Chw, condition_1P), margins, UNSHUFFLE)

@@ -350,11 +350,26 @@ def _histogram_bits(symbols_Dhw: SymbolArray, values: int) -> npt.NDArray[np.flo
 
 def assigned(shifted_Dhw: npt.NDArray[np.float32], bits_DhwV: npt.NDArray[np.float32], stiffness: float) -> SymbolArray:
     """Return the cheaper of the two symbols around each value; axes of the bits may have length 1."""
-    below_Dhw = np.clip(np.floor(shifted_Dhw).astype(np.int64), 0, bits_DhwV.shape[-1] - 2)
-    rise_Dhw = shifted_Dhw - below_Dhw
+    below_Dhw = symbols_below(shifted_Dhw, bits_DhwV.shape[-1])
     pair_DhwP = np.stack([below_Dhw, below_Dhw + 1], axis=-1)
     wide_DhwV = np.broadcast_to(bits_DhwV, (*shifted_Dhw.shape, bits_DhwV.shape[-1]))
     more_bits_Dhw = np.diff(np.take_along_axis(wide_DhwV, pair_DhwP, axis=-1), axis=-1)[..., 0]
+    return cheaper(shifted_Dhw, below_Dhw, more_bits_Dhw, stiffness)
+
+
+def symbols_below(shifted_Dhw: npt.NDArray[np.float32], values: int) -> SymbolArray:
+    """Return the lower of the two symbols, of `values` different ones, around each value."""
+    return np.clip(np.floor(shifted_Dhw).astype(np.int64), 0, values - 2)
+
+
+def cheaper(
+    shifted_Dhw: npt.NDArray[np.float32],
+    below_Dhw: SymbolArray,
+    more_bits_Dhw: npt.NDArray[np.float32],
+    stiffness: float,
+) -> SymbolArray:
+    """Return the cheaper of the symbols `below_Dhw` and the next ones, which take `more_bits_Dhw` more bits."""
+    rise_Dhw = shifted_Dhw - below_Dhw
     # The upper one is nearer by rise**2 - (1 - rise)**2 = 2 rise - 1.
     return below_Dhw + (stiffness * (2.0 * rise_Dhw - 1.0) > more_bits_Dhw)
 

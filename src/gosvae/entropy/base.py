@@ -128,33 +128,42 @@ class SymbolTables:
         If this weight exceeds `largest_weight`, the excess goes to the other symbols in equal parts, and the rest of
         that division to the first of the others.
         """
-        counts_NK = self.counts_NK
-        n_codes = counts_NK.shape[1]
-        rows_N = np.arange(len(counts_NK))
-        factors_N1 = ((2**TABLE_BITS - n_codes) << 24) // counts_NK.sum(axis=1, keepdims=True)
-        weights_NK: IndexArray = (counts_NK * factors_N1 >> 24) + 1
-        top_N = counts_NK.argmax(axis=1)
-        weights_NK[rows_N, top_N] += 2**TABLE_BITS - weights_NK.sum(axis=1)
-        certain = np.flatnonzero(weights_NK[rows_N, top_N] > self.largest_weight)
-        if certain.size:
-            top = top_N[certain]
-            shares, rests = np.divmod(weights_NK[certain, top] - self.largest_weight, n_codes - 1)
-            weights_NK[certain] += shares[:, None]
-            weights_NK[certain, (top == 0).astype(np.int64)] += rests
-            weights_NK[certain, top] = self.largest_weight
-        return weights_NK
+        return self.coder_weights_NK.astype(np.int64) + 1
 
     def part(self, rows: slice) -> SymbolTables:
         """Return some of the rows, with their weights, which are not computed again."""
         part = SymbolTables(self.counts_NK[rows], self.largest_weight)
-        for name in ("weights_NK", "coder_weights_NK"):
-            part.__dict__[name] = getattr(self, name)[rows]
+        part.__dict__["coder_weights_NK"] = self.coder_weights_NK[rows]
         return part
 
     @cached_property
     def coder_weights_NK(self) -> npt.NDArray[np.float64]:
-        """Weights in the form of constriction, which adds 1 to each: integers in floats; a row sums to 2**24 - K."""
-        return (self.weights_NK - 1).astype(np.float64)
+        """Weights in the form of constriction, which adds 1 to each: integers in floats; a row sums to 2**24 - K.
+
+        All floats are exact. Products and sums are integers below 2**48, divided by a power of two. A quotient a / b
+        of integers is rounded, but never up to an integer: it is at least 1 / b below the next one, and its rounding
+        error is at most 2**-53 * a / b, which is less than 1 / b since a < 2**48.
+        """
+        counts_NK = self.counts_NK
+        n_rows, n_codes = counts_NK.shape
+        totals_N1 = np.add.reduce(counts_NK, axis=1, keepdims=True)
+        factors_N1 = np.floor(((2**TABLE_BITS - n_codes) << 24) / totals_N1)
+        factors_N1 *= 2.0**-24
+        weights_NK: npt.NDArray[np.float64] = counts_NK * factors_N1
+        np.floor(weights_NK, out=weights_NK)
+        flat = weights_NK.reshape(-1)
+        top_N = counts_NK.argmax(axis=1)
+        starts_N = np.arange(0, n_rows * n_codes, n_codes)
+        places_N = starts_N + top_N
+        most_N = flat[places_N] + ((2**TABLE_BITS - n_codes) - np.add.reduce(weights_NK, axis=1))
+        excess_N = np.maximum(most_N - (self.largest_weight - 1), 0.0)
+        if excess_N.any():
+            most_N -= excess_N
+            shares_N = np.floor(excess_N / (n_codes - 1))
+            weights_NK += shares_N[:, None]
+            flat[starts_N + (top_N == 0)] += excess_N - shares_N * (n_codes - 1)
+        flat[places_N] = most_N
+        return weights_NK
 
 
 @dataclass(frozen=True, eq=False)

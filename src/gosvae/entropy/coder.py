@@ -111,12 +111,12 @@ class BatchReader:
         Raises:
             AssertionError: constriction finds bytes that no encoder makes.
         """
-        symbols_N = np.zeros(n_symbols, np.int64)
         if tables.codebook_size == 1 or n_symbols == 0:
-            return symbols_N
+            return np.zeros(n_symbols, np.int64)
         if isinstance(tables, SymbolTables):
-            symbols_N[:] = self._decoder.decode(_FAMILY, tables.coder_weights_NK)
-            return symbols_N
+            decoded: IndexArray = self._decoder.decode(_FAMILY, tables.coder_weights_NK).astype(np.int64)
+            return decoded
+        symbols_N = np.zeros(n_symbols, np.int64)
         for table, where in _order(n_symbols, tables):
             count = n_symbols if isinstance(where, slice) else len(where)
             symbols_N[where] = self._decoder.decode(tables.coder_models[table], count)

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +31,10 @@ from gosvae.entropy.base import (
     check_shape,
 )
 from gosvae.entropy.ids import EntropyModelId
+from gosvae.entropy.latent_few import MOST_POSITIONS, FewPositions
+from gosvae.entropy.latent_grid import Conditions, Grid
 from gosvae.entropy.latent_network import LatentContextConfig, LatentContextNetwork
-from gosvae.entropy.lattice import Planes, Run, is_edge, passes, planes_together, reach, taps
+from gosvae.entropy.lattice import Planes, Run, passes, planes_together
 from gosvae.entropy.logits import LOGIT_BITS, counts_of_logits
 from gosvae.errors import BitstreamError
 from gosvae.nn.integer import exact_arithmetic
@@ -41,37 +45,6 @@ LEAST_BITS = 1 / 256
 """Least number of bits that a coded symbol takes."""
 CHUNK = 4096
 """Number of positions that are evaluated at once, which bounds the memory. Streams depend on it."""
-
-
-class Conditions:
-    """All that a context model knows at a position besides the latents themselves: nothing, in this base.
-
-    Positions are numbered as those of `Planes` of all latents that are coded together.
-
-    Args:
-        network: network in integers.
-    """
-
-    def __init__(self, network: LatentContextNetwork) -> None:
-        self.network = network
-
-    def inputs(self, numbers: IndexArray) -> tuple[Tensor, Tensor] | None:
-        """Return further inputs (N, I) of the first layer at some positions, and features (N, C) added to its result.
-
-        None means that there are none.
-        """
-        del numbers
-        return None
-
-    def at(self, numbers: IndexArray) -> Tensor | None:
-        """Return what `grouped` needs to know of some positions, for all groups."""
-        del numbers
-        return None
-
-    def grouped(self, h_NC: Tensor, group: int, at: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the features (N, C) for a group, and its logits (N, G, V), at the positions of `at`."""
-        del at
-        return h_NC, self.network.logits(h_NC, group)
 
 
 class LatentContextModel(EntropyModel):
@@ -151,31 +124,35 @@ class LatentContextModel(EntropyModel):
         """See `EntropyModel.batches_of`: a chunk of a pass is evaluated for up to 4096 positions of all images."""
         found: list[IndexArray] = []
         for planes in planes_together(self._planes(shapes), CHUNK):
-            grid = _Grid(self._conditions, self.level, planes)
+            grid = Grid(self._conditions, self.level, planes)
             symbols_ND = np.zeros((planes.starts[-1], self.config.channels), np.int64)
             for parts in passes(self.config.refinements):
                 runs = [run for part in parts for run in planes.runs(part, CHUNK)]
                 for run in runs:
-                    symbols_ND[run.numbers] = yield from self._groups(run, planes, self._features(grid.look(run)))
+                    symbols_ND[run.numbers] = yield from self._groups(run, planes, grid.look(run))
                 if runs:
                     done = np.concatenate([run.numbers for run in runs])
                     grid.know(done, symbols_ND[done])
             found += [part_ND.T.reshape(-1) for part_ND in np.split(symbols_ND, planes.starts[1:-1])]
         return found
 
-    def _groups(self, run: Run, planes: Planes, h_NC: Tensor) -> Generator[Batch, IndexArray, IndexArray]:
-        """Yield the batches of a run, given its features, and return its symbols (N, D)."""
-        group, at = self.config.group, self._conditions.at(planes.first_position + run.numbers)
+    def _groups(self, run: Run, planes: Planes, look_NC: Tensor) -> Generator[Batch, IndexArray, IndexArray]:
+        """Yield the batches of a run, given the output of the first layer, and return its symbols (N, D)."""
+        group = self.config.group
         symbols_ND = np.full((len(run.numbers), self.config.channels), self.config.bound, np.int64)
+        pieces = self._pieces(run, planes)
+        few = self._few if len(run.numbers) <= MOST_POSITIONS else None
+        if few is None:
+            steps: _Steps = _StepsOfMany(self._conditions, planes.first_position + run.numbers, look_NC)
+        else:
+            steps = _StepsOfFew(few, look_NC)
         for g in range(self._groups_coded):
-            with exact_arithmetic(self.device):
-                if g > 0:
-                    before_NG = symbols_ND[:, (g - 1) * group : g * group]
-                    h_NC = self.network.with_group(h_NC, g - 1, torch.from_numpy(before_NG).to(self.device))
-                h_NC, logits_NGV = self._conditions.grouped(h_NC, g, at)
-            tables = self._tables(logits_NGV)
-            for batch, rows in self._split(run, planes, g, tables):
-                symbols_ND[rows, g * group : (g + 1) * group] = (yield batch).reshape(-1, group)
+            tables = _tables(steps.logits(g, symbols_ND[:, max(0, g - 1) * group : g * group]))
+            for piece in pieces:
+                part = tables if len(pieces) == 1 else tables.part(piece.rows(group))
+                symbols_ND[piece.first : piece.last, g * group : (g + 1) * group] = (
+                    yield Batch(piece.places(g), part, image=piece.image)
+                ).reshape(-1, group)
         return symbols_ND
 
     def known_batches_of(self, images: Sequence[npt.NDArray[Any]], *, parts: int = 1) -> Iterator[Batch]:
@@ -184,25 +161,24 @@ class LatentContextModel(EntropyModel):
         for planes in planes_together(shapes, CHUNK):
             for runs, logits in self._known_logits(symbols_ND, planes, -(-planes.starts[-1] // parts)):
                 # One table for all runs: many small ones would take most of the time.
-                tables = [self._tables(logits_NGV) for logits_NGV in logits]
+                tables = [_tables(_integers(logits_NGV)) for logits_NGV in logits]
                 first = 0
                 for run in runs:
-                    last = first + self.config.group * len(run.numbers)
+                    pieces = self._pieces(run, planes, first)
                     for g, table in enumerate(tables):
-                        for batch, _ in self._split(run, planes, g, table.part(slice(first, last))):
-                            yield batch
-                    first = last
+                        for piece in pieces:
+                            yield Batch(piece.places(g), table.part(piece.rows(self.config.group)), image=piece.image)
+                    first += len(run.numbers)
 
-    def _split(self, run: Run, planes: Planes, group: int, tables: SymbolTables) -> Iterator[tuple[Batch, slice]]:
-        """Yield the batch of a group for each image of a run, and the rows of the run that it has."""
-        first, size = 0, self.config.group
-        channels_G = np.arange(group * size, (group + 1) * size)
+    def _pieces(self, run: Run, planes: Planes, first: int = 0) -> list[_Piece]:
+        """Return the pieces of a run, one for each image, whose positions are counted from `first`."""
+        pieces, channels_G = [], np.arange(self.config.group)
         for image, where in run.pieces:
-            last = first + len(where)
-            height, width = planes.shapes[image - planes.first_image]
-            places = (where[:, None] + channels_G * (height * width)).reshape(-1)
-            yield Batch(places, tables.part(slice(first * size, last * size)), image=image), slice(first, last)
-            first = last
+            size = math.prod(planes.shapes[image - planes.first_image])
+            places_NG = where[:, None] + channels_G * size
+            pieces.append(_Piece(image, first, first + len(where), places_NG.reshape(-1), self.config.group * size))
+            first += len(where)
+        return pieces
 
     def _known_logits(
         self, symbols_ND: IndexArray, planes: Planes, most: int = CHUNK
@@ -215,7 +191,7 @@ class LatentContextModel(EntropyModel):
             most: number of positions.
         """
         config, first = self.config, planes.first_position
-        grid = _Grid(self._conditions, self.level, planes)
+        grid = Grid(self._conditions, self.level, planes)
         symbols_ND = symbols_ND[first : first + planes.starts[-1]]
         grid.know(np.arange(len(symbols_ND)), symbols_ND)
         parts = [part for parts in passes(config.refinements) for part in parts]
@@ -224,11 +200,12 @@ class LatentContextModel(EntropyModel):
             runs = [waiting.pop(0)]
             while waiting and sum(len(run.numbers) for run in (*runs, waiting[0])) <= min(most, CHUNK):
                 runs.append(waiting.pop(0))
-            h_NC = self._features(torch.cat([grid.look(run, all_known=True) for run in runs]))
+            look_NC = torch.cat([grid.look(run, all_known=True) for run in runs])
             order_N = np.concatenate([run.numbers for run in runs])
             known_ND, at = torch.from_numpy(symbols_ND[order_N]).to(self.device), self._conditions.at(first + order_N)
             logits = []
             with exact_arithmetic(self.device):
+                h_NC = self.network.features(look_NC)
                 for g in range(self._groups_coded):
                     h_NC, logits_NGV = self._conditions.grouped(h_NC, g, at)
                     logits.append(logits_NGV)
@@ -236,14 +213,10 @@ class LatentContextModel(EntropyModel):
                         h_NC = self.network.with_group(h_NC, g, known_ND[:, g * config.group : (g + 1) * config.group])
             yield runs, logits
 
-    def _features(self, h_NC: Tensor) -> Tensor:
-        with exact_arithmetic(self.device):
-            return self.network.features(h_NC)
-
-    def _tables(self, logits_NGV: Tensor) -> SymbolTables:
-        """Return the tables of a group of channels, position by position."""
-        logits_NV = logits_NGV.flatten(0, 1).to(torch.int32).cpu().numpy()
-        return SymbolTables(counts_of_logits(logits_NV), FINEST_WEIGHT)
+    @cached_property
+    def _few(self) -> FewPositions | None:
+        """Layers for few positions, if the model has them."""
+        return self._conditions.few_positions()
 
     def _unstacked(self, images: Sequence[npt.NDArray[Any]]) -> tuple[IndexArray, list[tuple[int, int]]]:
         """Return the symbols (N, D) of stacked latents, position by position, and height and width of each."""
@@ -263,45 +236,74 @@ class LatentContextModel(EntropyModel):
         return [(rows // self.config.channels, width) for rows, width in shapes]
 
 
-class _Grid:
-    """Embeddings of the known positions of latents (h, w), with margins of unknown positions."""
+class _Steps(Protocol):
+    """Evaluation of the groups of some positions, one after the other."""
 
-    def __init__(self, conditions: Conditions, level: int, planes: Planes) -> None:
-        network = conditions.network
-        self._conditions, self._network, self._device = conditions, network, network.embedding.device
-        self._first, padded = planes.first_position, planes.padded(reach(network.config.refinements))
-        self._stride, self._places_N = padded.stride, torch.from_numpy(padded.places_N).to(self._device)
+    def logits(self, group: int, before_NG: IndexArray) -> npt.NDArray[np.int32]:
+        """Return the logits (N * G, V) of a group, given the symbols of the group before it."""
+
+
+class _StepsOfMany:
+    """Steps in PyTorch, given the numbers of the positions and the output of the first layer."""
+
+    def __init__(self, conditions: Conditions, numbers: IndexArray, look_NC: Tensor) -> None:
+        self._conditions, self._network, self._device = conditions, conditions.network, look_NC.device
+        self._at = conditions.at(numbers)
         with exact_arithmetic(self._device):
-            self._known_NE = network.unknown().repeat(padded.size, 1)
-            self._level_E = network.level_table()[level]
+            self._h_NC = self._network.features(look_NC)
 
-    def know(self, numbers: IndexArray, symbols_ND: IndexArray) -> None:
-        """Store the symbols 0..2L of all channels of some positions."""
+    def logits(self, group: int, before_NG: IndexArray) -> npt.NDArray[np.int32]:
         with exact_arithmetic(self._device):
-            rows_ND = self._network.rows(torch.from_numpy(symbols_ND).to(self._device))
-            self._known_NE[self._places(numbers)] = self._network.embed(rows_ND)
+            if group > 0:
+                before = torch.from_numpy(before_NG).to(self._device)
+                self._h_NC = self._network.with_group(self._h_NC, group - 1, before)
+            self._h_NC, logits_NGV = self._conditions.grouped(self._h_NC, group, self._at)
+            return _integers(logits_NGV)
 
-    def look(self, run: Run, *, all_known: bool = False) -> Tensor:
-        """Return the output (N, C) of the first layer at the positions of a run.
 
-        Args:
-            run: positions of a part of a pass.
-            all_known: whether the grid also has symbols that are coded later; they are hidden.
-        """
-        part, numbers = run.part, run.numbers
-        most = 0 if part.kind is None else self._network.config.taps[part.kind]
-        pairs = () if part.kind is None else taps(part.kind, most)
-        distances = [part.spacing * (dy * self._stride + dx) for dy, dx in pairs]
-        offsets_T = torch.tensor(distances, dtype=torch.int64, device=self._device)
-        with exact_arithmetic(self._device):
-            x_NTE = self._known_NE[self._places(numbers)[:, None] + offsets_T]
-            if all_known and not part.sees_edges:
-                x_NTE[:, [is_edge(part.kind or 0, pair) for pair in pairs]] = self._network.unknown()
-            known = [x_NTE.flatten(1), self._level_E.expand(len(numbers), -1)]
-            more_NI, added_NC = self._conditions.inputs(self._first + numbers) or (None, None)
-            x_NI = torch.cat(known if more_NI is None else [*known, more_NI], dim=1)
-            return self._network.look(x_NI, part.kind, part.level, added_NC)
+class _StepsOfFew:
+    """Steps in NumPy, given the output of the first layer."""
 
-    def _places(self, numbers: IndexArray) -> Tensor:
-        """Return the places (N,) of positions in the flat array."""
-        return self._places_N[torch.from_numpy(numbers).to(self._device)]
+    def __init__(self, few: FewPositions, look_NC: Tensor) -> None:
+        self._few, self._h_NC = few, few.features(look_NC.numpy())
+
+    def logits(self, group: int, before_NG: IndexArray) -> npt.NDArray[np.int32]:
+        if group > 0:
+            self._h_NC = self._few.with_group(self._h_NC, group - 1, before_NG)
+        return self._few.logits(self._h_NC, group).astype(np.int32)
+
+
+def _integers(logits_NGV: Tensor) -> npt.NDArray[np.int32]:
+    """Return the logits (N * G, V) of a group of channels, position by position."""
+    result: npt.NDArray[np.int32] = logits_NGV.flatten(0, 1).to(torch.int32).cpu().numpy()
+    return result
+
+
+def _tables(logits_NV: npt.NDArray[np.int32]) -> SymbolTables:
+    return SymbolTables(counts_of_logits(logits_NV), FINEST_WEIGHT)
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """Positions of one image in a run.
+
+    Attributes:
+        image: number of the image.
+        first, last: range of the positions among those that are evaluated together.
+        first_places: raster numbers (N * G,) of the symbols of the first group in the stacked latent.
+        step: distance of the same symbols of two groups.
+    """
+
+    image: int
+    first: int
+    last: int
+    first_places: IndexArray
+    step: int
+
+    def places(self, group: int) -> IndexArray:
+        """Return the raster numbers (N * G,) of the symbols of a group."""
+        return self.first_places + group * self.step
+
+    def rows(self, size: int) -> slice:
+        """Return the rows of a table, where each position has `size`."""
+        return slice(self.first * size, self.last * size)

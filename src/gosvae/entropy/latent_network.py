@@ -28,9 +28,10 @@ from gosvae.nn.integer import (
     QuantizedLinear,
     frozen_layers,
     integer_layers,
-    integer_relu,
+    integer_relu_,
     quantized_relu,
     round_to_units,
+    summed_rows,
     thaw_layers,
 )
 from gosvae.weights import check_amount
@@ -138,6 +139,8 @@ class LatentContextNetwork(nn.Module):
 
     offsets_D: Tensor
     """First row of each channel in the table of embeddings."""
+    offsets_G: Tensor
+    """First row of each channel of a group in the table of the group."""
 
     def __init__(
         self, config: LatentContextConfig, linear: Callable[..., Linear] | None = None, more_inputs: int = 0
@@ -150,6 +153,7 @@ class LatentContextNetwork(nn.Module):
         rows = config.channels * values + 1  # the last row stands for a position that is not known
         levels = LEVELS if self.integer else config.anchors
         self.register_buffer("offsets_D", torch.arange(config.channels) * values, persistent=False)
+        self.register_buffer("offsets_G", torch.arange(config.group) * values, persistent=False)
         scale = 0.5 / config.channels**0.5
         self.embedding = nn.Parameter(scale * torch.randn(rows, embedding))
         self.levels = nn.Parameter(0.5 * torch.randn(levels, embedding))
@@ -183,7 +187,13 @@ class LatentContextNetwork(nn.Module):
         return table if self.integer else signed_units(table)
 
     def _relu(self, x: Tensor) -> Tensor:
-        return integer_relu(x) if self.integer else quantized_relu(x)
+        """Return the activations of `x`, which may be overwritten."""
+        return integer_relu_(x) if self.integer else quantized_relu(x)
+
+    def _sum_of_rows(self, table: Tensor, rows_NT: Tensor) -> Tensor:
+        if self.integer:
+            return summed_rows(table, rows_NT)
+        return F.embedding_bag(rows_NT, signed_units(table), mode="sum")
 
     def level_table(self) -> Tensor:
         """Return the embedding (256, E) of each level."""
@@ -194,9 +204,8 @@ class LatentContextNetwork(nn.Module):
 
     def embed(self, rows_ND: Tensor) -> Tensor:
         """Return the embeddings (N, E) of positions, given the rows of their integers: see `rows`."""
-        x_NE = F.embedding_bag(rows_ND, self._signed(self.embedding), mode="sum")
         limit = LARGEST_WEIGHT if self.integer else _LIMIT
-        return x_NE.clamp(-limit, limit)
+        return self._sum_of_rows(self.embedding, rows_ND).clamp(-limit, limit)
 
     def unknown(self) -> Tensor:
         """Return the embedding (E,) of a position that is not known."""
@@ -215,29 +224,33 @@ class LatentContextNetwork(nn.Module):
             refinement: number of the refinement of the pass.
             added_NC: features that are added to the result, in its units.
         """
-        sums_NC: Tensor = self.first[KINDS if kind is None else kind](x_NI, refinement)
+        sums_NC: Tensor = self.first_layer(kind)(x_NI, refinement)
         if added_NC is not None:
             # Rounded before the sum, which could need more than the 24 bits of a float32 otherwise.
             sums_NC = (sums_NC.floor() if self.integer else round_to_units(sums_NC)) + added_NC
         return self._relu(sums_NC)
 
+    def first_layer(self, kind: int | None) -> nn.Module:
+        """Return the first layer of a kind of pass; None stands for the first pass."""
+        return self.first[KINDS if kind is None else kind]
+
     def features(self, h_NC: Tensor) -> Tensor:
         """Return the features (N, C) for the output of `look`, computed by the layers that all passes share."""
         for block in self.blocks:
             inner, outer = block.children()
-            h_NC = self._relu(h_NC + outer(self._relu(inner(h_NC))))
+            h_NC = self._relu(outer(self._relu(inner(h_NC))) + h_NC)
         return h_NC
 
     def logits(self, h_NC: Tensor, group: int) -> Tensor:
         """Return the logits (N, G, V) of a group: in units of 1/16 bit (integers), or in bits while training."""
         x_NO: Tensor = self.heads[group](h_NC)
-        x_NO = x_NO.floor() if self.integer else round_to_units(x_NO, LOGIT_BITS - UNIT_BITS)
+        x_NO = x_NO.floor_() if self.integer else round_to_units(x_NO, LOGIT_BITS - UNIT_BITS)
         return x_NO.view(len(x_NO), self.config.group, self.config.values)
 
     def with_group(self, h_NC: Tensor, group: int, symbols_NG: Tensor) -> Tensor:
         """Return the features (N, C) for the next group, when the symbols 0..2L of this one are known."""
-        rows_NG = symbols_NG + self.offsets_D[: self.config.group]
-        added_NC = F.embedding_bag(rows_NG, self._signed(self.known[group]), mode="sum")
+        rows_NG = symbols_NG + self.offsets_G
+        added_NC = self._sum_of_rows(self.known[group], rows_NG)
         return self._relu(self.known_layers[group](self._relu(h_NC + added_NC)))
 
     @torch.no_grad()

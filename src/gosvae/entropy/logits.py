@@ -40,6 +40,6 @@ COUNTS = _powers()
 
 def counts_of_logits(logits_NV: npt.NDArray[np.integer]) -> IndexArray:
     """Return the counts (N, V) of integer logits: `COUNTS[largest logit of the row - logit]`, or 0 beyond the table."""
-    distances_NV = logits_NV.max(axis=1, keepdims=True) - logits_NV
+    distances_NV = np.maximum.reduce(logits_NV, axis=1, keepdims=True) - logits_NV
     result: IndexArray = COUNTS.take(distances_NV, mode="clip")
     return result

@@ -19,10 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gosvae.entropy.base import FrequencyTables, IndexArray, TableModel, check_indices, cross_entropy_bits
 from gosvae.entropy.ids import EntropyModelId
-from gosvae.entropy.latent import Conditions, LatentContextModel
+from gosvae.entropy.latent import LatentContextModel
+from gosvae.entropy.latent_grid import Conditions
 from gosvae.entropy.latent_network import LatentContextConfig
 from gosvae.entropy.lattice import Planes
 from gosvae.entropy.temporal_network import ACTIVITIES, AGES, TemporalContextNetwork, reference_taps
@@ -121,17 +123,19 @@ class TemporalConditions(Conditions):
             self._grid_NE[self._places_N] = network.embed(self._rows_ND)
             self._centred_NC = network.centred(self._rows_ND)
             level_E = network.level_table()[memories[0].level]
-            self._frame_I = torch.cat([level_E, network.activity_table()[activity]])
+            self.everywhere = torch.cat([level_E, network.activity_table()[activity]])
 
     def inputs(self, numbers: IndexArray) -> tuple[Tensor, Tensor]:
         numbers_N = torch.from_numpy(numbers).to(self._places_N.device)
-        x_NTE = self._grid_NE[self._places_N[numbers_N][:, None] + self._offsets_T]
-        x_NI = torch.cat([x_NTE.flatten(1), self._frame_I.expand(len(numbers), -1)], dim=1)
-        return x_NI, self._centred_NC[numbers_N]
+        x_NTE = F.embedding(self._places_N[numbers_N][:, None] + self._offsets_T, self._grid_NE)
+        return x_NTE.flatten(1), self._centred_NC[numbers_N]
 
     def at(self, numbers: IndexArray) -> Tensor:
         """Return the symbols and ages (N, D) of the reference, see `Conditions.at`."""
         return self._rows_ND[torch.from_numpy(numbers).to(self._rows_ND.device)]
+
+    def few_positions(self) -> None:
+        """Return None: `grouped` has more than the network of the frame itself."""
 
     def grouped(self, h_NC: Tensor, group: int, at: Tensor | None) -> tuple[Tensor, Tensor]:
         assert at is not None

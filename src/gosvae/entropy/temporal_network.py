@@ -34,9 +34,10 @@ from gosvae.nn.integer import (
     LARGEST_WEIGHT,
     UNIT_BITS,
     integer_layers,
-    integer_relu,
+    integer_relu_,
     quantized_relu,
     round_to_units,
+    summed_rows,
 )
 from gosvae.weights import check_amount
 
@@ -119,7 +120,13 @@ class TemporalContextNetwork(nn.Module):
         return table if self.integer else signed_units(table)
 
     def _relu(self, x: Tensor) -> Tensor:
-        return integer_relu(x) if self.integer else quantized_relu(x)
+        """Return the activations of `x`, which may be overwritten."""
+        return integer_relu_(x) if self.integer else quantized_relu(x)
+
+    def _sum_of_rows(self, table: Tensor, rows_NT: Tensor) -> Tensor:
+        if self.integer:
+            return summed_rows(table, rows_NT)
+        return F.embedding_bag(rows_NT, signed_units(table), mode="sum")
 
     def level_table(self) -> Tensor:
         """Return the embedding (256, E) of each level of the reference."""
@@ -134,7 +141,7 @@ class TemporalContextNetwork(nn.Module):
 
     def embed(self, rows_ND: Tensor) -> Tensor:
         """Return the embeddings (N, E) of positions of the reference, given `age * V + symbol` of all channels."""
-        x_NE = F.embedding_bag(self._table_rows(rows_ND), self._signed(self.embedding), mode="sum")
+        x_NE = self._sum_of_rows(self.embedding, self._table_rows(rows_ND))
         limit = LARGEST_WEIGHT if self.integer else LARGEST_WEIGHT * 2.0**-UNIT_BITS
         return x_NE.clamp(-limit, limit)
 
@@ -144,7 +151,7 @@ class TemporalContextNetwork(nn.Module):
 
     def centred(self, rows_ND: Tensor) -> Tensor:
         """Return the features (N, C) of all channels of the reference at the positions themselves."""
-        return F.embedding_bag(self._table_rows(rows_ND), self._signed(self.centre), mode="sum")
+        return self._sum_of_rows(self.centre, self._table_rows(rows_ND))
 
     def _table_rows(self, rows_ND: Tensor) -> Tensor:
         return rows_ND + self.offsets_D[: rows_ND.shape[1]]
@@ -153,8 +160,7 @@ class TemporalContextNetwork(nn.Module):
         """Return the features (N, C) of a group with the reference's symbols of this group."""
         size = self.config.context.group
         rows_NG = rows_ND[:, group * size : (group + 1) * size]
-        added_NC = F.embedding_bag(self._table_rows(rows_NG), self._signed(self.near[group]), mode="sum")
-        return self._relu(h_NC + added_NC)
+        return self._relu(h_NC + self._sum_of_rows(self.near[group], self._table_rows(rows_NG)))
 
     def logits(self, h_NC: Tensor, group: int, rows_ND: Tensor) -> Tensor:
         """Return the logits (N, G, V) of a group for the features of `with_reference`, in units as the space part."""
@@ -162,12 +168,11 @@ class TemporalContextNetwork(nn.Module):
         channels = slice(group * size, (group + 1) * size)
         rows_NG = rows_ND[:, channels] + self.offsets_D[channels]
         if self.integer:
-            direct_NGV = F.embedding(rows_NG, self.direct) * 2.0 ** (LOGIT_BITS - _DIRECT_BITS)
-        else:
-            limit = LARGEST_WEIGHT * 2.0**-_DIRECT_BITS
-            direct = round_to_units(self.direct.clamp(-limit, limit), _DIRECT_BITS - UNIT_BITS)
-            direct_NGV = F.embedding(rows_NG, direct)
-        return self.space.logits(h_NC, group) + direct_NGV
+            direct_NGV = F.embedding(rows_NG, self.direct)
+            return self.space.logits(h_NC, group).add_(direct_NGV, alpha=2.0 ** (LOGIT_BITS - _DIRECT_BITS))
+        limit = LARGEST_WEIGHT * 2.0**-_DIRECT_BITS
+        direct = round_to_units(self.direct.clamp(-limit, limit), _DIRECT_BITS - UNIT_BITS)
+        return self.space.logits(h_NC, group) + F.embedding(rows_NG, direct)
 
     @torch.no_grad()
     def start_from(self, tensors: Mapping[str, Tensor]) -> None:

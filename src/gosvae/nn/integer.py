@@ -14,11 +14,13 @@ Axis legend: N rows, I inputs and O outputs of a layer.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -169,21 +171,30 @@ def quantized_relu(x: Tensor) -> Tensor:
 
 
 class IntegerLinear(nn.Module):
-    """Linear layer that runs `IntegerWeights`; inputs and outputs are integers in float32 (or float64)."""
+    """Linear layer that runs `IntegerWeights`; inputs are integers in float32 (or float64).
 
-    weight_OI: Tensor
+    Weights and biases are stored times `2**-shift`. All products and sums are then multiples of `2**-shift` below
+    `2**(24 - shift)` in magnitude, so they are as exact as those of the integers, and need no rescaling.
+
+    Attributes:
+        weight_IO: scaled weights.
+        bias_PO: scaled biases.
+    """
+
+    weight_IO: Tensor
     bias_PO: Tensor
-    scale_O: Tensor
 
     def __init__(self, integers: IntegerWeights) -> None:
         super().__init__()
-        self.register_buffer("weight_OI", integers.weight_OI.float())
-        self.register_buffer("bias_PO", integers.bias_PO.float())
-        self.register_buffer("scale_O", 2.0 ** -integers.shift_O.float())
+        scale_O = 2.0 ** -integers.shift_O.float()
+        self.register_buffer("weight_IO", (integers.weight_OI.float() * scale_O[:, None]).t().contiguous())
+        self.register_buffer("bias_PO", integers.bias_PO.float() * scale_O)
+        self._one_bias = len(integers.bias_PO) == 1
 
     def forward(self, x_NI: Tensor, use: int = 0) -> Tensor:
-        """Return the sums (N, O) with their fractional bits, before rounding."""
-        return F.linear(x_NI, self.weight_OI, self.bias_PO[use]) * self.scale_O
+        """Return the sums (N, O) with their fractional bits, before rounding; `use` chooses the bias."""
+        bias_PO = self.bias_PO
+        return torch.addmm(bias_PO if self._one_bias else bias_PO[use], x_NI, self.weight_IO)
 
 
 def frozen_layers(network: nn.Module) -> dict[str, Tensor]:
@@ -230,6 +241,24 @@ def integer_relu(x: Tensor) -> Tensor:
     return x.floor().clamp_(0.0, float(LARGEST_ACTIVATION))
 
 
+def integer_relu_(x: Tensor) -> Tensor:
+    """Return `integer_relu` of `x`, which is overwritten."""
+    return x.floor_().clamp_(0.0, float(LARGEST_ACTIVATION))
+
+
+def summed_rows(table_RC: Tensor, rows_NT: Tensor) -> Tensor:
+    """Return the sums (N, C) of T rows of a table of integers; no sum reaches 2**24."""
+    count, size = rows_NT.shape
+    return F.embedding_bag(rows_NT.reshape(-1), table_RC, _bags(count, size, rows_NT.device), mode="sum")
+
+
+@functools.lru_cache(maxsize=256)
+def _bags(count: int, size: int, device: torch.device) -> Tensor:
+    """Return the place (N,) of each bag's first row, where all `count` bags have `size` rows."""
+    with torch.inference_mode(False):
+        return torch.arange(0, count * size, size, device=device)
+
+
 class _Precision:
     """Precision of products outside of `exact_arithmetic`, which is the same for all threads, and who is inside."""
 
@@ -240,25 +269,38 @@ class _Precision:
 _PRECISION = _Precision()
 
 
-@contextlib.contextmanager
-def exact_arithmetic(device: torch.device) -> Iterator[None]:
+def exact_arithmetic(device: torch.device) -> AbstractContextManager[None]:
     """Compute in true float32 within this context: without autocast, TF32 or bfloat16 in products, and gradients.
 
     Several threads may be inside: the precision outside is set again when the last of them leaves.
     """
-    with _PRECISION.lock:
-        if not _PRECISION.users:
-            _PRECISION.outside = torch.get_float32_matmul_precision()
-            if _PRECISION.outside != "highest":
-                torch.set_float32_matmul_precision("highest")
-        _PRECISION.users += 1
-    # A context of autocast takes longer than most of the layers that run in it.
-    used = torch.is_autocast_enabled(device.type)
-    autocast = torch.autocast(device.type, enabled=False) if used else contextlib.nullcontext()
-    try:
-        with torch.inference_mode(), autocast:
-            yield
-    finally:
+    return _ExactArithmetic(device)
+
+
+class _ExactArithmetic:
+    """Context of `exact_arithmetic`; a generator would take as long as some of the layers that run in it."""
+
+    def __init__(self, device: torch.device) -> None:
+        # A context of autocast takes longer than most of the layers that run in it.
+        kind = device.type
+        self._autocast = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else None
+        self._inference = torch.inference_mode()
+
+    def __enter__(self) -> None:
+        with _PRECISION.lock:
+            if not _PRECISION.users:
+                _PRECISION.outside = torch.get_float32_matmul_precision()
+                if _PRECISION.outside != "highest":
+                    torch.set_float32_matmul_precision("highest")
+            _PRECISION.users += 1
+        self._inference.__enter__()
+        if self._autocast is not None:
+            self._autocast.__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *error: Any) -> None:
+        if self._autocast is not None:
+            self._autocast.__exit__(*error)
+        self._inference.__exit__(*error)
         with _PRECISION.lock:
             _PRECISION.users -= 1
             if not _PRECISION.users and _PRECISION.outside != "highest":

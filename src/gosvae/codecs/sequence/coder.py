@@ -28,7 +28,7 @@ from gosvae.codecs.sequence.format import (
     unpack_slices,
 )
 from gosvae.codecs.slices import GridPart, grid_parts, part_shape, slice_count
-from gosvae.codecs.variable import VariableRateCodec, assigned, stacked, unstacked
+from gosvae.codecs.variable import VariableRateCodec, assigned, cheaper, stacked, symbols_below, unstacked
 from gosvae.entropy.base import EntropyModel
 from gosvae.entropy.coder import decode_images, encode_images, encode_within
 from gosvae.entropy.latent_network import LEVELS
@@ -98,7 +98,7 @@ class FrameCoder:
     ) -> None:
         self._codec, self._config = codec, codec.config.context
         self._network, self._counts = network, counts
-        self._grid_hw = grid_hw
+        self._grid_hw, self._channels_D11 = grid_hw, np.arange(self._config.channels)[:, None, None]
         self._parts: list[GridPart] = grid_parts(grid_hw, slice_count(grid_hw, slices, layout), layout)
 
     def models(
@@ -162,8 +162,10 @@ class FrameCoder:
         low, high = STIFFNESS
         stiffness = scale * low * (high / low) ** (level / (LEVELS - 1))
         if searches == 1:
-            bits = self._table_bits(self.activity(symbols, level, reference), reference)
-            symbols = assigned(shifted, bits, stiffness)
+            bits_DVV = self._table_bits(self.activity(symbols, level, reference))
+            below = symbols_below(shifted, self._config.values)
+            more_bits = np.diff(bits_DVV, axis=2)[self._channels_D11, reference.symbols, below]
+            symbols = cheaper(shifted, below, more_bits, stiffness)
             symbols[self._config.groups_at(level) * self._config.group :] = self._config.bound
         for _ in range(searches - 1):
             activity = self.activity(symbols, level, reference)
@@ -177,12 +179,11 @@ class FrameCoder:
             symbols = found
         return symbols
 
-    def _table_bits(self, activity: int, reference: Memory) -> npt.NDArray[np.float32]:
-        """Return the bits (D, h, w, V) of every value under the tables, given the reference."""
-        channels = np.arange(self._config.channels)[:, None, None]
+    def _table_bits(self, activity: int) -> npt.NDArray[np.float32]:
+        """Return the bits (D, V, V) of every value under the tables of each channel and value of the reference."""
         counts_DVV = self._counts[activity].astype(np.float32) + 1.0
         bits_DVV: npt.NDArray[np.float32] = np.log2(counts_DVV.sum(axis=2, keepdims=True)) - np.log2(counts_DVV)
-        return bits_DVV[channels, reference.symbols]
+        return bits_DVV
 
     def encode_intra(self, symbols: SymbolArray, level: int, number: int) -> CodedFrame:
         """Return a frame that depends on no other."""
@@ -207,8 +208,9 @@ class FrameCoder:
     def least_table_bytes(self, symbols: SymbolArray, level: int, reference: Memory) -> float:
         """Return the number of bytes of the symbols under the tables, as a fraction and without headers."""
         coded = self._config.groups_at(level) * self._config.group
-        bits = self._table_bits(self.activity(symbols, level, reference), reference)[:coded]
-        return float(np.take_along_axis(bits, symbols[:coded, ..., None], axis=3).sum()) / 8
+        bits_DVV = self._table_bits(self.activity(symbols, level, reference))
+        bits = bits_DVV[self._channels_D11[:coded], reference.symbols[:coded], symbols[:coded]]
+        return float(bits.sum()) / 8
 
     def encode(
         self, symbols: SymbolArray, level: int, number: int, reference: Memory, distance: int, *, tables: bool
