@@ -65,7 +65,7 @@ def test_a_source_has_so_many_connections_and_the_newest_idle_ones_go() -> None:
     """Each says that it speaks HTTP/2, and nothing more."""
 
     async def test() -> None:
-        limits = patient_limits(max_per_source=3)
+        limits = patient_limits(max_per_source=3, idle_s=600.0)
         with patch.object(service, "SWEEP_S", 0.01), ExitStack() as stack:
             async with serving(PATIENT, limits=limits) as listening:
                 place = (listening.endpoint.host, listening.endpoint.port)
