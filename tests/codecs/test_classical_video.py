@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,6 +109,21 @@ def test_a_sequence_is_one_byte_and_an_elementary_stream() -> None:
         assert without_units(data, H264_SEI) == data
     (half,) = encode_sequence(ClassicalVideoCodec("x264-half"), pan(1, 65, 99), frames_per_second=RATE)
     assert half[0] == 16 * 2 + 4 * 3 + 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="scheduling of threads as on Linux")
+@pytest.mark.parametrize("name", ["x264", "x265", "svtav1"])
+def test_an_encoder_leaves_the_scheduling_of_threads_alone(name: str) -> None:
+    """As root, SVT-AV1 makes its own threads and the caller's real-time."""
+
+    def policies() -> set[int]:
+        return {os.sched_getscheduler(int(task.name)) for task in Path("/proc/self/task").iterdir()}
+
+    before = policies()
+    encoder = ClassicalVideoCodec(name).encoder(96, 128, frames_per_second=RATE)
+    for frame in pan(2):
+        encoder.encode(frame)
+        assert policies() <= before
 
 
 def test_units_are_taken_out_whole() -> None:

@@ -7,11 +7,15 @@ Axis legend: H and W pixels, 3 RGB channels.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+import sys
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,7 +96,8 @@ class PictureEncoder:
             context.framerate, context.time_base = rate, 1 / rate
             context.gop_size, context.max_b_frames, context.thread_count = gop, 0, 1
             context.options = {**form.options, **options, form.parameters: own}
-            context.open()
+            with _same_scheduling():
+                context.open()
         except (OSError, ValueError, av.FFmpegError) as error:
             raise ConfigError(f"{form.title} cannot encode {height}x{width} pixels: {_reason(error)}") from None
         self._form, self._context, self._count = form, context, 0
@@ -162,6 +167,31 @@ def without_units(data: bytes, unit_type: int) -> bytes:
         position = data.find(_START, position + 3)
     units = [data[start:end] for start, end in pairwise([*starts, len(data)])]
     return b"".join(unit for unit in units if unit[unit.index(_START) + 3] & 0x1F != unit_type)
+
+
+@contextlib.contextmanager
+def _same_scheduling() -> Iterator[None]:
+    """Give threads back the scheduling that they had before this context, and new threads that of the caller.
+
+    When SVT-AV1 opens an encoder as root, it gives the caller and its own threads the highest real-time priority, so
+    that they would keep everything else on the machine from running.
+    """
+    before = _scheduling()
+    yield
+    own = before.get(threading.get_native_id())
+    for thread, policy in _scheduling().items():
+        if own is not None and policy != before.get(thread, own):
+            with contextlib.suppress(OSError):  # the thread has ended
+                os.sched_setscheduler(thread, before.get(thread, own), os.sched_param(0))
+
+
+def _scheduling() -> dict[int, int]:
+    """Return the scheduling policy of each thread of this process; nothing on other systems than Linux."""
+    policies = {}
+    for task in Path("/proc/self/task").glob("*") if sys.platform == "linux" else ():
+        with contextlib.suppress(OSError):
+            policies[int(task.name)] = os.sched_getscheduler(int(task.name))
+    return policies
 
 
 def _scaling(av: Any) -> Any:
