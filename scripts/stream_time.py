@@ -134,7 +134,7 @@ def sequence_streams(size_hw: tuple[int, int]) -> Iterator[tuple[str, str, bytes
         wrapped = codec.wrapped(encoder.parts, *size_hw)
 
         def decode(data: bytes, known: object = decoder) -> object:
-            return known.decode_latent(codec.unwrapped(unpack_slices(data)))  # type: ignore[attr-defined]
+            return known.decode_parts(codec.unwrapped(unpack_slices(data)))  # type: ignore[attr-defined]
 
         yield "video", f"frame {shown}", wrapped, decode
 
