@@ -29,6 +29,7 @@ from gosvae.codecs.class_map import decode_class_map, padded
 from gosvae.codecs.class_map_passes import encode_passes
 from gosvae.codecs.class_map_scan import encode_scan
 from gosvae.codecs.registry import embedded_codecs, load_codec, load_sequence_codec
+from gosvae.codecs.sequence.decoder import SequenceDecoder
 from gosvae.codecs.variable import VariableRateCodec, VariableRateOptions
 from gosvae.codecs.vq import VqCodec, VqOptions
 from gosvae.datasets.streets import Streets
@@ -133,8 +134,8 @@ def sequence_streams(size_hw: tuple[int, int]) -> Iterator[tuple[str, str, bytes
         encoder.encode(second)
         wrapped = codec.wrapped(encoder.parts, *size_hw)
 
-        def decode(data: bytes, known: object = decoder) -> object:
-            return known.decode_parts(codec.unwrapped(unpack_slices(data)))  # type: ignore[attr-defined]
+        def decode(data: bytes, known: SequenceDecoder = decoder) -> object:
+            return known.decode_parts(codec.unwrapped(unpack_slices(data)))
 
         yield "video", f"frame {shown}", wrapped, decode
 
