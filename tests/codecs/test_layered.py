@@ -168,6 +168,16 @@ def test_streams_of_others_and_damaged_frames_are_refused() -> None:
             assert "\n" not in str(caught.value)
 
 
+def test_a_picture_alone_has_one_layer() -> None:
+    stream = unpack_slices(layered("people").compress(picture()))
+    two = [*stream.payloads, *stream.payloads]
+    codec = layered()
+    codec.decompress(pack_slices(stream.header, two))
+    for data in (pack_slices(stream.header, two, "interleaved"), pack_slices(stream.header, two, detail_count=1)):
+        with pytest.raises(BitstreamError, match="the header of a picture alone announces a task layer"):
+            codec.decompress(data)
+
+
 def test_budgets_are_filled() -> None:
     image = picture(1)
     for purpose in ("people", "both"):

@@ -231,6 +231,10 @@ def test_damaged_and_untrue_streams_are_refused(image: ImageArray) -> None:
         untrue = bitstream.pack(bitstream.Header(header.fingerprint, height, width, model_id), payload)
         with pytest.raises(BitstreamError, match=text):
             codec.decompress(untrue)
+    layered = bitstream.pack_slices(header, [payload, b"detail"], detail_count=1)
+    for read in (codec.decompress, codec.decompress_damaged):
+        with pytest.raises(BitstreamError, match="a detail layer, which streams of"):
+            read(layered)
 
 
 def test_a_checkpoint_survives_the_disk(tmp_path: Path, image: ImageArray) -> None:

@@ -141,6 +141,9 @@ def autoencoder_target() -> Target:
 def variable_encode(codec: VariableRateCodec, stream: Stream, decoded: Latent) -> bytes:
     """The stream of what was decoded, with its own model: an encoder would take the other where it is as short."""
     symbols_Dhw, level = decoded.symbols, decoded.setting
+    if stream.detail_count:  # the detail layer is not read
+        task = unpack_slices(variable_encode(codec, stream.task, decoded))
+        return pack_slices(stream.header, [*task.slices, *stream.detail], stream.layout, stream.detail_count)
     fixed = stream.header.entropy_model_id == FixedLength.model_id
     model = FixedLength(codec.config.context.values) if fixed else codec.coder.entropy_model(level)
     slices = [symbols_Dhw[:, *part] for part in grid_parts(symbols_Dhw.shape[1:], len(stream.slices), stream.layout)]
@@ -193,8 +196,7 @@ def layered_target() -> Target:
     def encode(stream: Stream, decoded: Latent) -> bytes:
         if stream.header.entropy_model_id == EntropyModelId.AV1_STILL:
             return pack_slices(stream.header, stream.slices)
-        slices = unpack_slices(variable_encode(codec.task, stream.task, decoded)).slices
-        return pack_slices(stream.header, [*slices, *stream.detail], stream.layout, stream.detail_count)
+        return variable_encode(codec.task, stream, decoded)
 
     return Target("layered", decode, encode, codec.decompress, None, tuple(streams), weight=0.3)
 

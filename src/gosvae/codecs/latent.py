@@ -95,10 +95,12 @@ class LatentCoder(ABC):
     Attributes:
         marks: marks of the weights (`EntropyModel.mark`) of all entropy models that are read, by their ids.
         sliceable: whether a stream may have several slices.
+        layered: whether a stream may have a detail layer, which the coder does not read.
     """
 
     marks: Mapping[int, bytes]
     sliceable: bool
+    layered: bool = False
 
     @abstractmethod
     def quantise(self, latent_1hw: Tensor, setting: int) -> SymbolArray:

@@ -159,6 +159,8 @@ class LayeredCodec(RateControlledCodec, LossTolerantCodec):
         whole = np.zeros((header.height, header.width), np.bool_)
         if header.entropy_model_id == EntropyModelId.AV1_STILL:
             bitstream.check_fingerprint(header, self.fingerprint)
+            if stream.detail_count or stream.layout != "bands":
+                raise BitstreamError("damaged: the header of a picture alone announces a task layer")
             detail = self._last_detail(stream.slices, header)
             if detail is None:
                 raise BitstreamError("damaged: none of the pictures of the stream is intact")

@@ -26,7 +26,7 @@ from gosvae.codecs.latent import Latent, LatentCoder, Mask, Transform
 from gosvae.codecs.slices import Slicing, decode_slices, encode_slices, slice_count, xor_mark
 from gosvae.codecs.tiling import decode_in_tiles, encode_in_tiles, fits_in_one_tile
 from gosvae.entropy.ids import MARKED_MODELS
-from gosvae.errors import CheckpointError, ForeignStreamError, ImageError
+from gosvae.errors import BitstreamError, CheckpointError, ForeignStreamError, ImageError
 from gosvae.tensors import ImageArray, check_image, image_to_tensor, pad_to_multiple, tensor_to_image
 
 CardType = TypeVar("CardType", bound=Card)
@@ -117,10 +117,11 @@ class TrainedCodec(ImageCodec):
     def decode_stream(self, stream: bitstream.Stream) -> Latent:
         """Return the latent of a stream that is taken apart already, as far as its slices are intact.
 
-        Slices of a detail layer are left out.
+        Slices of the detail layer of a stream of two layers are left out.
 
         Raises:
-            BitstreamError: no slice is intact, or no encoder makes a payload.
+            BitstreamError: no slice is intact, no encoder makes a payload, or there is a detail layer that streams of
+                this kind do not have.
             ForeignStreamError: an intact stream that another model made.
         """
         header, marks = stream.header, self.coder.marks
@@ -131,6 +132,8 @@ class TrainedCodec(ImageCodec):
             )
         mark = marks.get(header.entropy_model_id, b"")
         bitstream.check_fingerprint(header, xor_mark(self.fingerprint, mark))
+        if stream.detail_count and not self.coder.layered:
+            raise BitstreamError(f"damaged: a detail layer, which streams of {self.name!r} do not have")
         stride = self.transform.stride
         return decode_slices(self.coder, stream.task, (-(-header.height // stride), -(-header.width // stride)))
 

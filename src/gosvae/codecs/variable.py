@@ -119,6 +119,7 @@ class LevelCoder(LatentCoder):
     """
 
     sliceable = True
+    layered = True
 
     def __init__(
         self,
