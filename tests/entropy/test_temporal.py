@@ -10,8 +10,15 @@ from gosvae.bitstream import SliceLayout
 from gosvae.codecs.slices import grid_parts
 from gosvae.entropy.base import EntropyModel, IndexArray
 from gosvae.entropy.coder import decode_images, decode_indices, encode_images, encode_indices
+from gosvae.entropy.latent_few import MOST_POSITIONS
 from gosvae.entropy.latent_network import LatentContextConfig
-from gosvae.entropy.temporal import Memory, TemporalContextModel, TemporalTables
+from gosvae.entropy.temporal import (
+    FewWithReference,
+    Memory,
+    TemporalConditions,
+    TemporalContextModel,
+    TemporalTables,
+)
 from gosvae.entropy.temporal_network import (
     ACTIVITIES,
     TemporalConfig,
@@ -20,7 +27,7 @@ from gosvae.entropy.temporal_network import (
     reference_taps,
 )
 from gosvae.errors import BitstreamError, CheckpointError, ConfigError, ShapeError
-from gosvae.seeding import numpy_generator
+from gosvae.seeding import numpy_generator, torch_generator
 
 CONTEXT = LatentContextConfig(
     channels=6, group=3, bound=2, anchors=3, embedding_width=8, width=32, taps=(4, 8, 12), first_levels=(0, 50)
@@ -70,6 +77,21 @@ def models(height: int, width: int, level: int = 100) -> list[EntropyModel]:
         TemporalContextModel(network, level, memory, 3),
         TemporalTables(CONTEXT, counts.astype(np.int32), level, memory, 3),
     ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_few_positions_have_the_integers_of_many(dtype: torch.dtype) -> None:
+    network = integer_temporal_network(CONFIG, trainable().freeze()).to(dtype)
+    many, few = TemporalConditions(network, [reference(7, 5)], 3), FewWithReference(network)
+    generator = torch_generator(4)
+    for n_positions in range(1, MOST_POSITIONS + 1):
+        h_NC = torch.randint(256, (n_positions, CONTEXT.width), generator=generator).to(dtype)
+        at_ND = many.at(np.arange(3, 3 + n_positions))
+        for group in range(CONTEXT.groups):
+            expected_NC, expected_NGV = many.grouped(h_NC, group, at_ND)
+            found_NC, found_NV = few.grouped(h_NC.numpy(), group, at_ND.numpy())
+            np.testing.assert_array_equal(expected_NC.numpy(), found_NC)
+            np.testing.assert_array_equal(expected_NGV.reshape(found_NV.shape).numpy(), found_NV)
 
 
 @pytest.mark.parametrize("shape_hw", SHAPES)

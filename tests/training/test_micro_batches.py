@@ -57,19 +57,26 @@ class Small(TaskExpert):
         ]
 
 
-def pictures(height: int = 48, width: int = 64, batch: int = BATCH) -> tuple[Tensor, Tensor]:
+def pictures(height: int = 48, width: int = 64, batch: int = BATCH, seed: int = 1) -> tuple[Tensor, Tensor]:
     """Originals and reconstructions, of which the images differ much in how far they are off."""
-    x = torch.rand(batch, 3, height, width, generator=torch_generator(1))
-    off = torch.randn(x.shape, generator=torch_generator(2)) * torch.linspace(0.05, 0.4, batch)[:, None, None, None]
+    x = torch.rand(batch, 3, height, width, generator=torch_generator(seed))
+    off = (
+        torch.randn(x.shape, generator=torch_generator(seed + 1))
+        * torch.linspace(0.05, 0.4, batch)[:, None, None, None]
+    )
     return x, (x + off).clamp(0, 1)
 
 
 def gradient(
-    judges: Judges, weights: dict[str, float], judging: Judging | None, generator: torch.Generator | None = None
+    judges: Judges,
+    weights: dict[str, float],
+    judging: Judging | None,
+    generator: torch.Generator | None = None,
+    seed: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """The weighted terms of `pictures` and their gradient."""
     dtype = next(judges.parameters()).dtype
-    x, x_hat = (each.to(dtype) for each in pictures())
+    x, x_hat = (each.to(dtype) for each in pictures(seed=seed))
     x_hat.requires_grad_()
     judging = None if judging is None else replace(judging, weights=weights)
     terms = judges(x, x_hat, frozenset(weights), generator, judging)
@@ -121,15 +128,18 @@ def test_gradients_are_those_of_the_whole_batch(case: str, size: int) -> None:
     assert_same(gradient(judges, weights, Judging(size)), gradient(judges, weights, None))
 
 
-@pytest.mark.parametrize("case", ["jsd", "eq8", "eq5", "rare", "many terms", "several, one term"])
+@pytest.mark.parametrize("case", ["jsd", "kld", "ce", "eq8", "eq5", "rare", "many terms", "several, one term"])
 @pytest.mark.parametrize("factor", [1.0, 0.7])
 def test_gradients_are_the_same_in_mixed_precision(case: str, factor: float) -> None:
     make, weights = CASES[case]
     judges, weights = make(), {name: factor * weight for name, weight in weights.items()}
-    with torch.autocast("cpu", torch.bfloat16):
-        whole = gradient(judges, weights, None)
-        found = gradient(judges, weights, Judging(1))
-    assert_same(found, whole)
+    # The parts must compute the floats of the whole batch: a difference in the last bit is one of 2**-9 if bfloat16
+    # rounds it to another side, which happens for some pictures only.
+    for seed in range(1, 7):
+        with torch.autocast("cpu", torch.bfloat16):
+            whole = gradient(judges, weights, None, seed=seed)
+            found = gradient(judges, weights, Judging(1), seed=seed)
+        assert_same(found, whole)
 
 
 def test_views_are_the_same_for_any_micro_batch() -> None:
@@ -225,7 +235,7 @@ def test_terms_that_do_not_depend_on_the_picture_have_no_gradient() -> None:
     _, x_hat = pictures()
     x_hat.requires_grad_()
     value = mean_in_parts(lambda part, _x: torch.tensor(float(part.start)), x_hat, parts_of(BATCH, 2))
-    assert float(value.detach()) == pytest.approx((0 * 2 + 2 * 2 + 4) / BATCH)
+    assert float(value.detach()) == 0 + 2 + 4
     assert not torch.autograd.grad(value, x_hat)[0].any()
     outputs = outputs_in_parts(lambda x: x.sum(), x_hat, parts_of(BATCH, 5))
     assert len(outputs) == 1

@@ -145,7 +145,8 @@ class LatentContextModel(EntropyModel):
         if few is None:
             steps: _Steps = _StepsOfMany(self._conditions, planes.first_position + run.numbers, look_NC)
         else:
-            steps = _StepsOfFew(few, look_NC)
+            at = self._conditions.at(planes.first_position + run.numbers)
+            steps = _StepsOfFew(few, None if at is None else at.numpy(), look_NC)
         for g in range(self._groups_coded):
             tables = _tables(steps.logits(g, symbols_ND[:, max(0, g - 1) * group : g * group]))
             for piece in pieces:
@@ -262,15 +263,16 @@ class _StepsOfMany:
 
 
 class _StepsOfFew:
-    """Steps in NumPy, given the output of the first layer."""
+    """Steps in NumPy, given what `Conditions.at` knows of the positions and the output of the first layer."""
 
-    def __init__(self, few: FewPositions, look_NC: Tensor) -> None:
-        self._few, self._h_NC = few, few.features(look_NC.numpy())
+    def __init__(self, few: FewPositions, at: IndexArray | None, look_NC: Tensor) -> None:
+        self._few, self._at, self._h_NC = few, at, few.features(look_NC.numpy())
 
     def logits(self, group: int, before_NG: IndexArray) -> npt.NDArray[np.int32]:
         if group > 0:
             self._h_NC = self._few.with_group(self._h_NC, group - 1, before_NG)
-        return self._few.logits(self._h_NC, group).astype(np.int32)
+        self._h_NC, logits_NV = self._few.grouped(self._h_NC, group, self._at)
+        return logits_NV.astype(np.int32)
 
 
 def _integers(logits_NGV: Tensor) -> npt.NDArray[np.int32]:

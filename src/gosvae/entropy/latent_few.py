@@ -49,9 +49,13 @@ class FewPositions:
 
     def with_group(self, h_NC: FloatArray, group: int, symbols_NG: IndexArray) -> FloatArray:
         """Return the result of `LatentContextNetwork.with_group`."""
-        sums_NC: FloatArray = np.add.reduce(self._known[group].take(symbols_NG + self._offsets_G, axis=0), axis=1)
-        sums_NC += h_NC
-        return _relu(self._known_layers[group](_relu(sums_NC)))
+        added_NC = with_rows(h_NC, self._known[group], symbols_NG + self._offsets_G)
+        return _relu(self._known_layers[group](added_NC))
+
+    def grouped(self, h_NC: FloatArray, group: int, at: IndexArray | None) -> tuple[FloatArray, FloatArray]:
+        """Return the result of `Conditions.grouped`, with logits (N * G, V)."""
+        del at
+        return h_NC, self.logits(h_NC, group)
 
     def logits(self, h_NC: FloatArray, group: int) -> FloatArray:
         """Return the logits (N * G, V) of `LatentContextNetwork.logits`."""
@@ -71,6 +75,13 @@ def _layer(layer: nn.Module) -> Callable[[FloatArray], FloatArray]:
         return sums_NO
 
     return forward
+
+
+def with_rows(h_NC: FloatArray, table_RC: FloatArray, rows_NT: IndexArray) -> FloatArray:
+    """Return the activations (N, C) of features and the sum of T rows of a table of integers."""
+    sums_NC: FloatArray = np.add.reduce(table_RC.take(rows_NT, axis=0), axis=1)
+    sums_NC += h_NC
+    return _relu(sums_NC)
 
 
 def _relu(x: FloatArray) -> FloatArray:

@@ -50,7 +50,7 @@ class Conditions:
         return None
 
     def few_positions(self) -> FewPositions | None:
-        """Return the same layers for few positions, or None if `grouped` has more than the network or has a device."""
+        """Return the same layers for few positions; None if the network is not on the CPU."""
         return FewPositions(self.network) if self.network.embedding.device.type == "cpu" else None
 
     def grouped(self, h_NC: Tensor, group: int, at: Tensor | None) -> tuple[Tensor, Tensor]:

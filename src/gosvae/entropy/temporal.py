@@ -24,10 +24,17 @@ from torch.nn import functional as F
 from gosvae.entropy.base import FrequencyTables, IndexArray, TableModel, check_indices, cross_entropy_bits
 from gosvae.entropy.ids import EntropyModelId
 from gosvae.entropy.latent import LatentContextModel
+from gosvae.entropy.latent_few import FewPositions, FloatArray, with_rows
 from gosvae.entropy.latent_grid import Conditions
 from gosvae.entropy.latent_network import LatentContextConfig
 from gosvae.entropy.lattice import Planes
-from gosvae.entropy.temporal_network import ACTIVITIES, AGES, TemporalContextNetwork, reference_taps
+from gosvae.entropy.temporal_network import (
+    ACTIVITIES,
+    AGES,
+    DIRECT_SCALE,
+    TemporalContextNetwork,
+    reference_taps,
+)
 from gosvae.errors import ConfigError, ShapeError
 from gosvae.nn.integer import exact_arithmetic
 
@@ -99,6 +106,26 @@ class Memory:
         return min(ACTIVITIES - 1, (256 * changed // symbols[:coded].size).bit_length())
 
 
+class FewWithReference(FewPositions):
+    """Layers of a `TemporalContextNetwork` for few positions; arguments as those of `FewPositions`."""
+
+    def __init__(self, network: TemporalContextNetwork) -> None:
+        super().__init__(network.space)
+        self._group = network.config.context.group
+        self._offsets_D, self._direct = network.offsets_D.numpy(), network.direct.numpy()
+        self._near = [table.numpy() for table in network.near]
+
+    def grouped(self, h_NC: FloatArray, group: int, at: IndexArray | None) -> tuple[FloatArray, FloatArray]:
+        assert at is not None
+        size = self._group
+        rows_NG = at[:, group * size : (group + 1) * size]
+        h_NC = with_rows(h_NC, self._near[group], rows_NG + self._offsets_D[:size])
+        direct_NGV = self._direct.take(rows_NG + self._offsets_D[group * size : (group + 1) * size], axis=0)
+        logits_NV = self.logits(h_NC, group)
+        logits_NV += DIRECT_SCALE * direct_NGV.reshape(logits_NV.shape)
+        return h_NC, logits_NV
+
+
 class TemporalConditions(Conditions):
     """References as the network of a temporal model sees them.
 
@@ -134,8 +161,9 @@ class TemporalConditions(Conditions):
         """Return the symbols and ages (N, D) of the reference, see `Conditions.at`."""
         return self._rows_ND[torch.from_numpy(numbers).to(self._rows_ND.device)]
 
-    def few_positions(self) -> None:
-        """Return None: `grouped` has more than the network of the frame itself."""
+    def few_positions(self) -> FewPositions | None:
+        on_cpu = self._temporal.embedding.device.type == "cpu"
+        return FewWithReference(self._temporal) if on_cpu else None
 
     def grouped(self, h_NC: Tensor, group: int, at: Tensor | None) -> tuple[Tensor, Tensor]:
         assert at is not None

@@ -47,6 +47,8 @@ AGES = 4
 """Number of ages of a symbol of a reference, see `Memory`."""
 _DIRECT_BITS = 3
 """Fractional bits of the logits that a reference's symbol gives directly."""
+DIRECT_SCALE = 2.0 ** (LOGIT_BITS - _DIRECT_BITS)
+"""Units of the network's logits in a unit of these."""
 _REACH = 2
 
 
@@ -169,7 +171,7 @@ class TemporalContextNetwork(nn.Module):
         rows_NG = rows_ND[:, channels] + self.offsets_D[channels]
         if self.integer:
             direct_NGV = F.embedding(rows_NG, self.direct)
-            return self.space.logits(h_NC, group).add_(direct_NGV, alpha=2.0 ** (LOGIT_BITS - _DIRECT_BITS))
+            return self.space.logits(h_NC, group).add_(direct_NGV, alpha=DIRECT_SCALE)
         limit = LARGEST_WEIGHT * 2.0**-_DIRECT_BITS
         direct = round_to_units(self.direct.clamp(-limit, limit), _DIRECT_BITS - UNIT_BITS)
         return self.space.logits(h_NC, group) + F.embedding(rows_NG, direct)

@@ -3,9 +3,11 @@
 Axis legend: B images, m classes, H and W pixels. S = softmax(logits) over m (Eq. 3), S_hat from the reconstruction.
 
 Every loss is a mean over images and pixels, in nats (natural logarithm), weighted if weights (B, H, W) of mean 1 are
-given. The original is a fixed target: gradients go to `logits_hat` alone. They are computed in closed form, because the
-losses run at every training step. Logits of -inf (probability 0) and of any finite size give finite values and
-gradients.
+given. For a part of a larger batch, with `images` in all, it is the share of the part in the mean over the batch: the
+losses of all parts add up to the loss of the batch, and the gradients are the same floats.
+
+The original is a fixed target: gradients go to `logits_hat` alone. They are computed in closed form, because the losses
+run at every training step. Logits of -inf (probability 0) and of any finite size give finite values and gradients.
 """
 
 from __future__ import annotations
@@ -52,21 +54,23 @@ def _log_probabilities(logits_BmHW: Tensor) -> Tensor:
     return F.log_softmax(logits, dim=1).clamp_(min=LOG_FLOOR)
 
 
-def _check(logits_BmHW: Tensor, logits_hat_BmHW: Tensor) -> int:
-    """Check the shapes; return the number of pixels in the batch, B H W."""
+def _check(logits_BmHW: Tensor, logits_hat_BmHW: Tensor, images: int | None) -> int:
+    """Check the shapes; return the number of pixels that the mean is over, B H W or those of `images`."""
     if logits_BmHW.ndim != 4 or logits_BmHW.shape != logits_hat_BmHW.shape:
         expected = f"expected logits (B, m, H, W) of one shape, the original's is {tuple(logits_BmHW.shape)}"
         raise ShapeError(expected, got=logits_hat_BmHW.shape)
-    return logits_BmHW.numel() // logits_BmHW.shape[1]
+    return logits_BmHW.shape[2] * logits_BmHW.shape[3] * (images or len(logits_BmHW))
 
 
-def jensen_shannon(logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: Tensor | None = None) -> Tensor:
+def jensen_shannon(
+    logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: Tensor | None = None, *, images: int | None = None
+) -> Tensor:
     """Return D_JS(S || S_hat) of Eq. 5, a scalar in [0, ln 2] nats.
 
     Raises:
         ShapeError: the logits are not (B, m, H, W) of one shape.
     """
-    n_pixels = _check(logits_BmHW, logits_hat_BmHW)
+    n_pixels = _check(logits_BmHW, logits_hat_BmHW, images)
     with torch.no_grad():
         log_s, log_s_hat = _log_probabilities(logits_BmHW), _log_probabilities(logits_hat_BmHW)
         s, s_hat = log_s.exp(), log_s_hat.exp()
@@ -81,13 +85,15 @@ def jensen_shannon(logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: Te
     return _attach(logits_hat_BmHW, value, gradient, weights_BHW)
 
 
-def kullback_leibler(logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: Tensor | None = None) -> Tensor:
+def kullback_leibler(
+    logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: Tensor | None = None, *, images: int | None = None
+) -> Tensor:
     """Return D_KL(S || S_hat) of Eq. 7, a scalar >= 0 in nats; a class of probability 0 in S_hat costs at most 104.
 
     Raises:
         ShapeError: the logits are not (B, m, H, W) of one shape.
     """
-    n_pixels = _check(logits_BmHW, logits_hat_BmHW)
+    n_pixels = _check(logits_BmHW, logits_hat_BmHW, images)
     with torch.no_grad():
         log_s, log_s_hat = _log_probabilities(logits_BmHW), _log_probabilities(logits_hat_BmHW)
         s = log_s.exp()
@@ -96,7 +102,9 @@ def kullback_leibler(logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: 
     return _attach(logits_hat_BmHW, value, gradient, weights_BHW)
 
 
-def cross_entropy(logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: Tensor | None = None) -> Tensor:
+def cross_entropy(
+    logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: Tensor | None = None, *, images: int | None = None
+) -> Tensor:
     """Return CE(S || S_hat) of Eq. 6, a scalar >= 0 in nats, with the most probable class of S as the target.
 
     The paper does not define CE further. The target is the argmax because section III-D contrasts the distribution that
@@ -106,7 +114,7 @@ def cross_entropy(logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: Ten
     Raises:
         ShapeError: the logits are not (B, m, H, W) of one shape.
     """
-    n_pixels = _check(logits_BmHW, logits_hat_BmHW)
+    n_pixels = _check(logits_BmHW, logits_hat_BmHW, images)
     with torch.no_grad():
         target_B1HW = logits_BmHW.argmax(dim=1, keepdim=True)
         log_s_hat = _log_probabilities(logits_hat_BmHW)
@@ -126,7 +134,12 @@ def _attach(logits_hat_BmHW: Tensor, value: Tensor, gradient_BmHW: Tensor, weigh
 
 
 def imitation_loss(
-    kind: ImitationKind, logits_BmHW: Tensor, logits_hat_BmHW: Tensor, weights_BHW: Tensor | None = None
+    kind: ImitationKind,
+    logits_BmHW: Tensor,
+    logits_hat_BmHW: Tensor,
+    weights_BHW: Tensor | None = None,
+    *,
+    images: int | None = None,
 ) -> Tensor:
     """Return the imitation loss named `kind`: `jsd` (Eq. 5), `kld` (Eq. 7) or `ce` (Eq. 6).
 
@@ -137,7 +150,7 @@ def imitation_loss(
     losses = {"jsd": jensen_shannon, "kld": kullback_leibler, "ce": cross_entropy}
     if kind not in losses:
         raise ConfigError(unknown_name("imitation loss", kind, losses))
-    return losses[kind](logits_BmHW, logits_hat_BmHW, weights_BHW)
+    return losses[kind](logits_BmHW, logits_hat_BmHW, weights_BHW, images=images)
 
 
 def mean_squared_error(x_B3HW: Tensor, x_hat_B3HW: Tensor) -> Tensor:

@@ -42,9 +42,11 @@ def task_terms(
         originals = [expert(x_B3HW[part]) for part in parts]
     if len(parts) > 1 and task.mean_of_images:
         of_part = dict(zip((part.start for part in parts), originals, strict=True))
-        distance = mean_in_parts(
-            lambda part, y: task.distance(of_part[part.start], expert(y)), x_hat_B3HW, parts, scale
-        )
+
+        def share(part: slice, y: Tensor) -> Tensor:
+            return task.distance(of_part[part.start], expert(y)) * (len(y) / len(x_hat_B3HW))
+
+        distance = mean_in_parts(share, x_hat_B3HW, parts, scale)
     else:
         distance = task.distance(joined(originals), joined(outputs_in_parts(expert, x_hat_B3HW, parts)))
     return {**dict.fromkeys(kinds, distance), FEATURES: x_hat_B3HW.new_zeros(())}
@@ -83,7 +85,7 @@ def segmentation_terms(
 
         def term(part: slice, part_B3HW: Tensor) -> Tensor:
             weights = None if weights_BHW is None else weights_BHW[part]
-            return imitation_loss(kinds[0], logits_BmHW[part], expert(part_B3HW), weights)
+            return imitation_loss(kinds[0], logits_BmHW[part], expert(part_B3HW), weights, images=len(x_hat_B3HW))
 
         return {kinds[0]: mean_in_parts(term, x_hat_B3HW, parts, scale), FEATURES: x_hat_B3HW.new_zeros(())}
     seen = outputs_in_parts(lambda part_B3HW: _watched(expert, layers, part_B3HW), x_hat_B3HW, parts)

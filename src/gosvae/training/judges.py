@@ -190,7 +190,8 @@ class Judges(nn.Module):
         if len(parts) == 1:
             distances_B: Tensor = perceptual(x_B3HW, x_hat_B3HW)
             return distances_B.mean()
-        return mean_in_parts(lambda part, y: perceptual(x_B3HW[part], y).mean(), x_hat_B3HW, parts, scale)
+        count = len(x_hat_B3HW)
+        return mean_in_parts(lambda part, y: perceptual(x_B3HW[part], y).sum() / count, x_hat_B3HW, parts, scale)
 
     def _parts(
         self, judge: nn.Module, x_hat_B3HW: Tensor, of_image: Callable[[Tensor], object], judging: Judging

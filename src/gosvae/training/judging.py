@@ -119,7 +119,8 @@ def mean_in_parts(
     """Return a term that is a mean over images, with its gradient, whose graph exists for one part at a time.
 
     Args:
-        term: function of a part's slice and its images; the result, a scalar, is the mean over these images.
+        term: function of a part's slice and its images; the result, a scalar, is the share of these images in the mean
+            over all images. For the gradient of a whole batch in mixed precision, it computes the same floats.
         x_hat_B3HW: images that the gradient flows to.
         parts: slices of the images.
         scale: weight of the term in the total, for mixed precision; see `Judging`.
@@ -130,7 +131,7 @@ def mean_in_parts(
     gradients: list[Tensor] = []
     for part in parts:
         leaf = x_hat_B3HW[part].detach().requires_grad_(learns)
-        value = term(part, leaf) * (len(leaf) / len(x_hat_B3HW))
+        value = term(part, leaf)
         values.append(value.detach())
         if learns and value.requires_grad:
             (gradient,) = torch.autograd.grad(value * scale, leaf, allow_unused=True, materialize_grads=True)
