@@ -7,22 +7,24 @@ import pytest
 
 from gosvae.entropy.base import FrequencyTables
 from gosvae.entropy.coder import encode
-from gosvae.entropy.mixing import SymbolReader, SymbolWriter, code_bit, code_bit_of_five, new_counter, new_weights
+from gosvae.entropy.mixing import Counters, SymbolReader, SymbolWriter, code_bit, code_bit_of_five, new_weights
 from gosvae.seeding import numpy_generator
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
 def test_five_counters_learn_as_any_number_does(share: float) -> None:
     random = numpy_generator(0, "bits")
-    all_counters, others = ([new_counter() for _ in range(12)] for _ in range(2))
+    counters, others = Counters(), Counters()
+    for _ in range(12):
+        assert counters.add() == others.add()
     weights, other_weights = new_weights(5), new_weights(5)
     writer, other_writer = SymbolWriter(), SymbolWriter()
     for _ in range(3000):
         chosen, bit = random.choice(12, 5, replace=False).tolist(), bool(random.random() < share)
-        assert code_bit(writer, [all_counters[number] for number in chosen], weights, bit) == bit
-        assert code_bit_of_five(other_writer, [others[number] for number in chosen], other_weights, bit) == bit
+        assert code_bit(writer, counters, chosen, weights, bit) == bit
+        assert code_bit_of_five(other_writer, others, chosen, other_weights, bit) == bit
         assert weights == other_weights
-    assert [counter[0] for counter in all_counters] == [counter[0] for counter in others]
+    assert counters.probabilities == others.probabilities
     assert writer.finish() == other_writer.finish()
 
 

@@ -21,14 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gosvae.entropy.mixing import (
-    Counter,
+    Counters,
     SymbolCoder,
     SymbolReader,
     SymbolWriter,
     Weights,
     code_bit,
     code_bit_of_five,
-    new_counter,
     new_weights,
 )
 
@@ -99,8 +98,8 @@ class EffortError(Exception):
     """A map that takes more effort than its size allows."""
 
 
-_Decision = tuple[int, list[Counter], Weights]
-"""A candidate class, with the counters and weights that code whether the pixel has it."""
+_Decision = tuple[int, tuple[int, ...], Weights]
+"""A candidate class, with the numbers of the counters and the weights that code whether the pixel has it."""
 
 
 class _Neighbourhood:
@@ -138,14 +137,14 @@ class _MapCoder:
         self.class_count = class_count
         self.stride = self.width + _LEFT + _RIGHT
         self.pixels = bytearray(self.stride * (self.height + _TOP))
-        self.counters: defaultdict[Hashable, Counter] = defaultdict(new_counter)
+        self.counters, self.counter_of = Counters(), dict[Hashable, int]()
         self.weights: defaultdict[Hashable, Weights] = defaultdict(partial(new_weights, len(_PATTERNS) + 2))
         self.flag_weights: defaultdict[int, Weights] = defaultdict(partial(new_weights, _STRETCH_CONTEXTS))
         self.new_class_counts: defaultdict[int, list[int]] = defaultdict(lambda: [2] * class_count)
         self.neighbourhoods: dict[bytes, _Neighbourhood] = {}
         self.undecided: list[_Neighbourhood] = []
         self.most_contexts = 0
-        self.stretches: dict[int, tuple[list[Counter], Weights]] = {}
+        self.stretches: dict[int, tuple[tuple[int, ...], Weights]] = {}
         self.left = _FREE_EFFORT + _EFFORT_OF_PIXEL * self.height * self.width
 
     def spend(self, effort: int) -> None:
@@ -213,10 +212,10 @@ class _MapCoder:
         if number not in self.stretches:
             self._expect(_STRETCH_CONTEXTS)
             contexts: tuple[Hashable, ...] = ((size, edges), (size, known), (size, known, edges), (known, edges))
-            found = [self.counters["stretch", context] for context in contexts]
+            found = tuple([self._counter(("stretch", context)) for context in contexts])
             self.stretches[number] = found, self.flag_weights[size]
-        counters, weights = self.stretches[number]
-        if code_bit(self.coder, counters, weights, run == length):
+        chosen, weights = self.stretches[number]
+        if code_bit(self.coder, self.counters, chosen, weights, run == length):
             pixels[here : here + length] = alike * length
             return length
         run = self.coder.uniform(length, run)
@@ -239,14 +238,14 @@ class _MapCoder:
         neighbourhood = self.neighbourhoods.get(around)
         if neighbourhood is None:
             neighbourhood = self._new_neighbourhood(around)
-        for candidate, counters, weights in neighbourhood.decisions:
+        for candidate, chosen, weights in neighbourhood.decisions:
             self.left -= 1  # checked at the next pixel
-            if code_bit_of_five(self.coder, counters, weights, value == candidate):
+            if code_bit_of_five(self.coder, self.counters, chosen, weights, value == candidate):
                 return candidate
         while len(neighbourhood.decisions) < neighbourhood.n_candidates:
-            candidate, counters, weights = self._decide(neighbourhood)
+            candidate, chosen, weights = self._decide(neighbourhood)
             self.left -= 1
-            if code_bit_of_five(self.coder, counters, weights, value == candidate):
+            if code_bit_of_five(self.coder, self.counters, chosen, weights, value == candidate):
                 return candidate
         excluded = [candidate for candidate, _, _ in neighbourhood.decisions]
         return self._new_class(excluded, self.class_count, value)
@@ -287,7 +286,7 @@ class _MapCoder:
         near = pattern[: _PATTERNS[0]]
         left, above, above_left, above_right = neighbourhood.nearest
         above_left_is_left = left == above_left
-        counters, found = self.counters, []
+        found = []
         for context in (
             (0, rank, near),
             (1, rank, pattern[: _PATTERNS[1]]),
@@ -295,14 +294,25 @@ class _MapCoder:
             (3, rank, candidate, following, near),
             (4, rank, left, above, above_right, above_left_is_left + 2 * (above == above_left)),
         ):
-            counter = counters.get(context)
-            if counter is None:
+            number = self.counter_of.get(context)
+            if number is None:
                 self.left -= _CONTEXT_EFFORT
-                counter = counters[context if len(counters) < _MAX_CONTEXTS else context[0]]
-            found.append(counter)
-        decision = candidate, found, self.weights[rank, (left == above, above == above_right, above_left_is_left)]
+                number = self._counter(context if len(self.counters) < _MAX_CONTEXTS else context[0])
+            found.append(number)
+        decision = (
+            candidate,
+            tuple(found),
+            self.weights[rank, (left == above, above == above_right, above_left_is_left)],
+        )
         neighbourhood.decisions.append(decision)
         return decision
+
+    def _counter(self, context: Hashable) -> int:
+        """Return the number of the counter of a context, which is added if there is none."""
+        number = self.counter_of.get(context)
+        if number is None:
+            number = self.counter_of[context] = self.counters.add()
+        return number
 
     def _new_class(self, excluded: list[int], context: int, value: int) -> int:
         """Code a class that is not in `excluded` and return it."""

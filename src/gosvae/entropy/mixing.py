@@ -32,8 +32,6 @@ _TRUST_OF_COUNT = [0, 1, *[2] * 4, *[3] * (_LIMIT - 5)]
 
 Stage = list[Any]
 """Factor of the logit, step, and next stage of the counters with the same count of bits."""
-Counter = list[Any]
-"""State of one context: the probability of a one in 1/65536, and the stage, which stands for the number of bits."""
 Weights = list[int]
 """Weights of the counters of a decision, in 1/65536."""
 
@@ -49,9 +47,29 @@ def _first_stage() -> Stage:
 _FIRST_STAGE = _first_stage()
 
 
-def new_counter() -> Counter:
-    """Return a counter that has seen no bit."""
-    return [1 << (_PROBABILITY_BITS - 1), _FIRST_STAGE]
+class Counters:
+    """Counters by their numbers, each the state of one context.
+
+    The state is in two lists, and not in an object for each counter: the garbage collector would look through all of
+    those again and again.
+
+    Attributes:
+        probabilities: probability of a one of each counter, in 1/65536.
+        stages: stage of each counter, which stands for its count of bits.
+    """
+
+    def __init__(self) -> None:
+        self.probabilities: list[int] = []
+        self.stages: list[Stage] = []
+
+    def __len__(self) -> int:
+        return len(self.stages)
+
+    def add(self) -> int:
+        """Add a counter that has seen no bit, and return its number."""
+        self.probabilities.append(1 << (_PROBABILITY_BITS - 1))
+        self.stages.append(_FIRST_STAGE)
+        return len(self.stages) - 1
 
 
 def new_weights(n_counters: int) -> Weights:
@@ -235,12 +253,13 @@ def _categorical(counts: Sequence[int]) -> Any:
     return constriction.stream.model.Categorical(weights, perfect=False)
 
 
-def code_bit(coder: SymbolCoder, counters: Sequence[Counter], weights: Weights, value: bool) -> bool:
-    """Code and return one bit: mix the counters, code the bit, and let counters and weights learn from it.
+def code_bit(coder: SymbolCoder, counters: Counters, chosen: Sequence[int], weights: Weights, value: bool) -> bool:
+    """Code and return one bit: mix the chosen counters, code the bit, and let counters and weights learn from it.
 
     A counter that occurs twice learns twice.
     """
-    logits = [_LOGITS[counter[0] >> 4] * counter[1][0] for counter in counters]
+    probabilities, stages = counters.probabilities, counters.stages
+    logits = [_LOGITS[probabilities[number] >> 4] * stages[number][0] for number in chosen]
     mixed = sum(map(mul, weights, logits)) >> 17  # 16 bits of the weights, 1 of the halves of trust
     if mixed > _MAX_LOGIT:
         mixed = _MAX_LOGIT
@@ -249,25 +268,29 @@ def code_bit(coder: SymbolCoder, counters: Sequence[Counter], weights: Weights, 
     probability = _PROBABILITIES[mixed + _MAX_LOGIT]
     bit = coder.bit(probability, value)
     target = 65536 if bit else 0
-    for counter in counters:
-        old, (_, step, counter[1]) = counter
-        counter[0] = old + ((target - old) * step >> 16)  # below 65536, since the step is
+    for number in chosen:
+        old, (_, step, stages[number]) = probabilities[number], stages[number]
+        probabilities[number] = old + ((target - old) * step >> 16)  # below 65536, since the step is
     error = target - probability
     # A learning rate of 1/256.
     weights[:] = [weight + ((error * logit + 65536) >> 17) for weight, logit in zip(weights, logits, strict=True)]
     return bit
 
 
-def code_bit_of_five(coder: SymbolCoder, counters: Sequence[Counter], weights: Weights, value: bool) -> bool:
+def code_bit_of_five(
+    coder: SymbolCoder, counters: Counters, chosen: Sequence[int], weights: Weights, value: bool
+) -> bool:
     """Code and return one bit as `code_bit` does with five different counters, but quicker."""
-    counter_0, counter_1, counter_2, counter_3, counter_4 = counters
+    probabilities, stages, logits = counters.probabilities, counters.stages, _LOGITS
+    number_0, number_1, number_2, number_3, number_4 = chosen
     weight_0, weight_1, weight_2, weight_3, weight_4 = weights
-    old_0, (trust_0, step_0, counter_0[1]) = counter_0
-    old_1, (trust_1, step_1, counter_1[1]) = counter_1
-    old_2, (trust_2, step_2, counter_2[1]) = counter_2
-    old_3, (trust_3, step_3, counter_3[1]) = counter_3
-    old_4, (trust_4, step_4, counter_4[1]) = counter_4
-    logits = _LOGITS
+    old_0, old_1, old_2 = probabilities[number_0], probabilities[number_1], probabilities[number_2]
+    old_3, old_4 = probabilities[number_3], probabilities[number_4]
+    trust_0, step_0, stages[number_0] = stages[number_0]
+    trust_1, step_1, stages[number_1] = stages[number_1]
+    trust_2, step_2, stages[number_2] = stages[number_2]
+    trust_3, step_3, stages[number_3] = stages[number_3]
+    trust_4, step_4, stages[number_4] = stages[number_4]
     logit_0 = logits[old_0 >> 4] * trust_0
     logit_1 = logits[old_1 >> 4] * trust_1
     logit_2 = logits[old_2 >> 4] * trust_2
@@ -284,11 +307,11 @@ def code_bit_of_five(coder: SymbolCoder, counters: Sequence[Counter], weights: W
     bit = coder.bit(probability, value)
     target = 65536 if bit else 0
     error = target - probability
-    counter_0[0] = old_0 + ((target - old_0) * step_0 >> 16)
-    counter_1[0] = old_1 + ((target - old_1) * step_1 >> 16)
-    counter_2[0] = old_2 + ((target - old_2) * step_2 >> 16)
-    counter_3[0] = old_3 + ((target - old_3) * step_3 >> 16)
-    counter_4[0] = old_4 + ((target - old_4) * step_4 >> 16)
+    probabilities[number_0] = old_0 + ((target - old_0) * step_0 >> 16)
+    probabilities[number_1] = old_1 + ((target - old_1) * step_1 >> 16)
+    probabilities[number_2] = old_2 + ((target - old_2) * step_2 >> 16)
+    probabilities[number_3] = old_3 + ((target - old_3) * step_3 >> 16)
+    probabilities[number_4] = old_4 + ((target - old_4) * step_4 >> 16)
     weights[:] = (
         weight_0 + ((error * logit_0 + 65536) >> 17),
         weight_1 + ((error * logit_1 + 65536) >> 17),
