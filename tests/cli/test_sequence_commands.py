@@ -180,11 +180,18 @@ def test_what_cannot_be_meant_is_refused(
         (["compress", str(frames), "--fps", "5", "--max-age-ms", "90"], "--max-age-ms"),
         (["compress", str(frames), "--fps", "0"], "expected more than 0"),
         (["compress", str(frames), "--fps", "5", "-o", "seen.mp4"], "seen.mp4 is no name for a sequence"),
+        (["compress", str(frames), "--fps", "5", "--for", "people"], "--for"),
+        (["compress", str(frames), "--fps", "5", "--entropy", "fixed"], "--entropy"),
+        (["compress", str(frames), "--fps", "5", "--container", "1"], "--container"),
+        (["compress", str(frames), "--fps", "5", "--detail-slices", "2"], "--detail-slices"),
         (["decompress", str(file), "-o", "seen.png"], "name of one image"),
         (["decompress", str(frames), "--first", "1"], "--first"),
     ):
         assert main([*arguments, *codec]) == 2
         assert match in capsys.readouterr().err
+    with_level = ["--codec", f"{codec_folder}:3", "--kbps", "9"]
+    assert main(["compress", str(frames), "--fps", "5", *with_level]) == 2
+    assert "leave out one of them (option --kbps)" in capsys.readouterr().err
     Image.fromarray(streets()[0].image_uint8_HW3[:32]).save(frames / "2.png")
     assert main(["compress", str(frames), "-o", str(tmp_path / "sizes.gosv"), *codec]) == 2
     assert "frame 2 has 96x32 pixels, the first one 96x64" in capsys.readouterr().err

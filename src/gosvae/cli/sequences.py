@@ -20,12 +20,13 @@ from gosvae.cli.batch import write_result
 from gosvae.cli.options import parse_size, standard_input
 from gosvae.cli.targets import STANDARD
 from gosvae.codecs.announced import check_count
-from gosvae.codecs.registry import load_sequence_codec, sequence_codec_of
+from gosvae.codecs.registry import load_sequence_codec, sequence_codec_of, split_rate
 from gosvae.codecs.sequence.codec import SequenceCodec
 from gosvae.codecs.sequence.encoder import SequenceOptions
 from gosvae.codecs.sequence.file import SUFFIX, SequenceFile, SequenceWriter, frame_modes
 from gosvae.codecs.sequence.format import SessionHeader, is_session
 from gosvae.codecs.sequence.rate import RateControl
+from gosvae.codecs.slices import DEFAULT_OPTIONS
 from gosvae.errors import BitstreamError, ConfigError, ForeignStreamError, ImageError, WriteError
 from gosvae.images import write_image
 from gosvae.sender.sequence_transmitter import DEFAULT_MAX_AGE_MS
@@ -89,8 +90,26 @@ def _refuse_for_pictures(options: argparse.Namespace, names: Sequence[str]) -> N
             raise ConfigError(f"this option is for videos and other sequences, which are {SUFFIX} files", argument=name)
 
 
+def _refuse_for_sequences(options: argparse.Namespace) -> None:
+    for name, without_effect in (
+        ("purpose", ("auto", "machine")),
+        ("detail_slices", (DEFAULT_OPTIONS.detail_slices,)),
+        ("entropy", (DEFAULT_OPTIONS.entropy,)),
+        ("container", (DEFAULT_OPTIONS.version,)),
+        ("expert", (None,)),
+    ):
+        if getattr(options, name) not in without_effect:
+            raise ConfigError("this option is for images on their own: a sequence has no such choice", argument=name)
+    if options.kbps is not None and split_rate(str(options.codec))[1]:
+        raise ConfigError(
+            f"the rate chooses the level of each frame, and {options.codec} names one: leave out one of them",
+            argument="kbps",
+        )
+
+
 def run_compress_sequence(options: argparse.Namespace) -> int:
     """Compress a video, or a sequence of images, to one file."""
+    _refuse_for_sequences(options)
     sources: list[str] = options.sources
     if len(sources) > 1 and any(is_video(source) or Path(source).is_dir() for source in sources):
         raise ConfigError(f"{len(sources)} sources: one video, one folder of frames, or images become a sequence")
