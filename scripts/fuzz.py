@@ -19,6 +19,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "fuzz")]
 
@@ -39,6 +41,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.sum is not None:
         return add_up([json.loads(path.read_text(encoding="utf-8")) for path in options.sum])
+
+    torch.set_num_threads(1)  # the networks are small: more threads only wait for each other
 
     def progress(number: int) -> None:
         if sys.stderr.isatty() or number % 10_000 == 0:
