@@ -368,6 +368,12 @@ def test_frames_of_others_are_refused() -> None:
         codec.unwrapped(bitstream.unpack_slices(codec.wrapped([data], header.height + 1, header.width)))
     with pytest.raises(BitstreamError):
         codec.unwrapped(bitstream.unpack_slices(codec.codec.compress(next(frames(1)))))
+    for untrue in (
+        bitstream.pack_slices(header, [data, data], "interleaved"),
+        bitstream.pack_slices(header, [data, data], detail_count=1),
+    ):
+        with pytest.raises(BitstreamError, match="announces another kind of slices"):
+            codec.unwrapped(bitstream.unpack_slices(untrue))
     assert perception().is_sequence(stream) is False
 
 

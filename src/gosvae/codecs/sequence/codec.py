@@ -101,6 +101,8 @@ class SequenceCodec(VideoCodec):
         if not is_wrapped(stream) or not stream.payloads:
             raise BitstreamError("not the stream of one frame of a sequence")
         bitstream.check_fingerprint(stream.header, xor_mark(self.codec.fingerprint, self.mark))
+        if stream.detail_count or stream.layout != "bands":
+            raise BitstreamError("damaged: the header around a frame of a sequence announces another kind of slices")
         header = stream.header
         for data in stream.payloads:
             if is_session(data):
