@@ -10,7 +10,7 @@ from typing import Any
 
 from gosvae import bitstream
 from gosvae.cli.loading import add_no_verify, verify_of
-from gosvae.cli.sequences import describe_sequence, is_sequence_file
+from gosvae.cli.sequence_files import describe_sequence, is_sequence_file
 from gosvae.cli.streams import read_stream
 from gosvae.cli.targets import STANDARD
 from gosvae.codecs.checkpoint import read_json

@@ -16,14 +16,8 @@ from gosvae.bitstream import SliceLayout
 from gosvae.cli.batch import Result, Work, add_batch, run_all, write_result
 from gosvae.cli.loading import Loading, add_loading, add_sender_loading, loading_of
 from gosvae.cli.options import parse_kib, standard_input
-from gosvae.cli.sequences import (
-    add_sequence,
-    add_sequence_range,
-    is_sequence_job,
-    is_sequence_to_decompress,
-    run_compress_sequence,
-    run_decompress_sequence,
-)
+from gosvae.cli.sequence_files import add_sequence_range, is_sequence_to_decompress, run_decompress_sequence
+from gosvae.cli.sequences import add_sequence, is_sequence_job, run_compress_sequence
 from gosvae.cli.targets import Existing, Job, Naming, Plan, files_below, plan
 from gosvae.codecs.announced import DEFAULT_MAX_PIXELS, check_pixels
 from gosvae.codecs.base import ImageCodec
