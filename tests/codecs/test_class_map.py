@@ -68,6 +68,12 @@ def test_old_bytes_decode_for_ever() -> None:
             (45, 67),
             "b2634f074d4de6974ce90f39ce7c04b44edd0b51b37e44fff9809c0734426162",
         ),
+        (  # its last pass has two chunks
+            PASSES,
+            "class_map_passes_96x128_3.bin",
+            (96, 128),
+            "48a56034a4d6f8cb6ee3c804af2fe0b92d66c01c9061228de7f7fe0bb29b472b",
+        ),
     ):
         class_count = int(name.partition(".")[0].rpartition("_")[2])
         class_map = decode_class_map(model_id, (GOLDEN / name).read_bytes(), shape_hw, class_count)
