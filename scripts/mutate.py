@@ -95,9 +95,12 @@ def mutated(module: Path, operator: str, occurrence: int) -> str | None:
     return text
 
 
-def meaning(text: str) -> str:
-    """Return the syntax tree of a module without the annotations of its functions."""
-    tree = ast.parse(text)
+def meaning(text: str) -> str | None:
+    """Return the syntax tree of a module without the annotations of its functions; None for invalid syntax."""
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:  # such as the operator of `f(*, x)` changed
+        return None
     for node in ast.walk(tree):
         if isinstance(node, ast.arg):
             node.annotation = None
@@ -150,7 +153,7 @@ def run(modules: list[str], count: int, first: int, seed: int, most_minutes: flo
                     raise SystemExit(f"the tests of {module} fail without a mutant, or take more than {CPU_SECONDS} s")
             before = (source / module).read_text(encoding="utf-8")
             after = mutated(source / module, operator, occurrence)
-            if after is None or meaning(after) == meaning(before):
+            if after is None or meaning(after) in (None, meaning(before)):
                 continue
             (copy / module).write_text(after, encoding="utf-8")
             result = outcome_of(Path(folder), TESTS[module])

@@ -241,6 +241,8 @@ def _try_one(
             report.salvaged += _check_salvage(target, mutant, originals[target.name])
             if number % TIMED_EVERY == 0 and target.encode is not None:
                 share = share_of_time(target, mutant.data)
+                if share > 1:  # other work on the machine, or the garbage of earlier streams, may be the reason
+                    share = min(share_of_time(target, mutant.data) for _ in range(3))
                 report.largest_share = max(report.largest_share, (share, number))
                 report.over += share > 1
     except (Exception, OutOfTime) as error:
