@@ -141,6 +141,7 @@ def info(**more: object) -> FrameInfo:
     "packet",
     [
         Packet(1, 1, 2, info(), (Part(0, 0, 1, b"a"),)),  # packet 2 of 2
+        Packet(1, 1, 9, info(), (Part(0, 0, 1, b"a"),)),  # packet 9 of 2
         Packet(1, 1, 0, info(packet_count=0), (Part(0, 0, 1, b"a"),)),
         Packet(1, 1, 0, info(), (Part(3, 0, 1, b"a"),)),  # slice 3 of 3
         Packet(1, 1, 0, info(), (Part(1, 0, 1, b"a"), Part(1, 0, 1, b"a"))),
