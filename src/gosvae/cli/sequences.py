@@ -77,6 +77,7 @@ def refuse_for_pictures(options: argparse.Namespace, names: Sequence[str]) -> No
 
 
 def _refuse_for_sequences(options: argparse.Namespace) -> None:
+    """Raise `ConfigError` if an option is given that has no effect on a sequence."""
     for name, without_effect in (
         ("purpose", ("auto", "machine")),
         ("detail_slices", (DEFAULT_OPTIONS.detail_slices,)),

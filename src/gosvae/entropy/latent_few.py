@@ -78,7 +78,7 @@ def _layer(layer: nn.Module) -> Callable[[FloatArray], FloatArray]:
 
 
 def with_rows(h_NC: FloatArray, table_RC: FloatArray, rows_NT: IndexArray) -> FloatArray:
-    """Return the activations (N, C) of features and the sum of T rows of a table of integers."""
+    """Return the activations (N, C) for the sum of features and of T rows of a table of integers."""
     sums_NC: FloatArray = np.add.reduce(table_RC.take(rows_NT, axis=0), axis=1)
     sums_NC += h_NC
     return _relu(sums_NC)

@@ -28,13 +28,7 @@ from gosvae.entropy.latent_few import FewPositions, FloatArray, with_rows
 from gosvae.entropy.latent_grid import Conditions
 from gosvae.entropy.latent_network import LatentContextConfig
 from gosvae.entropy.lattice import Planes
-from gosvae.entropy.temporal_network import (
-    ACTIVITIES,
-    AGES,
-    DIRECT_SCALE,
-    TemporalContextNetwork,
-    reference_taps,
-)
+from gosvae.entropy.temporal_network import ACTIVITIES, AGES, DIRECT_SCALE, TemporalContextNetwork, reference_taps
 from gosvae.errors import ConfigError, ShapeError
 from gosvae.nn.integer import exact_arithmetic
 

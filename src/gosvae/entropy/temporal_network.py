@@ -48,7 +48,7 @@ AGES = 4
 _DIRECT_BITS = 3
 """Fractional bits of the logits that a reference's symbol gives directly."""
 DIRECT_SCALE = 2.0 ** (LOGIT_BITS - _DIRECT_BITS)
-"""Units of the network's logits in a unit of these."""
+"""Number of units of the network's logits in one unit of the direct logits."""
 _REACH = 2
 
 

@@ -120,7 +120,8 @@ def mean_in_parts(
 
     Args:
         term: function of a part's slice and its images; the result, a scalar, is the share of these images in the mean
-            over all images. For the gradient of a whole batch in mixed precision, it computes the same floats.
+            over all images. In mixed precision, gradients equal those of a whole batch only if the function computes
+            the same floats.
         x_hat_B3HW: images that the gradient flows to.
         parts: slices of the images.
         scale: weight of the term in the total, for mixed precision; see `Judging`.
