@@ -179,10 +179,10 @@ def test_captions_follow_the_settings(made: tuple[Runner, Path]) -> None:
     start, tuned = records["vqvae"], records["gosvae"]
     assert start is not None
     assert tuned is not None
-    longer = replace(results["vqvae"], record=replace(start, steps={"pixels": 12}, seed=3))
+    longer = replace(results["vqvae"], record=replace(start, steps={"pixels": 12}, seed=3, precision="bf16"))
     (first, *_) = effort.training(world, {**results, "vqvae": longer}, rows)
     assert "optimiser steps 8 (VQ-VAE (r=4): 12); images a step 1; epochs 2.0 (VQ-VAE (r=4): 3.0)" in first
-    assert "seed 0 (VQ-VAE (r=4): 3); 32 bits." in first
+    assert "seed 0 (VQ-VAE (r=4): 3); precision 32 bits (VQ-VAE (r=4): bf16)." in first
     assert "differ in their optimiser steps" in effort.equal_steps({**results, "vqvae": longer})
     plain = effort.training(World(replace(world.job, changes=())), results, rows)
     assert "Codes that are never used are revived for the first time after this number of steps: " in plain[-1]

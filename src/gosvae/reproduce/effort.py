@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gosvae.precision import mixes
 from gosvae.quantizers import VqConfig
 from gosvae.reproduce.job import World
 from gosvae.reproduce.plan import RowPlan, Trained
@@ -17,6 +16,8 @@ from gosvae.reproduce.scales import recipe_of
 from gosvae.training.codecs import TrainableRecipe
 from gosvae.training.machine.config import StageConfig
 from gosvae.training.vq import VqRecipe
+
+_PRECISIONS = {"bf16": "bf16", "32": "32 bits", None: "not recorded"}
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,10 @@ def training(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan
         "largest gradient norm": lambda one: f"{one.stage.clip_norm:g}",
         "decay of the averaged weights": lambda one: f"{one.stage.ema_decay:g}",
         "seed": lambda one: one.record.seed,
+        "precision": lambda one: _PRECISIONS[one.record.precision],
     }
-    precision = "bf16" if mixes(world.device.type, world.job.run.precision) else "32 bits"
     told = "; ".join(f"{name} {of_each(value_of)}" for name, value_of in facts.items())
-    sentences = [f"Learned rows: {told}; {precision}."]
+    sentences = [f"Learned rows: {told}."]
     if world.job.changes:
         sentences.append(f"Changes of the user, which this includes: {', '.join(world.job.changes)}.")
     return [*sentences, *_revival(found)]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -58,6 +58,8 @@ class RowRecord:
         start_steps: number of steps of the row that it started from, including those of that row's start.
         training_minutes: minutes of all stages, on the machine that made it.
         evaluation_minutes: minutes of the evaluation, on the same machine.
+        precision: arithmetic of the training, `bf16` or `32`, which `auto` became on that machine; None if nothing was
+            trained, and in records of version 0.2 and older.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -72,6 +74,7 @@ class RowRecord:
     start_steps: int = 0
     training_minutes: float = 0.0
     evaluation_minutes: float = 0.0
+    precision: Literal["bf16", "32"] | None = None
 
     @property
     def own_steps(self) -> int:

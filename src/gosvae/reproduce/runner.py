@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 from gosvae.errors import ConfigError, GosvaeError
 from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.evaluation.results import save_evaluation
 from gosvae.files import write_atomically
+from gosvae.precision import mixes
 from gosvae.recipes.run import train
 from gosvae.reproduce.estimate import estimated_seconds
 from gosvae.reproduce.job import Job, World, judges_looks
@@ -270,9 +272,14 @@ class Runner:
                 start_steps=start,
                 training_minutes=round(folder.training_minutes(), 2),
                 evaluation_minutes=round(minutes, 2),
+                precision=self._precision() if steps else None,
             )
         )
         return True
+
+    def _precision(self) -> Literal["bf16", "32"]:
+        """Return the arithmetic that trainings have on this machine."""
+        return "bf16" if mixes(self.world.device.type, self.world.job.run.precision) else "32"
 
     def _start_steps(self, row: RowPlan) -> int:
         if not isinstance(row.source, Trained) or row.source.init is None:
