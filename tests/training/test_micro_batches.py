@@ -128,7 +128,13 @@ def test_gradients_are_those_of_the_whole_batch(case: str, size: int) -> None:
     assert_same(gradient(judges, weights, Judging(size)), gradient(judges, weights, None))
 
 
-@pytest.mark.parametrize("case", ["jsd", "kld", "ce", "eq8", "eq5", "rare", "many terms", "several, one term"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("jsd", "kld", "ce", "eq8", "eq5", "rare", "many terms", "several, one term"),
+        *("detection", "depth", "features", "lanes", "keypoints"),
+    ],
+)
 @pytest.mark.parametrize("factor", [1.0, 0.7])
 def test_gradients_are_the_same_in_mixed_precision(case: str, factor: float) -> None:
     make, weights = CASES[case]

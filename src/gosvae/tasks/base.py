@@ -46,9 +46,6 @@ class Task(ABC, Generic[O, R]):
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
     """Names of the measures in tables. The first one is the task's own: 1 is best and 0 is worst."""
-    mean_of_images: ClassVar[bool] = False
-    """Whether the distance of a batch is the mean of the distances of its images. A training then computes its gradient
-    image by image without a further forward pass of the expert."""
 
     def __init__(self, info: ExpertInfo) -> None:
         self.info = info
@@ -79,6 +76,20 @@ class Task(ABC, Generic[O, R]):
     @abstractmethod
     def draw(self, image_uint8_HW3: ImageArray, result: R) -> ImageArray:
         """Return a picture of the image's size that shows the result."""
+
+
+class MeanOfImages(Task[O, R]):
+    """A task whose distance is the mean of the distances of the images.
+
+    A training computes the gradient of such a distance image by image without a further forward pass of the expert.
+    """
+
+    @abstractmethod
+    def image_distances(self, original: O, reconstruction: O) -> Tensor:
+        """Return the distance of each image, (B,), >= 0; see `distance`."""
+
+    def distance(self, original: O, reconstruction: O) -> Tensor:
+        return self.image_distances(original, reconstruction).mean()
 
 
 AnyTask = Task[Any, Any]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gosvae.datasets.palettes import class_palette
 from gosvae.experts.base import DenseBoxes
-from gosvae.tasks.base import Arrays, Task
+from gosvae.tasks.base import Arrays, MeanOfImages
 from gosvae.tasks.bernoulli import bernoulli_divergence
 from gosvae.tasks.boxes import CERTAIN_SCORE, Boxes, DetectionMeter, without_duplicates
 from gosvae.tensors import ImageArray
@@ -24,7 +24,7 @@ _BOX_WEIGHT = 2.0
 """Weight of the distance of boxes beside the divergences, in nats for each box that is off by its own size."""
 
 
-class Detection(Task[DenseBoxes, Boxes]):
+class Detection(MeanOfImages[DenseBoxes, Boxes]):
     """Task of boxes, compared before non-maximum suppression.
 
     The distance is the sum over candidates, a mean over images, of three parts: the Jensen-Shannon divergence of the
@@ -34,9 +34,8 @@ class Detection(Task[DenseBoxes, Boxes]):
 
     name = "detection"
     columns: ClassVar[tuple[str, ...]] = ("AP50", "AP50:95")
-    mean_of_images = True
 
-    def distance(self, original: DenseBoxes, reconstruction: DenseBoxes) -> Tensor:
+    def image_distances(self, original: DenseBoxes, reconstruction: DenseBoxes) -> Tensor:
         objectness_BN, classes_BNm, corners_BN4 = (values.detach() for values in original)
         scores_BNm, scores_hat_BNm = objectness_BN[..., None] * classes_BNm, _scores(reconstruction)
         there_BN = bernoulli_divergence(objectness_BN, reconstruction.objectness_BN)
@@ -45,7 +44,7 @@ class Detection(Task[DenseBoxes, Boxes]):
         off_BN = ((reconstruction.corners_BN4 - corners_BN4).abs() / size_BN1).mean(dim=-1)
         # Beyond one size the boxes no longer touch: the distance grows with its logarithm.
         box_BN = scores_BNm.amax(dim=-1) * torch.log1p(off_BN)
-        return (there_BN + kind_BN + _BOX_WEIGHT * box_BN).sum(dim=1).mean()
+        return (there_BN + kind_BN + _BOX_WEIGHT * box_BN).sum(dim=1)
 
     def results(self, output: DenseBoxes) -> list[Boxes]:
         scores_BNm = _scores(output)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gosvae.tasks.base import Arrays, Meter, Task
+from gosvae.tasks.base import Arrays, MeanOfImages, Meter
 from gosvae.tensors import ImageArray
 
 _POSITIVE, _NEGATIVE = (13, 148, 136), (217, 119, 6)
@@ -42,7 +42,7 @@ class FeatureMeter(Meter[Vectors]):
         }
 
 
-class Features(Task[tuple[Tensor, ...], Vectors]):
+class Features(MeanOfImages[tuple[Tensor, ...], Vectors]):
     """Task of tensors of any shape, images first.
 
     The distance is the mean over tensors and images of `1 - cosine` and of the squared distance relative to the square
@@ -51,16 +51,15 @@ class Features(Task[tuple[Tensor, ...], Vectors]):
 
     name = "features"
     columns: ClassVar[tuple[str, ...]] = ("cosine", "relative distance")
-    mean_of_images = True
 
-    def distance(self, original: tuple[Tensor, ...], reconstruction: tuple[Tensor, ...]) -> Tensor:
+    def image_distances(self, original: tuple[Tensor, ...], reconstruction: tuple[Tensor, ...]) -> Tensor:
         parts = []
         for y, y_hat in zip(original, reconstruction, strict=True):
             a, b = y.detach().float().flatten(1), y_hat.float().flatten(1)
             turned = 1.0 - F.cosine_similarity(a, b, dim=1, eps=1e-6)
             off = (b - a).square().sum(dim=1) / a.square().sum(dim=1).clamp_min(1e-12)
-            parts.append((turned + off).mean())
-        return torch.stack(parts).mean()
+            parts.append(turned + off)
+        return torch.stack(parts).mean(dim=0)
 
     def results(self, output: tuple[Tensor, ...]) -> list[Vectors]:
         arrays = [values.detach().float().flatten(1).cpu().numpy() for values in output]

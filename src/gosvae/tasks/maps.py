@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from gosvae.datasets.palettes import class_palette
-from gosvae.tasks.base import Arrays, Meter, Task
+from gosvae.tasks.base import Arrays, MeanOfImages, Meter, Task
 from gosvae.tasks.bernoulli import bernoulli_divergence
 from gosvae.tensors import ImageArray
 
@@ -49,7 +49,7 @@ class DepthMeter(Meter[Maps]):
         }
 
 
-class Depth(Task[Tensor, Maps]):
+class Depth(MeanOfImages[Tensor, Maps]):
     """Task of positive maps (B, 1, h, w): depth, or inverse depth, whose logarithm differs by its sign alone.
 
     The distance is the scale-invariant logarithmic error of Eigen et al. 2014 with half weight of the mean, averaged
@@ -58,13 +58,12 @@ class Depth(Task[Tensor, Maps]):
 
     name = "depth"
     columns: ClassVar[tuple[str, ...]] = ("delta 1.25", "abs rel")
-    mean_of_images = True
 
-    def distance(self, original: Tensor, reconstruction: Tensor) -> Tensor:
+    def image_distances(self, original: Tensor, reconstruction: Tensor) -> Tensor:
         y = original.detach().float()
         floor = (_SMALLEST_SHARE * y.mean(dim=(1, 2, 3), keepdim=True)).clamp_min(1e-12)
         d = (reconstruction.float().clamp_min(floor).log() - y.clamp_min(floor).log()).flatten(1)
-        return (d.square().mean(dim=1) - 0.5 * d.mean(dim=1).square()).mean()
+        return d.square().mean(dim=1) - 0.5 * d.mean(dim=1).square()
 
     def results(self, output: Tensor) -> list[Maps]:
         return [values.detach().cpu().numpy().astype(np.float32) for values in output[:, 0]]
@@ -166,7 +165,7 @@ class BinaryMeter(Meter[Maps]):
         return {"IoU": iou, "F1": 2 * iou / (1 + iou)}
 
 
-class Lanes(Task[Tensor, Maps]):
+class Lanes(MeanOfImages[Tensor, Maps]):
     """Task of binary maps (B, K, h, w), such as lanes or free space, from logits whose sigmoid is the probability.
 
     The distance is the mean Jensen-Shannon divergence of the probabilities, in nats.
@@ -174,10 +173,9 @@ class Lanes(Task[Tensor, Maps]):
 
     name = "lanes"
     columns: ClassVar[tuple[str, ...]] = ("IoU", "F1")
-    mean_of_images = True
 
-    def distance(self, original: Tensor, reconstruction: Tensor) -> Tensor:
-        return bernoulli_divergence(original.detach().sigmoid(), reconstruction.sigmoid()).mean()
+    def image_distances(self, original: Tensor, reconstruction: Tensor) -> Tensor:
+        return bernoulli_divergence(original.detach().sigmoid(), reconstruction.sigmoid()).flatten(1).mean(dim=1)
 
     def results(self, output: Tensor) -> list[Maps]:
         return [values.detach().cpu().numpy().astype(np.float32) for values in output]

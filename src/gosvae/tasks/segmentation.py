@@ -40,7 +40,6 @@ class Segmentation(Task[Tensor, ClassMap]):
 
     name = "segmentation"
     columns: ClassVar[tuple[str, ...]] = ("mIoU", "pixel accuracy")
-    mean_of_images = True
 
     def __init__(self, info: ExpertInfo) -> None:
         super().__init__(info)

@@ -15,7 +15,7 @@ from gosvae.errors import ConfigError
 from gosvae.experts.base import Expert, TaskExpert
 from gosvae.experts.compact import balanced_class_weights
 from gosvae.losses.divergence import ImitationKind, imitation_loss
-from gosvae.tasks.base import AnyTask
+from gosvae.tasks.base import AnyTask, MeanOfImages
 from gosvae.training.judging import joined, mean_in_parts, outputs_in_parts
 from gosvae.training.originals import OriginalsCache
 
@@ -40,11 +40,12 @@ def task_terms(
     """
     with torch.no_grad():
         originals = [expert(x_B3HW[part]) for part in parts]
-    if len(parts) > 1 and task.mean_of_images:
+    if len(parts) > 1 and isinstance(task, MeanOfImages):
         of_part = dict(zip((part.start for part in parts), originals, strict=True))
 
         def share(part: slice, y: Tensor) -> Tensor:
-            return task.distance(of_part[part.start], expert(y)) * (len(y) / len(x_hat_B3HW))
+            distances_B: Tensor = task.image_distances(of_part[part.start], expert(y))
+            return distances_B.sum() / len(x_hat_B3HW)
 
         distance = mean_in_parts(share, x_hat_B3HW, parts, scale)
     else:
