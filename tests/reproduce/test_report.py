@@ -15,7 +15,7 @@ from PIL import Image
 from small_job import runner
 
 from gosvae.evaluation.results import load_evaluation
-from gosvae.reproduce import effort
+from gosvae.reproduce import captions, effort
 from gosvae.reproduce.effort import shared
 from gosvae.reproduce.figures import correlation, moving_mean, plot_training, training_curves
 from gosvae.reproduce.grid import Window, small_objects
@@ -182,10 +182,15 @@ def test_captions_follow_the_settings(made: tuple[Runner, Path]) -> None:
     longer = replace(results["vqvae"], record=replace(start, steps={"pixels": 12}, seed=3, precision="bf16"))
     (first, *_) = effort.training(world, {**results, "vqvae": longer}, rows)
     assert "optimiser steps 8 (VQ-VAE (r=4): 12); images a step 1; epochs 2.0 (VQ-VAE (r=4): 3.0)" in first
-    assert "seed 0 (VQ-VAE (r=4): 3); precision 32 bits (VQ-VAE (r=4): bf16)." in first
+    assert (
+        "seed 0 (VQ-VAE (r=4): 3); size of an image a crop of 32x32; precision 32 bits (VQ-VAE (r=4): bf16)." in first
+    )
     assert "differ in their optimiser steps" in effort.equal_steps({**results, "vqvae": longer})
     plain = effort.training(World(replace(world.job, changes=())), results, rows)
-    assert "Codes that are never used are revived for the first time after this number of steps: " in plain[-1]
+    assert "In the number of epochs, a crop counts as an image." in plain
+    assert plain[-1].startswith("Codes that are never used are revived for the first time after this number of steps: ")
+    assert "173, which it does not reach" in plain[-1]
+    assert captions.ablation(world, rows).startswith("All rows: shallow, r=4, K=16, from scratch.")
     assert not any("Changes of the user" in line for line in plain)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from gosvae.evaluation.rows import FID_NETWORK
@@ -32,8 +33,8 @@ def setting(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan]
         source = evaluation.provenance
         sentences.append(
             f"Ours: {source.dataset} ({len(world.train_images):,} images to train, {source.image_count} of "
-            f"{source.geometry} to measure), {source.expert}, LPIPS: {_distances(world, source.perceptual)}, scale "
-            f"{world.job.scale.name}."
+            f"{source.geometry} to measure), {_expert(world, source.expert)}, LPIPS: "
+            f"{_distances(world, source.perceptual)}, scale {world.job.scale.name}."
         )
         sentences += effort.training(world, results, rows)
         if evaluation.reference.miou is None:
@@ -42,6 +43,12 @@ def setting(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan]
             )
     sentences.append(_PAPER[world.paper_set])
     return sentences
+
+
+def _expert(world: World, name: str) -> str:
+    """Return the name of the expert, with the size of its input if the user chose one."""
+    chosen = re.search(r"\?short=(\d+)$", world.job.expert or "")
+    return name if chosen is None else f"{name} with a short side of {chosen[1]} pixels"
 
 
 def _distances(world: World, measured: str | None) -> str:
@@ -53,7 +60,7 @@ def _distances(world: World, measured: str | None) -> str:
 def fairness(world: World, results: Mapping[str, Result]) -> list[str]:
     """Return sentences on the differences between the learned rows."""
     evaluations = [found.evaluation for found in results.values() if found.evaluation is not None]
-    sentences = [f"{effort.equal_steps(results)} {world.job.scale.sentence}"]
+    sentences = [f"{effort.equal_steps(results)} {world.job.scale.told(world.job.changes)}"]
     if evaluations:
         machines = dict.fromkeys(evaluation.provenance.hardware for evaluation in evaluations)
         sentences.append(f"Measured on: {'; '.join(machines)}.")
@@ -82,7 +89,7 @@ def gesco(world: World, rows: Sequence[RowPlan]) -> list[str]:
             "In the paper GESCO has 35 classes and edges on Cityscapes, where the expert and all other rows have 19 "
             "classes."
         )
-    return sentences
+    return [*sentences, *effort.sampling(world, rows)]
 
 
 def seeds(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[str]:
@@ -117,6 +124,14 @@ def frechet(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> str:
     )
 
 
+def ablation(world: World, rows: Sequence[RowPlan]) -> str:
+    """Return a sentence on what the rows of Table IV have in common."""
+    return (
+        f"All rows: shallow, {effort.sizes(world, rows)}, from scratch. CE, KLD, JSD and LPIPS are the terms "
+        "beside the codebook's."
+    )
+
+
 RATES = (
     "KiB (1024 bytes): mean of real, complete files with their headers. The systems whose rate can be set (JPEG, WebP, "
     "AVIF, JPEG XL, JPEG of a smaller image, Autoencoder) use at most the bytes of GOS-VAE with a pre-trained start, "
@@ -133,4 +148,3 @@ LABEL_MAP = (
     "Label map: the sender runs the expert and sends its map, losslessly coded. This is the bound for this one task; "
     "it needs the expert at the sender (its parameters are those of the expert), and there is no image."
 )
-ABLATION = "All rows: shallow, r=4, K=512, from scratch. CE, KLD, JSD and LPIPS are the terms beside the codebook's."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -137,7 +138,8 @@ def _difference_line(claim: _Claim, results: Mapping[str, Result], paper_set: Pa
     spread = Spread(tuple(ours[seed] - theirs[seed] for seed in sorted(set(ours) & set(theirs))))
     papers = [[quantity.paper(paper_numbers(n, paper_set)) for n in names] for names in (claim.ours, claim.theirs)]
     known = [[value for value in values if value is not None] for values in papers]
-    paper = fmean(known[0]) - fmean(known[1]) if claim.papers and all(known) else None
+    is_other = quantity is _FRECHET and not any(_by_seed(results, name, lambda row: row.fid) for name in claim.ours)
+    paper = fmean(known[0]) - fmean(known[1]) if claim.papers and all(known) and not is_other else None
     return _line(claim.text, quantity.name, spread, quantity.digits, verdict(spread.interval(), larger=claim.larger),
                  kib=_kib(claim, results), paper=number(paper, quantity.digits, sign=True))  # fmt: skip
 
@@ -149,12 +151,22 @@ def _kib(claim: _Claim, results: Mapping[str, Result]) -> str:
 
 
 def _line(
-    text: str, unit: str, spread: Spread, digits: int, judged: str, *, kib: str = DASH, paper: str = DASH
+    text: str,
+    unit: str,
+    spread: Spread,
+    digits: int,
+    judged: str,
+    *,
+    kib: str = DASH,
+    paper: str = DASH,
+    largest: float = math.inf,
 ) -> tuple[str, ...]:
-    """Return the cells of a line; one seed alone shows no number."""
-    count, deviation = len(spread.values), spread.deviation
+    """Return the cells of a line; one seed alone shows no number. No value of the quantity is beyond ± `largest`."""
+    count, deviation, interval = len(spread.values), spread.deviation, spread.interval()
+    if interval is not None:
+        interval = max(interval[0], -largest), min(interval[1], largest)
     shown = DASH if deviation is None else f"{number(spread.mean, digits, sign=True)} ± {deviation:.{digits}f}"
-    return (text, unit, shown, _range(spread.interval(), digits), str(count), kib, judged, paper)
+    return (text, unit, shown, _range(interval, digits), str(count), kib, judged, paper)
 
 
 def _range(interval: tuple[float, float] | None, digits: int) -> str:
@@ -197,7 +209,8 @@ def _order_lines(results: Mapping[str, Result], paper_set: PaperSet) -> list[tup
             found = [rank_correlation([enough[name][seed] for name in enough], theirs) for seed in seeds]
             spread = Spread(tuple(value for value in found if value is not None))
             label = f"{text} in {quantity.name.partition(',')[0]}, {len(enough)} of {len(papers)} rows"
-            lines.append(_line(label, "Spearman", spread, 2, verdict(spread.interval()), paper="1.00"))
+            line = _line(label, "Spearman", spread, 2, verdict(spread.interval()), paper="1.00", largest=1.0)
+            lines.append(line)
     return lines
 
 

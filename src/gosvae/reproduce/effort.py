@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gosvae.quantizers import VqConfig
+from gosvae.quantizers import VqConfig, VqEmaConfig
 from gosvae.reproduce.job import World
 from gosvae.reproduce.plan import RowPlan, Trained
 from gosvae.reproduce.records import RowRecord
 from gosvae.reproduce.results import Result
 from gosvae.reproduce.scales import recipe_of
 from gosvae.training.codecs import TrainableRecipe
+from gosvae.training.gesco import GescoRecipe
 from gosvae.training.machine.config import StageConfig
 from gosvae.training.vq import VqRecipe
 
@@ -90,13 +91,21 @@ def training(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan
         "largest gradient norm": lambda one: f"{one.stage.clip_norm:g}",
         "decay of the averaged weights": lambda one: f"{one.stage.ema_decay:g}",
         "seed": lambda one: one.record.seed,
+        "size of an image": _image_size,
         "precision": lambda one: _PRECISIONS[one.record.precision],
     }
     told = "; ".join(f"{name} {of_each(value_of)}" for name, value_of in facts.items())
     sentences = [f"Learned rows: {told}."]
+    if any(one.stage.batches.crop_height is not None for one in found):
+        sentences.append("In the number of epochs, a crop counts as an image.")
     if world.job.changes:
         sentences.append(f"Changes of the user, which this includes: {', '.join(world.job.changes)}.")
     return [*sentences, *_revival(found)]
+
+
+def _image_size(one: _Training) -> str:
+    batches = one.stage.batches
+    return "whole" if batches.crop_height is None else f"a crop of {batches.crop_height}x{batches.crop_width}"
 
 
 def _revival(found: Sequence[_Training]) -> list[str]:
@@ -105,7 +114,8 @@ def _revival(found: Sequence[_Training]) -> list[str]:
     for one in found:
         quantizer = one.recipe.model.quantizer if isinstance(one.recipe, VqRecipe) else None
         if isinstance(quantizer, VqConfig) and quantizer.revive_below > 0:
-            after[one.title] = str(int(math.log(quantizer.revive_below) / math.log(quantizer.usage_decay)))
+            steps = int(math.log(quantizer.revive_below) / math.log(quantizer.usage_decay))
+            after[one.title] = str(steps) if steps <= one.record.own_steps else f"{steps}, which it does not reach"
     if not after:
         return []
     return [f"Codes that are never used are revived for the first time after this number of steps: {shared(after)}."]
@@ -121,6 +131,28 @@ def codebook_weights(world: World, results: Mapping[str, Result], rows: Sequence
     if not weights:
         return ""
     return f"Weights of the codebook and commitment terms, which are means over the channels here: {shared(weights)}."
+
+
+def sampling(world: World, rows: Sequence[RowPlan]) -> list[str]:
+    """Return a sentence on the sampling of GESCO's rows, if there are some."""
+    told = {}
+    for row in rows:
+        if isinstance(row.source, Trained) and row.repeats is None:
+            recipe = recipe_of(row, world.changes_of(row))
+            if isinstance(recipe, GescoRecipe):
+                told[row.title] = f"{recipe.model.sampling_steps} steps with a guidance of {recipe.model.guidance:g}"
+    return [f"Sampling of GESCO: {shared(told)}. The paper takes 100 steps."] if told else []
+
+
+def sizes(world: World, rows: Sequence[RowPlan]) -> str:
+    """Return the stride r and the number of codes K of VQ rows, such as `r=4, K=512`."""
+    told = {}
+    for row in rows:
+        if isinstance(row.source, Trained):
+            recipe = recipe_of(row, world.changes_of(row))
+            if isinstance(recipe, VqRecipe) and isinstance(recipe.model.quantizer, VqConfig | VqEmaConfig):
+                told[row.title] = f"r={recipe.model.autoencoder.stride}, K={recipe.model.quantizer.codebook_size}"
+    return shared(told)
 
 
 def equal_steps(results: Mapping[str, Result]) -> str:

@@ -20,7 +20,7 @@ _BASIS = {
 def print_outline(world: World, rows: Sequence[RowPlan], experiments: Sequence[str]) -> None:
     """Print each row with its steps, what it needs and its estimated hours, and the sum."""
     scale = world.job.scale
-    print(f"{', '.join(experiments)} at scale {scale.name}: {len(rows)} rows. {scale.sentence}")
+    print(f"{', '.join(experiments)} at scale {scale.name}: {len(rows)} rows. {scale.told(world.job.changes)}")
     print(f"data: {world.train_images.name}, {len(world.train_images)} images to train on")
     print(f"{'row':<24}{'steps':>9}{'images':>8}{'hours':>8}  needs, at the bytes of, or why it cannot be made")
     total = 0.0

@@ -111,14 +111,17 @@ def run_parts(
     """
     started = time.monotonic()
     summaries: dict[str, Summary] = {}
+    pace = 1.0
     for tables_only in (True, False) if len(parts) > 1 else (False,):
         for part in parts:
             before = summaries.get(part.name, Summary())
             runner = part.runner(say, tables_only=tables_only, show_bars=show_bars)
             left = None if max_minutes is None else max(0.0, max_minutes - (time.monotonic() - started) / 60.0)
+            runner.pace = pace
             summaries[part.name] = runner.run(
                 max_minutes=left, on_row=partial(progress.after_row, part), given_up=before.failed
             )
+            pace = runner.pace
     whole = Summary()
     for name, summary in summaries.items():
         prefix = f"{name}/" if name else ""

@@ -171,7 +171,7 @@ def _section(
         return [visual_table(rows, results, [*notes, captions.frechet(results, rows), captions.VISUAL])]
     if name == "table4":
         weights = effort.codebook_weights(world, results, rows)
-        return [ablation_table(rows, results, [captions.ABLATION, *filter(None, [weights]), *notes])]
+        return [ablation_table(rows, results, [captions.ablation(world, rows), *filter(None, [weights]), *notes])]
     if name == "fig2":
         return [_pictures(runner, rows, results, folder, picture_data, picture_count)]
     if name == "fig3":

@@ -66,8 +66,7 @@ class Runner:
         self._by_id = {row.row_id: row for row in self._rows}
         self._folder, self._say, self._bars, self._keep = folder, say, show_bars, keep
         self._deadline = math.inf
-        self._pace = 1.0
-        """Ratio of measured to estimated seconds of the rows so far."""
+        self.pace = 1.0
 
     @property
     def rows(self) -> tuple[RowPlan, ...]:
@@ -149,7 +148,7 @@ class Runner:
         """Make one row, whose needs are done, and return its summary; a failure is written to its folder."""
         self._deadline = time.monotonic() + 60.0 * max_minutes
         row, summary = self._by_id[row_id], Summary()
-        self._attempt(row, self._head(row), [row], summary)
+        self._attempt(row, self._head(row), (), summary)
         return summary
 
     def _run_on_devices(
@@ -215,13 +214,14 @@ class Runner:
 
     def _attempt(self, row: RowPlan, head: str, todo: Sequence[RowPlan], summary: Summary) -> None:
         """Make one row and add it to the summary."""
-        folder, started = self.folder_of(row.row_id), time.monotonic()
+        folder, started, expected = self.folder_of(row.row_id), time.monotonic(), self._seconds(row)
         try:
             if self._make(row, head, self._time_left(row, todo)):
                 summary.done.append(row.row_id)
                 if self._keep is not None:
                     self._keep.put(folder)
-                self._learn_pace(row, time.monotonic() - started)
+                if expected > 1.0:
+                    self.pace = 0.5 * self.pace + 0.5 * (time.monotonic() - started) / expected
             else:
                 summary.left.append(row.row_id)
             return
@@ -335,21 +335,27 @@ class Runner:
         return (time.monotonic() - started) / 60.0
 
     def _seconds(self, row: RowPlan) -> float:
+        """Return the estimated seconds of what is left of a row, on the machine of `estimate`."""
         try:
             trains = isinstance(row.source, Trained)
             steps = self.world.real_steps(row, self.world.changes_of(row)) if trains else 0
             batch = self.world.batch_size_of(row) if trains else None
+            steps = max(0, steps - self._steps_taken(row))
             return estimated_seconds(row, self.world.job.scale, steps, len(self.world.images_of(row)), batch)
         except ConfigError:
             return 0.0
 
-    def _time_left(self, row: RowPlan, todo: Sequence[RowPlan]) -> str:
-        rest = todo[list(todo).index(row) :]
-        minutes = self._pace * sum(map(self._seconds, rest)) / 60.0
-        return f" (about {minutes:.0f} min left for {len(rest)} rows)"
+    def _steps_taken(self, row: RowPlan) -> int:
+        """Return the number of steps that an earlier call took with the present settings."""
+        folder = self.folder_of(row.row_id)
+        before, log = folder.settings(), folder.log()
+        same = before is not None and key_of(before) == key_of(self.world.settings(row, self._by_id))
+        return int(log[-1].get("step", 0)) if same and log else 0
 
-    def _learn_pace(self, row: RowPlan, seconds: float) -> None:
-        """Update the estimate of this machine's speed, relative to the machine of `estimate`."""
-        expected = self._seconds(row)
-        if expected > 1.0:
-            self._pace = 0.5 * self._pace + 0.5 * seconds / expected
+    def _time_left(self, row: RowPlan, todo: Sequence[RowPlan]) -> str:
+        """Return a remark on the minutes from a row of `todo` to the last one; empty for a row alone."""
+        if not todo:
+            return ""
+        rest = todo[list(todo).index(row) :]
+        minutes = self.pace * sum(map(self._seconds, rest)) / 60.0
+        return f" (about {minutes:.0f} min left for {len(rest)} row{'s' * (len(rest) > 1)})"

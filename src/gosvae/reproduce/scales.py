@@ -28,7 +28,7 @@ class Scale:
         sweep_images: number of images, evenly spaced, that a point of Fig. 4 is measured on; None takes all.
         histogram_pixels: number of pixels for the histogram, see `RunConfig`.
         changes: overrides `key=value` by recipe or by row id; those of the row win.
-        sentence: sentence for captions that says what differs from the paper.
+        sentence: sentence for captions that says what differs from the paper, without the user's overrides.
     """
 
     name: str
@@ -45,6 +45,10 @@ class Scale:
     def __getstate__(self) -> dict[str, object]:
         """Return a state that another process can read."""
         return {**self.__dict__, "changes": dict(self.changes)}
+
+    def told(self, changes: Sequence[str]) -> str:
+        """Return the sentence for captions, with a further one if the user has overrides."""
+        return f"{self.sentence} Changes of the user come on top: {', '.join(changes)}." if changes else self.sentence
 
     @property
     def is_papers(self) -> bool:
@@ -77,10 +81,7 @@ _SMALL_CHANGES = MappingProxyType(
         "gesco": _SMALL_GESCO,
     }
 )
-_SMALL_SENTENCE = (
-    "At this scale the residual models, VQ-GAN and GESCO are smaller than the paper's, and GESCO samples "
-    "in 15 steps (guidance 1.5) where the paper takes 100."
-)
+_SMALL_SENTENCE = "At this scale the residual models, VQ-GAN and GESCO are smaller than the paper's."
 _NO_REVIVAL = ("model.quantizer.revive_below=0",)
 _REVIVING = (
     "vqvae vqvae-residual vqvae-kld vqvae-lpips vqgan "
