@@ -84,6 +84,17 @@ def test_a_video_becomes_a_video(tmp_path: Path, codec_folder: Path, capsys: pyt
         assert [picture.shape for picture in open_source([str(back)], stream)] == [(32, 48, 3)] * 8
 
 
+def test_a_rate_that_cannot_be_kept_is_told(
+    tmp_path: Path, codec_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames, file = frames_folder(tmp_path / "frames"), tmp_path / "drive.gosv"
+    words = ["compress", str(frames), "-o", str(file), "--codec", str(codec_folder), "--fps", "10", "--force"]
+    assert main([*words, "--kbps", "0.1", "--max-age-ms", "200"]) == 0
+    assert "note: 0.1 kbit/s cannot be kept with a frame every 200 ms" in capsys.readouterr().err
+    assert main([*words, "--kbps", "5000"]) == 0
+    assert "note" not in capsys.readouterr().err
+
+
 def test_a_file_that_was_cut_is_reconstructed_up_to_the_cut(
     tmp_path: Path, codec_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,26 @@ def test_the_bytes_keep_to_the_rate(kbps: float) -> None:
     assert longest <= 3
 
 
+@pytest.mark.parametrize("kbps", [12.0, 20.0, 60.0, 150.0])
+@pytest.mark.parametrize("easy", [0.5, 1.0, 2.0])
+def test_a_short_clip_uses_its_rate(kbps: float, easy: float) -> None:
+    """The first ten seconds, of a scene whose frames take half, or twice, as many bytes as the first estimate."""
+    control, taken = RateControl(kbps, 10.0, 300.0), 0
+    for number in range(100):
+        if control.wants():
+            size = round(100 * easy * 2 ** (control.level / 48))
+            control.sent(size, key=number == 0)
+            taken += size
+    assert 0.75 * kbps < taken * 8 / 1000 / 10.0 < 1.1 * kbps
+
+
+@pytest.mark.parametrize("pixels", [64 * 96, 256 * 512, 1080 * 1920])
+def test_the_first_estimate_follows_the_size_of_the_frames(pixels: int) -> None:
+    control = RateControl(20.0 * pixels / (256 * 512), 10.0, 300.0)
+    control.expect(pixels)
+    assert (control.every, control.level) == (1, GOOD_LEVEL)
+
+
 def test_frames_are_left_out_before_levels_are_low() -> None:
     control, _, _ = simulated(12.0, 100, 4000)
     assert control.every > 1

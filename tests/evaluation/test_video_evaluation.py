@@ -10,6 +10,7 @@ from PIL import Image
 from small_world import CLASSES, BlockCodec, Brightness, RawCodec, Scenes
 
 from gosvae.codecs.frame_by_frame import FrameByFrame
+from gosvae.codecs.registry import DEFAULT_CODEC, load_sequence_codec
 from gosvae.errors import ConfigError, DatasetError
 from gosvae.evaluation.bd_rate import ENVELOPE, bd_rate, rival_curves
 from gosvae.evaluation.clips import Clip, Footage, load_footage
@@ -19,7 +20,9 @@ from gosvae.evaluation.flicker import FlickerMeter
 from gosvae.evaluation.plots import plot_rate_task
 from gosvae.evaluation.results import load_evaluation, save_evaluation
 from gosvae.evaluation.tables import markdown_table, terminal_table
-from gosvae.evaluation.temporal import VideoEntry, evaluate_video, sent_frames
+from gosvae.evaluation.temporal import evaluate_video
+from gosvae.evaluation.video_entry import VideoEntry, sent_frames
+from gosvae.evaluation.video_link import LinkConditions
 
 
 def clip(
@@ -107,6 +110,18 @@ def test_frames_that_are_sent(count: int, camera: float, rate: float | None, exp
     assert sent_frames(count, camera, rate) == expected
 
 
+def test_a_rate_chooses_the_frames() -> None:
+    codec = load_sequence_codec(DEFAULT_CODEC)
+    camera = clip("a", 12, size_hw=(64, 96), labels=False)
+    entries = [VideoEntry(f"at {kbps}", codec, kbps=kbps, max_age_ms=300.0) for kbps in (3.0, 60.0)]
+    _, low, high = run(entries, camera).rows
+    assert low.kbit_per_second is not None
+    assert high.kbit_per_second is not None
+    assert low.kbit_per_second < high.kbit_per_second < 70.0
+    assert 0 < (low.age_ms or 0.0) <= 200
+    assert high.age_ms == 0
+
+
 def test_results_are_saved_shown_and_plotted(tmp_path: Path) -> None:
     evaluation = run(blocks(8, 4, 2), clip("a", 4), keep_frames=[1])
     save_evaluation(evaluation, tmp_path)
@@ -166,6 +181,7 @@ def test_labels_can_be_left_out() -> None:
     [
         (blocks(4) * 2, {}, "two rows are called 'Block 4'"),
         (blocks(4, rate=0.0), {}, "sends 0.0 frames a second: expected more than 0"),
+        ([VideoEntry("a", FrameByFrame(BlockCodec(4)), kbps=9.0)], {}, "'a' has no temporal model"),
         (blocks(4), {"keep_frames": [2]}, "frame 2 cannot be kept: the first clip has frames 0 to 1"),
     ],
 )
@@ -176,6 +192,14 @@ def test_what_cannot_be_measured_is_refused(
         run(entries, clip("a", 2), **options)
     with pytest.raises(ConfigError, match="has no clips"):
         run(blocks(4))
+
+
+def test_a_rate_is_refused_beside_a_frame_rate_and_on_a_link() -> None:
+    codec, camera = load_sequence_codec(DEFAULT_CODEC), clip("a", 2)
+    with pytest.raises(ConfigError, match="a frame rate and a rate that chooses frames"):
+        run([VideoEntry("a", codec, frames_per_second=5.0, kbps=9.0)], camera)
+    with pytest.raises(ConfigError, match="without losses only"):
+        run([VideoEntry("a", codec, kbps=9.0)], camera, link=LinkConditions(0.1))
 
 
 def save_frames(folder: Path, count: int, size_wh: tuple[int, int] = (24, 16)) -> None:

@@ -14,7 +14,8 @@ from gosvae.codecs.frame_by_frame import FrameByFrame
 from gosvae.codecs.latent import Latent
 from gosvae.errors import ConfigError
 from gosvae.evaluation.clips import Clip, Footage
-from gosvae.evaluation.temporal import VideoEntry, evaluate_video
+from gosvae.evaluation.temporal import evaluate_video
+from gosvae.evaluation.video_entry import VideoEntry
 from gosvae.evaluation.video_link import LinkConditions, Shown, SimulatedLink
 from gosvae.tensors import ImageArray
 from tiny import expert, sequence_codec, streets

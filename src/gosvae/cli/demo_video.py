@@ -19,7 +19,8 @@ from gosvae.evaluation.clips import Clip, Footage, load_footage
 from gosvae.evaluation.film import Column, film_frames, write_film
 from gosvae.evaluation.rows import Row
 from gosvae.evaluation.tables import terminal_table
-from gosvae.evaluation.temporal import VideoEntry, evaluate_video
+from gosvae.evaluation.temporal import evaluate_video
+from gosvae.evaluation.video_entry import VideoEntry
 from gosvae.experts.registry import load_expert
 from gosvae.tensors import ImageArray
 

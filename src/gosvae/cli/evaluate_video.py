@@ -25,6 +25,7 @@ from gosvae.cli.sweeps import check_anchor, image_points, print_bd_rates
 from gosvae.codecs.classical_video import VIDEO_CODECS
 from gosvae.codecs.frame_by_frame import FrameByFrame
 from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, load_sequence_codec
+from gosvae.codecs.sequence.rate import DEFAULT_MAX_AGE_MS
 from gosvae.codecs.video import VideoCodec
 from gosvae.codecs.video_registry import INTRA, load_video_codec, temporal_folder
 from gosvae.errors import ConfigError
@@ -33,7 +34,8 @@ from gosvae.evaluation.clips import load_footage
 from gosvae.evaluation.equal_quality import equal_quality_table
 from gosvae.evaluation.results import load_evaluation
 from gosvae.evaluation.tables import terminal_table
-from gosvae.evaluation.temporal import VideoEntry, evaluate_video
+from gosvae.evaluation.temporal import evaluate_video
+from gosvae.evaluation.video_entry import VideoEntry
 from gosvae.evaluation.video_link import LinkConditions
 from gosvae.extras import require
 
@@ -65,7 +67,7 @@ def add_evaluate_video(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         help=f"video codecs ({', '.join(VIDEO_CODECS)}, with :CRF or :RATEkbps, and @gop=N; codecs with a temporal "
         "model), or image codecs as in gosvae evaluate, which code every frame on its own, as the former do with "
-        "@intra; @fps=N sends N frames a second; default: "
+        "@intra; @fps=N sends N frames a second; NAME:Nkbps chooses frames and levels by the rate; default: "
         f"{DEFAULT_CODEC}, with --sweep none",
     )
     parser.add_argument("--data", required=True, metavar="DATA", help=f"a video file, or {DATA_HELP}")
@@ -89,6 +91,10 @@ def add_evaluate_video(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--at", nargs="*", type=float, default=[], metavar="AGREEMENT",
         help="show the kbit/s of every curve at these agreements, in [0, 1]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-age-ms", type=float, metavar="MS",
+        help=f"with NAME:Nkbps: longest time between two frames that are sent (default: {DEFAULT_MAX_AGE_MS:g})",
     )  # fmt: skip
     parser.add_argument(
         "--loss", type=float, metavar="SHARE",
@@ -130,10 +136,12 @@ def video_entries(options: argparse.Namespace, device: torch.device) -> list[Vid
         ConfigError: a name or rate that cannot be used, or `--anchor` names no curve.
     """
     entries = []
+    max_age_ms = DEFAULT_MAX_AGE_MS if options.max_age_ms is None else options.max_age_ms
     for spec in options.codecs or ([] if options.sweep else [DEFAULT_CODEC]):
         name, rate = split_frame_rate(spec)
+        name, kbps = split_rate_of_trained(name)
         codec = load_video_codec(name, device=device, precision=precision_of(name, options))
-        entries.append(VideoEntry(spec, codec, frames_per_second=rate))
+        entries.append(VideoEntry(spec, codec, frames_per_second=rate, kbps=kbps, max_age_ms=max_age_ms))
     for spec in options.sweep:
         curve, points = _points(spec, options, device, [entry.curve for entry in entries])
         entries += [VideoEntry(label, codec, curve, split_frame_rate(spec)[1]) for label, codec in points]
@@ -145,6 +153,13 @@ def split_frame_rate(spec: str) -> tuple[str, float | None]:
     """Return the name and the frames a second of `NAME@fps=N`, or the whole spec and None."""
     match = re.fullmatch(r"(.*)@fps=(\d+\.?\d*)", spec)
     return (match[1], float(match[2])) if match else (spec, None)
+
+
+def split_rate_of_trained(spec: str) -> tuple[str, float | None]:
+    """Return the name and the kbit/s of `NAME:Nkbps` with a temporal model, or the whole spec and None."""
+    match = re.fullmatch(r"(.+):(\d+\.?\d*)kbps", spec)
+    trained = match is not None and temporal_folder(match[1]) is not None
+    return (match[1], float(match[2])) if match is not None and trained else (spec, None)
 
 
 def _points(

@@ -27,6 +27,7 @@ from gosvae.codecs.base import ImageCodec
 from gosvae.codecs.layered import LayeredCodec
 from gosvae.codecs.registry import DEFAULT_CODEC, option_names, sequences_of
 from gosvae.codecs.sequence.codec import SequenceCodec
+from gosvae.codecs.sequence.rate import DEFAULT_MAX_AGE_MS
 from gosvae.codecs.slices import DEFAULT_OPTIONS, StreamOptions
 from gosvae.codecs.trained import TrainedCodec
 from gosvae.errors import ConfigError, ImageError, LinkError
@@ -40,7 +41,7 @@ from gosvae.sender.client import LinkClient
 from gosvae.sender.grpc_target import GrpcTarget
 from gosvae.sender.reconnect import Reconnection
 from gosvae.sender.sender import UdpTarget, send_pictures
-from gosvae.sender.sequence_transmitter import DEFAULT_MAX_AGE_MS, SequenceTransmitter
+from gosvae.sender.sequence_transmitter import SequenceTransmitter
 from gosvae.sender.sources import CAMERA, PictureFiles, VideoFrames, is_video, open_source, resized, video_fps
 from gosvae.sender.target import Target
 from gosvae.sender.transmitter import Transmitter

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from itertools import chain
@@ -22,17 +22,18 @@ from gosvae.cli.targets import STANDARD
 from gosvae.codecs.registry import load_sequence_codec, split_rate
 from gosvae.codecs.sequence.encoder import SequenceOptions
 from gosvae.codecs.sequence.file import SUFFIX, SequenceWriter
-from gosvae.codecs.sequence.format import is_session
-from gosvae.codecs.sequence.rate import RateControl
+from gosvae.codecs.sequence.rate import DEFAULT_MAX_AGE_MS, RateControl, encoded_at_rate
 from gosvae.codecs.slices import DEFAULT_OPTIONS
 from gosvae.errors import ConfigError, ImageError, WriteError
-from gosvae.sender.sequence_transmitter import DEFAULT_MAX_AGE_MS
 from gosvae.sender.sources import is_video, open_source, resized, video_fps
+from gosvae.tensors import ImageArray
 from gosvae.units import kib
 from gosvae.walk import IMAGE_SUFFIXES
 
 DEFAULT_FPS = 10.0
 """Frames a second of a folder of frames."""
+_EXCESS = 1.1
+"""Share of the rate above which a note says that it was not kept."""
 
 
 def add_sequence(parser: argparse.ArgumentParser) -> None:
@@ -125,27 +126,19 @@ def run_compress_sequence(options: argparse.Namespace) -> int:
     if first is None:
         raise ImageError(f"{source} has no frames")
     encoder = codec.encoder(*first.shape[:2], frames_per_second=fps)
-    control = None if options.kbps is None else RateControl(options.kbps, fps, max_age_ms)
+    frames = _of_one_size(chain([first], pictures))
     budget = None if options.kib is None else round(1024 * options.kib)
+    coded: Iterable[bytes | None] = (encoder.encode(frame, budget_bytes=budget) for frame in frames)
+    if options.kbps is not None:
+        coded = encoded_at_rate(encoder, frames, RateControl(options.kbps, fps, max_age_ms))
     sent = 0
     with new_file(target, force=options.force) as stream, SequenceWriter(stream) as writer:
-        for picture in tqdm(chain([first], pictures), unit="frame", disable=options.quiet or options.json or None):
-            if control is not None and not control.wants():
+        for data in tqdm(coded, unit="frame", disable=options.quiet or options.json or None):
+            if data is None:
                 writer.hold()
-                continue
-            if picture.shape != first.shape:
-                (height, width), (rows, columns) = first.shape[:2], picture.shape[:2]
-                raise ImageError(
-                    f"frame {writer.frames} has {columns}x{rows} pixels, the first one {width}x{height}: give all of "
-                    "them one size (option --resize)"
-                )
-            if control is not None:
-                encoder.level = control.level
-            data = encoder.encode(picture, budget_bytes=budget)
-            writer.write(data)
-            sent += 1
-            if control is not None:
-                control.sent(len(data), key=is_session(data))
+            else:
+                writer.write(data)
+                sent += 1
     facts = {
         "source": source, "target": str(target or STANDARD),
         "width": encoder.header.width, "height": encoder.header.height,
@@ -161,7 +154,30 @@ def run_compress_sequence(options: argparse.Namespace) -> int:
             f"{kib(writer.bytes_written):.1f} KiB, {facts['kbps']:.1f} kbit/s ({codec.name})",
             file=output,
         )
+    if options.kbps is not None and facts["kbps"] > _EXCESS * options.kbps and not options.quiet:
+        print(
+            f"gosvae: note: {options.kbps:g} kbit/s cannot be kept with a frame every {max_age_ms:g} ms: raise "
+            "--max-age-ms or lower the size of the frames (option --resize)",
+            file=sys.stderr,
+        )
     return 0
+
+
+def _of_one_size(frames: Iterable[ImageArray]) -> Iterator[ImageArray]:
+    """Yield frames that all have the size of the first one.
+
+    Raises:
+        ImageError: a frame has another size.
+    """
+    first = None
+    for number, frame in enumerate(frames):
+        first = frame.shape[:2] if first is None else first
+        if frame.shape[:2] != first:
+            raise ImageError(
+                f"frame {number} has {frame.shape[1]}x{frame.shape[0]} pixels, the first one {first[1]}x{first[0]}: "
+                "give all of them one size (option --resize)"
+            )
+        yield frame
 
 
 def _compressed(sources: Sequence[str], out: str | None) -> Path | None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from statistics import fmean, median
 from typing import NoReturn
 
@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from gosvae.codecs.frame_by_frame import FrameByFrame
 from gosvae.codecs.sequence.codec import SequenceCodec
-from gosvae.codecs.video import VideoCodec, encode_sequence
 from gosvae.errors import ConfigError
 from gosvae.evaluation.clips import Clip, Footage
 from gosvae.evaluation.evaluation import ClassMapArray, Evaluation, KeptImage, Reconstruction
@@ -28,6 +27,7 @@ from gosvae.evaluation.flicker import FlickerMeter
 from gosvae.evaluation.results import gather_provenance
 from gosvae.evaluation.rows import UNCOMPRESSED, ImageRow, Provenance, Row, mean_of
 from gosvae.evaluation.shots import ShotResamples, TaskCounts
+from gosvae.evaluation.video_entry import VideoEntry, coded_frames, rate_of, sent_frames
 from gosvae.evaluation.video_link import LinkConditions, SimulatedLink
 from gosvae.experts.base import Expert
 from gosvae.metrics import mean_squared_error
@@ -38,23 +38,6 @@ from gosvae.units import psnr_db, rate_bpp
 
 _Seen = tuple[ImageArray, ClassMapArray]
 """A picture and its class map."""
-
-
-@dataclass(frozen=True)
-class VideoEntry:
-    """A video codec at one setting.
-
-    Attributes:
-        label: name in tables, unique in an evaluation.
-        codec: codec to measure.
-        curve: entries with the same curve are rate points of one codec, joined in plots and for BD-rate.
-        frames_per_second: rate at which frames are sent; None sends every frame.
-    """
-
-    label: str
-    codec: VideoCodec
-    curve: str | None = None
-    frames_per_second: float | None = None
 
 
 def evaluate_video(
@@ -95,6 +78,10 @@ def evaluate_video(
     _check(codecs, footage, keep_frames)
     if link is not None and (foreign := [e.label for e in codecs if not isinstance(e.codec, SequenceCodec)]):
         raise ConfigError(f"{foreign[0]!r} has no way to hear of losses: only codecs with a temporal model have one")
+    if link is not None and (paced := [e.label for e in codecs if e.kbps is not None]):
+        raise ConfigError(
+            f"{paced[0]!r} has a rate, which is measured on links that lose nothing: give a level instead"
+        )
     if link is not None and known:
         raise ConfigError("known evaluations are of links that lose nothing: measure again without them")
     if use_labels and footage.class_names:
@@ -198,6 +185,12 @@ def _check(codecs: Sequence[VideoEntry], footage: Footage, keep_frames: Sequence
     for entry in codecs:
         if entry.frames_per_second is not None and not entry.frames_per_second > 0:
             raise ConfigError(f"{entry.label!r} sends {entry.frames_per_second} frames a second: expected more than 0")
+        if entry.kbps is not None and not isinstance(entry.codec, SequenceCodec):
+            raise ConfigError(f"{entry.label!r} has no temporal model, by which frames and levels follow a rate")
+        if entry.kbps is not None and entry.frames_per_second is not None:
+            raise ConfigError(
+                f"{entry.label!r} has both a frame rate and a rate, which chooses the frames: leave one out"
+            )
     count = len(footage.clips[0].frames)
     outside = [index for index in keep_frames if not 0 <= index < count]
     if outside:
@@ -206,21 +199,6 @@ def _check(codecs: Sequence[VideoEntry], footage: Footage, keep_frames: Sequence
 
 def _without_labels(clip: Clip) -> Clip:
     return replace(clip, labels=(None,) * len(clip.frames))
-
-
-def sent_frames(frame_count: int, camera_rate: float, rate: float | None) -> list[int]:
-    """Return the numbers of the frames that are sent at a rate: the first of each period of the sender.
-
-    Args:
-        frame_count: number of frames of the camera.
-        camera_rate: frames a second of the camera.
-        rate: frames a second that are sent at most; None sends all.
-    """
-    if rate is None or rate >= camera_rate:
-        return list(range(frame_count))
-    # Whole periods before each frame, with a margin for rates such as 15 / 3 that rounding would make 4.999.
-    periods = [int(index * rate / camera_rate + 1e-9) for index in range(frame_count)]
-    return [index for index in range(frame_count) if index == 0 or periods[index] != periods[index - 1]]
 
 
 @torch.inference_mode()
@@ -259,11 +237,15 @@ class _Tally:
         bar: tqdm[NoReturn],
         repeat: int,
     ) -> None:
-        sent = sent_frames(len(clip.frames), clip.frames_per_second, self.entry.frames_per_second)
-        rate = min(clip.frames_per_second, self.entry.frames_per_second or clip.frames_per_second)
-        shown = self._delivered(clip, sent, rate)
-        if self.link is not None:
-            shown = self._over_link(clip, sent, rate, numpy_generator("link", clip.name, self.link.seed, repeat))
+        if self.link is None:
+            start = time.perf_counter()
+            coded = coded_frames(self.entry, clip)
+            self.encode_ms.append(1000.0 * (time.perf_counter() - start) / len(coded))
+            sent, shown = set(coded), self._delivered(coded.values())
+        else:
+            numbers = sent_frames(len(clip.frames), clip.frames_per_second, self.entry.frames_per_second)
+            generator = numpy_generator("link", clip.name, self.link.seed, repeat)
+            sent, shown = set(numbers), self._over_link(clip, numbers, rate_of(self.entry, clip), generator)
         again = f" ({repeat + 1})" if repeat else ""
         newest, picture, class_map_HW = 0, np.full_like(clip.frames[0], 128), np.zeros_like(maps[0])
         kept = {}
@@ -282,11 +264,8 @@ class _Tally:
             bar.update()
         self.kept += [kept[index] for index in keep_frames]
 
-    def _delivered(self, clip: Clip, sent: Sequence[int], rate: float) -> Iterator[tuple[int, _Seen | None]]:
-        """Yield the bytes of each frame that is sent, and its picture and class map."""
-        start = time.perf_counter()
-        coded = encode_sequence(self.entry.codec, [clip.frames[index] for index in sent], frames_per_second=rate)
-        self.encode_ms += [1000.0 * (time.perf_counter() - start) / len(sent)]
+    def _delivered(self, coded: Iterable[bytes]) -> Iterator[tuple[int, _Seen | None]]:
+        """Yield the number of bytes of each frame that is sent, and its picture and class map."""
         decoder = self.entry.codec.decoder()
         for data in coded:
             start = time.perf_counter()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from gosvae.codecs.sequence.codec import SequenceCodec
 from gosvae.codecs.sequence.encoder import SequenceEncoder
 from gosvae.codecs.sequence.format import is_session
-from gosvae.codecs.sequence.rate import RateControl
+from gosvae.codecs.sequence.rate import DEFAULT_MAX_AGE_MS, RateControl
 from gosvae.protocol.frames import Reason
 from gosvae.sender.transmitter import Transmitter
 from gosvae.tensors import ImageArray
@@ -19,8 +19,6 @@ log = logging.getLogger(__name__)
 
 SILENCE_S = 1.0
 """Seconds without an outcome from the receiver after which the next frame is a key frame."""
-DEFAULT_MAX_AGE_MS = 250.0
-"""Default of the longest time in milliseconds between two frames that are sent."""
 _MOST_FAILURES = 4
 """Number of frames in a row that are not decoded, on a lossy link, after which the receiver counts as lacking their
 references."""
@@ -89,9 +87,11 @@ class SequenceTransmitter(Transmitter):
         self._listen(now_s)
         if self.pictures_only:
             return super()._code(image_uint8_HW3, now_s, room)
+        height, width = image_uint8_HW3.shape[:2]
+        if self._control is not None and self._encoder is None:
+            self._control.expect(height * width)
         if self._control is not None and not self._control.wants(now_s):
             return None
-        height, width = image_uint8_HW3.shape[:2]
         encoder = self._encoder
         if encoder is None or (encoder.header.height, encoder.header.width) != (height, width):
             encoder = self._encoder = self._sequences.encoder(height, width, frames_per_second=self._fps)
