@@ -196,7 +196,7 @@ def test_what_cannot_be_measured_is_refused(
 
 def test_a_rate_is_refused_beside_a_frame_rate_and_on_a_link() -> None:
     codec, camera = load_sequence_codec(DEFAULT_CODEC), clip("a", 2)
-    with pytest.raises(ConfigError, match="a frame rate and a rate that chooses frames"):
+    with pytest.raises(ConfigError, match="both a frame rate and a rate"):
         run([VideoEntry("a", codec, frames_per_second=5.0, kbps=9.0)], camera)
     with pytest.raises(ConfigError, match="without losses only"):
         run([VideoEntry("a", codec, kbps=9.0)], camera, link=LinkConditions(0.1))
