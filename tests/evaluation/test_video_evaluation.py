@@ -198,7 +198,7 @@ def test_a_rate_is_refused_beside_a_frame_rate_and_on_a_link() -> None:
     codec, camera = load_sequence_codec(DEFAULT_CODEC), clip("a", 2)
     with pytest.raises(ConfigError, match="both a frame rate and a rate"):
         run([VideoEntry("a", codec, frames_per_second=5.0, kbps=9.0)], camera)
-    with pytest.raises(ConfigError, match="without losses only"):
+    with pytest.raises(ConfigError, match="measured on links that lose nothing"):
         run([VideoEntry("a", codec, kbps=9.0)], camera, link=LinkConditions(0.1))
 
 

@@ -15,21 +15,26 @@ from unittest.mock import patch
 
 import pytest
 
+from gosvae import bitstream
+from gosvae.codecs.sequence.codec import SequenceCodec
+from gosvae.codecs.sequence.format import is_session
 from gosvae.errors import ConfigError, LinkError
 from gosvae.protocol.frames import Answer, Frame, Outcome, Perceived
 from gosvae.protocol.security import Endpoint
 from gosvae.receiver.engine import EngineLimits
+from gosvae.receiver.perception import Perception
 from gosvae.receiver.receiver import Receiver, ReceiverConfig
 from gosvae.sender import grpc_target
 from gosvae.sender.client import LinkClient, UnreachableError
 from gosvae.sender.grpc_target import GrpcTarget
 from gosvae.sender.reconnect import BackOff, Reconnection
 from gosvae.sender.sender import send_pictures
+from gosvae.sender.sequence_transmitter import SequenceTransmitter
 from gosvae.sender.transmitter import Transmitter
 from gosvae.tensors import ImageArray
 from receiver.test_engine import Gate
 from small_link import LOOPBACK, PATIENCE_S, codec, patient_limits, perception, run, stream, until
-from tiny import streets
+from tiny import expert, sequence_codec, streets
 
 CONFIG = ReceiverConfig(
     grpc=LOOPBACK, engine=EngineLimits(deadline_ms=0, policy="block"), service=patient_limits(max_pending_frames=6)
@@ -167,7 +172,8 @@ def test_freshness_of_frames() -> None:
 class Link:
     """Four senders, and the receiver that they come back to when `up` is set."""
 
-    def __init__(self) -> None:
+    def __init__(self, video: SequenceCodec | None = None) -> None:
+        self.video = video
         self.up = asyncio.Event()
         self.more = threading.Event()
         self.answered: dict[str, list[int]] = defaultdict(list)
@@ -190,6 +196,10 @@ class Link:
         )
         target = GrpcTarget(await reconnection.connect(), on_answer=note, reconnection=reconnection)
         self.targets[name] = target
+        transmitter = Transmitter(codec())
+        if self.video is not None:
+            transmitter = sequences = SequenceTransmitter(self.video)
+            target.on_outcome, target.recode = sequences.hear, sequences.recode
 
         def held() -> Iterator[ImageArray]:
             """The first pictures, and the others when `more` is set."""
@@ -198,7 +208,7 @@ class Link:
             yield from pictures(count - min(count, FIRST))
 
         try:
-            await send_pictures(held(), Transmitter(codec()), target, fps=None, stop=asyncio.Event())
+            await send_pictures(held(), transmitter, target, fps=None, stop=asyncio.Event())
         finally:
             await target.close()
 
@@ -246,6 +256,53 @@ def test_a_receiver_that_is_killed_and_started_again_under_four_senders() -> Non
         assert sum("is back" in line for line in link.said) == 4
 
     run(test)
+
+
+def test_a_video_is_coded_again_for_a_receiver_that_was_restarted() -> None:
+    video = sequence_codec(level=100)
+    seeing = Perception(video.codec, expert(), sequences=video)
+
+    async def test() -> None:
+        link, gate = Link(video), Gate()
+        async with Receiver(gate, CONFIG) as first:
+            assert first.service is not None
+            endpoint = first.service.endpoint
+            gate.opened.set()
+            sending = asyncio.create_task(link.send("car", endpoint))
+            await until(lambda: len(link.answered["car"]) == FIRST)
+            gate.opened.clear()
+            link.more.set()
+            await until(lambda: link.targets["car"].unanswered == 6)
+            await kill(first)
+            gate.opened.set()
+        await until(lambda: any("no answer yet" in line for line in link.said))
+        async with Receiver(seeing, replace(CONFIG, grpc=endpoint)):
+            link.up.set()
+            await sending
+        counters = link.targets["car"].counters
+        assert (counters.sent, counters.answered, counters.lost) == (FRAMES, FRAMES, 0)
+        assert not counters.dropped
+
+    run(test)
+
+
+def test_a_video_with_a_gap_begins_again_with_the_next_frame() -> None:
+    sender = SequenceTransmitter(sequence_codec(level=100))
+    images = list(pictures(4))
+    for number, image in enumerate(images):
+        sender.code(image, 0.1 * number)
+    assert sender.recode([(1, images[1]), (3, images[3])]) is None
+    assert _is_key(sender.code(images[0], 0.5))
+    again = sender.recode([(3, images[3]), (4, images[0])])
+    assert again is not None
+    assert [_is_key(stream) for stream in again] == [True, False]
+    assert not _is_key(sender.code(images[1], 0.6))
+
+
+def _is_key(stream: bytes | None) -> bool:
+    assert stream is not None
+    (data,) = sequence_codec(level=100).unwrapped(bitstream.unpack_slices(stream))
+    return is_session(data or b"")
 
 
 def test_what_is_too_old_is_counted_as_lost() -> None:

@@ -327,7 +327,7 @@ async def _send(
     async with contextlib.AsyncExitStack() as stack:
         target = await _target(options, transmitter.codec, stack, stop)
         if isinstance(transmitter, SequenceTransmitter):
-            target.on_outcome = transmitter.hear
+            target.on_outcome, target.recode = transmitter.hear, transmitter.recode
         teller = asyncio.create_task(tell(target, transmitter, quiet=options.quiet))
         try:
             await send_pictures(pictures, transmitter, target, fps=fps, stop=stop, patient=not _is_live(options))

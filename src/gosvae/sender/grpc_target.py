@@ -32,6 +32,7 @@ class _Flying:
     original: bytes
     coded_s: float
     sent_s: float
+    image_uint8_HW3: ImageArray | None
 
 
 class GrpcTarget(Target):
@@ -58,6 +59,8 @@ class GrpcTarget(Target):
         self._client, self._originals, self._on_answer = client, originals, on_answer
         self._reconnection, self._patient = reconnection, patient
         self._flying: dict[int, _Flying] = {}
+        self._next: dict[int, _Flying] = {}
+        """Frame that waits until there is room for it."""
         self._unsent: deque[int] = deque()
         self._room = asyncio.Event()
         self._reader = self._start_reader()
@@ -72,7 +75,9 @@ class GrpcTarget(Target):
 
         This waits while the greatest number of frames without an answer is reached, or while the receiver is away.
         """
-        link_bytes = 0
+        link_bytes, now_s = 0, time.monotonic()
+        picture = None if self.recode is None else image_uint8_HW3
+        self._next = {number: _Flying(stream, b"", now_s, now_s, picture)}
         while len(self._flying) >= self._client.welcome.max_pending_frames:
             self._room.clear()
             if self._reader.done():
@@ -80,11 +85,12 @@ class GrpcTarget(Target):
             else:
                 await self._room.wait()
         original = as_jpeg(image_uint8_HW3) if self._originals else b""
-        if len(stream) + len(original) > self._client.welcome.max_frame_bytes and original:
+        if len(self._next[number].stream) + len(original) > self._client.welcome.max_frame_bytes and original:
             self.counters.originals_left_out += 1
             original = b""
-        now_s = time.monotonic()
-        self._flying[number] = _Flying(stream, original, now_s, now_s)
+        self._next[number].original, self._next[number].coded_s = original, time.monotonic()
+        self._flying |= self._next
+        self._next = {}
         self._unsent.append(number)
         return link_bytes + await self._send_all()
 
@@ -212,8 +218,20 @@ class GrpcTarget(Target):
                 del self._flying[number]
                 counters.lost += 1
         self._unsent = deque(self._flying)
+        await self._recode()
         counters.reconnections += 1
         counters.sent_again += len(self._unsent)
         self._reader = self._start_reader()
         again = f"{len(self._unsent)} frames are sent again, {counters.lost} lost so far"
         reconnection.say(f"the link to {client.endpoint} is back: {again}")
+
+    async def _recode(self) -> None:
+        """Code the frames without an outcome again if they depend on others, which a restarted receiver lacks."""
+        frames = self._flying | self._next
+        pictures = [(n, frame.image_uint8_HW3) for n, frame in frames.items() if frame.image_uint8_HW3 is not None]
+        if self.recode is None or len(pictures) < len(frames):
+            return
+        streams = await asyncio.to_thread(self.recode, pictures)
+        if streams is not None:
+            for frame, stream in zip(frames.values(), streams, strict=True):
+                frame.stream = stream

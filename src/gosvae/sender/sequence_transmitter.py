@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gosvae.codecs.sequence.codec import SequenceCodec
 from gosvae.codecs.sequence.encoder import SequenceEncoder
@@ -92,6 +92,24 @@ class SequenceTransmitter(Transmitter):
             self._control.expect(height * width)
         if self._control is not None and not self._control.wants(now_s):
             return None
+        return self._coded(image_uint8_HW3)
+
+    def recode(self, frames: Sequence[tuple[int, ImageArray]]) -> list[bytes] | None:
+        """See `Transmitter.recode`: the first of the frames becomes a key frame, and none depends on an earlier one."""
+        if self.pictures_only or self._encoder is None or not frames:
+            return None
+        first = frames[0][0]
+        if [number for number, _ in frames] != list(range(first, self._sent)):
+            self._encoder.begin_again()
+            return None
+        with self._lock:
+            self._heard.clear()
+        self._encoder, self._sent, self._failures, self._heard_s = None, first, 0, None
+        return [self._coded(picture) for _, picture in frames]
+
+    def _coded(self, image_uint8_HW3: ImageArray) -> bytes:
+        """Return the stream of the next frame."""
+        height, width = image_uint8_HW3.shape[:2]
         encoder = self._encoder
         if encoder is None or (encoder.header.height, encoder.header.width) != (height, width):
             encoder = self._encoder = self._sequences.encoder(height, width, frames_per_second=self._fps)

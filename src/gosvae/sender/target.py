@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gosvae.protocol.frames import Reason
@@ -47,6 +47,9 @@ class SenderCounters:
 
 OnOutcome = Callable[[int, Reason | None], None]
 """Function that is called with the number of a frame and the reason why it was dropped, or None if it was decoded."""
+Recode = Callable[[Sequence[tuple[int, ImageArray]]], list[bytes] | None]
+"""Function from the numbers and pictures of frames to streams that depend on no earlier frame; None keeps those that
+there are."""
 
 
 class Target(ABC):
@@ -55,10 +58,13 @@ class Target(ABC):
     Attributes:
         counters: numbers of frames.
         on_outcome: function that is called when the outcome of a frame is known.
+        recode: function that codes frames again for a receiver that was restarted and has no references; None sends
+            the same streams again.
     """
 
     counters: SenderCounters
     on_outcome: OnOutcome | None = None
+    recode: Recode | None = None
 
     @abstractmethod
     async def send(self, number: int, stream: bytes, image_uint8_HW3: ImageArray) -> int:

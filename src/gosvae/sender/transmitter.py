@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gosvae.codecs.base import ImageCodec, RateControlledCodec
@@ -126,6 +126,15 @@ class Transmitter:
                 if self._bucket.is_full:  # waiting brings no more credit
                     self.counters.forced += 1
                     return codec.compress_smallest(image_uint8_HW3)
+        return None
+
+    def recode(self, frames: Sequence[tuple[int, ImageArray]]) -> list[bytes] | None:
+        """Return new streams of the latest frames for a receiver that was restarted; None if the old ones will do.
+
+        Args:
+            frames: numbers and pictures of all frames without an outcome, in their order.
+        """
+        del frames
         return None
 
     def spend(self, link_bytes: int) -> None:
