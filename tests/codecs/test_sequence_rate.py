@@ -28,7 +28,7 @@ def test_the_bytes_keep_to_the_rate(kbps: float) -> None:
     assert longest <= 3
 
 
-@pytest.mark.parametrize("kbps", [12.0, 20.0, 60.0, 150.0])
+@pytest.mark.parametrize("kbps", [12.0, 20.0, 40.0])
 @pytest.mark.parametrize("easy", [0.5, 1.0, 2.0])
 def test_a_short_clip_uses_its_rate(kbps: float, easy: float) -> None:
     """The first ten seconds, of a scene whose frames take half, or twice, as many bytes as the first estimate."""

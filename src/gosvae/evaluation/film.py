@@ -43,7 +43,7 @@ class Column:
     label: str | None = None
 
 
-def film_frames(evaluation: Evaluation, columns: Sequence[Column], *, tile_width: int = 384) -> list[ImageArray]:
+def film_frames(evaluation: Evaluation, columns: Sequence[Column], *, tile_width: int = 320) -> list[ImageArray]:
     """Return a picture, uint8 (H, W, 3), for every kept frame of an evaluation.
 
     Below each picture is the same picture under the colours of the classes that the expert sees on it.

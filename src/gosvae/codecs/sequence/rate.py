@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator
 
 from gosvae.codecs.sequence.encoder import SequenceEncoder
 from gosvae.codecs.sequence.format import is_session
-from gosvae.entropy.latent_network import LEVELS
 from gosvae.errors import ConfigError
 from gosvae.tensors import ImageArray
 
 GOOD_LEVEL = 64
 """Level up to which spare bits raise the level of few frames, before they bring more frames."""
+BEST_LEVEL = 160
+"""Level above which bits bring nothing to the class maps, see `docs/video.md`."""
 DEFAULT_MAX_AGE_MS = 250.0
 """Default of the longest time in milliseconds between two frames that are sent."""
 _LEVELS_OF_DOUBLE = 48.0
@@ -23,11 +24,11 @@ _LEVELS_OF_DOUBLE = 48.0
 _GOOD_BYTES = 250.0
 """Typical number of bytes of a frame of 256x512 pixels at `GOOD_LEVEL`, with a reference."""
 _GOOD_PIXELS = 256 * 512
-_PATIENCE = 4
+_PATIENCE = 8
 """Number of frames between two changes: a change of level costs bytes of its own."""
 _SMOOTHING = 0.1
 """Weight of the latest time between two frames of the source in their mean."""
-_SLACK = (0.75, 1.05)
+_SLACK = (0.7, 1.1)
 """Shares of the rate between which nothing is changed."""
 _AIM = 0.95
 """Share of the rate that a change aims at."""
@@ -88,11 +89,11 @@ class RateControl:
     def level(self) -> int:
         """Level of the next frame."""
         level = GOOD_LEVEL + _LEVELS_OF_DOUBLE * math.log2(self.every / self._periods)
-        return min(max(0, round(level)), LEVELS - 1)
+        return min(max(0, round(level)), BEST_LEVEL)
 
     def _scale(self, factor: float) -> None:
         """Spend `factor` times as many bytes, as far as the levels allow."""
-        least = 2.0 ** ((GOOD_LEVEL - LEVELS + 1) / _LEVELS_OF_DOUBLE)
+        least = 2.0 ** ((GOOD_LEVEL - BEST_LEVEL) / _LEVELS_OF_DOUBLE)
         most = self._most * 2.0 ** (GOOD_LEVEL / _LEVELS_OF_DOUBLE)
         self._periods = min(max(least, self._periods / factor), most)
 
