@@ -89,8 +89,8 @@ def evaluate_video(
             then those of the datagrams. The class map before a frame that does not arrive stays in use.
 
     Raises:
-        ConfigError: two entries have the same label, a rate is not positive, a frame cannot be kept, the classes of
-            labels and expert differ, or a known evaluation is of other clips or by another expert.
+        ConfigError: two entries have the same label, a rate is not positive or above that of a clip, a frame cannot be
+            kept, the classes of labels and expert differ, or a known evaluation is of other clips or by another expert.
     """
     _check(codecs, footage, keep_frames)
     if link is not None and (foreign := [e.label for e in codecs if not isinstance(e.codec, SequenceCodec)]):
@@ -198,6 +198,11 @@ def _check(codecs: Sequence[VideoEntry], footage: Footage, keep_frames: Sequence
     for entry in codecs:
         if entry.frames_per_second is not None and not entry.frames_per_second > 0:
             raise ConfigError(f"{entry.label!r} sends {entry.frames_per_second} frames a second: expected more than 0")
+        slowest = min(clip.frames_per_second for clip in footage.clips)
+        if (entry.frames_per_second or 0.0) > slowest:
+            raise ConfigError(
+                f"{entry.label!r} sends {entry.frames_per_second:g} frames a second, a clip has {slowest:g}: send fewer"
+            )
     count = len(footage.clips[0].frames)
     outside = [index for index in keep_frames if not 0 <= index < count]
     if outside:
