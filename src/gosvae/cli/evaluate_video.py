@@ -84,7 +84,8 @@ def add_evaluate_video(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--anchor", metavar="CURVE",
-        help=f"print the BD-rate of all curves against this one, or against the {ENVELOPE} of all classical codecs",
+        help=f"print the BD-rate of all curves against this one, or against the {ENVELOPE} of all classical codecs "
+        "other than the curve's own",
     )  # fmt: skip
     parser.add_argument(
         "--at", nargs="*", type=float, default=[], metavar="AGREEMENT",

@@ -54,7 +54,7 @@ def add_sequence(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--key-interval", type=int, metavar="N",
-        help="a frame that decoding can begin at every N frames; default: the first one only",
+        help="a frame that decoding can begin at every N frames that are kept; default: the first one only",
     )  # fmt: skip
     group.add_argument("--resize", type=parse_size, metavar="HxW", help="resize the frames to this size first")
 
