@@ -154,6 +154,12 @@ def test_a_stream_takes_the_place_of_a_file(tmp_path: Path) -> None:
     with written_atomically(Path(os.devnull)) as stream:
         stream.write(b"1")
     assert not Path(os.devnull).is_file()
+    reading, writing = os.pipe()
+    with written_atomically(Path(f"/dev/fd/{writing}")) as stream:
+        stream.write(b"piped")
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert pipe.read() == b"piped"
     with pytest.raises(WriteError, match="it is a folder"), written_atomically(tmp_path):
         pass
 

@@ -62,14 +62,14 @@ def written_atomically(path: Path) -> Iterator[BinaryIO]:
         WriteError: the disk is full or the file cannot be written; the old file is untouched.
     """
     try:
-        target = _behind_links(path)
-        if target.is_dir():
+        if path.is_dir():
             raise OSError(errno.EISDIR, "it is a folder")
-        if target.exists() and not target.is_file():
+        if path.exists() and not path.is_file():  # the path behind /dev/fd/3 is none that can be opened
             whole = BytesIO()
             yield whole
-            target.write_bytes(whole.getvalue())
+            path.write_bytes(whole.getvalue())
             return
+        target = _behind_links(path)
         with _written_beside(target) as (stream, temporary):
             yield stream
         try:

@@ -281,7 +281,7 @@ def new_file(target: Path | None, options: argparse.Namespace) -> Iterator[Binar
     if target.exists() and not options.force:
         if not target.is_symlink():
             raise ConfigError(f"{target} is there already: give another name (option -o), or replace it with --force")
-        if not options.quiet:
+        if target.is_file() and not options.quiet:
             print(f"gosvae: note: {target} is a link: {printable(real_path(target))} is replaced", file=sys.stderr)
     with written_atomically(target) as stream:
         yield stream
