@@ -19,6 +19,7 @@ from gosvae.files import (
     write_atomically,
     write_json,
     write_together,
+    written_atomically,
 )
 
 
@@ -133,3 +134,40 @@ def test_json_of_any_origin_is_bounded() -> None:
             parse_json(opening * MOST_DEPTH + b"[]" + closing * MOST_DEPTH)
     with pytest.raises(ValueError, match="at most 16777216 are read"):
         parse_json(b" " * MOST_JSON_BYTES + b"1")
+
+
+def test_a_stream_takes_the_place_of_a_file(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.write_bytes(b"old")
+    real.chmod(0o640)
+    link.symlink_to("real")
+    with pytest.raises(TypeError), written_atomically(link) as stream:
+        stream.write("text")  # type: ignore[arg-type]
+    assert (names(tmp_path), real.read_bytes()) == (["link", "real"], b"old")
+    with written_atomically(link) as stream:
+        stream.write(b"new!")
+        stream.seek(0)
+        assert stream.read(2) == b"ne"
+        assert real.read_bytes() == b"old"
+    assert (names(tmp_path), real.read_bytes()) == (["link", "real"], b"new!")
+    assert (link.is_symlink(), stat.S_IMODE(real.stat().st_mode)) == (True, 0o640)
+    with written_atomically(Path(os.devnull)) as stream:
+        stream.write(b"1")
+    assert not Path(os.devnull).is_file()
+    reading, writing = os.pipe()
+    with written_atomically(Path(f"/dev/fd/{writing}")) as stream:
+        stream.write(b"piped")
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert pipe.read() == b"piped"
+    with pytest.raises(WriteError, match="it is a folder"), written_atomically(tmp_path):
+        pass
+
+
+def test_a_stream_onto_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(WriteError, match="No space left on device"), written_atomically(path) as stream:
+        stream.write(b"new")
+    assert (names(tmp_path), path.read_bytes()) == (["a"], b"old")

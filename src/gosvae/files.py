@@ -8,8 +8,10 @@ import json
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gosvae.errors import WriteError
 
@@ -42,11 +44,44 @@ def write_together(files: dict[Path, bytes]) -> None:
         for path, written in temporary.items():
             written.replace(path)
     except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror}; what stood there before is intact") from None
+        raise _write_error(path, error) from None
     finally:
         for written in temporary.values():
             with contextlib.suppress(OSError):
                 written.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def written_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Yield a stream for a file, readable and seekable; after the block, its bytes take the place of the old file.
+
+    Links and modes are treated as by `write_atomically`. What is no regular file, such as a pipe or a device, is not
+    replaced: it takes the bytes when all are there. An exception in the block leaves everything as it was.
+
+    Raises:
+        WriteError: the disk is full or the file cannot be written; the old file is untouched.
+    """
+    try:
+        if path.is_dir():
+            raise OSError(errno.EISDIR, "it is a folder")
+        if path.exists() and not path.is_file():  # the path behind /dev/fd/3 is none that can be opened
+            whole = BytesIO()
+            yield whole
+            path.write_bytes(whole.getvalue())
+            return
+        target = _behind_links(path)
+        with _written_beside(target) as (stream, temporary):
+            yield stream
+        try:
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise _write_error(path, error) from None
+
+
+def _write_error(path: Path, error: OSError) -> WriteError:
+    return WriteError(f"cannot write {path}: {error.strerror}; what stood there before is intact")
 
 
 def _behind_links(path: Path) -> Path:
@@ -71,20 +106,32 @@ def _mode_of(path: Path) -> int:
 
 def _write_beside(path: Path, data: bytes) -> Path:
     """Return a temporary file in the folder of `path`, complete and on the disk; a failure leaves no file behind."""
+    with _written_beside(path) as (stream, temporary):
+        stream.write(data)
+    return temporary
+
+
+@contextlib.contextmanager
+def _written_beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """Yield a temporary file in the folder of `path` and its name.
+
+    After the block it is on the disk, with the mode of `path`; a failure leaves no file behind.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The prefix is short: the name of `path` may be as long as the file system allows.
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".gosvae-")
+    os.close(descriptor)
+    temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(_mode_of(path))
+        with temporary.open("w+b") as stream:
+            yield stream, temporary
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(_mode_of(path))
     except BaseException:  # Ctrl-C too
         with contextlib.suppress(OSError):
-            Path(name).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise
-    return Path(name)
 
 
 def json_bytes(tree: Any) -> bytes:

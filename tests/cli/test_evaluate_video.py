@@ -19,6 +19,7 @@ from gosvae.codecs.temporal_model import save_temporal_model
 from gosvae.codecs.variable import VariableRateCodec
 from gosvae.codecs.video import encode_sequence
 from gosvae.codecs.video_registry import load_video_codec
+from gosvae.errors import ConfigError
 from gosvae.evaluation import load_evaluation
 from gosvae.evaluation.clips import Clip
 from gosvae.tensors import ImageArray
@@ -49,8 +50,11 @@ def test_a_codec_with_a_temporal_model_is_one_unless_intra_is_asked_for(tmp_path
     assert isinstance(whole, SequenceCodec)
     assert isinstance(level, SequenceCodec)
     assert (whole.options.level, level.options.level) == (None, 3)
-    for spec in (f"{folder}@intra", f"{folder}:3@intra", f"{folder}:1.5KiB"):
+    for spec in (f"{folder}@intra", f"{folder}:3@intra", f"{folder}:1.5KiB@intra"):
         assert isinstance(load_video_codec(spec), FrameByFrame)
+    for rate in ("0.2KiB", "20kbps"):
+        with pytest.raises(ConfigError, match=rf"{rate}' is not a level: .* \({folder}:64\); .*:1\.5KiB@intra\)$"):
+            load_video_codec(f"{folder}:{rate}")
     options = make_parser().parse_args(
         ["evaluate-video", "--sweep", str(folder), f"{folder}@intra@fps=5", "--data", "x"]
     )
@@ -70,7 +74,8 @@ def test_from_words_to_files(
     monkeypatch.setattr(evaluate_video, "VIDEO_SWEEPS", {"x264": (20, 28, 36, 44)})
     monkeypatch.setattr(evaluate_video, "LEVELS_SWEPT", (0, 80, 160, 255))
     words = ["evaluate-video", f"{codec}:3@fps=5", "x265:40@gop=2", "--data", frames, "--fps", "10", "--device", "cpu"]
-    more = ["--sweep", codec, "x264", "x264@gop=2", "--anchor", "envelope", "--at", "0.3", "--pictures", "2", "--quiet"]
+    more = ["--sweep", codec, "x264", "x264@gop=2", "--anchor", "envelope", "--pictures", "2", "--at", "0.305"]
+    words += ["--quiet"]
     out = tmp_path / "out"
     assert main([*words, *more, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
@@ -84,7 +89,9 @@ def test_from_words_to_files(
     assert set(evaluation.curves()) == {*labels[1:3], "tiny-variable", "x264", "x264@gop=2"}
     assert evaluation.provenance.clips == "frames (4 frames, 10 Hz)"
     assert "kbit/s for 95 % of the uncompressed agreement_miou" in printed
-    assert "best rival / tiny-variable" in (out / "table.md").read_text(encoding="utf-8")
+    table = (out / "table.md").read_text(encoding="utf-8")
+    assert "best rival / tiny-variable" in table
+    assert "\n| 0.305 " in table
     for name in ("table.md", "pictures.png", "rate-task.png", "rate-task.svg"):
         assert f"written: {out / name}" in printed or (out / name).is_file()
 
@@ -97,6 +104,10 @@ def test_from_words_to_files(
         (["x264:30", "--fps", "5", "--anchor", "x264"], "--anchor x264 needs its curve: add --sweep x264"),
         (["x264:30@fps=0", "--fps", "5"], "'x264:30@fps=0' sends 0.0 frames a second"),
         (["x264:99", "--fps", "5"], "x264 crf 99"),
+        (["x264:30@fps=30", "--fps", "10"], "'x264:30@fps=30' sends 30 frames a second, a clip has 10"),
+        (["--sweep", "x264", "--fps", "5", "--at", "0.5", "7"], "an agreement of 7: expected 0 to 1 (option --at)"),
+        (["x264:30", "--fps", "5", "--at", "0.5"], "give --sweep CODEC too (option --at)"),
+        (["--sweep", "gosvae-variable-camvid:64", "--fps", "5"], "several levels, leave out :64"),
         (["--sweep", "label-map", "--fps", "5"], "--sweep label-map: its rate is fixed"),
         (["x264:30", "--fps", "5", "--slices", "2"], "give --loss too (option --slices)"),
         (["x264:30", "--fps", "5", "--loss", "0.1", "--slices", "0"], "0 slices: expected at least 1"),
@@ -122,6 +133,37 @@ def test_a_table_over_a_link_says_which_link(
     assert "loses 25 % of them, round trip 150 ms, every clip sent 2 times" in printed
     assert main([*words, "--reuse", str(tmp_path / "out")]) == 2
     assert "another channel" in capsys.readouterr().err
+
+
+def test_the_precision_is_that_of_all_rows_of_a_codec(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    save_codec(folder, variable_checkpoint())
+    save_temporal_model(folder, temporal_model(VariableRateCodec(variable_checkpoint())))
+    words = ["evaluate-video", f"{folder}", f"{folder}@intra", "--sweep", f"{folder}", "--data", "x"]
+    for more, precision in (([], "32"), (["--precision", "bf16"], "bf16")):
+        options = make_parser().parse_args([*words, *more])
+        whole, intra, *swept = [each.codec for each in evaluate_video.video_entries(options, torch.device("cpu"))]
+        assert isinstance(intra, FrameByFrame)
+        assert isinstance(intra.codec, VariableRateCodec)
+        assert intra.codec.options.precision == precision
+        for codec in (whole, *swept):
+            assert isinstance(codec, SequenceCodec)
+            assert codec.codec.options.precision == precision
+    picture = pictures()[0]
+    reads, exact = load_video_codec(f"{folder}:100", precision="bf16"), load_video_codec(f"{folder}:100")
+    data = exact.encoder(*picture.shape[:2]).encode(picture)
+    assert reads.decoder().decode(data).shape == exact.decoder().decode(data).shape
+
+
+def test_a_rival_on_its_own_has_no_envelope(
+    codec: str, frames: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evaluate_video, "VIDEO_SWEEPS", {"x264": (20, 28, 36, 44)})
+    words = ["evaluate-video", "--sweep", codec, "x264", "--data", frames, "--fps", "10", "--anchor", "envelope"]
+    assert main([*words, "--quiet"]) == 0
+    error = capsys.readouterr().err
+    assert "BD-rate of x264 against envelope: none (the envelope of a rival leaves out the rival itself" in error
+    assert "has no classical codecs" not in error
 
 
 def test_the_envelope_needs_a_classical_codec(codec: str, frames: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from gosvae.cli.evaluate import write_results
-from gosvae.cli.loading import add_loading, loading_of
+from gosvae.cli.loading import DEFAULT_LOADING, Loading, add_loading, loading_of
 from gosvae.cli.options import (
     DATA_HELP,
     EXPERT_HELP,
@@ -24,7 +24,7 @@ from gosvae.cli.options import (
 from gosvae.cli.sweeps import check_anchor, image_points, print_bd_rates
 from gosvae.codecs.classical_video import VIDEO_CODECS
 from gosvae.codecs.frame_by_frame import FrameByFrame
-from gosvae.codecs.registry import DEFAULT_CODEC, load_codec, load_sequence_codec
+from gosvae.codecs.registry import DEFAULT_CODEC, load_sequence_codec, split_rate
 from gosvae.codecs.sequence.rate import DEFAULT_MAX_AGE_MS
 from gosvae.codecs.video import VideoCodec
 from gosvae.codecs.video_registry import INTRA, load_video_codec, temporal_folder
@@ -86,7 +86,8 @@ def add_evaluate_video(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--anchor", metavar="CURVE",
-        help=f"print the BD-rate of all curves against this one, or against the {ENVELOPE} of all classical codecs",
+        help=f"print the BD-rate of all curves against this one, or against the {ENVELOPE} of all classical codecs "
+        "other than the curve's own",
     )  # fmt: skip
     parser.add_argument(
         "--at", nargs="*", type=float, default=[], metavar="AGREEMENT",
@@ -129,7 +130,9 @@ def add_evaluate_video(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_evaluate_video)
 
 
-def video_entries(options: argparse.Namespace, device: torch.device) -> list[VideoEntry]:
+def video_entries(
+    options: argparse.Namespace, device: torch.device, loading: Loading = DEFAULT_LOADING
+) -> list[VideoEntry]:
     """Return codecs and sweeps as entries of an evaluation.
 
     Raises:
@@ -140,10 +143,11 @@ def video_entries(options: argparse.Namespace, device: torch.device) -> list[Vid
     for spec in options.codecs or ([] if options.sweep else [DEFAULT_CODEC]):
         name, rate = split_frame_rate(spec)
         name, kbps = split_rate_of_trained(name)
-        codec = load_video_codec(name, device=device, precision=precision_of(name, options))
+        precision = precision_of(name.removesuffix(INTRA), options)
+        codec = load_video_codec(name, device=device, precision=precision, trust=loading.trust, verify=loading.verify)
         entries.append(VideoEntry(spec, codec, frames_per_second=rate, kbps=kbps, max_age_ms=max_age_ms))
     for spec in options.sweep:
-        curve, points = _points(spec, options, device, [entry.curve for entry in entries])
+        curve, points = _points(spec, options, device, loading, [entry.curve for entry in entries])
         entries += [VideoEntry(label, codec, curve, split_frame_rate(spec)[1]) for label, codec in points]
     check_anchor(options.anchor, {entry.curve: entry.codec.name for entry in entries})
     return entries
@@ -163,7 +167,7 @@ def split_rate_of_trained(spec: str) -> tuple[str, float | None]:
 
 
 def _points(
-    spec: str, options: argparse.Namespace, device: torch.device, taken: Collection[str | None]
+    spec: str, options: argparse.Namespace, device: torch.device, loading: Loading, taken: Collection[str | None]
 ) -> tuple[str, list[tuple[str, VideoCodec]]]:
     """Return the name of a curve, and the label and codec of each of its rate points."""
     name = split_frame_rate(spec)[0]
@@ -171,13 +175,16 @@ def _points(
     if plain in VIDEO_SWEEPS:
         labels = [f"{plain}:{crf}{spec.removeprefix(plain)}" for crf in VIDEO_SWEEPS[plain]]
         return spec, [(label, load_video_codec(split_frame_rate(label)[0])) for label in labels]
-    if temporal_folder(name) is not None:
-        sequence = load_sequence_codec(name, device=device)
+    if not name.endswith(INTRA) and temporal_folder(split_rate(name)[0]) is not None:
+        if rate := split_rate(name)[1]:
+            raise ConfigError(f"--sweep {spec}: a sweep measures several levels, leave out :{rate}")
+        precision = precision_of(name, options)
+        sequence = load_sequence_codec(name, device=device, precision=precision, verify=loading.verify)
         return spec, [(f"{name}:{level}{spec.removeprefix(name)}", sequence.at(level)) for level in LEVELS_SWEPT]
     image_codec = name.removesuffix(INTRA)
     curve, points = image_points(
         image_codec,
-        lambda spec: load_codec(spec, device=device, precision=precision_of(spec, options)),
+        lambda spec: loading.load_codec(spec, device=device, precision=precision_of(spec, options)),
         taken=taken,
         levels=LEVELS_SWEPT,
     )
@@ -204,12 +211,18 @@ def run_evaluate_video(options: argparse.Namespace) -> int:
     """Evaluate the codecs and print the table."""
     if options.limit is not None and options.limit < 1:
         raise ConfigError(f"--limit must be at least 1, got {options.limit}")
+    for value in options.at:
+        if not 0 <= value <= 1:
+            raise ConfigError(f"an agreement of {value:g}: expected 0 to 1", argument="at")
+    if options.at and not options.sweep:
+        raise ConfigError("an agreement is looked up on curves: give --sweep CODEC too", argument="at")
     if options.anchor or options.at:
         require("plot", "a BD-rate")
     link = _link_of(options)
-    device, expert = device_of(options), loading_of(options).load_expert(options.expert)
+    device, loading = device_of(options), loading_of(options)
+    expert = loading.load_expert(options.expert)
     expert.to(device)
-    entries = video_entries(options, device)
+    entries = video_entries(options, device, loading)
     footage = load_footage(
         options.data,
         frames_per_second=options.frames_per_second,

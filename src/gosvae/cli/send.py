@@ -100,8 +100,8 @@ def add_send(parser: argparse.ArgumentParser) -> None:
         "camera or a video, if the codec has a temporal model",
     )  # fmt: skip
     parser.add_argument(
-        "--max-age-ms", type=float, default=DEFAULT_MAX_AGE_MS, metavar="MS",
-        help="with --video and --kbps: longest time between two frames that are sent",
+        "--max-age-ms", type=float, metavar="MS",
+        help=f"with --video and --kbps: longest time between frames that are sent; default: {DEFAULT_MAX_AGE_MS:g}",
     )  # fmt: skip
     parser.add_argument("--frames", type=int, metavar="N", help="stop after N frames")
     parser.add_argument("--resize", type=parse_size, metavar="HxW", help="resize images to this size first")
@@ -310,11 +310,12 @@ def _transmitter(options: argparse.Namespace, codec: ImageCodec, fps: float) -> 
         sequences = sequences_of(codec, options.codec, slices=options.slices, verify=not options.no_verify)
     if sequences is None and options.video:
         raise ConfigError(f"--video: {codec.name} has no temporal model")
+    if options.max_age_ms is not None and (sequences is None or options.kbps is None):
+        raise ConfigError("only a video with a rate leaves frames out: give --video and --kbps", argument="max_age_ms")
     if sequences is None:
         return Transmitter(codec, kbps=options.kbps, fps=fps)
-    return SequenceTransmitter(
-        sequences, kbps=options.kbps, fps=fps, max_age_ms=options.max_age_ms, lossy=options.udp is not None
-    )
+    age_ms = DEFAULT_MAX_AGE_MS if options.max_age_ms is None else options.max_age_ms
+    return SequenceTransmitter(sequences, kbps=options.kbps, fps=fps, max_age_ms=age_ms, lossy=options.udp is not None)
 
 
 async def _send(

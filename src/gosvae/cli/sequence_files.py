@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from gosvae.cli.loading import verify_of
 from gosvae.cli.options import standard_input
-from gosvae.cli.sequences import DEFAULT_FPS, is_left, new_file, refuse_for_pictures
+from gosvae.cli.sequences import DEFAULT_FPS, is_folder_name, is_left, new_file, refuse_for_pictures, refuse_jobs
 from gosvae.cli.targets import STANDARD
 from gosvae.codecs.announced import check_count
 from gosvae.codecs.registry import load_sequence_codec, sequence_codec_of
@@ -26,7 +26,7 @@ from gosvae.sender.sources import is_video
 from gosvae.sender.video import VideoFile
 from gosvae.tensors import ImageArray
 from gosvae.units import kib
-from gosvae.walk import IMAGE_SUFFIXES, expanded
+from gosvae.walk import expanded
 
 
 def add_sequence_range(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +82,7 @@ def run_decompress_sequence(options: argparse.Namespace) -> int:
     """Reconstruct a video, or a folder of frames."""
     if len(options.sources) > 1:
         raise ConfigError(f"{len(options.sources)} sources: one sequence at a time becomes a video")
+    refuse_jobs(options)
     source = options.sources[0]
     target = _decompressed(source, options.out)
     if is_left(target, options):
@@ -89,17 +90,21 @@ def run_decompress_sequence(options: argparse.Namespace) -> int:
     file = _read_sequence(source)
     numbers = _numbers(source, file, options)
     check_count(file.header.height * file.header.width, options.max_pixels)
-    codec = load_sequence_codec(options.codec) if options.codec else sequence_codec_of(file.header)
+    verify = verify_of(options)
+    if options.codec:
+        codec = load_sequence_codec(options.codec, verify=verify)
+    else:
+        codec = sequence_codec_of(file.header, verify=verify)
     pictures = tqdm(
         _pictures(source, file, codec, numbers),
         total=len(numbers), unit="frame", disable=options.quiet or options.json or None,
     )  # fmt: skip
     if is_video(str(target)):
-        with new_file(target, force=options.force) as stream:
+        with new_file(target, options) as stream:
             fps = file.header.frames_per_second or DEFAULT_FPS
             count = VideoFile(stream, target.suffix.lower(), fps).write(pictures)
     else:
-        count = _write_folder(target, pictures, force=options.force)
+        count = _write_folder(target, pictures, numbers.start, force=options.force)
     facts: dict[str, Any] = {"source": source, "target": str(target), "frames": count, "complete": file.complete}
     if options.json:
         print(json.dumps(facts))
@@ -113,13 +118,16 @@ def _decompressed(source: str, out: str | None) -> Path:
     """Return the video or the folder that a sequence is written to.
 
     Raises:
-        ConfigError: neither a video nor a folder is named.
+        ConfigError: neither a video nor a folder is named; a folder whose name has an ending has a slash behind it.
     """
     if out == STANDARD or (out is None and source == STANDARD):
         raise ConfigError("standard output takes no sequence: name a video, or a folder for its frames (option -o)")
     target = Path(out or f"{source}.mp4")
-    if target.suffix.lower() in IMAGE_SUFFIXES and not str(out).endswith(("/", os.sep)) and not target.is_dir():
-        raise ConfigError(f"{out} is the name of one image: name a video, or a folder for the frames (option -o)")
+    if target.suffix and not is_video(str(target)) and not is_folder_name(str(out)):
+        raise ConfigError(
+            f"{out} is no name of a video: name one such as NAME.mp4, or a folder for the frames, such as FOLDER/ "
+            "(option -o)"
+        )
     return target
 
 
@@ -162,8 +170,8 @@ def _pictures(source: str, file: SequenceFile, codec: SequenceCodec, numbers: ra
         raise type(error)(f"{source}: {error}{more}", argument=error.argument) from None
 
 
-def _write_folder(folder: Path, frames: Iterable[ImageArray], *, force: bool) -> int:
-    """Write frames as `000000.png`, `000001.png`, ... and return their number.
+def _write_folder(folder: Path, frames: Iterable[ImageArray], first: int, *, force: bool) -> int:
+    """Write frames as PNG files, which have the numbers of the frames from `first` on, and return how many there are.
 
     Raises:
         ConfigError: the folder holds files already, and `force` is not set.
@@ -172,7 +180,7 @@ def _write_folder(folder: Path, frames: Iterable[ImageArray], *, force: bool) ->
         raise ConfigError(f"{folder} is there already: give another name (option -o), or write into it with --force")
     count = 0
     for count, picture in enumerate(frames, start=1):
-        write_image(folder / f"{count - 1:06d}.png", picture)
+        write_image(folder / f"{first + count - 1:06d}.png", picture)
     return count
 
 

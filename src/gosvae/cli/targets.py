@@ -117,7 +117,7 @@ def plan(sources: Sequence[str], out: str | None, naming: Naming, existing: Exis
         )
     if existing == "skip":
         jobs = [job for job in jobs if job not in there]
-    note = f"{out} is a link: {printable(_place(Path(str(out))))} is replaced" if behind_link else None
+    note = f"{out} is a link: {printable(real_path(Path(str(out))))} is replaced" if behind_link else None
     return Plan(tuple(jobs), len(there) if existing == "skip" else 0, of_folder, note)
 
 
@@ -166,9 +166,9 @@ def _jobs_of(source: str, out: str | None, naming: Naming) -> list[Job]:
     files: Iterable[Path] = naming.find(folder)
     if out is None:
         return [Job(file, naming.beside(file)) for file in files]
-    results = _place(Path(out))
-    if _place(folder) in results.parents:  # results of an earlier call are no sources
-        files = [file for file in files if results not in _place(file).parents]
+    results = real_path(Path(out))
+    if real_path(folder) in results.parents:  # results of an earlier call are no sources
+        files = [file for file in files if results not in real_path(file).parents]
     short = {file: file.relative_to(folder).with_suffix(naming.suffix) for file in files}
     uses = Counter(short.values())
     return [
@@ -181,7 +181,7 @@ def _with_full_name(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _place(path: Path) -> Path:
+def real_path(path: Path) -> Path:
     """Return the absolute path behind all links; links in a circle are no error here."""
     return Path(os.path.realpath(path))
 
@@ -208,12 +208,12 @@ def _is_there(path: Path) -> bool:
 
 def _compare(jobs: Sequence[Job]) -> None:
     """Refuse a target that is any of the sources, or that of two sources, by whatever path or link."""
-    read = {_place(job.source): job.source for job in jobs if job.source is not None}
+    read = {real_path(job.source): job.source for job in jobs if job.source is not None}
     written: dict[Path, Job] = {}
     for job in jobs:
         if job.target is None:
             continue
-        place = _place(job.target)
+        place = real_path(job.target)
         if place in read:
             source = read[place]
             advice = "give another name for the output (option -o)"

@@ -325,20 +325,31 @@ def load_sequence_codec(
     *,
     options: SequenceOptions | None = None,
     device: str | torch.device = "cpu",
+    precision: Precision = "32",
+    verify: bool = True,
 ) -> SequenceCodec:
     """Load the trained video codec of a model of the package, or of a checkpoint folder; `NAME:LEVEL` sets its level.
 
-    For a codec of two layers, such as `layered:NAME`, it is the video codec of its task layer.
+    For a codec of two layers, such as `layered:NAME`, it is the video codec of its task layer. The other arguments are
+    those of `SequenceCodec.load`.
 
     Raises:
-        ConfigError: neither a known name nor a folder, or a rate that is no level.
+        ConfigError: neither the name of a model with a temporal model nor a folder, or a rate that is no level.
         CheckpointError: the folder is not a finished variable-rate codec with a temporal model.
     """
     layered = str(spec).partition(":")[0] == LAYERED
     name, rate = split_layered(str(spec)) if layered else split_rate(str(spec))
     if rate and not rate.isdecimal():
         raise ConfigError(f"{rate!r} is not a level of 0..255, such as {name}:64")
-    codec = SequenceCodec.load(checkpoint_folder(name), options=options, device=device)
+    known = [each for each in embedded_codecs() if has_temporal_model(models_folder() / each)]
+    if name not in known and not expanded(name).is_dir():
+        raise ConfigError(
+            f"no codec with a temporal model, which sequences need, is called {name!r}: take {' or '.join(known)}, or "
+            "a checkpoint folder",
+            argument="codec",
+        )
+    folder = checkpoint_folder(name)
+    codec = SequenceCodec.load(folder, options=options, device=device, precision=precision, verify=verify)
     return codec.at(int(rate)) if rate else codec
 
 
@@ -360,7 +371,9 @@ def sequences_of(codec: ImageCodec, spec: str | Path, *, slices: int = 1, verify
     return SequenceCodec(codec, model, SequenceOptions(level=codec.level, slices=slices, layout="interleaved"))
 
 
-def sequence_codec_of(header: SessionHeader, *, device: str | torch.device = "cpu") -> SequenceCodec:
+def sequence_codec_of(
+    header: SessionHeader, *, device: str | torch.device = "cpu", verify: bool = True
+) -> SequenceCodec:
     """Return the model of the package that made a sequence, found by its fingerprint.
 
     Raises:
@@ -370,8 +383,8 @@ def sequence_codec_of(header: SessionHeader, *, device: str | torch.device = "cp
         folder = models_folder() / name
         if not has_temporal_model(folder):
             continue
-        if load_codec_checkpoint(folder).fingerprint().startswith(header.fingerprint):
-            codec = SequenceCodec.load(folder, device=device)
+        if load_codec_checkpoint(folder, verify=verify).fingerprint().startswith(header.fingerprint):
+            codec = SequenceCodec.load(folder, device=device, verify=verify)
             codec.frame_coder(header)
             return codec
     raise ForeignStreamError(

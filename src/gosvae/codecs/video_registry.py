@@ -27,17 +27,20 @@ def load_video_codec(
     options: StreamOptions = DEFAULT_OPTIONS,
     device: str | torch.device = "cpu",
     precision: Precision = "32",
+    trust: bool = False,
+    verify: bool = True,
 ) -> VideoCodec:
     """Load any video codec by name.
 
     A classical codec is `NAME`, `NAME:CRF` (constant quality) or `NAME:RATEkbps` (constant rate), each with an intra
     frame at least every N frames as `NAME@gop=N`: `x265:36`, `svtav1-half:60kbps`, `x264:36@gop=30`. A trained codec
     with a temporal model is `NAME` or `NAME:LEVEL`. Every other name is that of an image codec, see `load_codec`, which
-    codes each frame on its own, as the codec of `NAME@intra` does in any case.
+    codes each frame on its own, as the codec of `NAME@intra` does in any case, also within a budget for each frame
+    (`NAME:1.5KiB@intra`).
 
     Args:
         spec: name.
-        options, device, precision: as `load_codec`, for trained codecs.
+        options, device, precision, trust, verify: as `load_codec`, for trained codecs.
 
     Raises:
         ConfigError: the name is unknown, or a setting is impossible.
@@ -56,9 +59,17 @@ def load_video_codec(
     if base != spec:
         raise ConfigError(f"{spec!r}: only {', '.join(VIDEO_CODECS)} have intra frames at a distance, leave out @gop")
     name, rate = split_rate(spec)
-    if (not rate or rate.isdecimal()) and temporal_folder(name) is not None:
-        return load_sequence_codec(spec, device=device)
-    return FrameByFrame(load_codec(spec.removesuffix(INTRA), options=options, device=device, precision=precision))
+    if not spec.endswith(INTRA) and temporal_folder(name) is not None:
+        if rate and not rate.isdecimal():
+            raise ConfigError(
+                f"{rate!r} is not a level: with its temporal model, {name} takes a level of 0..255 ({name}:64); a "
+                f"budget for each frame is for frames on their own ({name}:1.5KiB{INTRA})"
+            )
+        return load_sequence_codec(spec, device=device, precision=precision, verify=verify)
+    image_codec = load_codec(
+        spec.removesuffix(INTRA), options=options, device=device, precision=precision, trust=trust, verify=verify
+    )
+    return FrameByFrame(image_codec)
 
 
 def temporal_folder(name: str) -> Path | None:

@@ -72,7 +72,13 @@ def bd_rate(
         raise ConfigError(unknown_name("quality", quality, QUALITIES))
     curves = evaluation.curves()
     if anchor == ENVELOPE and ENVELOPE not in curves:
-        rivals = [row for name in rival_curves(evaluation) if name != curve for row in curves[name]]
+        names = rival_curves(evaluation)
+        rivals = [row for name in names if name != curve for row in curves[name]]
+        if names == [curve]:
+            raise ConfigError(
+                f"the {ENVELOPE} of a rival leaves out the rival itself, and {curve!r} is the only classical codec: "
+                "evaluate another one"
+            )
         if not rivals:
             raise ConfigError(f"the evaluation has no classical codecs, whose envelope is the anchor {ENVELOPE!r}")
         curves = {**curves, ENVELOPE: tuple(rivals)}

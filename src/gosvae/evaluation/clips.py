@@ -72,20 +72,27 @@ def load_footage(
 
     Args:
         spec: data set, folder or video file.
-        frames_per_second: rate of the frames. A video file has its own.
+        frames_per_second: rate of images, or of a video file that does not give its own.
         geometry: geometry of the frames, in place of the default of a data set.
         limit: largest number of frames of a clip, from its beginning; None takes all.
         expert_classes: classes of the expert; labels are converted to them if possible.
 
     Raises:
-        ConfigError: the rate is missing or not positive.
+        ConfigError: the rate is missing or not positive, or is given for a video with a rate of its own.
         DatasetError: as `load_prepared`, or the frames of a clip differ in size.
         ImageError: the video cannot be read.
         MissingDependencyError: PyAV is needed and not installed.
     """
     path = expanded(spec)
     video = is_video(spec) and path.is_file()
-    rate = frames_per_second or (video_fps(str(path)) if video else None)
+    own = video_fps(str(path)) if video else None
+    if own and frames_per_second is not None:
+        raise ConfigError(
+            f"{printable(spec)} has {own:g} frames a second of its own: a number is for images; @fps=N behind a codec "
+            "sends fewer",
+            argument="frames_per_second",
+        )
+    rate = own or frames_per_second
     if rate is None or not rate > 0:
         raise ConfigError(
             f"{printable(spec)} does not say how many frames a second it has: give a number above 0",

@@ -51,5 +51,5 @@ def equal_quality_table(evaluation: Evaluation, targets: Sequence[float], *, qua
         best = min((rate for name in rivals if (rate := rates[name]) is not None), default=None)
         ratios = [best / rate if best is not None and (rate := rates[name]) else None for name in others if rivals]
         cells = [*rates.values(), *ratios]
-        lines.append([f"{target:.2f}", *("-" if value is None else f"{value:.2f}" for value in cells)])
+        lines.append([f"{target}", *("-" if value is None else f"{value:.2f}" for value in cells)])
     return markdown_of(header, lines)

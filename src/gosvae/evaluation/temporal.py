@@ -72,8 +72,8 @@ def evaluate_video(
             then those of the datagrams. The class map before a frame that does not arrive stays in use.
 
     Raises:
-        ConfigError: two entries have the same label, a rate is not positive, a frame cannot be kept, the classes of
-            labels and expert differ, or a known evaluation is of other clips or by another expert.
+        ConfigError: two entries have the same label, a rate is not positive or above that of a clip, a frame cannot be
+            kept, the classes of labels and expert differ, or a known evaluation is of other clips or by another expert.
     """
     _check(codecs, footage, keep_frames)
     if link is not None and (foreign := [e.label for e in codecs if not isinstance(e.codec, SequenceCodec)]):
@@ -190,6 +190,11 @@ def _check(codecs: Sequence[VideoEntry], footage: Footage, keep_frames: Sequence
         if entry.kbps is not None and entry.frames_per_second is not None:
             raise ConfigError(
                 f"{entry.label!r} has both a frame rate and a rate, which chooses the frames: leave one out"
+            )
+        slowest = min(clip.frames_per_second for clip in footage.clips)
+        if (entry.frames_per_second or 0.0) > slowest:
+            raise ConfigError(
+                f"{entry.label!r} sends {entry.frames_per_second:g} frames a second, a clip has {slowest:g}: send fewer"
             )
     count = len(footage.clips[0].frames)
     outside = [index for index in keep_frames if not 0 <= index < count]

@@ -45,11 +45,18 @@ class VideoFile:
         """Write all frames, uint8 (H, W, 3), end the file, and return their number.
 
         If the height or width is odd, the last row or column is cut off.
+
+        Raises:
+            ImageError: a side has less than 2 pixels.
         """
         count = 0
         with self._container as container:
             for count, frame in enumerate(frames, start=1):
                 height, width = (side - side % 2 for side in frame.shape[:2])
+                if not height or not width:
+                    raise ImageError(
+                        f"{frame.shape[1]}x{frame.shape[0]} pixels are too few for a video: take a folder of frames"
+                    )
                 if count == 1:
                     self._video.width, self._video.height, self._video.pix_fmt = width, height, "yuv420p"
                 made = self._frame_type.from_ndarray(frame[:height, :width].copy(), format="rgb24")

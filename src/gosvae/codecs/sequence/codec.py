@@ -11,17 +11,19 @@ import torch
 
 from gosvae import bitstream
 from gosvae.bitstream import SHORT_FINGERPRINT_BYTES
+from gosvae.codecs.checkpoint import load_codec_checkpoint
 from gosvae.codecs.sequence.coder import FrameCoder
 from gosvae.codecs.sequence.decoder import SequenceDecoder
 from gosvae.codecs.sequence.encoder import SequenceEncoder, SequenceOptions
 from gosvae.codecs.sequence.format import SessionHeader, is_session
 from gosvae.codecs.slices import xor_mark
 from gosvae.codecs.temporal_model import TemporalModel, load_temporal_model
-from gosvae.codecs.variable import VariableRateCodec
+from gosvae.codecs.variable import VariableRateCodec, VariableRateOptions
 from gosvae.codecs.video import VideoCodec
 from gosvae.entropy.ids import EntropyModelId
 from gosvae.entropy.temporal_network import TemporalContextNetwork, integer_temporal_network
 from gosvae.errors import BitstreamError, ForeignStreamError
+from gosvae.precision import Precision
 
 
 class SequenceCodec(VideoCodec):
@@ -50,14 +52,24 @@ class SequenceCodec(VideoCodec):
         *,
         options: SequenceOptions | None = None,
         device: str | torch.device = "cpu",
+        precision: Precision = "32",
+        verify: bool = True,
     ) -> SequenceCodec:
         """Load codec and temporal model from a checkpoint folder.
+
+        Args:
+            folder: checkpoint folder.
+            options: options for writing sequences; None means the defaults.
+            device: device of the networks.
+            precision: precision of encoder and decoder; the entropy models are exact in any case.
+            verify: whether all weights must be those that the JSON files name by their SHA-256.
 
         Raises:
             CheckpointError: the folder is not a finished codec with a temporal model.
         """
-        codec = VariableRateCodec.load(folder, device=device)
-        return cls(codec, load_temporal_model(Path(folder), codec.checkpoint.fingerprint()), options)
+        checkpoint = load_codec_checkpoint(Path(folder), verify=verify)
+        codec = VariableRateCodec(checkpoint, options=VariableRateOptions(precision=precision), device=device)
+        return cls(codec, load_temporal_model(Path(folder), checkpoint.fingerprint(), verify=verify), options)
 
     @property
     def name(self) -> str:

@@ -29,6 +29,8 @@ SLICE_LENGTH_BYTES = 3
 _SESSION = struct.Struct(f">4sB{SHORT_FINGERPRINT_BYTES}s{MARK_BYTES}sHHHBB")
 _CRC = struct.Struct(">I")
 _RATE_UNITS = 100
+LEAST_RATE, MOST_RATE = 1 / _RATE_UNITS, (2**16 - 1) / _RATE_UNITS
+"""Lowest and highest rate of frames that a session header holds, in frames a second."""
 _SHORT_DISTANCES = 8
 
 

@@ -150,16 +150,18 @@ class RateControl:
 
 
 def encoded_at_rate(
-    encoder: SequenceEncoder, frames: Iterable[ImageArray], control: RateControl
+    encoder: SequenceEncoder, frames: Iterable[ImageArray | None], control: RateControl
 ) -> Iterator[bytes | None]:
     """Yield the bytes of each frame, uint8 (H, W, 3), of a sequence at a constant rate; None for one that is left out.
+
+    Frames that are None, because they cannot be read, are left out.
 
     Raises:
         ShapeError: as `SequenceEncoder.encode`.
     """
     control.expect(encoder.header.height * encoder.header.width)
     for frame in frames:
-        if not control.wants():
+        if frame is None or not control.wants():
             yield None
             continue
         encoder.level = control.level
