@@ -14,6 +14,7 @@ from gosvae.datasets.objects import ObjectsAsLabels
 from gosvae.errors import ConfigError
 from gosvae.recipes import load_recipe, recipe_names
 from gosvae.reproduce.estimate import estimated_seconds, swin_l_gib
+from gosvae.reproduce.job import Job
 from gosvae.reproduce.paper import ADE20K, CITYSCAPES, paper_numbers
 from gosvae.reproduce.plan import (
     EXPERIMENTS,
@@ -199,6 +200,15 @@ def test_a_users_change_wins_and_impossible_ones_are_refused() -> None:
     assert tree["stages"][0]["steps"] == 7
     with pytest.raises(ConfigError, match="unknown key 'widht'; did you mean 'width'"):
         changes_of(ROWS["vqvae"], scale, 600, ("model.autoencoder.widht=7",))
+
+
+def test_a_change_of_one_row_wins_over_one_of_all_rows_whatever_their_order() -> None:
+    changes = ("vqvae-s1:stages.0.steps=3", "vqvae:stages.0.steps=2", "gosvae:stages.0.steps=5", "stages.0.steps=1")
+    rows = {row.row_id: row for row in all_rows(3)}
+    for given in (changes, changes[::-1]):
+        job = Job("streets:4", "embedded", SCALES["small"], changes=given)
+        wins = {name: job.changes_for(rows[name])[-1] for name in ("vqvae", "vqvae-s1", "vqvae-s2", "vqgan")}
+        assert wins == {name: f"stages.0.steps={n}" for name, n in zip(wins, (2, 3, 2, 1), strict=True)}
 
 
 def test_texts_and_defaults_do_not_decide_what_a_row_is() -> None:

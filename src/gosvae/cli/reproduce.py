@@ -19,16 +19,16 @@ from gosvae.cli.options import (
     geometry_of,
 )
 from gosvae.config import parse
-from gosvae.errors import ConfigError
+from gosvae.errors import ConfigError, unknown_name
 from gosvae.experts.registry import check_segmentation
 from gosvae.extras import require
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES
 from gosvae.reproduce.checks import check_job
-from gosvae.reproduce.job import ADE20K, CITYSCAPES, Job, World
+from gosvae.reproduce.job import ADE20K, CITYSCAPES, Job, World, row_and_change
 from gosvae.reproduce.keep import Keep
 from gosvae.reproduce.outline import print_outline
 from gosvae.reproduce.parts import PAPERS_EXPERIMENTS, Part, Progress, run_parts
-from gosvae.reproduce.plan import EXPERIMENTS, rows_of
+from gosvae.reproduce.plan import EXPERIMENTS, all_rows, rows_of
 from gosvae.reproduce.processes import Summary
 from gosvae.reproduce.records import trained_with
 from gosvae.reproduce.report import Shown, write_joint_report
@@ -102,7 +102,7 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="make only these rows and what they need")
     parser.add_argument(
         "--set", action="append", default=[], metavar="[ROW:]KEY=VALUE", dest="overrides",
-        help="change a value of every recipe, or of one row's, such as vqgan:stages.0.steps=100; repeatable",
+        help="change a value of every recipe, or of one row (which wins), as in vqgan:stages.0.steps=100; repeatable",
     )  # fmt: skip
     parser.add_argument("--picture-data", metavar="DATA", help="images of Fig. 2; default: some of the measured ones")
     parser.add_argument(
@@ -251,12 +251,22 @@ def _left_out(options: argparse.Namespace, part: Part) -> list[str]:
     return [row.row_id for row in planned if not part.world.can_make(row)]
 
 
-def run_reproduce(options: argparse.Namespace) -> int:
-    """Make the rows, then the report; return 0 if all rows are done, 1 if some failed, 3 if some are left."""
+def _check_options(options: argparse.Namespace) -> None:
+    """Refuse numbers that are too small, and changes of rows that there are not."""
     if options.pictures < 1:
         raise ConfigError(f"--pictures must be at least 1, got {options.pictures}")
     if options.seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, got {options.seeds}")
+    known = {row.row_id for row in all_rows(options.seeds)}
+    for change in options.overrides:
+        row_id, _ = row_and_change(change)
+        if row_id and row_id not in known:
+            raise ConfigError(unknown_name("row", row_id, known), argument="overrides")
+
+
+def run_reproduce(options: argparse.Namespace) -> int:
+    """Make the rows, then the report; return 0 if all rows are done, 1 if some failed, 3 if some are left."""
+    _check_options(options)
     parts = parts_of(options)
     if options.dry_run:
         for part in parts:
