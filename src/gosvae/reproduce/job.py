@@ -175,7 +175,14 @@ class World:
         if not job.fid:
             return None
         name, expert = ("inception", None) if job.scale.is_papers else ("auto", self.expert)
-        return load_features(name, expert, job.weights, any_inception=job.any_inception).to(self.device)
+        found = load_features(
+            name,
+            expert,
+            job.weights,
+            any_inception=job.any_inception,
+            otherwise="leave the FID out with --no-fid",
+        )
+        return found.to(self.device)
 
     @property
     def is_ade20k(self) -> bool:
