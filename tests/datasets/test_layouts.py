@@ -18,6 +18,7 @@ from gosvae.datasets.base import Dataset
 from gosvae.datasets.camvid import CAMVID_CLASSES, CamVid
 from gosvae.datasets.cityscapes import CITYSCAPES_CLASSES, Cityscapes
 from gosvae.datasets.folder import ImageFolder
+from gosvae.datasets.mixture import load_prepared
 from gosvae.errors import DatasetError, ImageError
 
 ALL_LABELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -183,10 +184,20 @@ def test_a_split_without_any_label_map_is_read_without_labels(
     assert dataset[0].labels_uint8_HW is None
     assert dataset.check(0) == (16, 16)
     assert "no label maps, looked for" in caplog.text
+    prepared = load_prepared(f"{kind.name}:{tmp_path}", default_split="val")
+    assert prepared.missing_labels == dataset.missing_labels
+    assert str(prepared.missing_labels) in caplog.text
     assert kind.class_names != ()
 
 
-@pytest.mark.parametrize("place", ["images/validation/s/street", "images/ADE/validation/urban/street"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "images/validation/s/street",
+        "images/ADE/validation/urban/street",
+        "ADE20K_2021_17_01/images/ADE/validation/urban/street",
+    ],
+)
 def test_the_full_ade20k_is_read_without_labels(tmp_path: Path, place: str) -> None:
     for number in (2, 1):
         save(tmp_path / place / f"ADE_val_0000000{number}.jpg", picture(10 * number))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def test_an_expert_of_other_classes_is_refused_by_its_configuration(
     line = refusal(capsys, tmp_path, *DATA, "--expert", f"{folder}{size}", *NO_DISTANCES)
     assert "labels of 'streets' and expert" in line
     assert "have other classes (11 classes against 3" in line
+    assert line.endswith(": take an expert for these classes\n")  # `reproduce` cannot leave labels out
 
 
 def test_an_expert_without_weights(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -118,6 +120,22 @@ def cityscapes(root: Path) -> Path:
     return root
 
 
+@pytest.mark.parametrize("words", [[], ["--check"], ["--dry-run"]])
+def test_the_experts_map_does_not_take_the_place_of_missing_labels_at_the_papers_scale(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = cityscapes(tmp_path / "data")
+    shutil.rmtree(root / "gtFine" / "val")
+    command = [*PAPER, "--data", f"cityscapes:{root}", "--expert", "embedded", *NO_DISTANCES, *words]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    missing = root / "gtFine" / "val" / "*" / "*_gtFine_labelIds.png"
+    assert f"the scale paper measures on ground truth, and there are no label maps {missing}: put them there" in line
+    checks.check_labels(World(job(data=f"cityscapes:{root}")))  # at other scales, captions say so
+    pictures = f"folder:{root / 'leftImg8bit' / 'val' / 'aachen'}"  # images that never have labels are named as such
+    checks.check_labels(World(job(scale="paper", data=f"cityscapes:{root}", test_data=pictures)))
+
+
 def test_no_other_lpips_takes_the_place_of_the_papers(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, lpips_weights: Path
 ) -> None:
@@ -125,6 +143,7 @@ def test_no_other_lpips_takes_the_place_of_the_papers(
     words = (*DATA, "--expert", "embedded", "--no-fid", "--weights", str(lpips_weights))
     line = refusal(capsys, tmp_path, *words)
     assert "lpips-vgg16" in line or "vgg16-397923af.pth" in line
+    assert f"put torchvision's vgg16-397923af.pth into {lpips_weights}, and pip install torchmetrics" in line
     assert World(job(scale="paper", lpips="auto", weights=lpips_weights)).training_distance == "lpips-vgg16"
     assert World(job(lpips="auto", weights=lpips_weights)).training_distance == "lpips-squeeze"
     world = World(job(scale="paper", lpips="lpips-squeeze", weights=lpips_weights, fid=False))
@@ -143,7 +162,10 @@ def test_the_fid_is_required_at_the_papers_scale(
     weights = tmp_path / "weights"
     weights.mkdir()
     words = (*DATA, "--expert", "embedded", "--lpips", "none", "--weights", str(weights), "--rows", "vqvae")
-    assert "no inception-2015-12-05.pt or pt_inception-2015" in refusal(capsys, tmp_path, *words)
+    line = refusal(capsys, tmp_path, *words)
+    assert "no inception-2015-12-05.pt or pt_inception-2015" in line
+    assert f" in {weights}: " in line
+    assert line.endswith(", or leave the FID out with --no-fid (option --weights)\n")
     path = weights / "inception-2015-12-05.pt"
     path.write_bytes(b"something")
     line = refusal(capsys, tmp_path, *words)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_job import job
 
 from gosvae.cli.main import main
@@ -134,8 +135,12 @@ def test_labels_that_are_missing_are_found_before_the_first_step(tmp_path: Path)
         path.unlink()
     with pytest.raises(
         DatasetError, match=r"row gesco-labels is trained and measured on labels: cannot read the map of"
-    ):
+    ) as error:
         checks.check_job(world, plan)
+    missing = tmp_path / "data/gtFine/val/aachen/aachen_000003_000019_gtFine_instanceIds.png"
+    assert str(error.value).endswith(f"{missing}: No such file or directory; get the files, or leave the row out")
+    assert str(error.value).count(str(missing)) == 1
+    assert error.value.argument == "leave_out"
     world = World(replace(world.job, data="streets:4", test_data=f"cityscapes:{tmp_path / 'data'}@val"))
     with pytest.raises(ConfigError, match="got 12 classes in 'streets' and 35 in 'cityscapes'"):
         checks.check_job(world, plan)
@@ -145,9 +150,28 @@ def test_images_without_labels_leave_the_row_out(tmp_path: Path, capsys: pytest.
     data = make_cityscapes(tmp_path) / "leftImg8bit" / "val" / "aachen"
     words = ["reproduce", "table1", "--data", str(data), "--rows", "gesco-labels", "label-map", "--lpips", "none"]
     assert main([*words, "--out", str(tmp_path / "out"), "--max-minutes", "0", "--accelerator", "cpu"]) == 3
-    out = capsys.readouterr().out
-    assert "gesco-labels is left out: it is trained on labels, and folder has none" in out
-    assert "0 rows are done, 0 failed, 1 are left" in out
+    captured = capsys.readouterr()
+    assert "gesco-labels is left out: it is trained on labels, and folder has no label maps to train on" in captured.err
+    assert "0 rows are done, 0 failed, 1 are left" in captured.out
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--check", "--quiet"])
+def test_a_folder_of_train_ids_leaves_the_row_out_with_a_line(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_cityscapes(tmp_path / "data")
+    for path in root.glob("gtFine/*/*/*_labelIds.png"):
+        labels = Image.new("L", (96, 64), 0)
+        labels.save(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
+        path.unlink()
+    (tmp_path / "expert.py").write_text(EXPERT)
+    words = ["reproduce", "table1", "--scale", "paper", "--resize", "64x96", "--data", f"cityscapes:{root}", "--trust"]
+    words += ["--expert", f"{tmp_path / 'expert.py'}:make", "--lpips", "none", "--no-fid", "--accelerator", "cpu"]
+    words += ["--rows", "gesco-labels", "label-map", "--out", str(tmp_path / "out"), option]
+    assert main(words) == 0
+    captured = capsys.readouterr()
+    line = "gesco-labels is left out: it is trained on labels, and cityscapes has no files *_gtFine_labelIds.png to"
+    assert line in (captured.out if option == "--dry-run" else captured.err)
 
 
 @pytest.mark.parametrize(("ade20k", "steps", "batch"), [(False, 185_938, 2), (True, 303_150, 1)])

@@ -15,6 +15,7 @@ from gosvae.datasets.ade20k import ADE20K_CLASSES
 from gosvae.datasets.cityscapes import CITYSCAPES_CLASSES
 from gosvae.experts.compact import CompactConfig
 from gosvae.experts.trained import ExpertCard, build_network
+from gosvae.reproduce import trial
 from gosvae.reproduce.parts import PAPERS_EXPERIMENTS, Part, Progress
 from gosvae.reproduce.plan import rows_of
 from gosvae.reproduce.processes import Summary
@@ -68,9 +69,10 @@ def test_the_papers_set_is_one_report(words: list[str], tmp_path: Path, capsys: 
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split(", ")[1].split(":")[0] for line in lines if ": row " in line and "step" not in line]
     parts = [line.split(":")[0] for line in lines if ": row " in line and "step" not in line]
-    assert rows == ["vqvae", "gosvae-scratch", "gosvae", "label-map"] * 2 + ["fig4-vqvae-r4-s0"] * 2
-    assert parts == ["cityscapes"] * 4 + ["ade20k"] * 4 + ["cityscapes", "ade20k"]  # Fig. 4 is last
-    assert "10 rows are done, 0 failed, 0 are left" in lines
+    assert rows == ["vqvae", "gosvae-scratch", "gosvae", "label-map"] * 2 + ["fig4-vqvae-r4-s0"]
+    assert parts == ["cityscapes"] * 4 + ["ade20k"] * 4 + ["cityscapes"]  # Fig. 4 is last, and on Cityscapes alone
+    assert "9 rows are done, 0 failed, 0 are left" in lines
+    assert not any("left out" in line for line in lines)
     text = (tmp_path / "report" / "report.md").read_text()
     heads = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
     assert heads == [
@@ -90,18 +92,44 @@ def test_the_papers_set_is_one_report(words: list[str], tmp_path: Path, capsys: 
     assert "38.37" in table2  # the paper's mIoU of VQ-VAE on ADE20K
     assert "expert-ade20k" in table2
     saved = json.loads((tmp_path / "report" / "rows.json").read_text())
-    assert [row["data"] for row in saved] == ["cityscapes"] * 5 + ["ade20k"] * 5
+    assert [row["data"] for row in saved] == ["cityscapes"] * 5 + ["ade20k"] * 4
     assert saved[0]["paper"] != saved[5]["paper"]
     assert main([*words, "--out", str(tmp_path), "--rows", *ROWS, "--quiet"]) == 0  # nothing is left to do
 
 
 def test_the_plan_is_exactly_the_papers(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--scale", "paper", "--out", str(tmp_path / "out"), "--dry-run"]) == 0
-    heads = [
-        line.split(" at scale paper: ")[0] for line in capsys.readouterr().out.splitlines() if " at scale " in line
-    ]
+    lines = capsys.readouterr().out.splitlines()
+    heads = [line.split(" at scale paper: ")[0] for line in lines if " at scale " in line]
     assert heads == [", ".join(names) for names in PAPERS_EXPERIMENTS.values()]
+    first, second, both = (float(line.split()[1]) for line in lines if line.startswith("about "))
+    assert both == pytest.approx(first + second, abs=0.11)  # each is rounded to a tenth
+    assert lines[-2].endswith(" hours for cityscapes and ade20k together")
     assert not (tmp_path / "out").exists()
+
+
+def test_rows_are_chosen_from_the_set_of_each_part(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["gosvae-ce", "fig4-scratch-r8-s0"]
+    assert main([*words, "--out", str(tmp_path), "--dry-run", "--rows", *names]) == 0
+    cityscapes, ade20k = capsys.readouterr().out.split("\ntable2, ")
+    assert all(f"\n{name} " in cityscapes and name not in ade20k for name in names)
+    assert main([*words, "--out", str(tmp_path), "--rows", "fig4-vqvae-r8-s0"]) == 0
+    assert "1 rows are done, 0 failed, 0 are left" in capsys.readouterr().out
+
+
+def test_a_check_begins_with_the_experts_of_all_parts(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a trial was begun")
+
+    monkeypatch.setattr(trial, "try_rows", never)
+    wrong = words[words.index("--cityscapes-expert") + 1]
+    command = [*words, "--ade20k-expert", wrong, "--out", str(tmp_path / "out"), "--rows", "label-map", "--check"]
+    assert main(command) == 2
+    assert "labels of 'ade20k' and expert 'expert-cityscapes' have other classes" in capsys.readouterr().err
 
 
 def test_a_row_that_failed_is_not_tried_twice(

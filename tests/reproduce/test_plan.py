@@ -13,7 +13,8 @@ from gosvae.datasets.cityscapes import CITYSCAPES_OBJECTS
 from gosvae.datasets.objects import ObjectsAsLabels
 from gosvae.errors import ConfigError
 from gosvae.recipes import load_recipe, recipe_names
-from gosvae.reproduce.estimate import estimated_seconds, swin_l_gib
+from gosvae.reproduce.estimate import estimated_seconds, expert_share, swin_l_gib
+from gosvae.reproduce.job import Job
 from gosvae.reproduce.paper import ADE20K, CITYSCAPES, paper_numbers
 from gosvae.reproduce.plan import (
     EXPERIMENTS,
@@ -104,10 +105,22 @@ def test_rows_that_are_asked_for_come_with_what_they_need() -> None:
     assert [row.row_id for row in rows_of(["fig3"])] == ["gosvae-scratch"]
     with pytest.raises(ConfigError, match="did you mean 'gosvae-kld'"):
         rows_of(["table1"], ["gosvae-kdl"])
+    with pytest.raises(ConfigError, match="did you mean 'webp'"):
+        rows_of(["table1"], left_out=["webpp"])
     with pytest.raises(ConfigError, match="unknown table or figure 'table5'"):
         rows_of(["table5"])
     with pytest.raises(ConfigError, match="unknown scale 'huge'"):
         load_scale("huge")
+
+
+def test_rows_can_be_left_out_and_chosen_among_those_that_are_shown() -> None:
+    found = {row.row_id for row in rows_of(["table1"], seeds=2, left_out=["gesco-labels", "gosvae-s1", "vqvae"])}
+    all_found = {row.row_id for row in rows_of(["table1"], seeds=2)}
+    assert all_found - found == {"gesco-labels", "gesco-labels-s1"}  # the others are needed
+    names = ["gosvae-ce", "jpeg", "fig4-scratch-r8-s0"]
+    assert {row.row_id for row in rows_of(["table2"], names, shown_only=True)} == {"vqvae", "gosvae", "jpeg"}
+    assert rows_of(["table2"], ["gosvae-ce"], shown_only=True) == ()
+    assert [row.row_id for row in rows_of(["table2"], ["gosvae-ce"])] == ["gosvae-ce"]
 
 
 @pytest.mark.parametrize(
@@ -201,6 +214,15 @@ def test_a_users_change_wins_and_impossible_ones_are_refused() -> None:
         changes_of(ROWS["vqvae"], scale, 600, ("model.autoencoder.widht=7",))
 
 
+def test_a_change_of_one_row_wins_over_one_of_all_rows_whatever_their_order() -> None:
+    changes = ("vqvae-s1:stages.0.steps=3", "vqvae:stages.0.steps=2", "gosvae:stages.0.steps=5", "stages.0.steps=1")
+    rows = {row.row_id: row for row in all_rows(3)}
+    for given in (changes, changes[::-1]):
+        job = Job("streets:4", "embedded", SCALES["small"], changes=given)
+        wins = {name: job.changes_for(rows[name])[-1] for name in ("vqvae", "vqvae-s1", "vqvae-s2", "vqgan")}
+        assert wins == {name: f"stages.0.steps={n}" for name, n in zip(wins, (2, 3, 2, 1), strict=True)}
+
+
 def test_texts_and_defaults_do_not_decide_what_a_row_is() -> None:
     row, scale = ROWS["vqvae"], SCALES["small"]
     tree = recipe_tree(row, changes_of(row, scale, 600))
@@ -238,6 +260,26 @@ def test_estimates_grow_with_steps_and_images() -> None:
         for row in all_rows():
             once, twice = (estimated_seconds(row, scale, n, 10 * n) for n in (100, 200))
             assert 0 < once < twice
+
+
+def test_the_experts_time_goes_with_its_input() -> None:
+    name = "hf:shi-labs/oneformer_cityscapes_swin_large"
+    shares = [expert_share(name + size, "cityscapes") for size in ("", "?short=1024", "?short=512", "?short=256")]
+    assert shares == [1.0, 1.0, 1 / 4, 1 / 16]
+    assert expert_share("hf:shi-labs/oneformer_ade20k_swin_large", "ade20k") == (640 / 1024) ** 2
+    assert expert_share("hf:any/segformer", "ade20k") == 1.0
+    assert expert_share("embedded", "cityscapes") == 0.0
+
+    def seconds(row: str, scale: str, expert: float) -> float:
+        return estimated_seconds(ROWS[row], SCALES[scale], 1000, 10, expert=expert)
+
+    for row in ("gosvae-scratch", "jpeg"):
+        whole, half, without = (seconds(row, "paper", share) for share in (1.0, 0.5, 0.0))
+        assert whole > half > without == seconds(row, "gpu", 1.0)
+        assert half == pytest.approx((whole + without) / 2)
+    assert estimated_seconds(ROWS["vqvae"], SCALES["paper"], 1000, 0, expert=0.0) == pytest.approx(
+        estimated_seconds(ROWS["vqvae"], SCALES["paper"], 1000, 0)
+    )  # its training needs no expert
 
 
 def test_memory_grows_with_the_images_of_a_micro_batch_and_the_input() -> None:

@@ -32,6 +32,32 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path, capsys: py
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("expert", "expected"),
+    [
+        (
+            "hf:shi-labs/oneformer_cityscapes_swin_large",
+            ("has 16 times the pixels: ?short=256", "at 1024x2048 pixels)"),
+        ),
+        ("hf:shi-labs/oneformer_cityscapes_swin_large?short=256", ("Swin-L", "at 256x512 pixels)")),
+        (
+            "hf:any/segformer",
+            ("OneFormer (Swin-L)", "; the expert here is hf:any/segformer, which takes another time)"),
+        ),
+        ("embedded", ("RTX 4090 with the embedded expert, not measured)",)),
+    ],
+)
+def test_the_plan_says_for_which_expert_its_hours_are(
+    expert: str, expected: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["reproduce", "table1", *COMMON, "--expert", expert, "--out", str(tmp_path), "--scale", "paper"]
+    assert main([*words, "--dry-run", "--rows", "vqvae"]) == 0
+    out = capsys.readouterr().out
+    assert all(text in out for text in expected)
+    assert ("times the pixels" in out) == expert.endswith("oneformer_cityscapes_swin_large")
+    assert ("OneFormer" in out) == (expert != "embedded")
+
+
 def test_rows_then_a_report_then_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = command(tmp_path, "table1", "--rows", "label-map")
     assert main([*words, "--max-minutes", "0"]) == 3
@@ -67,6 +93,9 @@ def test_a_failed_row_is_an_exit_status_of_its_own(tmp_path: Path, capsys: pytes
     [
         (("table2",), "Table II is on ADE20K, got 'streets': give --data ade20k:PATH, or make table1"),
         (("table1", "--rows", "gosva"), "unknown row 'gosva'; did you mean 'gosvae'?"),
+        (("table1", "--set", "vqave:stages.0.steps=1", "--dry-run"), "unknown row 'vqave'; did you mean 'vqvae'?"),
+        (("table1", "--set", "vqvae-s1:stages.0.steps=1"), "unknown row 'vqvae-s1'; did you mean"),
+        (("table1", "--leave-out", "gosva"), "unknown row 'gosva'; did you mean 'gosvae'?"),
         (("table1", "--data", "streets:4@val"), "the split is chosen here"),
         (("table1", "--seeds", "0"), "--seeds must be at least 1, got 0"),
         (("fig2", "--pictures", "0"), "--pictures must be at least 1"),

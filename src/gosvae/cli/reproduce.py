@@ -19,16 +19,16 @@ from gosvae.cli.options import (
     geometry_of,
 )
 from gosvae.config import parse
-from gosvae.errors import ConfigError
+from gosvae.errors import ConfigError, unknown_name
 from gosvae.experts.registry import check_segmentation
 from gosvae.extras import require
 from gosvae.losses.perceptual import PERCEPTUAL_NAMES
-from gosvae.reproduce.checks import check_job
-from gosvae.reproduce.job import ADE20K, CITYSCAPES, Job, World
+from gosvae.reproduce.checks import check_job, check_labels
+from gosvae.reproduce.job import ADE20K, CITYSCAPES, Job, World, row_and_change
 from gosvae.reproduce.keep import Keep
 from gosvae.reproduce.outline import print_outline
 from gosvae.reproduce.parts import PAPERS_EXPERIMENTS, Part, Progress, run_parts
-from gosvae.reproduce.plan import EXPERIMENTS, rows_of
+from gosvae.reproduce.plan import EXPERIMENTS, RowPlan, all_rows, rows_of
 from gosvae.reproduce.processes import Summary
 from gosvae.reproduce.records import trained_with
 from gosvae.reproduce.report import Shown, write_joint_report
@@ -101,8 +101,11 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="make only these rows and what they need")
     parser.add_argument(
+        "--leave-out", nargs="+", default=[], metavar="ROW", help="rows not to make, unless another row needs them"
+    )
+    parser.add_argument(
         "--set", action="append", default=[], metavar="[ROW:]KEY=VALUE", dest="overrides",
-        help="change a value of every recipe, or of one row's, such as vqgan:stages.0.steps=100; repeatable",
+        help="change a value of every recipe, or of one row (which wins), as in vqgan:stages.0.steps=100; repeatable",
     )  # fmt: skip
     parser.add_argument("--picture-data", metavar="DATA", help="images of Fig. 2; default: some of the measured ones")
     parser.add_argument(
@@ -239,47 +242,77 @@ def _papers_parts(options: argparse.Namespace) -> list[Part]:
 def _part(
     options: argparse.Namespace, world: World, experiments: tuple[str, ...], folder: Path, name: str = ""
 ) -> Part:
-    planned = rows_of(experiments, options.rows, options.seeds)
-    rows = world.share_trainings([row for row in planned if world.can_make(row)])
+    rows = world.share_trainings([row for row in _planned(options, experiments) if world.can_make(row)])
     keep = None if options.keep is None else Keep(options.keep / name)
     return Part(world, experiments, rows, folder, name, keep)
 
 
+def _planned(options: argparse.Namespace, experiments: tuple[str, ...]) -> tuple[RowPlan, ...]:
+    """Return the rows that are asked for; with --paper, --rows chooses among those of each data set's own set."""
+    return rows_of(experiments, options.rows, options.seeds, left_out=options.leave_out, shown_only=options.paper)
+
+
 def _left_out(options: argparse.Namespace, part: Part) -> list[str]:
-    """Return the ids of the rows that the data of a part cannot make."""
-    planned = rows_of(part.experiments, options.rows, options.seeds)
-    return [row.row_id for row in planned if not part.world.can_make(row)]
+    """Return a line for each row that the data of a part cannot make."""
+    images = part.world.train_images
+    lacks = "files *_gtFine_labelIds.png" if images.name == CITYSCAPES else "label maps"
+    return [
+        f"{row.row_id} is left out: it is trained on labels, and {images.name} has no {lacks} to train on"
+        for row in _planned(options, part.experiments)
+        if not part.world.can_make(row)
+    ]
 
 
-def run_reproduce(options: argparse.Namespace) -> int:
-    """Make the rows, then the report; return 0 if all rows are done, 1 if some failed, 3 if some are left."""
+def _check_options(options: argparse.Namespace) -> None:
+    """Refuse numbers that are too small, and changes of rows that there are not."""
     if options.pictures < 1:
         raise ConfigError(f"--pictures must be at least 1, got {options.pictures}")
     if options.seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, got {options.seeds}")
+    known = {row.row_id for row in all_rows(options.seeds)}
+    for change in options.overrides:
+        row_id, _ = row_and_change(change)
+        if row_id and row_id not in known:
+            raise ConfigError(unknown_name("row", row_id, known), argument="overrides")
+
+
+def _print_plan(options: argparse.Namespace, parts: list[Part]) -> int:
+    """Print the outline of all parts with the sum of their hours; return 0."""
+    hours = 0.0
+    for part in parts:
+        check_labels(part.world)
+        hours += print_outline(part.world, part.rows, part.experiments)
+        for line in _left_out(options, part):
+            print(line)
+    if len(parts) > 1:
+        print(f"about {hours:.1f} hours for {' and '.join(part.name for part in parts)} together")
+    print(NOT_CHECKED)
+    return 0
+
+
+def run_reproduce(options: argparse.Namespace) -> int:
+    """Make the rows, then the report; return 0 if all rows are done, 1 if some failed, 3 if some are left."""
+    _check_options(options)
     parts = parts_of(options)
     if options.dry_run:
-        for part in parts:
-            print_outline(part.world, part.rows, part.experiments)
-        print(NOT_CHECKED)
-        return 0
+        return _print_plan(options, parts)
     require("train", "the training of the rows")
     require("plot", "the report")
-    if options.check:
-        return max([print_trials(part.world, part.rows) for part in parts])
-    if options.max_minutes != 0:  # with 0, only the report is written
+    for part in parts:
+        for line in _left_out(options, part):
+            print(f"gosvae: {line}", file=sys.stderr)
+    if options.check or options.max_minutes != 0:  # with 0, only the report is written
         for part in parts:
             check_job(part.world, part.rows)
+    if options.check:
+        return max([print_trials(part.world, part.rows) for part in parts])
     on_terminal = sys.stderr.isatty() and not options.quiet
 
     def say(line: str) -> None:
         if not options.quiet:
             print(line, flush=True)
 
-    for part in parts:
-        for row in _left_out(options, part):
-            say(f"{row} is left out: it is trained on labels, and {part.world.train_images.name} has none")
-    if "all" in options.experiments and not parts[0].world.is_ade20k:
+    if "all" in options.experiments and not options.paper and not parts[0].world.is_ade20k:
         say("table2 is left out: it is the comparison of table1 on ADE20K; give --data ade20k:PATH to make it")
     shown = [Shown(part.runner(say), part.experiments, part.name) for part in parts]
 

@@ -41,6 +41,8 @@ ADE20K_CLASSES = (
 # fmt: on
 SPLIT_FOLDERS = {"train": "training", "val": "validation"}
 BENCHMARK_FOLDER = "ADEChallengeData2016"
+FULL_FOLDER = "ADE20K_2021_17_01"
+"""Name of the folder of the full data set."""
 
 
 class ADE20K(Dataset):
@@ -52,7 +54,7 @@ class ADE20K(Dataset):
     classes.
 
     Args:
-        root: path of the folder `ADEChallengeData2016`, of the folder around it, or of the full data set.
+        root: path of the folder `ADEChallengeData2016`, of the full data set, or of the folder around one of them.
         split: name of the split, `train` or `val`.
 
     Raises:
@@ -66,8 +68,8 @@ class ADE20K(Dataset):
         if split not in SPLIT_FOLDERS:
             raise DatasetError(unknown_name("split of ade20k", split, SPLIT_FOLDERS))
         folder = SPLIT_FOLDERS[split]
-        if not (root / "images").is_dir() and (root / BENCHMARK_FOLDER).is_dir():
-            root = root / BENCHMARK_FOLDER
+        if not (root / "images").is_dir():
+            root = next((root / name for name in (BENCHMARK_FOLDER, FULL_FOLDER) if (root / name).is_dir()), root)
         images, annotations = root / "images" / folder, root / "annotations" / folder
         if (root / "images" / "ADE").is_dir():
             images = root / "images" / "ADE" / folder
@@ -75,7 +77,7 @@ class ADE20K(Dataset):
         self._images = list_files(images, "**/*.jpg" if is_full else "*.jpg", f"ADE20K ({BENCHMARK_FOLDER})")
         self._annotations: list[Path] | None = None
         if is_full or not annotations.is_dir():
-            no_labels("ADE20K", annotations / "*.png")
+            self.missing_labels = no_labels("ADE20K", annotations / "*.png")
             self.class_names = ()
         else:
             self._annotations = label_path_of_each(self._images, lambda image: annotations / f"{image.stem}.png")

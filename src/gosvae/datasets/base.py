@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,8 @@ class Dataset(ABC):
     name: str
     class_names: tuple[str, ...]
     """Names of the classes of the labels, in order; empty if there are no labels."""
+    missing_labels: Path | None = None
+    """Pattern of the label maps that the folder should have and does not; None if it has them, or never has any."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -103,6 +106,7 @@ class DatasetView(Dataset):
 
     def __init__(self, dataset: Dataset) -> None:
         self.name, self._dataset = dataset.name, dataset
+        self.missing_labels = dataset.missing_labels
 
     def __len__(self) -> int:
         return len(self._dataset)

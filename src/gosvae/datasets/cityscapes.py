@@ -85,7 +85,7 @@ class Cityscapes(Dataset):
         self._kind = next(found, None)
         self._annotations: list[Path] | None = None
         if self._kind is None:
-            no_labels("Cityscapes", labels / f"*/*_gtFine_{_KINDS[0]}.png")
+            self.missing_labels = no_labels("Cityscapes", labels / f"*/*_gtFine_{_KINDS[0]}.png")
             self.class_names = ()
         else:
             self._annotations = label_path_of_each(

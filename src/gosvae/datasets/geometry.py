@@ -91,6 +91,7 @@ class Prepared(Dataset):
 
     def __init__(self, dataset: Dataset, geometry: GeometryConfig, *, cache_bytes: int = 0) -> None:
         self.name, self.class_names = dataset.name, dataset.class_names
+        self.missing_labels = dataset.missing_labels
         self.geometry = geometry
         self._dataset = dataset
         self._free_bytes = cache_bytes

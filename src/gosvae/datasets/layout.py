@@ -34,9 +34,10 @@ def list_files(folder: Path, pattern: str, dataset: str) -> list[Path]:
     return paths
 
 
-def no_labels(dataset: str, looked_for: Path) -> None:
-    """Warn that a split comes without labels because the folder has none of its label maps."""
+def no_labels(dataset: str, looked_for: Path) -> Path:
+    """Warn that a split comes without labels because the folder has none of its label maps; return `looked_for`."""
     log.warning("%s: no label maps, looked for %s: the images are read without labels", dataset, looked_for)
+    return looked_for
 
 
 def check_sample(image: Path, label_map: Path | None) -> tuple[int, int]:
@@ -102,7 +103,8 @@ def read_instance_map(path: Path) -> npt.NDArray[np.int32]:
                 raise DatasetError(f"{path}: a map of instances is a grey image of 8 or 16 bits, this is {image.mode}")
             return np.array(image).astype(np.int32)
     except (OSError, SyntaxError, ValueError) as error:
-        raise DatasetError(f"cannot read the map of instances {path}: {str(error).splitlines()[0]}") from None
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise DatasetError(f"cannot read the map of instances {path}: {reason}") from None
 
 
 def check_labelled(image: Path, label_map: Path) -> tuple[int, int]:

@@ -30,6 +30,7 @@ class Mixture(Dataset):
             parts = [InCommonClasses(part) if labelled else WithoutLabels(part) for part in parts]
         self.name = "+".join(f"{part.name} ({len(part)})" if len(parts) > 1 else part.name for part in parts)
         self.class_names = parts[0].class_names
+        self.missing_labels = next((part.missing_labels for part in parts if part.missing_labels is not None), None)
         self._parts = tuple(parts)
         self._ends = list(accumulate(len(part) for part in parts))
 

@@ -112,7 +112,12 @@ class ExpertFeatures(FeatureExtractor):
 
 
 def load_features(
-    name: str, expert: Expert | None, weights: Path | None = None, *, any_inception: bool = False
+    name: str,
+    expert: Expert | None,
+    weights: Path | None = None,
+    *,
+    any_inception: bool = False,
+    otherwise: str = "take another network (squeezenet, expert)",
 ) -> FeatureExtractor:
     """Return a frozen feature extractor: `inception`, `squeezenet` or `expert`; `auto` takes the first available one.
 
@@ -122,6 +127,7 @@ def load_features(
         weights: folder with weight files; default the environment variable GOSVAE_WEIGHTS. Inception is never
             downloaded; it is looked for in PyTorch's hub cache too.
         any_inception: whether a file of Inception that is none of the published ones is taken, see `InceptionFeatures`.
+        otherwise: what the message proposes, besides getting the file, if that of `inception` is not found.
 
     Raises:
         ConfigError: an unknown name.
@@ -139,7 +145,7 @@ def load_features(
                 raise MissingDependencyError(
                     f"no {' or '.join(INCEPTION_FILES)} in {given}: get one of them from NVIDIA's StyleGAN2-ADA, from "
                     "pytorch-fid or from torch-fidelity and name its folder (in code or by the environment's "
-                    "GOSVAE_WEIGHTS), or take another network (squeezenet, expert)",
+                    f"GOSVAE_WEIGHTS), or {otherwise}",
                     argument="weights",
                 )
             extractor = InceptionFeatures(inception, any_file=any_inception)

@@ -53,7 +53,9 @@ def check_classes(dataset: HasClasses, expert: Expert) -> None:
     check_class_names(dataset, expert.info.class_names, expert.info.name)
 
 
-def check_class_names(dataset: HasClasses, class_names: Sequence[str], expert: str) -> None:
+def check_class_names(
+    dataset: HasClasses, class_names: Sequence[str], expert: str, *, needs_labels: bool = False
+) -> None:
     """Refuse an expert with other classes, or with another order of them; warn if a few names differ.
 
     Models spell the names of a data set in their own way (ADE20K's "tv" and "television receiver", "road" and
@@ -63,6 +65,7 @@ def check_class_names(dataset: HasClasses, class_names: Sequence[str], expert: s
         dataset: data with labels.
         class_names: names of the expert's classes.
         expert: name of the expert, for the message.
+        needs_labels: whether the labels cannot be left out, which the message proposes otherwise.
 
     Raises:
         ConfigError: the classes differ.
@@ -80,7 +83,6 @@ def check_class_names(dataset: HasClasses, class_names: Sequence[str], expert: s
     what += f", first {unlike[0][0]!r} against {unlike[0][1]!r}" if unlike else ""
     differ = f"labels of {dataset.name!r} and expert {expert!r} have other classes ({what})"
     if len(given) != len(expected) or 5 * len(unlike) > len(given):
-        raise ConfigError(
-            f"{differ}: take an expert for these classes, or evaluate without labels", argument="use_labels"
-        )
+        otherwise = "" if needs_labels else ", or evaluate without labels"
+        raise ConfigError(f"{differ}: take an expert for these classes{otherwise}", argument="use_labels")
     log.warning("%s: treated as other names of the same %d classes", differ, len(given))

@@ -73,16 +73,29 @@ def known_classes(spec: str) -> tuple[str, ...] | None:
         ExpertError: there is no such model, or its input size is not a number of pixels.
         MissingDependencyError: a package that it needs is not installed.
     """
-    spec, _ = _input_size(spec)
+    spec, _ = input_size(spec)
     if spec.startswith("hf:"):
         return huggingface_class_names(spec.removeprefix("hf:"))
+    return None if _model_type(spec) is None else huggingface_class_names(walk.expanded(spec))
+
+
+def is_oneformer(spec: str) -> bool:
+    """Return whether a string names a OneFormer, from a hub model's name or the configuration in a folder.
+
+    Raises:
+        ExpertError: its input size is not a number of pixels.
+    """
+    spec, _ = input_size(spec)
+    return "oneformer" in spec.lower() if spec.startswith("hf:") else _model_type(spec) == "oneformer"
+
+
+def _model_type(folder: str) -> object:
+    """Return the `model_type` of a transformers model in a folder; None if there is no such model."""
     try:
-        tree = parse_json((walk.expanded(spec) / "config.json").read_bytes())
+        tree = parse_json((walk.expanded(folder) / "config.json").read_bytes())
     except (OSError, ValueError):
         return None
-    if not isinstance(tree, dict) or "model_type" not in tree:
-        return None
-    return huggingface_class_names(walk.expanded(spec))
+    return tree.get("model_type") if isinstance(tree, dict) else None
 
 
 def load_expert(spec: str | Path, *, trust: bool = False, verify: bool = True) -> Expert:
@@ -155,7 +168,7 @@ def _load(text: str, gradients: bool, trust: bool, verify: bool) -> TaskExpert:
         return load_trained_expert(_embedded_folder(), verify=verify)
     if text in embedded_experts():
         return load_trained_expert(_models_folder() / text, verify=verify)
-    text, short = _input_size(text)
+    text, short = input_size(text)
     if text.startswith("hf:"):
         return load_huggingface_expert(text.removeprefix("hf:"), short=short)
     path = walk.expanded(text)
@@ -187,8 +200,12 @@ def _load(text: str, gradients: bool, trust: bool, verify: bool) -> TaskExpert:
     raise ExpertError(f"unknown expert: {hint}; expected one of {ways}")
 
 
-def _input_size(text: str) -> tuple[str, int | None]:
-    """Return the name of an expert without `?short=N`, and N; None where there is no size."""
+def input_size(text: str) -> tuple[str, int | None]:
+    """Return the name of an expert without `?short=N`, and N; None where there is no size.
+
+    Raises:
+        ExpertError: what stands behind the name is not such a size.
+    """
     base, separator, query = text.rpartition("?")
     if not separator or walk.expanded(text).exists():
         return text, None

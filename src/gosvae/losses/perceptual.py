@@ -39,7 +39,7 @@ class _Source:
         trunk_files, head_files: names of files in a folder of weights; the first trunk file may be in the hub cache.
         package, packaged_heads, packaged_trunk: package that contains weights, and their paths in it.
         url: address of the first trunk file, whose name ends with the start of its SHA-256.
-        advice: text that says how to get missing weights.
+        advice: text that says how to get missing weights, with the place of the folder of weights.
     """
 
     network: Callable[[], FeatureNetwork]
@@ -61,7 +61,7 @@ _SOURCES = {
         packaged_heads="functional/image/lpips_models/vgg.pth",
         packaged_trunk=None,
         url="https://download.pytorch.org/models/vgg16-397923af.pth",
-        advice="put torchvision's vgg16-397923af.pth into the folder GOSVAE_WEIGHTS, and pip install torchmetrics",
+        advice="put torchvision's vgg16-397923af.pth into {folder}, and pip install torchmetrics",
     ),
     "lpips-squeeze": _Source(
         network=squeezenet1_1,
@@ -71,8 +71,7 @@ _SOURCES = {
         packaged_heads="functional/image/lpips_models/squeeze.pth",
         packaged_trunk=None,
         url="https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
-        advice="put torchvision's squeezenet1_1-b8a52dc0.pth into the folder GOSVAE_WEIGHTS, "
-        "and pip install torchmetrics",
+        advice="put torchvision's squeezenet1_1-b8a52dc0.pth into {folder}, and pip install torchmetrics",
     ),
     "stlpips-vgg16": _Source(
         network=shift_tolerant_vgg16,
@@ -198,16 +197,21 @@ def _read(path: Path) -> StateDict:
     return state
 
 
-def _download(name: str, source: _Source) -> StateDict:
+def _advice(source: _Source, weights: Path | None) -> str:
+    """Return how to get missing weights, with the folder that is searched for them."""
+    return source.advice.format(folder=weights or "the folder GOSVAE_WEIGHTS")
+
+
+def _download(name: str, source: _Source, advice: str) -> StateDict:
     if source.url is None:
-        raise MissingDependencyError(f"no weights for {name}: {source.advice}")
+        raise MissingDependencyError(f"no weights for {name}: {advice}")
     try:
         state: StateDict = torch.hub.load_state_dict_from_url(
             source.url, map_location="cpu", check_hash=True, weights_only=True
         )
     except (OSError, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise MissingDependencyError(f"cannot download {source.url} ({reason}): {source.advice}") from None
+        raise MissingDependencyError(f"cannot download {source.url} ({reason}): {advice}") from None
     return state
 
 
@@ -238,19 +242,20 @@ def load_perceptual(name: str, weights: Path | None = None) -> PerceptualLoss:
     """
     source = _source(name)
     trunk_path, heads_path = _find(source, weights)
+    advice = _advice(source, weights)
     if heads_path is None:
-        raise MissingDependencyError(f"no LPIPS heads for {name}: {source.advice}")
+        raise MissingDependencyError(f"no LPIPS heads for {name}: {advice}")
     heads = _heads(_read(heads_path))
     with torch.device("meta"):  # no random weights: they take time and advance the global generator
         network = source.network()
     if [head.numel() for head in heads] != list(network.channels):
-        raise MissingDependencyError(f"{heads_path} does not hold the LPIPS heads for {name}: {source.advice}")
-    trunk = _read(trunk_path) if trunk_path else _download(name, source)
+        raise MissingDependencyError(f"{heads_path} does not hold the LPIPS heads for {name}: {advice}")
+    trunk = _read(trunk_path) if trunk_path else _download(name, source, advice)
     try:
         network.layers.load_state_dict(_trunk_state(trunk), assign=True)
     except RuntimeError:
         where = trunk_path or source.url
-        raise MissingDependencyError(f"{where} does not hold the network of {name}: {source.advice}") from None
+        raise MissingDependencyError(f"{where} does not hold the network of {name}: {advice}") from None
     return PerceptualLoss(name, network, heads)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from gosvae.datasets.base import Dataset
 from gosvae.errors import ConfigError, DatasetError, GosvaeError
-from gosvae.evaluation.fitting import check_class_names, check_classes
+from gosvae.evaluation.fitting import check_class_names
 from gosvae.experts.registry import known_classes
 from gosvae.losses.perceptual import load_perceptual
 from gosvae.reproduce.job import World, judges_looks
@@ -28,6 +28,7 @@ def check_job(world: World, rows: Sequence[RowPlan]) -> None:
         GosvaeError: something is missing, damaged or does not fit; nothing has been trained.
     """
     train, test = world.train_images, world.test_images
+    check_labels(world)
     _check_recipes(world, rows)
     _read_one(train, "train")
     _read_one(test, "test")
@@ -35,9 +36,26 @@ def check_job(world: World, rows: Sequence[RowPlan]) -> None:
     _check_distances(world, rows)
     names = known_classes(world.job.expert)
     if test.has_labels and names is not None:
-        check_class_names(test, names, world.job.expert)
+        check_class_names(test, names, world.job.expert, needs_labels=True)
     if test.has_labels:
-        check_classes(test, world.expert)
+        info = world.expert.info
+        check_class_names(test, info.class_names, info.name, needs_labels=True)
+
+
+def check_labels(world: World) -> None:
+    """Refuse, at the paper's scale, folders that should have label maps to measure on and have none.
+
+    Otherwise the expert's map of the original would take the place of the ground truth, for any expert.
+
+    Raises:
+        DatasetError: the label maps are missing.
+    """
+    missing = world.test_images.missing_labels
+    if world.job.scale.is_papers and missing is not None:
+        raise DatasetError(
+            f"the scale {world.job.scale.name} measures on ground truth, and there are no label maps {missing}: put "
+            "them there"
+        )
 
 
 def _check_recipes(world: World, rows: Sequence[RowPlan]) -> None:
@@ -60,13 +78,17 @@ def _check_objects(world: World, rows: Sequence[RowPlan]) -> None:
             raise ConfigError(
                 f"row {row.row_id} is trained and measured on labels of the same classes, got "
                 f"{len(train.object_names)} classes in {train.name!r} and {len(test.object_names)} in {test.name!r}: "
-                "choose other rows or other data"
+                "choose other data, or leave the row out",
+                argument="leave_out",
             )
         for images in (train, test):
             try:
                 images.objects(0)
             except DatasetError as error:
-                raise DatasetError(f"row {row.row_id} is trained and measured on labels: {error}") from None
+                raise DatasetError(
+                    f"row {row.row_id} is trained and measured on labels: {error}; get the files, or leave the row out",
+                    argument="leave_out",
+                ) from None
 
 
 def _check_distances(world: World, rows: Sequence[RowPlan]) -> None:

@@ -47,7 +47,8 @@ class Job:
         data: images to train on, without a split; their `val` split is evaluated, or `test_data`.
         expert: name of the expert, as for `load_expert`.
         trust: whether the expert may be a program, as for `load_expert`.
-        changes: overrides, `key=value` for every recipe or `ROW:key=value` for one row and its repetitions.
+        changes: overrides, `key=value` for every recipe or `ROW:key=value` for one row and its repetitions, which win
+            over those for every recipe.
         geometry: geometry of the images, in place of the data set's own.
         lpips, weights: perceptual distance to measure with, and the folder of its weights, as for `gosvae.train`.
         train_lpips: perceptual distance to train with; None takes the one that rows of the folder were trained with, or
@@ -82,16 +83,19 @@ class Job:
             )
 
     def changes_for(self, row: RowPlan) -> tuple[str, ...]:
-        """Return the user's overrides of one row's recipe."""
-        chosen = []
+        """Return the user's overrides of one row's recipe; those of the row come after, and win over, those of all."""
+        found: dict[str, list[str]] = {"": [], row.plain_id: [], row.row_id: []}
         for change in self.changes:
-            key = change.partition("=")[0]
-            name, separator, _ = key.partition(":")
-            if not separator:
-                chosen.append(change)
-            elif name in (row.row_id, row.plain_id):
-                chosen.append(change[len(name) + 1 :])
-        return tuple(chosen)
+            name, change = row_and_change(change)
+            if name in found:
+                found[name].append(change)
+        return tuple(change for changes in found.values() for change in changes)
+
+
+def row_and_change(change: str) -> tuple[str, str]:
+    """Return the row that a change `ROW:key=value` names, empty for all rows, and the change alone."""
+    name, separator, _ = change.partition("=")[0].partition(":")
+    return (name, change[len(name) + 1 :]) if separator else ("", change)
 
 
 def judges_looks(row: RowPlan) -> bool:
@@ -171,7 +175,14 @@ class World:
         if not job.fid:
             return None
         name, expert = ("inception", None) if job.scale.is_papers else ("auto", self.expert)
-        return load_features(name, expert, job.weights, any_inception=job.any_inception).to(self.device)
+        found = load_features(
+            name,
+            expert,
+            job.weights,
+            any_inception=job.any_inception,
+            otherwise="leave the FID out with --no-fid",
+        )
+        return found.to(self.device)
 
     @property
     def is_ade20k(self) -> bool:

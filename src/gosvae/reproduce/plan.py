@@ -276,12 +276,21 @@ def all_rows(seeds: int = 1) -> tuple[RowPlan, ...]:
     return (*tables, *_sweep_rows(range(max(seeds, len(SWEEP_SEEDS)))))
 
 
-def rows_of(experiments: Iterable[str], only: Sequence[str] = (), seeds: int = 1) -> tuple[RowPlan, ...]:
+def rows_of(
+    experiments: Iterable[str],
+    only: Sequence[str] = (),
+    seeds: int = 1,
+    *,
+    left_out: Sequence[str] = (),
+    shown_only: bool = False,
+) -> tuple[RowPlan, ...]:
     """Return the rows of tables and figures and those they need, in the order in which they are made.
 
     Args:
         only: ids of rows, in place of all rows of the experiments; a row comes with its repetitions.
         seeds: number of seeds, as for `all_rows`.
+        left_out: ids of rows that are not made, with their repetitions, unless another row needs them.
+        shown_only: whether `only` chooses among the rows of the experiments alone.
 
     Raises:
         ConfigError: an unknown experiment or row.
@@ -291,13 +300,15 @@ def rows_of(experiments: Iterable[str], only: Sequence[str] = (), seeds: int = 1
     for name in chosen:
         if name not in EXPERIMENTS:
             raise ConfigError(unknown_name("table or figure", name, EXPERIMENTS))
-    for row_id in only:
+    for row_id in (*only, *left_out):
         if row_id not in rows:
             raise ConfigError(unknown_name("row", row_id, rows))
-    if only:
-        wanted = [row.row_id for row in rows.values() if {row.row_id, row.plain_id} & set(only)]
-    else:
-        wanted = [row.row_id for row in rows.values() if chosen & set(row.experiments)]
+    wanted = []
+    for row in rows.values():
+        names = {row.row_id, row.plain_id}
+        is_named, is_shown = not only or bool(names & set(only)), bool(chosen & set(row.experiments))
+        if is_named and (is_shown or (only and not shown_only)) and not names & set(left_out):
+            wanted.append(row.row_id)
     needed: set[str] = set()
     while wanted:
         row_id = wanted.pop()

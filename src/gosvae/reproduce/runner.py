@@ -17,7 +17,7 @@ from gosvae.evaluation.results import save_evaluation
 from gosvae.files import write_atomically
 from gosvae.precision import mixes
 from gosvae.recipes.run import train
-from gosvae.reproduce.estimate import estimated_seconds
+from gosvae.reproduce.estimate import estimated_seconds, expert_share
 from gosvae.reproduce.job import Job, World, judges_looks
 from gosvae.reproduce.keep import Keep
 from gosvae.reproduce.plan import Borrowed, RowPlan, Trained
@@ -341,7 +341,8 @@ class Runner:
             steps = self.world.real_steps(row, self.world.changes_of(row)) if trains else 0
             batch = self.world.batch_size_of(row) if trains else None
             steps = max(0, steps - self._steps_taken(row))
-            return estimated_seconds(row, self.world.job.scale, steps, len(self.world.images_of(row)), batch)
+            share = expert_share(self.world.job.expert, self.world.train_images.name)
+            return estimated_seconds(row, self.world.job.scale, steps, len(self.world.images_of(row)), batch, share)
         except ConfigError:
             return 0.0
 

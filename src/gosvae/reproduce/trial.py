@@ -23,7 +23,6 @@ from gosvae.errors import GosvaeError
 from gosvae.evaluation.protocol import CodecEntry, evaluate
 from gosvae.experts.base import TaskExpert
 from gosvae.losses.perceptual import load_perceptual
-from gosvae.reproduce.checks import check_job
 from gosvae.reproduce.job import World, judges_looks
 from gosvae.reproduce.memory import MemoryMeter
 from gosvae.reproduce.paper import CITYSCAPES
@@ -245,10 +244,8 @@ def _evaluate(world: World, row: RowPlan, folders: Mapping[str, Path]) -> float:
 def print_trials(world: World, rows: Sequence[RowPlan]) -> int:
     """Print the trial of every row and the hours of all; return 0 if every row can be made as planned, else 1.
 
-    Raises:
-        GosvaeError: as `check_job`, which comes first.
+    Call `check_job` first, for the data and networks of all rows.
     """
-    check_job(world, rows)
     device = world.device.type
     kind = "the GPU" if device == "cuda" else "the process"
     print(f"trial of {len(rows)} rows at scale {world.job.scale.name} on {device}; memory is the peak of {kind}")
