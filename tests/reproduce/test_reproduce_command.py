@@ -54,6 +54,18 @@ def test_the_report_is_written_when_a_table_is_complete(tmp_path: Path, capsys: 
     assert report.index("## Table I") < report.index("## Fig. 2")
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_training_that_a_table_and_fig_4_share_is_made_once(order: int, tmp_path: Path) -> None:
+    calls = [("table1", "vqvae"), ("fig4", "fig4-vqvae-r4-s0")][::order]
+    for experiment, row in calls:
+        words = command(tmp_path, experiment, "--rows", row, "--scale", "paper", "--expert", "embedded", "--no-fid")
+        assert main(words) == 0
+    # The first point of Fig. 4 that is measured is one whose codec a row of Table I has trained.
+    assert order == -1 or (tmp_path / "report" / "fig4.png").is_file()
+    assert sorted(path.name for path in (tmp_path / "rows").iterdir()) == ["fig4-vqvae-r4-s0", "vqvae"]
+    assert not (tmp_path / "rows" / "fig4-vqvae-r4-s0" / "train").exists()
+
+
 def test_a_failed_row_is_an_exit_status_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = command(tmp_path, "all", "--rows", "vqvae", "--set", "vqvae:stages.0.learning_rate=1.0e+30")
     assert main(words) == 1

@@ -239,8 +239,7 @@ def _papers_parts(options: argparse.Namespace) -> list[Part]:
 def _part(
     options: argparse.Namespace, world: World, experiments: tuple[str, ...], folder: Path, name: str = ""
 ) -> Part:
-    planned = rows_of(experiments, options.rows, options.seeds)
-    rows = world.share_trainings([row for row in planned if world.can_make(row)])
+    rows = rows_of(experiments, options.rows, options.seeds, share=world.share_trainings)
     keep = None if options.keep is None else Keep(options.keep / name)
     return Part(world, experiments, rows, folder, name, keep)
 

@@ -212,8 +212,11 @@ class World:
         return recipe.stages[-1].batches.batch_size
 
     def share_trainings(self, rows: Sequence[RowPlan]) -> tuple[RowPlan, ...]:
-        """Return the rows, of which those with equal trainings are trained once; see `scales.share_trainings`."""
-        changes = {}
+        """Return the rows that the data can make, of which those with equal trainings are trained once.
+
+        See `scales.share_trainings`; as `share` of `rows_of` this decides it in one way for every choice of rows.
+        """
+        rows, changes = [row for row in rows if self.can_make(row)], {}
         for row in rows:
             if isinstance(row.source, Trained):
                 with contextlib.suppress(ConfigError):  # the runner reports it when the row has its turn

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -88,7 +88,7 @@ class RowPlan:
         row_id: unique name, also of its folder.
         title: name in the paper, with an addition where several rows have the same name.
         source: source of the codec.
-        experiments: tables and figures that show it.
+        experiments: tables and figures that show it; none if it is there for other rows alone.
         match: id of the row whose file, image by image, is the budget.
         budget_kib: number of KiB that each image may take, if the budget is a number.
         role: `paper` if the paper has the row, else `added`.
@@ -276,32 +276,46 @@ def all_rows(seeds: int = 1) -> tuple[RowPlan, ...]:
     return (*tables, *_sweep_rows(range(max(seeds, len(SWEEP_SEEDS)))))
 
 
-def rows_of(experiments: Iterable[str], only: Sequence[str] = (), seeds: int = 1) -> tuple[RowPlan, ...]:
+def rows_of(
+    experiments: Iterable[str],
+    only: Sequence[str] = (),
+    seeds: int = 1,
+    *,
+    share: Callable[[Sequence[RowPlan]], Sequence[RowPlan]] = tuple,
+) -> tuple[RowPlan, ...]:
     """Return the rows of tables and figures and those they need, in the order in which they are made.
+
+    A row of a further seed that only points of Fig. 4 need comes right before these, and no table shows it.
 
     Args:
         only: ids of rows, in place of all rows of the experiments; a row comes with its repetitions.
         seeds: number of seeds, as for `all_rows`.
+        share: function that returns the rows that can be made, of which some may borrow the codec of an earlier one.
+            It gets the rows of all seeds of Fig. 4 at least, so that a row is the same whatever is asked for.
 
     Raises:
         ConfigError: an unknown experiment or row.
     """
-    rows = {row.row_id: row for row in all_rows(seeds)}
+    asked = {row.row_id for row in all_rows(seeds)}
+    rows = {row.row_id: row for row in share(all_rows(max(seeds, len(SWEEP_SEEDS))))}
     chosen = set(experiments)
     for name in chosen:
         if name not in EXPERIMENTS:
             raise ConfigError(unknown_name("table or figure", name, EXPERIMENTS))
     for row_id in only:
-        if row_id not in rows:
-            raise ConfigError(unknown_name("row", row_id, rows))
+        if row_id not in asked:
+            raise ConfigError(unknown_name("row", row_id, asked))
     if only:
         wanted = [row.row_id for row in rows.values() if {row.row_id, row.plain_id} & set(only)]
     else:
         wanted = [row.row_id for row in rows.values() if chosen & set(row.experiments)]
+    wanted = [row_id for row_id in wanted if row_id in asked]
     needed: set[str] = set()
     while wanted:
         row_id = wanted.pop()
         if row_id not in needed:
             needed.add(row_id)
             wanted += rows[row_id].needs
-    return tuple(row for row in rows.values() if row.row_id in needed)
+    found = [row if row.row_id in asked else replace(row, experiments=()) for row in rows.values()]
+    found.sort(key=lambda row: row.curve is not None or not row.experiments)
+    return tuple(row for row in found if row.row_id in needed)

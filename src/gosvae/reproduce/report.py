@@ -17,7 +17,7 @@ from gosvae.reproduce.figures import plot_ratios, plot_training
 from gosvae.reproduce.grid import draw_grid
 from gosvae.reproduce.paper import FIG3_CORRELATION, FIG4_WORST_MIOU
 from gosvae.reproduce.pictures import make_pictures
-from gosvae.reproduce.plan import CURVES, EXPERIMENTS, RowPlan
+from gosvae.reproduce.plan import CURVES, EXPERIMENTS, Borrowed, RowPlan
 from gosvae.reproduce.render import Picture, Section, html_page, markdown_report
 from gosvae.reproduce.results import Result, gather, task_quality
 from gosvae.reproduce.runner import Runner
@@ -243,7 +243,11 @@ def _ratios(
 
 def _sweep_title(runner: Runner, sweep: Sequence[RowPlan]) -> str:
     """Return the data set, the size of the codebook and the architecture of the points of Fig. 4."""
-    recipe = recipe_of(sweep[0], runner.world.changes_of(sweep[0]))
+    row = sweep[0]
+    if isinstance(row.source, Borrowed):
+        owner = row.source.row
+        row = next(other for other in runner.rows if other.row_id == owner)
+    recipe = recipe_of(row, runner.world.changes_of(row))
     parts = [runner.world.test_images.name]
     if isinstance(recipe, VqRecipe) and isinstance(recipe.model.quantizer, VqConfig):
         parts += [f"K={recipe.model.quantizer.codebook_size}", recipe.model.autoencoder.architecture]

@@ -90,7 +90,7 @@ class Group:
 
 def group(results: Mapping[str, Result], row: RowPlan) -> Group:
     """Return a row of the plan with its repetitions."""
-    members = [result for result in results.values() if result.plan.plain_id == row.row_id]
+    members = [found for found in results.values() if found.plan.plain_id == row.row_id and found.plan.experiments]
     members.sort(key=lambda result: result.plan.seed)
     counted = {member.plan.seed: member for member in members if member.row is not None and not member.trouble}
     first = results[row.row_id]
