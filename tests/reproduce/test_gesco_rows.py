@@ -147,7 +147,7 @@ def test_images_without_labels_leave_the_row_out(tmp_path: Path, capsys: pytest.
     assert main([*words, "--out", str(tmp_path / "out"), "--max-minutes", "0", "--accelerator", "cpu"]) == 3
     out = capsys.readouterr().out
     assert "gesco-labels is left out: it is trained on labels, and folder has none" in out
-    assert "0 rows are done, 0 failed, 1 are left" in out
+    assert "0 rows are done, 0 failed, 1 is left" in out
 
 
 @pytest.mark.parametrize(("ade20k", "steps", "batch"), [(False, 185_938, 2), (True, 303_150, 1)])

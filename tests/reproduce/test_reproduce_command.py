@@ -35,13 +35,13 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path, capsys: py
 def test_rows_then_a_report_then_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = command(tmp_path, "table1", "--rows", "label-map")
     assert main([*words, "--max-minutes", "0"]) == 3
-    assert "0 rows are done, 0 failed, 1 are left" in capsys.readouterr().out
+    assert "0 rows are done, 0 failed, 1 is left" in capsys.readouterr().out
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "row 1 of 1, label-map" in out
     assert f"written: {tmp_path / 'report' / 'report.html'}" in out
     assert main([*words, "--quiet", "--report", str(tmp_path / "page")]) == 0
-    assert capsys.readouterr().out == "1 rows are done, 0 failed, 0 are left\n"
+    assert capsys.readouterr().out == "1 row is done, 0 failed, 0 are left\n"
     assert (tmp_path / "page" / "report.md").is_file()
 
 
@@ -64,6 +64,39 @@ def test_a_training_that_a_table_and_fig_4_share_is_made_once(order: int, tmp_pa
     assert order == -1 or (tmp_path / "report" / "fig4.png").is_file()
     assert sorted(path.name for path in (tmp_path / "rows").iterdir()) == ["fig4-vqvae-r4-s0", "vqvae"]
     assert not (tmp_path / "rows" / "fig4-vqvae-r4-s0" / "train").exists()
+
+
+def test_kept_rows_count_as_done_and_are_not_trained_to_be_measured_without_lpips(
+    tmp_path: Path, lpips_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = "gosvae-scratch:stages.0.weights={lpips: 1.0, codebook: 1.0, commitment: 0.25}"
+    common = ("--rows", "gosvae-scratch", "fig4-start-r8-s0", "--keep", str(tmp_path / "kept"))
+
+    def words(out: str, *more: str) -> list[str]:
+        return [*command(tmp_path / out, "table1", *common), "--set", weights, "--quiet", *more]
+
+    assert main(words("a", "--lpips", "lpips-squeeze", "--weights", str(lpips_weights))) == 0
+    (tmp_path / "kept" / "fig4-start-r8-s0.json").unlink()
+    capsys.readouterr()
+    assert main(words("b", "--max-minutes", "0")) == 3
+    captured = capsys.readouterr()
+    # The start is kept too, but without the checkpoint that the last row needs.
+    assert captured.out == "2 rows are done, 0 failed, 1 is left\n"
+    assert "2 of 3 rows are done" in (tmp_path / "b" / "report" / "report.md").read_text()
+    assert "gosvae: measured in another way, and not trained again, " in captured.err
+    assert captured.err.endswith(": gosvae-scratch, fig4-vqvae-r8-s0\n")
+    assert main(words("b")) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "3 rows are done, 0 failed, 0 are left\n"
+    assert captured.err.endswith("--out: gosvae-scratch\n")
+    assert not (tmp_path / "b" / "rows" / "gosvae-scratch" / "train").exists()
+
+
+def test_a_report_alone_keeps_the_reason_of_a_failure(tmp_path: Path) -> None:
+    words = command(tmp_path, "table1", "--rows", "vqvae", "--set", "vqvae:stages.0.learning_rate=1.0e+30")
+    assert main(words) == 1
+    assert main([*words, "--max-minutes", "0"]) == 3
+    assert "VQ-VAE (r=4) (failed)" in (tmp_path / "report" / "report.md").read_text()
 
 
 def test_a_failed_row_is_an_exit_status_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

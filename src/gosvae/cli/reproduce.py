@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gosvae.cli.loading import add_trust
@@ -28,7 +29,7 @@ from gosvae.reproduce.job import ADE20K, CITYSCAPES, Job, World
 from gosvae.reproduce.keep import Keep
 from gosvae.reproduce.outline import print_outline
 from gosvae.reproduce.parts import PAPERS_EXPERIMENTS, Part, Progress, run_parts
-from gosvae.reproduce.plan import EXPERIMENTS, rows_of
+from gosvae.reproduce.plan import EXPERIMENTS, rows_of, rows_text
 from gosvae.reproduce.processes import Summary
 from gosvae.reproduce.records import trained_with
 from gosvae.reproduce.report import Shown, write_joint_report
@@ -215,7 +216,7 @@ def parts_of(options: argparse.Namespace) -> list[Part]:
         raise ConfigError(f"{given[0]} goes with --paper; without it, name the data with --data")
     if options.data is None:
         raise ConfigError("name the images with --data, or give --paper for the paper's set")
-    world = World(job_of(options, options.data, expert_of(options)), trained_with(options.out))
+    world = _world(options, job_of(options, options.data, expert_of(options)), options.out)
     return [_part(options, world, experiments_of(options, world), options.out)]
 
 
@@ -232,16 +233,24 @@ def _papers_parts(options: argparse.Namespace) -> list[Part]:
     for name, experiments in PAPERS_EXPERIMENTS.items():
         folder = options.out / name
         job = job_of(options, f"{name}:{getattr(options, name)}", getattr(options, f"{name}_expert"))
-        parts.append(_part(options, World(job, trained_with(folder)), experiments, folder, name))
+        parts.append(_part(options, _world(options, job, folder, name), experiments, folder, name))
     return parts
+
+
+def _keep(options: argparse.Namespace, name: str) -> Keep | None:
+    return None if options.keep is None else Keep(options.keep / name)
+
+
+def _world(options: argparse.Namespace, job: Job, folder: Path, name: str = "") -> World:
+    keep = _keep(options, name)
+    return World(job, trained_with(folder, () if keep is None else keep.settings()))
 
 
 def _part(
     options: argparse.Namespace, world: World, experiments: tuple[str, ...], folder: Path, name: str = ""
 ) -> Part:
     rows = rows_of(experiments, options.rows, options.seeds, share=world.share_trainings)
-    keep = None if options.keep is None else Keep(options.keep / name)
-    return Part(world, experiments, rows, folder, name, keep)
+    return Part(world, experiments, rows, folder, name, _keep(options, name))
 
 
 def _left_out(options: argparse.Namespace, part: Part) -> list[str]:
@@ -266,15 +275,19 @@ def run_reproduce(options: argparse.Namespace) -> int:
     require("plot", "the report")
     if options.check:
         return max([print_trials(part.world, part.rows) for part in parts])
-    if options.max_minutes != 0:  # with 0, only the report is written
-        for part in parts:
-            check_job(part.world, part.rows)
-    on_terminal = sys.stderr.isatty() and not options.quiet
 
     def say(line: str) -> None:
         if not options.quiet:
             print(line, flush=True)
 
+    if options.max_minutes != 0:  # with 0, only the report is written
+        for part in parts:
+            check_job(part.world, part.rows, part.runner(say).todo)
+    return report_status(_make(options, parts, say))
+
+
+def _make(options: argparse.Namespace, parts: Sequence[Part], say: Callable[[str], None]) -> Summary:
+    """Make the rows of all parts, then the report."""
     for part in parts:
         for row in _left_out(options, part):
             say(f"{row} is left out: it is trained on labels, and {part.world.train_images.name} has none")
@@ -291,19 +304,27 @@ def run_reproduce(options: argparse.Namespace) -> int:
         )
         say(f"written: {path}")
 
-    progress, summary = Progress(parts, report), Summary()
+    progress = Progress(parts, report)
+    on_terminal = sys.stderr.isatty() and not options.quiet
     try:
-        summary = run_parts(parts, progress, say, show_bars=on_terminal, max_minutes=options.max_minutes)
+        return run_parts(parts, progress, say, show_bars=on_terminal, max_minutes=options.max_minutes)
     finally:  # after Ctrl-C too: the report shows the rows that are done
         progress.end()
-    return report_status(summary)
 
 
 def report_status(summary: Summary) -> int:
     """Print how the run ended and return the exit status."""
     for row_id, reason in summary.failed.items():
         print(f"gosvae: row {row_id} failed: {reason}", file=sys.stderr)
-    print(f"{len(summary.done)} rows are done, {len(summary.failed)} failed, {len(summary.left)} are left")
+    if summary.standing:
+        print(
+            "gosvae: measured in another way, and not trained again, since their checkpoints are not in the folder of "
+            f"--out: {', '.join(summary.standing)}",
+            file=sys.stderr,
+        )
+    done, left = len(summary.done), len(summary.left)
+    are, remain = ("is" if count == 1 else "are" for count in (done, left))
+    print(f"{rows_text(done)} {are} done, {len(summary.failed)} failed, {left} {remain} left")
     if summary.failed:
         return 1
     return 3 if summary.left else 0

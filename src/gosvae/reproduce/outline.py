@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gosvae.errors import ConfigError
 from gosvae.reproduce.estimate import estimated_seconds, swin_l_gib
 from gosvae.reproduce.job import World
-from gosvae.reproduce.plan import RowPlan, Trained
+from gosvae.reproduce.plan import RowPlan, Trained, rows_text
 
 _BASIS = {
     "small": "measured on two busy CPU cores with the embedded expert",
@@ -20,7 +20,7 @@ _BASIS = {
 def print_outline(world: World, rows: Sequence[RowPlan], experiments: Sequence[str]) -> None:
     """Print each row with its steps, what it needs and its estimated hours, and the sum."""
     scale = world.job.scale
-    print(f"{', '.join(experiments)} at scale {scale.name}: {len(rows)} rows. {scale.sentence}")
+    print(f"{', '.join(experiments)} at scale {scale.name}: {rows_text(len(rows))}. {scale.sentence}")
     print(f"data: {world.train_images.name}, {len(world.train_images)} images to train on")
     print(f"{'row':<24}{'steps':>9}{'images':>8}{'hours':>8}  needs, at the bytes of, or why it cannot be made")
     total = 0.0

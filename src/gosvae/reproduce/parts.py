@@ -124,5 +124,6 @@ def run_parts(
         prefix = f"{name}/" if name else ""
         whole.done += [prefix + row_id for row_id in summary.done]
         whole.left += [prefix + row_id for row_id in summary.left]
+        whole.standing += [prefix + row_id for row_id in summary.standing]
         whole.failed |= {prefix + row_id: reason for row_id, reason in summary.failed.items()}
     return whole

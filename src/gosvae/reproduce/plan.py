@@ -113,14 +113,23 @@ class RowPlan:
     needs: tuple[str, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "needs", tuple(row for row in (self.start, self.match) if row is not None))
+
+    @property
+    def start(self) -> str | None:
+        """Id of the row whose checkpoint it needs, to start from or as its own codec."""
         source = self.source
-        start = source.init if isinstance(source, Trained) else source.row if isinstance(source, Borrowed) else None
-        object.__setattr__(self, "needs", tuple(row for row in (start, self.match) if row is not None))
+        return source.init if isinstance(source, Trained) else source.row if isinstance(source, Borrowed) else None
 
     @property
     def plain_id(self) -> str:
         """Id of the row without its seed."""
         return self.repeats or self.row_id
+
+
+def rows_text(count: int) -> str:
+    """Return a number of rows as text."""
+    return f"{count} row" if count == 1 else f"{count} rows"
 
 
 _RESIDUAL = (
