@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from small_job import CHANGES
 
 from gosvae.cli.main import main
+from gosvae.reproduce.lock import alone_in
 
 COMMON = ("--data", "streets:4", "--resize", "64x96", "--lpips", "none", "--accelerator", "cpu", "--precision", "32")
 
@@ -90,6 +94,28 @@ def test_kept_rows_count_as_done_and_are_not_trained_to_be_measured_without_lpip
     assert captured.out == "3 rows are done, 0 failed, 0 are left\n"
     assert captured.err.endswith("--out: gosvae-scratch\n")
     assert not (tmp_path / "b" / "rows" / "gosvae-scratch" / "train").exists()
+
+
+HOLD = "import sys; from pathlib import Path; from gosvae.reproduce.lock import alone_in\n"
+HOLD += "with alone_in(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+
+
+def test_one_process_makes_rows_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = command(tmp_path, "table1", "--rows", "label-map")
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        assert main(words) == 2
+        line = capsys.readouterr().err
+        assert f"the process {other.pid} makes rows in {tmp_path}: wait until it ends, or name another" in line
+        assert line.endswith("(option --out)\n")
+        assert line.count("\n") == 1
+        assert main([*words, "--max-minutes", "0"]) == 3
+        other.kill()
+    assert main(words) == 0
+    with alone_in(tmp_path):
+        assert (tmp_path / "lock").read_text() == str(os.getpid())
 
 
 def test_a_report_alone_keeps_the_reason_of_a_failure(tmp_path: Path) -> None:

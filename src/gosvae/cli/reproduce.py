@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from gosvae.cli.loading import add_trust
@@ -27,6 +28,7 @@ from gosvae.losses.perceptual import PERCEPTUAL_NAMES
 from gosvae.reproduce.checks import check_job
 from gosvae.reproduce.job import ADE20K, CITYSCAPES, Job, World
 from gosvae.reproduce.keep import Keep
+from gosvae.reproduce.lock import alone_in
 from gosvae.reproduce.outline import print_outline
 from gosvae.reproduce.parts import PAPERS_EXPERIMENTS, Part, Progress, run_parts
 from gosvae.reproduce.plan import EXPERIMENTS, rows_of, rows_text
@@ -280,10 +282,13 @@ def run_reproduce(options: argparse.Namespace) -> int:
         if not options.quiet:
             print(line, flush=True)
 
-    if options.max_minutes != 0:  # with 0, only the report is written
-        for part in parts:
-            check_job(part.world, part.rows, part.runner(say).todo)
-    return report_status(_make(options, parts, say))
+    with ExitStack() as locks:
+        if options.max_minutes != 0:  # with 0, only the report is written, also beside a process that makes rows
+            for part in parts:
+                check_job(part.world, part.rows, part.runner(say).todo)
+            for part in parts:
+                locks.enter_context(alone_in(part.folder))
+        return report_status(_make(options, parts, say))
 
 
 def _make(options: argparse.Namespace, parts: Sequence[Part], say: Callable[[str], None]) -> Summary:
