@@ -39,8 +39,9 @@ def job(*more: str, scale: str = "small", **choices: Any) -> Job:
         "geometry": GeometryConfig(resize_height=64, resize_width=96),
         "lpips": "none",
         "run": parse(RunConfig, run),
+        "changes": (*CHANGES, *more),
     }
-    return Job(scale=load_scale(scale), changes=(*CHANGES, *more), **(own | choices))
+    return Job(scale=load_scale(scale), **(own | choices))
 
 
 def runner(folder: Path, *more: str, rows: Sequence[str] = ROWS, lines: list[str] | None = None) -> Runner:

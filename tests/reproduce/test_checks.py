@@ -156,6 +156,18 @@ def test_a_row_whose_loss_has_no_distance(capsys: pytest.CaptureFixture[str], tm
     assert "(option --lpips)" in line
 
 
+def test_a_finished_row_needs_no_weights_for_its_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, loaded = rows_of(["table4"], ["vqvae-lpips"]), list[str]()
+    monkeypatch.setattr(checks, "load_perceptual", lambda name, _: loaded.append(name))
+    for before in (None, "lpips-squeeze"):
+        checks.check_job(World(job(), before), rows, lambda: [])
+    assert loaded == []
+    checks.check_job(World(job(), "lpips-squeeze"), rows)
+    assert loaded == ["lpips-squeeze"]
+    with pytest.raises(ConfigError, match="row vqvae-lpips is trained with LPIPS"):
+        checks.check_job(World(job()), rows, lambda: rows)
+
+
 def test_the_fid_is_required_at_the_papers_scale(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,7 +152,7 @@ def test_images_without_labels_leave_the_row_out(tmp_path: Path, capsys: pytest.
     assert main([*words, "--out", str(tmp_path / "out"), "--max-minutes", "0", "--accelerator", "cpu"]) == 3
     captured = capsys.readouterr()
     assert "gesco-labels is left out: it is trained on labels, and folder has no label maps to train on" in captured.err
-    assert "0 rows are done, 0 failed, 1 are left" in captured.out
+    assert "0 rows are done, 0 failed, 1 is left" in captured.out
 
 
 @pytest.mark.parametrize("option", ["--dry-run", "--check", "--quiet"])

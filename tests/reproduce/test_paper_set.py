@@ -116,7 +116,7 @@ def test_rows_are_chosen_from_the_set_of_each_part(
     cityscapes, ade20k = capsys.readouterr().out.split("\ntable2, ")
     assert all(f"\n{name} " in cityscapes and name not in ade20k for name in names)
     assert main([*words, "--out", str(tmp_path), "--rows", "fig4-vqvae-r8-s0"]) == 0
-    assert "1 rows are done, 0 failed, 0 are left" in capsys.readouterr().out
+    assert "1 row is done, 0 failed, 0 are left" in capsys.readouterr().out
 
 
 def test_a_check_begins_with_the_experts_of_all_parts(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from small_job import job
 
 from gosvae.datasets.base import Dataset, Sample
 from gosvae.datasets.cityscapes import CITYSCAPES_OBJECTS
@@ -14,7 +17,7 @@ from gosvae.datasets.objects import ObjectsAsLabels
 from gosvae.errors import ConfigError
 from gosvae.recipes import load_recipe, recipe_names
 from gosvae.reproduce.estimate import estimated_seconds, expert_share, swin_l_gib
-from gosvae.reproduce.job import Job
+from gosvae.reproduce.job import Job, World
 from gosvae.reproduce.paper import ADE20K, CITYSCAPES, paper_numbers
 from gosvae.reproduce.plan import (
     EXPERIMENTS,
@@ -27,6 +30,7 @@ from gosvae.reproduce.plan import (
     all_rows,
     rows_of,
 )
+from gosvae.reproduce.runner import Runner
 from gosvae.reproduce.scales import (
     SCALES,
     changes_of,
@@ -141,6 +145,27 @@ def test_equal_trainings_are_made_once(scale: str, shared: dict[str, str]) -> No
     changes["vqvae"] = [*changes["vqvae"], "stages.0.learning_rate=0.1"]  # a change of one row alone
     own = {row.row_id for row in share_trainings(rows, changes) if isinstance(row.source, Trained)}
     assert {"fig4-vqvae-r4-s0", "fig4-start-r4-s0"} <= own
+
+
+def test_what_is_asked_for_changes_no_row() -> None:
+    world = World(job(scale="paper", changes=(), fid=False, lpips="lpips-vgg16"))
+    world.__dict__["perceptual"] = SimpleNamespace(name="lpips-vgg16")
+    whole = rows_of(["table1", "table4", "fig4"], seeds=2, share=world.share_trainings)
+    keys = Runner(world, whole, Path()).keys()
+    for experiments, only, seeds in ((["fig4"], (), 1), (["table1"], (), 3), (["fig4"], ["fig4-start-r4-s1"], 1)):
+        rows = rows_of(experiments, only, seeds, share=world.share_trainings)
+        own = World(world.job)
+        own.__dict__["perceptual"] = world.perceptual
+        found = Runner(own, rows, Path()).keys()
+        assert all(keys[name] == key for name, key in found.items() if name in keys), experiments
+        assert len(set(found) & set(keys)) > 2
+    # What Fig. 4 alone needs of a further seed is made just before it, and no table shows it.
+    names = [row.row_id for row in rows]
+    assert names == ["vqvae-s1", "gosvae-s1", "fig4-start-r4-s1"]
+    assert [row.experiments for row in rows] == [(), (), ("fig4",)]
+    tables = [row.row_id for row in rows_of(["table1"], share=world.share_trainings)]
+    both = [row.row_id for row in rows_of(["table1", "fig4"], share=world.share_trainings)]
+    assert both[: len(tables)] == tables
 
 
 # One seed and one stride of Fig. 4 stand for the others, which differ in these numbers alone.

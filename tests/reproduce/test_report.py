@@ -15,16 +15,18 @@ from PIL import Image
 from small_job import runner
 
 from gosvae.evaluation.results import load_evaluation
+from gosvae.evaluation.rows import FID_NETWORK
 from gosvae.reproduce import captions, effort
 from gosvae.reproduce.effort import shared
 from gosvae.reproduce.figures import correlation, moving_mean, plot_training, training_curves
 from gosvae.reproduce.grid import Window, small_objects
 from gosvae.reproduce.job import World
+from gosvae.reproduce.plan import all_rows
 from gosvae.reproduce.report import write_report
-from gosvae.reproduce.results import gather
+from gosvae.reproduce.results import Result, gather, group
 from gosvae.reproduce.runner import Runner
 from gosvae.reproduce.spread import Spread
-from gosvae.reproduce.tables import compared, number
+from gosvae.reproduce.tables import compared, number, visual_table
 
 ROWS = ("vqvae", "gosvae-scratch", "gosvae", "jpeg", "label-map", "gosvae-ce", "fig4-vqvae-r8-s0", "fig4-start-r8-s0")
 EXPERIMENTS = ("table1", "table3", "table4", "fig2", "fig3", "fig4")
@@ -192,6 +194,43 @@ def test_captions_follow_the_settings(made: tuple[Runner, Path]) -> None:
     assert "173, which it does not reach" in plain[-1]
     assert captions.ablation(world, rows).startswith("All rows: shallow, r=4, K=16, from scratch.")
     assert not any("Changes of the user" in line for line in plain)
+
+
+def test_the_seeds_that_count(made: tuple[Runner, Path]) -> None:
+    plans = {row.row_id: row for row in all_rows(3)}
+    first = gather(made[0], made[0].rows)["vqvae"]
+    further = [replace(first, plan=plans[f"vqvae-s{seed}"]) for seed in (1, 2)]
+
+    def seeds(*results: Result) -> list[int]:
+        return list(group({result.plan.row_id: result for result in results}, first.plan).seeds)
+
+    assert seeds(first, *further) == [0, 1, 2]
+    assert seeds(first, further[0], replace(further[1], trouble="made with other settings")) == [0, 1]
+    assert seeds(first, *(replace(one, plan=replace(one.plan, experiments=())) for one in further)) == [0]
+    # Of rows that were measured in another way, those of one way are shown together, if there are no others.
+    stand = [replace(one, trouble="one way", stands=True) for one in (first, *further)]
+    assert seeds(*stand) == [0, 1, 2]
+    assert seeds(*stand[:2], replace(stand[2], trouble="a third way")) == [0, 1]
+    assert seeds(*stand[:2], further[1]) == [2]
+    assert seeds(replace(first, trouble="made with other settings")) == [0]
+
+
+def test_a_table_has_one_frechet_distance(made: tuple[Runner, Path]) -> None:
+    results = gather(made[0], made[0].rows)
+    evaluation = results["vqvae"].evaluation
+    assert evaluation is not None
+    row = replace(evaluation.rows[1], frechet_network=FID_NETWORK, frechet_distance=7.0)
+    fid = replace(results["vqvae"], evaluation=replace(evaluation, rows=(evaluation.rows[0], row)))
+    others = {name: replace(one, trouble="another way", stands=True) for name, one in results.items() if one.row}
+    rows = [row for row in made[0].rows if "table3" in row.experiments]
+    table = visual_table(rows, {**results, **others, "vqvae": fid}, [])
+    assert ("FID", "ours") in table.columns
+    place = table.columns.index(("FID", "ours"))
+    assert {line[0]: line[place] for line in table.lines} == {
+        "VQ-VAE (r=4)": "7.00",
+        **{f"{results[name].plan.title} (measured in another way)": "-" for name in ("gosvae-scratch", "gosvae")},
+        next(line[0] for line in table.lines if line[0].startswith("JPEG")): "-",
+    }
 
 
 def test_what_titles_share() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from gosvae.cli.loading import add_trust
@@ -26,9 +28,10 @@ from gosvae.losses.perceptual import PERCEPTUAL_NAMES
 from gosvae.reproduce.checks import check_job, check_labels
 from gosvae.reproduce.job import ADE20K, CITYSCAPES, Job, World, row_and_change
 from gosvae.reproduce.keep import Keep
+from gosvae.reproduce.lock import alone_in
 from gosvae.reproduce.outline import print_outline
 from gosvae.reproduce.parts import PAPERS_EXPERIMENTS, Part, Progress, run_parts
-from gosvae.reproduce.plan import EXPERIMENTS, RowPlan, all_rows, rows_of
+from gosvae.reproduce.plan import EXPERIMENTS, SWEEP_SEEDS, RowPlan, all_rows, rows_of, rows_text
 from gosvae.reproduce.processes import Summary
 from gosvae.reproduce.records import trained_with
 from gosvae.reproduce.report import Shown, write_joint_report
@@ -218,7 +221,7 @@ def parts_of(options: argparse.Namespace) -> list[Part]:
         raise ConfigError(f"{given[0]} goes with --paper; without it, name the data with --data")
     if options.data is None:
         raise ConfigError("name the images with --data, or give --paper for the paper's set")
-    world = World(job_of(options, options.data, expert_of(options)), trained_with(options.out))
+    world = _world(options, job_of(options, options.data, expert_of(options)), options.out)
     return [_part(options, world, experiments_of(options, world), options.out)]
 
 
@@ -235,21 +238,35 @@ def _papers_parts(options: argparse.Namespace) -> list[Part]:
     for name, experiments in PAPERS_EXPERIMENTS.items():
         folder = options.out / name
         job = job_of(options, f"{name}:{getattr(options, name)}", getattr(options, f"{name}_expert"))
-        parts.append(_part(options, World(job, trained_with(folder)), experiments, folder, name))
+        parts.append(_part(options, _world(options, job, folder, name), experiments, folder, name))
     return parts
+
+
+def _keep(options: argparse.Namespace, name: str) -> Keep | None:
+    return None if options.keep is None else Keep(options.keep / name)
+
+
+def _world(options: argparse.Namespace, job: Job, folder: Path, name: str = "") -> World:
+    keep = _keep(options, name)
+    return World(job, trained_with(folder, () if keep is None else keep.settings()))
 
 
 def _part(
     options: argparse.Namespace, world: World, experiments: tuple[str, ...], folder: Path, name: str = ""
 ) -> Part:
-    rows = world.share_trainings([row for row in _planned(options, experiments) if world.can_make(row)])
-    keep = None if options.keep is None else Keep(options.keep / name)
-    return Part(world, experiments, rows, folder, name, keep)
+    rows = _planned(options, experiments, share=world.share_trainings)
+    return Part(world, experiments, rows, folder, name, _keep(options, name))
 
 
-def _planned(options: argparse.Namespace, experiments: tuple[str, ...]) -> tuple[RowPlan, ...]:
+def _planned(
+    options: argparse.Namespace,
+    experiments: tuple[str, ...],
+    share: Callable[[Sequence[RowPlan]], Sequence[RowPlan]] = tuple,
+) -> tuple[RowPlan, ...]:
     """Return the rows that are asked for; with --paper, --rows chooses among those of each data set's own set."""
-    return rows_of(experiments, options.rows, options.seeds, left_out=options.leave_out, shown_only=options.paper)
+    return rows_of(
+        experiments, options.rows, options.seeds, left_out=options.leave_out, shown_only=options.paper, share=share
+    )
 
 
 def _left_out(options: argparse.Namespace, part: Part) -> list[str]:
@@ -269,7 +286,7 @@ def _check_options(options: argparse.Namespace) -> None:
         raise ConfigError(f"--pictures must be at least 1, got {options.pictures}")
     if options.seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, got {options.seeds}")
-    known = {row.row_id for row in all_rows(options.seeds)}
+    known = {row.row_id for row in all_rows(max(options.seeds, len(SWEEP_SEEDS)))}
     for change in options.overrides:
         row_id, _ = row_and_change(change)
         if row_id and row_id not in known:
@@ -301,17 +318,26 @@ def run_reproduce(options: argparse.Namespace) -> int:
     for part in parts:
         for line in _left_out(options, part):
             print(f"gosvae: {line}", file=sys.stderr)
-    if options.check or options.max_minutes != 0:  # with 0, only the report is written
+    if options.check:
         for part in parts:
             check_job(part.world, part.rows)
-    if options.check:
         return max([print_trials(part.world, part.rows) for part in parts])
-    on_terminal = sys.stderr.isatty() and not options.quiet
 
     def say(line: str) -> None:
         if not options.quiet:
             print(line, flush=True)
 
+    with ExitStack() as locks:
+        if options.max_minutes != 0:  # with 0, only the report is written, also beside a process that makes rows
+            for part in parts:
+                check_job(part.world, part.rows, part.runner(say).todo)
+            for part in parts:
+                locks.enter_context(alone_in(part.folder))
+        return report_status(_make(options, parts, say))
+
+
+def _make(options: argparse.Namespace, parts: Sequence[Part], say: Callable[[str], None]) -> Summary:
+    """Make the rows of all parts, then the report."""
     if "all" in options.experiments and not options.paper and not parts[0].world.is_ade20k:
         say("table2 is left out: it is the comparison of table1 on ADE20K; give --data ade20k:PATH to make it")
     shown = [Shown(part.runner(say), part.experiments, part.name) for part in parts]
@@ -325,19 +351,27 @@ def run_reproduce(options: argparse.Namespace) -> int:
         )
         say(f"written: {path}")
 
-    progress, summary = Progress(parts, report), Summary()
+    progress = Progress(parts, report)
+    on_terminal = sys.stderr.isatty() and not options.quiet
     try:
-        summary = run_parts(parts, progress, say, show_bars=on_terminal, max_minutes=options.max_minutes)
+        return run_parts(parts, progress, say, show_bars=on_terminal, max_minutes=options.max_minutes)
     finally:  # after Ctrl-C too: the report shows the rows that are done
         progress.end()
-    return report_status(summary)
 
 
 def report_status(summary: Summary) -> int:
     """Print how the run ended and return the exit status."""
     for row_id, reason in summary.failed.items():
         print(f"gosvae: row {row_id} failed: {reason}", file=sys.stderr)
-    print(f"{len(summary.done)} rows are done, {len(summary.failed)} failed, {len(summary.left)} are left")
+    if summary.standing:
+        print(
+            "gosvae: measured in another way, and not trained again, since their checkpoints are not in the folder of "
+            f"--out: {', '.join(summary.standing)}",
+            file=sys.stderr,
+        )
+    done, left = len(summary.done), len(summary.left)
+    are, remain = ("is" if count == 1 else "are" for count in (done, left))
+    print(f"{rows_text(done)} {are} done, {len(summary.failed)} failed, {left} {remain} left")
     if summary.failed:
         return 1
     return 3 if summary.left else 0

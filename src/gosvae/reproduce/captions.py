@@ -9,7 +9,7 @@ from gosvae.evaluation.rows import FID_NETWORK
 from gosvae.reproduce import effort
 from gosvae.reproduce.job import World
 from gosvae.reproduce.plan import RowPlan
-from gosvae.reproduce.results import Result
+from gosvae.reproduce.results import Result, frechet_network
 
 _PAPER = {
     "cityscapes": (
@@ -26,6 +26,7 @@ _PAPER = {
 def setting(world: World, results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[str]:
     """Return sentences on data, expert and length of training: of our rows, then of the paper."""
     done = [results[row.row_id] for row in rows if results[row.row_id].evaluation is not None]
+    done.sort(key=lambda result: bool(result.trouble))  # the setting is that of rows that were measured as planned
     sentences = []
     if done:
         evaluation = done[0].evaluation
@@ -111,11 +112,11 @@ def troubles(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> list[str
 
 def frechet(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> str:
     """Return a sentence that says which Fréchet distance Table III has; it also gives the column its name."""
-    measured = [row for plan in rows if (row := results[plan.row_id].row) is not None]
-    network = next((row.frechet_network for row in measured if row.frechet_network), None)
+    network = frechet_network(results, rows)
     if network is None:
         return "The Fréchet distance was not measured."
-    count = measured[0].image_count
+    measured = [row for plan in rows if (row := results[plan.row_id].row) is not None]
+    count = next(row.image_count for row in measured if row.frechet_network == network)
     if network == FID_NETWORK:
         return f"FID over N = {count} images; the paper's N is 500 or 2,000, and FID is larger with fewer images."
     return (

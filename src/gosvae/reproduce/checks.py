@@ -6,7 +6,7 @@ the expert itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gosvae.datasets.base import Dataset
 from gosvae.errors import ConfigError, DatasetError, GosvaeError
@@ -19,10 +19,14 @@ from gosvae.reproduce.scales import recipe_of
 from gosvae.training.codecs import TrainableRecipe
 
 
-def check_job(world: World, rows: Sequence[RowPlan]) -> None:
+def check_job(world: World, rows: Sequence[RowPlan], todo: Callable[[], Sequence[RowPlan]] | None = None) -> None:
     """Load all that the rows need, apart from what they train, and refuse what does not fit together.
 
     Afterwards data, expert, distances and Inception are loaded, and one image of each split has been read.
+
+    Args:
+        todo: function that returns those of the rows that are to be made, which may load the expert; by default all
+            are. Rows that are finished need no weights for their training.
 
     Raises:
         GosvaeError: something is missing, damaged or does not fit; nothing has been trained.
@@ -33,7 +37,7 @@ def check_job(world: World, rows: Sequence[RowPlan]) -> None:
     _read_one(train, "train")
     _read_one(test, "test")
     _check_objects(world, rows)
-    _check_distances(world, rows)
+    _check_distances(world, rows, todo or (lambda: rows))
     names = known_classes(world.job.expert)
     if test.has_labels and names is not None:
         check_class_names(test, names, world.job.expert, needs_labels=True)
@@ -91,25 +95,31 @@ def _check_objects(world: World, rows: Sequence[RowPlan]) -> None:
                 ) from None
 
 
-def _check_distances(world: World, rows: Sequence[RowPlan]) -> None:
-    """Load the distances of training and of measuring, and refuse rows whose loss lacks its own."""
-    for row in rows:
-        if not isinstance(row.source, Trained):
-            continue
-        recipe = recipe_of(row, world.changes_of(row))
-        assert isinstance(recipe, TrainableRecipe)
-        if "lpips" in recipe.wanted_terms and world.training_distance is None:
-            raise ConfigError(
-                f"row {row.row_id} is trained with LPIPS, of which no weights are wanted or found: name a distance and "
-                "the folder of its weights, or choose other rows",
-                argument="lpips",
-            )
+def _check_distances(world: World, rows: Sequence[RowPlan], todo: Callable[[], Sequence[RowPlan]]) -> None:
+    """Load the distances of training and of measuring, and refuse rows to make whose loss lacks its own."""
+    name = world.training_distance
+    if name is None and any(_has_lpips(world, row) for row in rows):
+        for row in todo():
+            if _has_lpips(world, row):
+                raise ConfigError(
+                    f"row {row.row_id} is trained with LPIPS, of which no weights are wanted or found: name a distance "
+                    "and the folder of its weights, or choose other rows",
+                    argument="lpips",
+                )
     loaded = None
     if any(judges_looks(row) for row in rows):
         loaded, _ = world.perceptual, world.features
-    name = world.training_distance
-    if name is not None and (loaded is None or loaded.name != name):
+    is_loaded = loaded is not None and loaded.name == name
+    if name is not None and not is_loaded and any(_has_lpips(world, row) for row in todo()):
         load_perceptual(name, world.job.weights)
+
+
+def _has_lpips(world: World, row: RowPlan) -> bool:
+    """Return whether a row is trained with a perceptual distance."""
+    if not isinstance(row.source, Trained):
+        return False
+    recipe = recipe_of(row, world.changes_of(row))
+    return isinstance(recipe, TrainableRecipe) and "lpips" in recipe.wanted_terms
 
 
 def _read_one(images: Dataset, split: str) -> None:

@@ -112,7 +112,8 @@ def _by_seed(results: Mapping[str, Result], name: str, value_of: Callable[[Row],
     for result in results.values():
         plan = result.plan
         same = plan.row_id == f"{name}-s{plan.seed}" if plan.curve else plan.plain_id == name
-        value = value_of(result.row) if same and result.row is not None and not result.trouble else None
+        counts = same and plan.experiments and not result.trouble
+        value = value_of(result.row) if counts and result.row is not None else None
         if value is not None:
             found[plan.seed] = value
     return found

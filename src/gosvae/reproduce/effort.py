@@ -39,7 +39,12 @@ def _trainings(world: World, results: Mapping[str, Result], rows: Sequence[RowPl
     found = []
     for row in rows:
         result = results[row.row_id]
-        if result.record is None or not result.record.steps or result.trouble or not isinstance(row.source, Trained):
+        if (
+            not result.is_done
+            or result.record is None
+            or not result.record.steps
+            or not isinstance(row.source, Trained)
+        ):
             continue
         recipe = recipe_of(row, world.changes_of(row))
         assert isinstance(recipe, TrainableRecipe)

@@ -19,7 +19,7 @@ from gosvae.datasets.base import Dataset
 from gosvae.datasets.geometry import GeometryConfig
 from gosvae.datasets.mixture import load_prepared
 from gosvae.datasets.subset import EvenlySpaced
-from gosvae.errors import ConfigError, MissingDependencyError
+from gosvae.errors import CheckpointError, ConfigError, MissingDependencyError
 from gosvae.evaluation.features import FeatureExtractor, load_features
 from gosvae.experts.base import Expert
 from gosvae.experts.registry import load_expert
@@ -223,8 +223,11 @@ class World:
         return recipe.stages[-1].batches.batch_size
 
     def share_trainings(self, rows: Sequence[RowPlan]) -> tuple[RowPlan, ...]:
-        """Return the rows, of which those with equal trainings are trained once; see `scales.share_trainings`."""
-        changes = {}
+        """Return the rows that the data can make, of which those with equal trainings are trained once.
+
+        See `scales.share_trainings`; as `share` of `rows_of` this decides it in one way for every choice of rows.
+        """
+        rows, changes = [row for row in rows if self.can_make(row)], {}
         for row in rows:
             if isinstance(row.source, Trained):
                 with contextlib.suppress(ConfigError):  # the runner reports it when the row has its turn
@@ -288,6 +291,22 @@ class World:
         part = self._training_part(row, rows, settings)
         return None if part is None else key_of(part)
 
+    def making_key(self, row: RowPlan, rows: dict[str, RowPlan], settings: dict[str, Any]) -> str:
+        """Return the key of a row's settings without the way of measuring: of its training, or of its codec and bytes.
+
+        Args:
+            settings: what `settings` returns, for the present job or an earlier one.
+        """
+        return key_of(self._making_part(row, rows, settings))
+
+    def _making_part(self, row: RowPlan, rows: dict[str, RowPlan], settings: dict[str, Any]) -> dict[str, Any]:
+        part = self._training_part(row, rows, settings)
+        if part is None:
+            needs = settings.get("needs", {})
+            part = {name: settings.get(name) for name in ("row", "codec", "budget_kib")}
+            part["needs"] = {name: self._making_part(rows[name], rows, needs.get(name, {})) for name in row.needs}
+        return part
+
     def _training_part(self, row: RowPlan, rows: dict[str, RowPlan], settings: dict[str, Any]) -> dict[str, Any] | None:
         if not isinstance(row.source, Trained):
             return None
@@ -311,12 +330,14 @@ class World:
 
         Raises:
             ConfigError: an unknown codec.
-            CheckpointError: the training is not finished.
+            CheckpointError: the training is not finished, or its checkpoint is not there.
         """
         if isinstance(row.source, Named):
             own = f":{self.job.expert}" if row.source.codec == LABEL_MAP else ""
             return load_codec(row.source.codec + own, device=self.device, trust=self.job.trust)
         trained = row.source.row if isinstance(row.source, Borrowed) else row.row_id
+        if not folder_of(trained).exists():
+            raise CheckpointError(f"the row {trained} has no checkpoint here; one from a kept file has none")
         codec = load_codec(str(folder_of(trained)), device=self.device)
         if isinstance(codec, GescoCodec):
             give_expert(codec, self.expert)

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from gosvae.errors import ConfigError
+from gosvae.errors import ConfigError, WriteError
 from gosvae.evaluation.evaluation import Evaluation
 from gosvae.evaluation.results import save_evaluation
 from gosvae.evaluation.rows import ImageRow, Provenance, Row
 from gosvae.files import write_atomically, write_json
-from gosvae.reproduce.records import SCHEMA, SETTINGS_FILE, RowFolder, RowRecord, key_of
+from gosvae.reproduce.records import OLD, SCHEMA, SETTINGS_FILE, RowFolder, RowRecord, aside_of, key_of
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,22 @@ class KeptRow:
     rows: tuple[Row, ...]
     images: tuple[tuple[str, int, int, int, int, bool], ...]
 
+    def restore(self, folder: RowFolder) -> None:
+        """Write the row into its folder, which must not exist yet; the row has no checkpoint afterwards.
+
+        Raises:
+            WriteError: no space or no permission.
+        """
+        folder.path.mkdir(parents=True)
+        write_json(folder.path / SETTINGS_FILE, {"key": self.record.key, **self.settings})
+        label = self.rows[1].label
+        images = tuple(
+            ImageRow(label, name, height, width, total, payload, None, None, None, None, None, over)
+            for name, height, width, total, payload, over in self.images
+        )
+        save_evaluation(Evaluation(self.provenance, self.rows, images), folder.path)
+        folder.finish(self.record)
+
 
 _ADAPTER: TypeAdapter[KeptRow] = TypeAdapter(KeptRow)
 
@@ -58,7 +74,7 @@ class Keep:
         return self._folder / f"{row_id}.json"
 
     def read(self, row_id: str) -> KeptRow | None:
-        """Return a kept row; None if there is none.
+        """Return a kept row; None if there is none, or one whose settings are not those of its key.
 
         Raises:
             ConfigError: the file is damaged.
@@ -71,17 +87,24 @@ class Keep:
         except (OSError, ValidationError) as error:
             first = str(error).splitlines()[0]
             raise ConfigError(f"{path} is no kept row: {first}; remove it, and the row is made again") from None
-        return kept if kept.schema == SCHEMA else None
+        return kept if kept.schema == SCHEMA and kept.record.key == key_of(kept.settings) else None
 
-    def put(self, folder: RowFolder) -> None:
+    def settings(self) -> list[dict[str, Any]]:
+        """Return the settings of all kept rows; files that are none are passed over."""
+        found = [self._settings_in(path) for path in sorted(self._folder.glob("*.json")) if OLD not in path.name]
+        return [settings for settings in found if settings is not None]
+
+    def put(self, folder: RowFolder) -> Path | None:
         """Keep a finished row, if its file does not hold it already.
+
+        A file with other settings, or one that is no kept row, is moved aside, and its new path is returned.
 
         Raises:
             WriteError: no space or no permission.
         """
         record, evaluation, settings = folder.record(), folder.evaluation(), folder.settings()
         if record is None or evaluation is None or settings is None:
-            return
+            return None
         images = tuple(
             (row.image, row.height, row.width, row.total_bytes, row.payload_bytes, row.over_budget)
             for row in evaluation.images
@@ -89,32 +112,24 @@ class Keep:
         provenance = replace(evaluation.provenance, command="")  # it names folders of the machine
         data = _text(KeptRow(SCHEMA, settings, record, provenance, evaluation.rows, images))
         path = self.path(record.row_id)
-        if not path.exists() or path.read_bytes() != data:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, data)
+        aside = None
+        try:
+            if path.exists() and self._settings_in(path) != settings:
+                aside = path.rename(aside_of(path, ".json"))
+            if not path.exists() or path.read_bytes() != data:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, data)
+        except OSError as error:
+            raise WriteError(f"cannot keep the row {record.row_id} in {path}: {error.strerror}") from None
+        return aside
 
-    def restore(self, folder: RowFolder, row_id: str, key: str) -> bool:
-        """Write a kept row into its folder and return whether there is one with the key.
-
-        The folder must not hold anything yet; the row has no checkpoint afterwards.
-
-        Raises:
-            ConfigError: the file of the row is damaged.
-            WriteError: no space or no permission.
-        """
-        kept = self.read(row_id)
-        if kept is None or kept.record.key != key or key_of(kept.settings) != key or folder.path.exists():
-            return False
-        folder.path.mkdir(parents=True)
-        write_json(folder.path / SETTINGS_FILE, {"key": key, **kept.settings})
-        label = kept.rows[1].label
-        images = tuple(
-            ImageRow(label, name, height, width, total, payload, None, None, None, None, None, over)
-            for name, height, width, total, payload, over in kept.images
-        )
-        save_evaluation(Evaluation(kept.provenance, kept.rows, images), folder.path)
-        folder.finish(kept.record)
-        return True
+    def _settings_in(self, path: Path) -> dict[str, Any] | None:
+        """Return the settings of a kept row; None for another file."""
+        try:
+            kept = self.read(path.stem)
+        except ConfigError:
+            return None
+        return None if kept is None else kept.settings
 
 
 def _text(kept: KeptRow) -> bytes:

@@ -8,7 +8,7 @@ from gosvae.errors import ConfigError
 from gosvae.experts.registry import input_size, is_embedded, is_oneformer
 from gosvae.reproduce.estimate import estimated_seconds, expert_share, own_short, swin_l_gib
 from gosvae.reproduce.job import World
-from gosvae.reproduce.plan import RowPlan, Trained
+from gosvae.reproduce.plan import RowPlan, Trained, rows_text
 
 _BASIS = {
     "small": "measured on two busy CPU cores with the embedded expert",
@@ -22,7 +22,8 @@ def print_outline(world: World, rows: Sequence[RowPlan], experiments: Sequence[s
     """Print each row with its steps, what it needs and its estimated hours, and the sum; return the sum."""
     scale = world.job.scale
     share = expert_share(world.job.expert, world.train_images.name)
-    print(f"{', '.join(experiments)} at scale {scale.name}: {len(rows)} rows. {scale.told(world.job.changes)}")
+    told = scale.told(world.job.changes)
+    print(f"{', '.join(experiments)} at scale {scale.name}: {rows_text(len(rows))}. {told}")
     print(f"data: {world.train_images.name}, {len(world.train_images)} images to train on")
     print(f"{'row':<24}{'steps':>9}{'images':>8}{'hours':>8}  needs, at the bytes of, or why it cannot be made")
     total = 0.0

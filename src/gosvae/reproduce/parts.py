@@ -44,8 +44,8 @@ class Part:
     def runner(
         self, say: Callable[[str], None] = print, *, tables_only: bool = False, show_bars: bool = False
     ) -> Runner:
-        """Return a runner of the rows, or of those that are no points of Fig. 4."""
-        rows = [row for row in self.rows if row.curve is None or not tables_only]
+        """Return a runner of the rows, or of those that are neither points of Fig. 4 nor there for these alone."""
+        rows = [row for row in self.rows if not tables_only or (row.curve is None and row.experiments)]
         prefix = f"{self.name}: " if self.name else ""
         return Runner(
             self.world,
@@ -127,5 +127,6 @@ def run_parts(
         prefix = f"{name}/" if name else ""
         whole.done += [prefix + row_id for row_id in summary.done]
         whole.left += [prefix + row_id for row_id in summary.left]
+        whole.standing += [prefix + row_id for row_id in summary.standing]
         whole.failed |= {prefix + row_id: reason for row_id, reason in summary.failed.items()}
     return whole

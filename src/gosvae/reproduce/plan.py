@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -88,7 +88,7 @@ class RowPlan:
         row_id: unique name, also of its folder.
         title: name in the paper, with an addition where several rows have the same name.
         source: source of the codec.
-        experiments: tables and figures that show it.
+        experiments: tables and figures that show it; none if it is there for other rows alone.
         match: id of the row whose file, image by image, is the budget.
         budget_kib: number of KiB that each image may take, if the budget is a number.
         role: `paper` if the paper has the row, else `added`.
@@ -113,14 +113,23 @@ class RowPlan:
     needs: tuple[str, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "needs", tuple(row for row in (self.start, self.match) if row is not None))
+
+    @property
+    def start(self) -> str | None:
+        """Id of the row whose checkpoint it needs, to start from or as its own codec."""
         source = self.source
-        start = source.init if isinstance(source, Trained) else source.row if isinstance(source, Borrowed) else None
-        object.__setattr__(self, "needs", tuple(row for row in (start, self.match) if row is not None))
+        return source.init if isinstance(source, Trained) else source.row if isinstance(source, Borrowed) else None
 
     @property
     def plain_id(self) -> str:
         """Id of the row without its seed."""
         return self.repeats or self.row_id
+
+
+def rows_text(count: int) -> str:
+    """Return a number of rows as text."""
+    return f"{count} row" if count == 1 else f"{count} rows"
 
 
 _RESIDUAL = (
@@ -283,31 +292,38 @@ def rows_of(
     *,
     left_out: Sequence[str] = (),
     shown_only: bool = False,
+    share: Callable[[Sequence[RowPlan]], Sequence[RowPlan]] = tuple,
 ) -> tuple[RowPlan, ...]:
     """Return the rows of tables and figures and those they need, in the order in which they are made.
+
+    A row of a further seed that only points of Fig. 4 need comes right before these, and no table shows it.
 
     Args:
         only: ids of rows, in place of all rows of the experiments; a row comes with its repetitions.
         seeds: number of seeds, as for `all_rows`.
         left_out: ids of rows that are not made, with their repetitions, unless another row needs them.
         shown_only: whether `only` chooses among the rows of the experiments alone.
+        share: function that returns the rows that can be made, of which some may borrow the codec of an earlier one.
+            It gets the rows of all seeds of Fig. 4 at least, so that a row is the same whatever is asked for.
 
     Raises:
         ConfigError: an unknown experiment or row.
     """
-    rows = {row.row_id: row for row in all_rows(seeds)}
+    asked = {row.row_id for row in all_rows(seeds)}
+    rows = {row.row_id: row for row in share(all_rows(max(seeds, len(SWEEP_SEEDS))))}
     chosen = set(experiments)
     for name in chosen:
         if name not in EXPERIMENTS:
             raise ConfigError(unknown_name("table or figure", name, EXPERIMENTS))
     for row_id in (*only, *left_out):
-        if row_id not in rows:
-            raise ConfigError(unknown_name("row", row_id, rows))
+        if row_id not in asked:
+            raise ConfigError(unknown_name("row", row_id, asked))
     wanted = []
     for row in rows.values():
         names = {row.row_id, row.plain_id}
         is_named, is_shown = not only or bool(names & set(only)), bool(chosen & set(row.experiments))
-        if is_named and (is_shown or (only and not shown_only)) and not names & set(left_out):
+        is_wanted = is_named and (is_shown or (only and not shown_only)) and not names & set(left_out)
+        if is_wanted and row.row_id in asked:
             wanted.append(row.row_id)
     needed: set[str] = set()
     while wanted:
@@ -315,4 +331,6 @@ def rows_of(
         if row_id not in needed:
             needed.add(row_id)
             wanted += rows[row_id].needs
-    return tuple(row for row in rows.values() if row.row_id in needed)
+    found = [row if row.row_id in asked else replace(row, experiments=()) for row in rows.values()]
+    found.sort(key=lambda row: row.curve is not None or not row.experiments)
+    return tuple(row for row in found if row.row_id in needed)

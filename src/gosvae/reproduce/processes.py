@@ -34,11 +34,13 @@ class Summary:
         done: ids of rows that are done, in this call or before.
         failed: reasons why rows could not be made, by id.
         left: ids of rows that were not reached, because the time was over or a signal came.
+        standing: ids of the rows among `done` whose numbers were measured in another way, see `Runner.stands`.
     """
 
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
+    standing: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -204,7 +206,7 @@ def make_rows(
     try:
         while waiting or running:
             try:
-                stopping = stopping or bool(summary.left) or time.monotonic() > deadline
+                stopping = stopping or bool(summary.left) or time.monotonic() >= deadline
                 if stopping:
                     summary.left += [row.row_id for row in waiting]
                     waiting.clear()

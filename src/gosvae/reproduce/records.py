@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -24,6 +24,8 @@ SETTINGS_FILE = "settings.json"
 FAILURE_FILE = "failure.json"
 TRACE_FILE = "traceback.txt"
 TRAIN_FOLDER = "train"
+OLD = ".old-"
+"""Part of the name of what was moved aside."""
 SCHEMA = 1
 
 
@@ -32,19 +34,35 @@ def key_of(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def trained_with(folder: Path) -> str | None:
+def trained_with(folder: Path, kept: Iterable[dict[str, Any]] = ()) -> str | None:
     """Return the perceptual distance that rows in the folder of a reproduction were trained with.
 
     None means that no row was trained with one, or that there are several.
+
+    Args:
+        kept: settings of kept rows, which count if there is no such row in the folder.
     """
-    found = set()
-    for place in sorted((folder / ROWS_FOLDER).glob("*")):
-        row, settings = RowFolder(place), RowFolder(place).settings() or {}
-        stages = settings.get("recipe", {}).get("stages", ())
-        is_old = ".old-" in place.name
-        if not is_old and row.checkpoint.exists() and any("lpips" in stage.get("weights", {}) for stage in stages):
-            found.add(settings.get("training_distance", settings.get("perceptual")))
+    places = sorted((folder / ROWS_FOLDER).glob("*"))
+    rows = [RowFolder(place) for place in places if OLD not in place.name]
+    made = [row.settings() or {} for row in rows if row.checkpoint.exists() or row.record() is not None]
+    found = _training_distances(made) or _training_distances(kept)
     return found.pop() if len(found) == 1 else None
+
+
+def _training_distances(rows: Iterable[dict[str, Any]]) -> set[str]:
+    """Return the perceptual distances that rows with these settings were trained with."""
+    found = set()
+    for settings in rows:
+        stages = settings.get("recipe", {}).get("stages", ())
+        if any("lpips" in stage.get("weights", {}) for stage in stages):
+            found.add(str(settings.get("training_distance", settings.get("perceptual"))))
+    return found
+
+
+def aside_of(path: Path, ending: str = "") -> Path:
+    """Return a free path beside a file or folder, to which it can be moved: NAME.old-1, or the next number."""
+    numbers = (path.with_name(f"{path.name.removesuffix(ending)}{OLD}{number}{ending}") for number in count(1))
+    return next(free for free in numbers if not free.exists())
 
 
 @dataclass(frozen=True)
@@ -139,8 +157,7 @@ class RowFolder:
         before = self.settings()
         same = before is not None and key_of(before) == key_of(settings)
         if not same and self.path.exists() and any(self.path.iterdir()):
-            numbers = (self.path.with_name(f"{self.path.name}.old-{number}") for number in count(1))
-            aside = next(path for path in numbers if not path.exists())
+            aside = aside_of(self.path)
             key = training_key(settings)
             if before is not None and key is not None and training_key(before) == key:
                 self._move_numbers(aside)

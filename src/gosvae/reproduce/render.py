@@ -15,7 +15,7 @@ from gosvae.reproduce.tables import Table
 
 @dataclass(frozen=True)
 class Picture:
-    """Figure: an image file beside the report, or None if it could not be made yet."""
+    """Figure: an image file beside the report, or None if it could not be made, for the reason in the notes, if any."""
 
     name: str
     title: str
@@ -25,6 +25,8 @@ class Picture:
 
 
 Section = Table | Picture
+
+_NOT_YET = "Not made yet."
 
 _PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
@@ -102,7 +104,7 @@ def _html_table(table: Table) -> str:
 
 
 def _html_picture(picture: Picture, folder: Path) -> str:
-    shown = "<p>Not made yet.</p>"
+    shown = "" if picture.notes else f"<p>{_NOT_YET}</p>"
     if picture.file is not None:
         data = base64.b64encode((folder / picture.file).read_bytes()).decode("ascii")
         kind = picture.file.rpartition(".")[2]
@@ -117,8 +119,10 @@ def markdown_report(title: str, introduction: Sequence[str], sections: Sequence[
         parts.append(f"## {section.title}")
         if isinstance(section, Table):
             parts.append(_markdown_table(section))
-        else:
-            parts.append(f"![{section.alternative}]({section.file})" if section.file else "Not made yet.")
+        elif section.file is not None:
+            parts.append(f"![{section.alternative}]({section.file})")
+        elif not section.notes:
+            parts.append(_NOT_YET)
         parts += section.notes
     return "\n\n".join(parts) + "\n"
 

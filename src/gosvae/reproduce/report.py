@@ -17,7 +17,7 @@ from gosvae.reproduce.figures import plot_ratios, plot_training
 from gosvae.reproduce.grid import draw_grid
 from gosvae.reproduce.paper import FIG3_CORRELATION, FIG4_WORST_MIOU
 from gosvae.reproduce.pictures import make_pictures
-from gosvae.reproduce.plan import CURVES, EXPERIMENTS, RowPlan
+from gosvae.reproduce.plan import CURVES, EXPERIMENTS, Borrowed, RowPlan, rows_text
 from gosvae.reproduce.render import Picture, Section, html_page, markdown_report
 from gosvae.reproduce.results import Result, gather, task_quality
 from gosvae.reproduce.runner import Runner
@@ -109,20 +109,20 @@ def _named(section: Section, data: str) -> Section:
 
 
 def _introduction(results: Sequence[Result]) -> list[str]:
-    done = [result for result in results if result.record is not None]
+    shown, done = ([r for r in results if r.record is not None], [r for r in results if r.is_done])
     minutes = sum(r.record.training_minutes + r.record.evaluation_minutes for r in done if r.record is not None)
     lines = [
         "Chao et al., Task-Driven Semantic Quantization and Imitation Learning for Goal-Oriented Communications "
         "(arXiv:2502.17842): our numbers, the paper's numbers, and the differences. Data, expert and length of "
         "training differ as each caption says, so a difference from the paper does not show that either side is "
         "better. Rows of one column can be compared with each other as far as their spread over the seeds allows.",
-        f"{len(done)} of {len(results)} rows are done, in {minutes / 60.0:.1f} hours of training and measuring.",
+        f"{len(done)} of {rows_text(len(results))} are done, in {minutes / 60.0:.1f} hours of training and measuring.",
     ]
-    sources = [result.evaluation.provenance for result in done if result.evaluation is not None]
+    sources = [result.evaluation.provenance for result in shown if result.evaluation is not None]
     if sources:
         dates = sorted({source.date_utc[:10] for source in sources})
         lines.append(
-            f"{_revisions(done)}; {_versions(sources)}; measured "
+            f"{_revisions(shown)}; {_versions(sources)}; measured "
             + (f"on {dates[0]}." if len(dates) == 1 else f"from {dates[0]} to {dates[-1]}.")
         )
     return lines
@@ -137,13 +137,13 @@ def _versions(sources: Sequence[Provenance]) -> str:
     return ", ".join(f"{name} {' and '.join(values)}" for name, values in sorted(found.items()))
 
 
-def _revisions(done: Sequence[Result]) -> str:
+def _revisions(shown: Sequence[Result]) -> str:
     """Return the revisions that measured the rows; there are several if the program changed between calls."""
-    evaluations = [result.evaluation for result in done if result.evaluation is not None]
+    evaluations = [result.evaluation for result in shown if result.evaluation is not None]
     counts = Counter(evaluation.provenance.revision or "unknown" for evaluation in evaluations)
     if len(counts) == 1:
         return f"Revision {next(iter(counts))}"
-    return "Revisions " + ", ".join(f"{revision} ({count} rows)" for revision, count in counts.items())
+    return "Revisions " + ", ".join(f"{revision} ({rows_text(count)})" for revision, count in counts.items())
 
 
 def _section(
@@ -192,7 +192,7 @@ def _pictures(
     )
     title, alternative = "Fig. 2: reconstructions and the expert's maps", "Reconstructions with the expert's maps"
     if not made.rows:
-        return Picture("fig2", title, None, alternative)
+        return Picture("fig2", title, None, alternative, tuple(filter(None, [made.remark])))
     draw_grid(made, folder / "fig2.webp")
     notes = (
         f"Images: {made.source}. Each system has its reconstruction, the expert's map below it, and magnified small "
@@ -207,6 +207,9 @@ def _training_curves(runner: Runner, results: Mapping[str, Result], folder: Path
     alternative = "JSD and LPIPS against the optimiser step"
     if result is None or result.record is None:
         return Picture("fig3", title, None, alternative)
+    if not runner.folder_of("gosvae-scratch").checkpoint.exists():
+        why = f"{result.plan.title} has no training curves here: its numbers come from a kept file, which has none."
+        return Picture("fig3", title, None, alternative, (why,))
     log = runner.folder_of("gosvae-scratch").log()
     name = f"{result.plan.title}, {runner.world.train_images.name}"
     found = plot_training(log, folder / "fig3.png", name)
@@ -243,7 +246,11 @@ def _ratios(
 
 def _sweep_title(runner: Runner, sweep: Sequence[RowPlan]) -> str:
     """Return the data set, the size of the codebook and the architecture of the points of Fig. 4."""
-    recipe = recipe_of(sweep[0], runner.world.changes_of(sweep[0]))
+    row = sweep[0]
+    if isinstance(row.source, Borrowed):
+        owner = row.source.row
+        row = next(other for other in runner.rows if other.row_id == owner)
+    recipe = recipe_of(row, runner.world.changes_of(row))
     parts = [runner.world.test_images.name]
     if isinstance(recipe, VqRecipe) and isinstance(recipe.model.quantizer, VqConfig):
         parts += [f"K={recipe.model.quantizer.codebook_size}", recipe.model.autoencoder.architecture]

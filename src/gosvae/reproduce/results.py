@@ -25,6 +25,7 @@ class Result:
         record, evaluation: record and evaluation of a row that is done, else None.
         missing: `not run` or `failed` if there is nothing to show.
         trouble: reason why a row failed, or note that it was made with settings that differ from the plan's.
+        stands: whether these settings are the way of measuring alone, see `Runner.stands`.
     """
 
     plan: RowPlan
@@ -33,6 +34,12 @@ class Result:
     evaluation: Evaluation | None
     missing: str = ""
     trouble: str = ""
+    stands: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the row is done as planned, or stands."""
+        return self.record is not None and (self.stands or not self.trouble)
 
     @property
     def row(self) -> Row | None:
@@ -51,7 +58,8 @@ class Group:
 
     Attributes:
         first: result of the row itself, which has the seed 0.
-        seeds: results that count, by seed; those that were made with the plan's settings, or else the first alone.
+        seeds: results that count, by seed: those that were made with the plan's settings, or else those that stand and
+            were measured in the same way as the first that stands, or else the first alone.
     """
 
     first: Result
@@ -90,9 +98,12 @@ class Group:
 
 def group(results: Mapping[str, Result], row: RowPlan) -> Group:
     """Return a row of the plan with its repetitions."""
-    members = [result for result in results.values() if result.plan.plain_id == row.row_id]
+    members = [found for found in results.values() if found.plan.plain_id == row.row_id and found.plan.experiments]
     members.sort(key=lambda result: result.plan.seed)
     counted = {member.plan.seed: member for member in members if member.row is not None and not member.trouble}
+    if not counted:
+        way = next((member.trouble for member in members if member.stands), None)
+        counted = {member.plan.seed: member for member in members if member.stands and member.trouble == way}
     first = results[row.row_id]
     return Group(first, counted or ({first.plan.seed: first} if first.row is not None else {}))
 
@@ -106,13 +117,31 @@ def gather(runner: Runner, rows: Sequence[RowPlan]) -> dict[str, Result]:
         record, evaluation, reason = folder.record(), folder.evaluation(), folder.failure()
         if record is not None and evaluation is not None:
             same = record.key == keys.get(row.row_id)
-            trouble = "" if same else "made with settings that differ from the plan's"
-            found[row.row_id] = Result(row, paper, record, evaluation, trouble=trouble)
+            stands = not same and runner.stands(row)
+            trouble = _other_way(evaluation) if stands else "made with settings that differ from the plan's"
+            trouble = "" if same else trouble
+            found[row.row_id] = Result(row, paper, record, evaluation, trouble=trouble, stands=stands)
         elif reason is not None:
             found[row.row_id] = Result(row, paper, None, None, "failed", f"failed: {reason}")
         else:
             found[row.row_id] = Result(row, paper, None, None, "not run")
     return found
+
+
+def _other_way(evaluation: Evaluation) -> str:
+    """Return a note on a row that stands, which says how it was measured."""
+    source, row = evaluation.provenance, evaluation.rows[1]
+    return (
+        f"measured in another way than this report's (on {source.dataset}, {source.image_count} images, by "
+        f"{source.expert}; LPIPS: {source.perceptual or 'not measured'}; Fréchet distance: "
+        f"{row.frechet_network or 'not measured'}), as its checkpoint is not here to measure it again"
+    )
+
+
+def frechet_network(results: Mapping[str, Result], rows: Sequence[RowPlan]) -> str | None:
+    """Return the network whose Fréchet distance a table shows: that of a row that was measured as planned, if any."""
+    found = sorted((results[row.row_id] for row in rows), key=lambda result: bool(result.trouble))
+    return next((row.frechet_network for one in found if (row := one.row) is not None and row.frechet_network), None)
 
 
 def task_quality(row: Row) -> tuple[float | None, float | None]:

@@ -20,10 +20,11 @@ from gosvae.recipes.run import train
 from gosvae.reproduce.estimate import estimated_seconds, expert_share
 from gosvae.reproduce.job import Job, World, judges_looks
 from gosvae.reproduce.keep import Keep
-from gosvae.reproduce.plan import Borrowed, RowPlan, Trained
+from gosvae.reproduce.plan import RowPlan, Trained, rows_text
+from gosvae.reproduce.planned import PlannedRows
 from gosvae.reproduce.processes import RowStarter, Summary, make_rows
 from gosvae.reproduce.progress import TrainingNews
-from gosvae.reproduce.records import ROWS_FOLDER, SCHEMA, TRACE_FILE, RowFolder, RowRecord, key_of
+from gosvae.reproduce.records import SCHEMA, TRACE_FILE, RowFolder, RowRecord, key_of
 from gosvae.units import bytes_from_kib
 
 
@@ -40,16 +41,12 @@ def make_row(
     return Runner(World(job, trained_with), rows, folder, say=say).make_one(row_id, max_minutes=minutes)
 
 
-class Runner:
+class Runner(PlannedRows):
     """Runner of rows in a folder.
 
     Args:
-        world: data and networks of the job.
-        rows: rows, each after those it needs.
-        folder: folder of the whole reproduction; a row's folder is `rows/ID` in it.
-        say: function that takes each line of progress.
+        world, rows, folder, say, keep: as for `PlannedRows`.
         show_bars: whether to show progress bars in place of lines.
-        keep: folder of small files of finished rows; rows that it has are not made again.
     """
 
     def __init__(
@@ -62,35 +59,10 @@ class Runner:
         show_bars: bool = False,
         keep: Keep | None = None,
     ) -> None:
-        self.world, self._rows = world, tuple(rows)
-        self._by_id = {row.row_id: row for row in self._rows}
-        self._folder, self._say, self._bars, self._keep = folder, say, show_bars, keep
+        super().__init__(world, rows, folder, say=say, keep=keep)
+        self._bars = show_bars
         self._deadline = math.inf
         self.pace = 1.0
-
-    @property
-    def rows(self) -> tuple[RowPlan, ...]:
-        """Rows of the plan."""
-        return self._rows
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the reproduction."""
-        return self._folder
-
-    def folder_of(self, row_id: str) -> RowFolder:
-        """Return the folder of a row."""
-        return RowFolder(self._folder / ROWS_FOLDER / row_id)
-
-    def keys(self) -> dict[str, str]:
-        """Return the key of each row's settings, without rows whose settings are impossible."""
-        found = {}
-        for row in self._rows:
-            try:
-                found[row.row_id] = key_of(self.world.settings(row, self._by_id))
-            except ConfigError:
-                continue
-        return found
 
     def run(
         self,
@@ -113,15 +85,30 @@ class Runner:
             GosvaeError: the data or the expert cannot be loaded.
         """
         self._deadline = math.inf if max_minutes is None else time.monotonic() + 60.0 * max_minutes
-        keys, summary = self.keys(), Summary()
-        self._exchange_kept(keys)
-        todo = self._to_make(keys)
+        todo, summary = self.todo(), Summary()
         for row in todo:  # rows that failed in an earlier call are tried again
-            if row.row_id not in given_up:
+            if row.row_id not in given_up and max_minutes != 0:
                 self.folder_of(row.row_id).forget_failure()
         if self.world.job.run.devices > 1:
             self._run_on_devices([row for row in todo if row.row_id not in given_up], todo, summary, on_row, given_up)
-            return summary
+        else:
+            self._run_here(todo, summary, on_row, given_up)
+        # A row that is left, but finished apart from the checkpoint that another one needs, is done.
+        keys, left = self.keys(), summary.left
+        finished = [row.row_id for row in self._rows if row.row_id in left and self.is_finished(row, keys)]
+        summary.done += finished
+        summary.left = [row_id for row_id in left if row_id not in finished]
+        summary.standing = [row.row_id for row in self._rows if row.row_id in summary.done and self.stands(row)]
+        return summary
+
+    def _run_here(
+        self,
+        todo: Sequence[RowPlan],
+        summary: Summary,
+        on_row: Callable[[Summary], None],
+        given_up: Mapping[str, str],
+    ) -> None:
+        """Make rows in this process, and add all rows of the plan to the summary."""
         for row in self._rows:
             if row not in todo:
                 summary.done.append(row.row_id)
@@ -134,7 +121,7 @@ class Runner:
             if missing:
                 summary.failed[row.row_id] = f"it needs the row {missing[0]}, which failed"
                 self._give_up(row, summary.failed[row.row_id])
-            elif summary.left or time.monotonic() > self._deadline:
+            elif summary.left or time.monotonic() >= self._deadline:
                 summary.left.append(row.row_id)
                 continue
             else:
@@ -142,7 +129,6 @@ class Runner:
             if row.row_id in summary.failed:
                 self._say(f"{head}: FAILED: {summary.failed[row.row_id]}")
             on_row(summary)
-        return summary
 
     def make_one(self, row_id: str, *, max_minutes: float) -> Summary:
         """Make one row, whose needs are done, and return its summary; a failure is written to its folder."""
@@ -169,8 +155,8 @@ class Runner:
         def after(row: RowPlan) -> None:
             if row.row_id in summary.failed:
                 self._say(f"{self._head(row)}: FAILED: {summary.failed[row.row_id]}")
-            elif self._keep is not None and row.row_id in summary.done:
-                self._keep.put(self.folder_of(row.row_id))
+            elif row.row_id in summary.done:
+                self.put(row)
             on_row(summary)
 
         devices = world.job.run.devices
@@ -186,40 +172,13 @@ class Runner:
         self.folder_of(row.row_id).path.mkdir(parents=True, exist_ok=True)
         self.folder_of(row.row_id).fail(reason)
 
-    def _exchange_kept(self, keys: Mapping[str, str]) -> None:
-        """Take finished rows from the kept ones, and keep those that are finished here."""
-        if self._keep is None:
-            return
-        for row in self._rows:
-            folder = self.folder_of(row.row_id)
-            if row.row_id not in keys:
-                continue
-            if folder.is_done(keys[row.row_id]):
-                self._keep.put(folder)
-            elif self._keep.restore(folder, row.row_id, keys[row.row_id]):
-                self._say(f"{row.row_id} is taken from {self._keep.path(row.row_id)}")
-
-    def _to_make(self, keys: Mapping[str, str]) -> list[RowPlan]:
-        """Return rows that are not done, and those that a row to be made starts from and that have no checkpoint."""
-        wanted = {row.row_id for row in self._rows if not self._is_done(row, keys)}
-        for row in reversed(self._rows):  # each row comes after those it needs
-            source = row.source
-            start = source.init if isinstance(source, Trained) else source.row if isinstance(source, Borrowed) else None
-            if row.row_id in wanted and start is not None and not self.folder_of(start).checkpoint.exists():
-                wanted.add(start)
-        return [row for row in self._rows if row.row_id in wanted]
-
-    def _is_done(self, row: RowPlan, keys: Mapping[str, str]) -> bool:
-        return row.row_id in keys and self.folder_of(row.row_id).is_done(keys[row.row_id])
-
     def _attempt(self, row: RowPlan, head: str, todo: Sequence[RowPlan], summary: Summary) -> None:
         """Make one row and add it to the summary."""
         folder, started, expected = self.folder_of(row.row_id), time.monotonic(), self._seconds(row)
         try:
             if self._make(row, head, self._time_left(row, todo)):
                 summary.done.append(row.row_id)
-                if self._keep is not None:
-                    self._keep.put(folder)
+                self.put(row)
                 if expected > 1.0:
                     self.pace = 0.5 * self.pace + 0.5 * (time.monotonic() - started) / expected
             else:
@@ -238,6 +197,11 @@ class Runner:
     def _make(self, row: RowPlan, head: str, time_left: str) -> bool:
         """Train and evaluate a row; return False if time or a signal ended it early."""
         settings = self.world.settings(row, self._by_id)
+        if row.match is not None and (self.folder_of(row.match).settings() or {}).get("test") != settings["test"]:
+            raise ConfigError(
+                f"it takes the bytes of {row.match}, whose kept numbers are of other images: measure on those, or "
+                f"remove {self.folder_of(row.match).path} and the kept file, so that {row.match} is trained again"
+            )
         folder = self.folder_of(row.row_id)
         aside = folder.begin(settings, partial(self.world.training_key, row, self._by_id))
         if aside is not None and folder.checkpoint.exists():
@@ -359,4 +323,4 @@ class Runner:
             return ""
         rest = todo[list(todo).index(row) :]
         minutes = self.pace * sum(map(self._seconds, rest)) / 60.0
-        return f" (about {minutes:.0f} min left for {len(rest)} row{'s' * (len(rest) > 1)})"
+        return f" (about {minutes:.0f} min left for {rows_text(len(rest))})"

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gosvae.evaluation.rows import UNCOMPRESSED, Row, frechet_title
+from gosvae.evaluation.rows import FID_NETWORK, UNCOMPRESSED, Row, frechet_title
 from gosvae.reproduce.plan import RowPlan
-from gosvae.reproduce.results import Group, Result, accuracy_of, group, miou_of, task_quality
+from gosvae.reproduce.results import Group, Result, accuracy_of, frechet_network, group, miou_of, task_quality
 from gosvae.reproduce.spread import Spread
 
 DASH = "-"
@@ -64,7 +64,7 @@ def compared(quantity: Quantity) -> tuple[str, str, str]:
 def _name(line: Group) -> str:
     name, result = line.plan.title, line.shown
     if result.record is not None and result.trouble:
-        name += " (other settings)"
+        name += " (measured in another way)" if result.stands else " (other settings)"
     if result.row is not None and result.row.over_budget_images:
         name += f" (over budget on {result.row.over_budget_images} of {result.row.image_count} images)"
     return name if not result.missing else f"{name} ({result.missing})"
@@ -150,19 +150,24 @@ def ablation_table(rows: Sequence[RowPlan], results: Mapping[str, Result], notes
 
 def visual_table(rows: Sequence[RowPlan], results: Mapping[str, Result], notes: Sequence[str]) -> Table:
     """Return Table III: MSE, Fréchet distance, LPIPS."""
-    found = [results[row.row_id].row for row in rows]
-    fid = any(measured is not None and measured.fid is not None for measured in found)
-    network = next((row.frechet_network for row in found if row is not None and row.frechet_network), None)
+    network = frechet_network(results, rows)
     triples = [_triple("MSE"), _triple(frechet_title(network)), _triple("LPIPS")]
     columns = [("", "system"), *(column for triple in triples for column in triple), *_EFFORT_COLUMNS]
     lines, added = [], []
+
+    def in_column(row: Row) -> float | None:
+        return row.frechet_distance if row.frechet_network == network else None
+
     for line in _lines(rows, results):
-        distance = compared((line.spread(lambda row: row.frechet_distance), line.paper.fid, 2))
+        distance = compared((line.spread(in_column), line.paper.fid, 2))
         # A difference between features of different networks has no meaning.
         squared = compared((line.spread(lambda row: row.mse), line.paper.mse, 4))
         is_unscaled = line.plan.plain_id == "gesco-labels"  # the paper's MSE of GESCO has another scale
         cells = [*squared[:2], DASH if is_unscaled else squared[2], *distance[:2]]
-        cells += [distance[2] if fid else DASH, *compared((line.spread(lambda row: row.lpips), line.paper.lpips, 3))]
+        cells += [
+            distance[2] if network == FID_NETWORK else DASH,
+            *compared((line.spread(lambda row: row.lpips), line.paper.lpips, 3)),
+        ]
         lines.append((_name(line), *cells, *_effort(line), _seeds(line)))
         added.append(line.plan.role == "added" or line.paper.fid is None)
     title = "Table III: visual quality"

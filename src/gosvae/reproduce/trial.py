@@ -26,7 +26,7 @@ from gosvae.losses.perceptual import load_perceptual
 from gosvae.reproduce.job import World, judges_looks
 from gosvae.reproduce.memory import MemoryMeter
 from gosvae.reproduce.paper import CITYSCAPES
-from gosvae.reproduce.plan import RowPlan, Trained
+from gosvae.reproduce.plan import RowPlan, Trained, rows_text
 from gosvae.reproduce.scales import recipe_of, recipe_tree
 from gosvae.seeding import seed_everything
 from gosvae.tensors import image_to_tensor
@@ -248,7 +248,7 @@ def print_trials(world: World, rows: Sequence[RowPlan]) -> int:
     """
     device = world.device.type
     kind = "the GPU" if device == "cuda" else "the process"
-    print(f"trial of {len(rows)} rows at scale {world.job.scale.name} on {device}; memory is the peak of {kind}")
+    print(f"trial of {rows_text(len(rows))} at scale {world.job.scale.name} on {device}; memory is the peak of {kind}")
     print(f"{'row':<24}{'batch':>6}{'fits':>6}{'GiB':>8}{'s/step':>9}{'s/image':>9}{'hours':>9}")
     trials = try_rows(world, rows, on_row=lambda trial: print(_line(trial), flush=True))
     total = sum(trial.hours or 0.0 for trial in trials)
