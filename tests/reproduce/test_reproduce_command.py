@@ -165,7 +165,7 @@ def test_a_failed_row_is_an_exit_status_of_its_own(tmp_path: Path, capsys: pytes
         (("table2",), "Table II is on ADE20K, got 'streets': give --data ade20k:PATH, or make table1"),
         (("table1", "--rows", "gosva"), "unknown row 'gosva'; did you mean 'gosvae'?"),
         (("table1", "--set", "vqave:stages.0.steps=1", "--dry-run"), "unknown row 'vqave'; did you mean 'vqvae'?"),
-        (("table1", "--set", "vqvae-s1:stages.0.steps=1"), "unknown row 'vqvae-s1'; did you mean"),
+        (("table1", "--set", "vqvae-s2:stages.0.steps=1"), "unknown row 'vqvae-s2'; did you mean"),
         (("table1", "--leave-out", "gosva"), "unknown row 'gosva'; did you mean 'gosvae'?"),
         (("table1", "--data", "streets:4@val"), "the split is chosen here"),
         (("table1", "--seeds", "0"), "--seeds must be at least 1, got 0"),
