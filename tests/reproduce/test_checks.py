@@ -177,7 +177,7 @@ def test_the_fid_is_required_at_the_papers_scale(
     line = refusal(capsys, tmp_path, *words)
     assert "no inception-2015-12-05.pt or pt_inception-2015" in line
     assert f" in {weights}: " in line
-    assert line.endswith(", or leave the FID out with --no-fid (option --weights)\n")
+    assert line.endswith(", or measure no FID (option --weights)\n")
     path = weights / "inception-2015-12-05.pt"
     path.write_bytes(b"something")
     line = refusal(capsys, tmp_path, *words)

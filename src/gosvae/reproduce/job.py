@@ -180,7 +180,7 @@ class World:
             expert,
             job.weights,
             any_inception=job.any_inception,
-            otherwise="leave the FID out with --no-fid",
+            otherwise="measure no FID",
         )
         return found.to(self.device)
 
