@@ -117,3 +117,16 @@ def test_a_detector_that_finds_nothing_is_told() -> None:
 
     problems = check_task_expert(Blind(ExpertInfo("blind", ("car",), 64, 96)), streets()).problems
     assert [problem[:24] for problem in problems] == ["No box has a score of 0."]
+
+
+def test_scores_that_are_no_probabilities_are_told() -> None:
+    class Raw(TaskExpert):
+        task = "detection"
+
+        def dense(self, x_B3HW: Tensor) -> DenseBoxes:
+            score = 4.0 * x_B3HW.mean(dim=(1, 2, 3))[:, None]
+            corners = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]).expand(len(x_B3HW), 1, 4)
+            return DenseBoxes(score, score[..., None], corners)
+
+    problems = check_task_expert(Raw(ExpertInfo("raw", ("car",), 64, 96)), streets()).problems
+    assert "Scores are below 0 or above 1: export the network with its sigmoid." in problems

@@ -213,6 +213,26 @@ def test_values_within_the_graph_may_be_the_answer(tmp_path: Path) -> None:
         load_task_expert(path)
 
 
+def test_an_answer_before_an_unknown_operator_has_gradients(tmp_path: Path) -> None:
+    make = onnx.helper.make_node
+    constants = {"scale": np.float32(0.1), "zero": np.uint8(0)}
+    nodes = [
+        make("Mul", ["x", "scale"], ["before"]),
+        make("QuantizeLinear", ["before", "scale", "zero"], ["q"]),
+        make("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+    ]
+    model = graph_model(nodes, {"x": [1, 3, 8, 8]}, ["y"], constants)
+    path = write_onnx(tmp_path / "net.onnx", model)
+    with pytest.raises(ExpertError, match=r"QuantizeLinear .* or name values before it as 'outputs' of the card"):
+        load_task_expert(path)
+    write_onnx(path, model, {"outputs": ["before"]})
+    x = torch.rand(1, 3, 8, 8, requires_grad=True)
+    (found,) = load_task_expert(path)(x)
+    found.sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, torch.full_like(x, 0.1))
+
+
 def test_the_metadata_of_ultralytics_describe_a_detector(tmp_path: Path) -> None:
     class Yolo(nn.Module):
         def __init__(self) -> None:
@@ -344,6 +364,15 @@ def test_the_fingerprint_depends_on_the_file(tmp_path: Path) -> None:
         path = write_onnx(tmp_path / f"{number}.onnx", exported(TinySegmenter()))
         prints |= {load_task_expert(path).fingerprint(), load_task_expert(path).fingerprint()}
     assert len(prints) == 2
+
+
+def test_the_fingerprint_depends_on_the_card(tmp_path: Path) -> None:
+    model, prints = exported(TinySegmenter()), []
+    for card in ({}, {"name": "other"}, {"channel_order": "bgr"}, {"scale": 255.0}, {"fit": "letterbox"}):
+        path = write_onnx(tmp_path / "net.onnx", model, card)
+        prints.append(load_task_expert(path).fingerprint())
+    assert prints[0] == prints[1]  # the name is for people
+    assert len(set(prints)) == 4
 
 
 def _timm_like() -> nn.Module:

@@ -19,6 +19,7 @@ from gosvae.tasks.base import AnyTask
 from gosvae.tasks.bernoulli import bernoulli_divergence
 from gosvae.tasks.boxes import Boxes, coco_average_precision, without_duplicates
 from gosvae.tasks.group import ExpertGroup, parse_experts
+from gosvae.tasks.maps import DepthMeter
 from gosvae.tasks.registry import TASKS, load_task
 from gosvae.training.judges import Judges
 from tiny import TASK_INFO, TaskNetwork
@@ -149,6 +150,12 @@ def test_coco_measures_labelled_boxes() -> None:
     none = Boxes(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
     assert coco_average_precision(labels, [none, none], sizes)["mAP"] == 0.0
     assert coco_average_precision([none], [none], sizes[:1])["mAP"] is None
+
+
+def test_depth_below_zero_is_refused() -> None:
+    meter = DepthMeter()
+    with pytest.raises(ExpertError, match="nowhere above 0"):
+        meter.update(np.full((4, 4), -1.0, np.float32), np.full((4, 4), -2.0, np.float32))
 
 
 def test_depth_is_measured_as_in_the_literature() -> None:

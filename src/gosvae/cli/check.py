@@ -15,6 +15,7 @@ from gosvae.evaluation.expert_check import check_expert
 from gosvae.evaluation.task_check import check_task_expert
 from gosvae.experts.base import Expert, TaskExpert
 from gosvae.experts.onnx.expert import OnnxExpert, OnnxSegmenter, difference_from_runtime
+from gosvae.experts.onnx.network import OnnxNetwork
 from gosvae.images import write_image
 from gosvae.tensors import ImageArray
 
@@ -42,7 +43,7 @@ def run_check(options: argparse.Namespace) -> int:
     dataset = load_prepared(options.data, default_split="val", geometry=geometry_of(options))
     expert = loading_of(options).load_task_expert(options.expert, gradients=False)
     expert.to(device_of(options))
-    if isinstance(expert, OnnxSegmenter | OnnxExpert):
+    if isinstance(expert, OnnxSegmenter | OnnxExpert) and isinstance(expert.model.network, OnnxNetwork):
         compared = difference_from_runtime(expert, _pictures(dataset, options.images))
         print(f"ONNX Runtime: largest difference {compared.difference:.2g} of values up to {compared.largest:.3g}")
     if not isinstance(expert, Expert):

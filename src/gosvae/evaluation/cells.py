@@ -69,7 +69,8 @@ def caption(
         parts.append("agreement: the same mIoU against the expert's own map of the original")
     if source.judges:
         parts.append(f"{', '.join(source.judges)}: against the judge's own results on the original")
-    parts.extend(_interval_note(provenance.shots))
+    if source.shots is None or source.shots < FEWEST_SHOTS or any(_has_interval(row) for row in rows):
+        parts.extend(_interval_note(source.shots))
     if network is not None:
         name = "FID" if network == FID_NETWORK else "Fréchet distance (not FID)"
         parts.append(
@@ -152,6 +153,10 @@ def _video_columns(own_flicker: float | None) -> dict[str, Callable[[Row], str]]
         "at rest (%)": lambda row: _number(None if row.flicker_at_rest is None else 100 * row.flicker_at_rest, 2),
         "age (ms)": lambda row: _number(row.age_ms, 0),
     }
+
+
+def _has_interval(row: Row) -> bool:
+    return row.miou_low is not None or row.agreement_low is not None
 
 
 def _interval_note(shots: int | None) -> list[str]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from gosvae.datasets.base import Dataset
 from gosvae.errors import ConfigError, ExpertError
-from gosvae.experts.base import TaskExpert
+from gosvae.experts.base import DenseBoxes, TaskExpert
 from gosvae.tasks.boxes import CERTAIN_SCORE, Boxes
 from gosvae.tasks.registry import load_task
 from gosvae.tensors import ImageArray, image_to_tensor
@@ -71,6 +71,7 @@ def check_task_expert(expert: TaskExpert, dataset: Dataset, *, images: int = 4) 
     task = load_task(expert)
     device = next(chain(expert.parameters(), expert.buffers()), torch.empty(0)).device
     meter, seconds, distances, pictures, boxes = task.meter(), [], [], [], 0
+    within = True
     gradient: float | None = None
     for number in range(count):
         image = dataset[number * len(dataset) // count].image_uint8_HW3
@@ -83,6 +84,7 @@ def check_task_expert(expert: TaskExpert, dataset: Dataset, *, images: int = 4) 
             other = expert(blurred_B3HW)
             distances.append(float(task.distance(output, other)))
             (result,), (seen,) = task.results(output), task.results(other)
+        within = within and (not isinstance(output, DenseBoxes) or _are_probabilities(output))
         meter.update(result, seen)
         boxes += len(result.above(CERTAIN_SCORE).scores_N) if isinstance(result, Boxes) else 1
         pictures.append(np.concatenate([image, task.draw(image, result)], axis=1))
@@ -98,7 +100,7 @@ def check_task_expert(expert: TaskExpert, dataset: Dataset, *, images: int = 4) 
         gradient,
         1000.0 * min(seconds),
         count,
-        tuple(_problems(distance, gradient, boxes)),
+        tuple(_problems(distance, gradient, boxes, within=within)),
         np.concatenate(padded),
     )
 
@@ -126,9 +128,16 @@ def _gradient(expert: TaskExpert, x_B3HW: torch.Tensor, blurred_B3HW: torch.Tens
     return 0.0 if x.grad is None else float(x.grad.abs().mean())
 
 
-def _problems(distance: float, gradient: float | None, seen: int) -> list[str]:
+def _are_probabilities(boxes: DenseBoxes) -> bool:
+    """Return whether objectness and class scores are in [0, 1]."""
+    return all(bool(((values >= 0) & (values <= 1)).all()) for values in (boxes.objectness_BN, boxes.classes_BNm))
+
+
+def _problems(distance: float, gradient: float | None, seen: int, *, within: bool = True) -> list[str]:
     """Return what is wrong, in sentences that say what to do."""
     problems = []
+    if not within:
+        problems.append("Scores are below 0 or above 1: export the network with its sigmoid.")
     if gradient is not None and not np.isfinite(gradient):
         problems.append("The gradient at the pixels is not finite: a training would stop at its first step.")
     elif gradient == 0:

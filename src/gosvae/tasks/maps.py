@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from gosvae.datasets.palettes import class_palette
+from gosvae.errors import ExpertError
 from gosvae.tasks.base import Arrays, MeanOfImages, Meter, Task
 from gosvae.tasks.bernoulli import bernoulli_divergence
 from gosvae.tensors import ImageArray
@@ -37,6 +38,8 @@ class DepthMeter(Meter[Maps]):
         self._error: list[float] = []
 
     def update(self, reference: Maps, seen: Maps) -> None:
+        if not reference.max() > 0:
+            raise ExpertError("its depth is nowhere above 0: depth, or inverse depth, is positive")
         floor = max(_SMALLEST_SHARE * float(reference.mean()), 1e-12)
         a, b = np.maximum(reference, floor), np.maximum(seen, floor)
         self._near.append(float((np.maximum(a / b, b / a) < 1.25).mean()))

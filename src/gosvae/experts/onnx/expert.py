@@ -54,7 +54,7 @@ class OnnxModel(nn.Module):
         inputs: inputs of the file.
         card: what the network expects.
         network: network of the graph.
-        digest: SHA-256 of the file, which belongs to the fingerprint.
+        digest: SHA-256 of the file, which belongs to the fingerprint, as the card does.
     """
 
     mean_3: Tensor
@@ -68,7 +68,8 @@ class OnnxModel(nn.Module):
         self.batch = self._image.shape[0]
         self.register_buffer("mean_3", torch.tensor(card.mean))
         self.register_buffer("std_3", torch.tensor(card.std))
-        self.register_buffer("file_sha256", torch.tensor(list(digest), dtype=torch.uint8))
+        whole = hashlib.sha256(digest + card.model_dump_json(exclude={"name"}).encode()).digest()
+        self.register_buffer("file_sha256", torch.tensor(list(whole), dtype=torch.uint8))
 
     @property
     def input_hw(self) -> tuple[int, int] | None:
@@ -250,7 +251,7 @@ def load_onnx_expert(path: Path, *, gradients: bool = True) -> OnnxSegmenter | O
     """
     model = read_model(path)
     card = load_card(path.with_suffix(".json"), {entry.key: entry.value for entry in model.metadata_props})
-    digest = hashlib.sha256(path.read_bytes()).digest()
+    digest = _digest(path, model)
     try:
         held = _imported(model, card, digest)
     except ExpertError as error:
@@ -261,6 +262,14 @@ def load_onnx_expert(path: Path, *, gradients: bool = True) -> OnnxSegmenter | O
         else:
             raise ExpertError(f"{path}: {error}") from error
     return expert_of(held, path)
+
+
+def _digest(path: Path, model: Any) -> bytes:
+    """Return the SHA-256 of a file and of the weights in files beside it."""
+    digest = hashlib.sha256(path.read_bytes())
+    for tensor in model.graph.initializer:
+        digest.update(tensor.raw_data)
+    return digest.digest()
 
 
 def expert_of(held: OnnxModel, path: Path) -> OnnxSegmenter | OnnxExpert:

@@ -34,11 +34,6 @@ class OnnxNetwork(nn.Module):
 
     def __init__(self, graph: Graph, outputs: Sequence[str] = ()) -> None:
         super().__init__()
-        unknown = first_unknown(graph)
-        if unknown is not None:
-            raise ExpertError(
-                f"the operator {unknown} is none of those that are imported onto PyTorch: export the network without it"
-            )
         _check_order(graph)
         made = {name for node in graph.nodes for name in node.outputs}
         self.output_names = tuple(outputs) or graph.outputs
@@ -47,6 +42,12 @@ class OnnxNetwork(nn.Module):
                 raise ExpertError(unknown_name("output", name, [*graph.outputs, *made]))
         constants = dict(graph.constants)
         nodes = _needed(graph.nodes, self.output_names)
+        unknown = first_unknown(nodes)
+        if unknown is not None:
+            raise ExpertError(
+                f"the operator {unknown} is none of those that are imported onto PyTorch: export the network without "
+                "it, or name values before it as 'outputs' of the card"
+            )
         self._nodes = tuple(_folded(nodes, constants))
         used = {name for node in self._nodes for name in _names_in(node)} | {*self.output_names}
         self._input_names = tuple(each.name for each in graph.inputs)
@@ -95,12 +96,12 @@ class OnnxNetwork(nn.Module):
         return values
 
 
-def first_unknown(graph: Graph) -> Node | None:
+def first_unknown(nodes: Sequence[Node]) -> Node | None:
     """Return the first operation whose operator is not in the table; None if all are."""
-    for node in graph.nodes:
+    for node in nodes:
         if node.operator == _CONTROL:
             for branch in _branches(node):
-                inner = first_unknown(branch)
+                inner = first_unknown(branch.nodes)
                 if inner is not None:
                     return inner
         elif node.operator not in OPERATORS:
