@@ -45,8 +45,8 @@ from gosvae.evaluation.results import load_evaluation as load_evaluation
 from gosvae.evaluation.results import save_evaluation as save_evaluation
 from gosvae.evaluation.tables import markdown_table as markdown_table
 from gosvae.evaluation.tables import terminal_table as terminal_table
-from gosvae.evaluation.video_entry import VideoEntry as VideoEntry
 from gosvae.evaluation.temporal import evaluate_video as evaluate_video
+from gosvae.evaluation.video_entry import VideoEntry as VideoEntry
 from gosvae.quantizers.base import Quantized as Quantized
 from gosvae.quantizers.base import Quantizer as Quantizer
 from gosvae.recipes.run import train as train

@@ -47,6 +47,9 @@ class Runner(PlannedRows):
     Args:
         world, rows, folder, say, keep: as for `PlannedRows`.
         show_bars: whether to show progress bars in place of lines.
+
+    Attributes:
+        pace: ratio of measured to estimated seconds of the rows so far.
     """
 
     def __init__(
